@@ -1,0 +1,153 @@
+"""Multi-scale deformable attention in plain PyTorch: the two formulations used without a kernel.
+
+Eq. (2) of Deformable DETR (arXiv 2010.04159): every query of every head reads ``L * P`` points of the
+value maps by bilinear interpolation and adds them up with its attention weights.
+
+* `ms_deform_attn_reference` samples with `torch.nn.functional.grid_sample`. It is the definition that
+  the kernels are tested against, and the fallback where no kernel exists.
+* `ms_deform_attn_embedding_bag` writes the same sum as one weighted embedding bag, which needs no
+  transposed copies of the values and is the faster of the two on a CPU.
+
+Shape legend: B batch, S value tokens (the sum of H * W over the levels), M heads, D channels per head,
+Q queries, L levels, P points. Points are (x, y) in [0, 1] over the whole map, spatial shapes (H, W).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["ms_deform_attn_embedding_bag", "ms_deform_attn_reference"]
+
+
+def _in_compute_dtype(
+    value: Tensor, sampling_locations: Tensor, attention_weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Widen 16-bit inputs to float32 and take non-finite points out of the map.
+
+    A NaN or infinite location contributes nothing and receives no gradient, in the kernels and here.
+    Locations beyond [-1, 2] lie outside a map of any size, so clamping changes no sample.
+    """
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    sampling_locations = sampling_locations.to(dtype).nan_to_num(nan=2.0).clamp(-1.0, 2.0)
+    return value.to(dtype), sampling_locations, attention_weights.to(dtype)
+
+
+def ms_deform_attn_reference(
+    value: Tensor,
+    spatial_shapes: Sequence[tuple[int, int]],
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+) -> Tensor:
+    """Compute multi-scale deformable attention by `grid_sample`, level after level.
+
+    Args:
+        value: (B, S, M, D) the maps of all levels, each flattened row by row, one after the other.
+        spatial_shapes: (H, W) of each of the L levels.
+        sampling_locations: (B, Q, M, L, P, 2) points as (x, y); [0, 1] spans the map from edge to
+            edge (``align_corners=False``), and the map is surrounded by zeros.
+        attention_weights: (B, Q, M, L, P), usually summing to one over L and P.
+
+    Returns:
+        (B, Q, M * D) in the dtype of ``value``. 16-bit values are computed in float32.
+    """
+    dtype = value.dtype
+    value, sampling_locations, attention_weights = _in_compute_dtype(
+        value, sampling_locations, attention_weights
+    )
+    batch, _, heads, dim = value.shape
+    queries = sampling_locations.shape[1]
+    if batch == 0 or queries == 0:  # grid_sample refuses some empty tensors
+        return _empty_output(value, sampling_locations, attention_weights).to(dtype)
+
+    grids = (2 * sampling_locations - 1).transpose(1, 2).flatten(0, 1)  # (B*M, Q, L, P, 2)
+    weights = attention_weights.transpose(1, 2).flatten(0, 1)  # (B*M, Q, L, P)
+    maps = value.split([height * width for height, width in spatial_shapes], dim=1)
+    output = value.new_zeros(batch * heads, dim, queries)
+    for level, (height, width) in enumerate(spatial_shapes):
+        image = maps[level].permute(0, 2, 3, 1).reshape(batch * heads, dim, height, width)
+        sampled = F.grid_sample(
+            image, grids[:, :, level], mode="bilinear", padding_mode="zeros", align_corners=False
+        )  # (B*M, D, Q, P)
+        output = output + (sampled * weights[:, None, :, level]).sum(-1)
+    return output.view(batch, heads * dim, queries).transpose(1, 2).contiguous().to(dtype)
+
+
+def ms_deform_attn_embedding_bag(
+    value: Tensor,
+    spatial_shapes: Sequence[tuple[int, int]],
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+) -> Tensor:
+    """Compute multi-scale deformable attention as one weighted embedding bag.
+
+    The values of all images, tokens and heads are the rows of a table; a bag holds the ``4 * L * P``
+    corners that one head of one query reads, weighted by attention times bilinear weight.
+    Arguments and result are those of `ms_deform_attn_reference`.
+    """
+    dtype = value.dtype
+    value, sampling_locations, attention_weights = _in_compute_dtype(
+        value, sampling_locations, attention_weights
+    )
+    batch, tokens, heads, dim = value.shape
+    queries = sampling_locations.shape[1]
+    if batch == 0 or queries == 0:
+        return _empty_output(value, sampling_locations, attention_weights).to(dtype)
+
+    rows, corner_weights = [], []
+    start = 0
+    for level, (height, width) in enumerate(spatial_shapes):
+        token, weight = _corners(height, width, sampling_locations[:, :, :, level])
+        rows.append(token + start)
+        corner_weights.append(weight * attention_weights[:, :, :, level, :, None])
+        start += height * width
+    image = torch.arange(batch, device=value.device).view(-1, 1, 1, 1, 1)
+    head = torch.arange(heads, device=value.device).view(-1, 1, 1)
+    table_rows = (image * tokens + torch.cat(rows, dim=3)) * heads + head  # (B, Q, M, L*P, 4)
+    bags = batch * queries * heads
+    output = F.embedding_bag(
+        table_rows.reshape(bags, -1),
+        value.reshape(-1, dim),
+        mode="sum",
+        per_sample_weights=torch.cat(corner_weights, dim=3).reshape(bags, -1),
+    )  # (B*Q*M, D)
+    return output.view(batch, queries, heads * dim).to(dtype)
+
+
+def _corners(height: int, width: int, locations: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the four pixels around every point of one level.
+
+    Args:
+        height: rows of the level's map.
+        width: columns of the level's map.
+        locations: (B, Q, M, P, 2) points as (x, y) in [0, 1] over the map.
+
+    Returns:
+        (B, Q, M, P, 4) the index of each corner's token within the level, and its bilinear weight;
+        a corner outside the map has weight zero and the index of a token inside.
+    """
+    columns, column_weights = _neighbours(locations[..., 0], width)
+    rows, row_weights = _neighbours(locations[..., 1], height)
+    index = rows.unsqueeze(-1) * width + columns.unsqueeze(-2)  # (B, Q, M, P, 2, 2)
+    weight = row_weights.unsqueeze(-1) * column_weights.unsqueeze(-2)
+    return index.flatten(-2), weight.flatten(-2)
+
+
+def _neighbours(coordinate: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return the two pixels beside each coordinate in [0, 1] along one axis, and their weights."""
+    pixel = coordinate * size - 0.5
+    low = pixel.detach().floor()
+    fraction = pixel - low
+    index = torch.stack((low, low + 1), dim=-1)
+    weight = torch.stack((1 - fraction, fraction), dim=-1)
+    inside = (index >= 0) & (index < size)
+    return index.long().clamp(0, size - 1), weight * inside
+
+
+def _empty_output(value: Tensor, sampling_locations: Tensor, attention_weights: Tensor) -> Tensor:
+    """Return the output of an empty batch or query, still connected to all three inputs."""
+    batch, _, heads, dim = value.shape
+    queries = sampling_locations.shape[1]
+    output = value.new_zeros(batch, queries, heads * dim)
+    return output + 0 * (value.sum() + sampling_locations.sum() + attention_weights.sum())
