@@ -1,0 +1,180 @@
+"""The original's two rules that give each parameter its learning rate and weight decay.
+
+The results published for ViT-Adapter (https://arxiv.org/abs/2205.08534) were trained with them, so
+both are kept to the letter, including what looks like an accident:
+
+* :func:`custom_keys_param_groups` goes by pieces of the parameter's name. Biases, layer norms and
+  the position embedding are not decayed. The batch norms of the spatial prior module and all layer
+  scales *are*, because no key is part of their names.
+* :func:`layer_decay_param_groups` goes by depth and rank. 1-D tensors (layer scales, all norms) are
+  not decayed. The position embedding and the level embedding *are*: they have more than one
+  dimension, and the original's list of exemptions never matches.
+
+Each rule only answers which (lr, weight decay) a parameter has; ``_collect`` makes the groups. A
+corrected rule needs no more than another answer.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from detectron2.layers import Conv2d
+from torch import nn
+
+_MULTIPLIERS = ("lr_mult", "decay_mult")
+# What a ViT has in front of its first block.
+_INPUT_LAYER = re.compile(r"(cls_token|mask_token|pos_embed)$|visual_embed|patch_embed")
+_BLOCK = re.compile(r"(?:blocks|layers)\.(\d+)\.")
+
+
+def custom_keys_param_groups(
+    model: nn.Module,
+    *,
+    base_lr: float,
+    weight_decay: float,
+    custom_keys: Mapping[str, Mapping[str, float]],
+) -> list[dict[str, Any]]:
+    """Groups parameters by the pieces of text that their names contain.
+
+    Args:
+        model: parameters with ``requires_grad=False`` are left out; a shared one appears once,
+            under its first name.
+        base_lr: learning rate before multiplication, > 0.
+        weight_decay: weight decay before multiplication, >= 0.
+        custom_keys: piece of a name -> ``{"lr_mult": ..., "decay_mult": ...}``, each 1 if absent.
+            Keys are tried from the longest to the shortest, those of equal length in alphabetical
+            order; the first that the name contains decides alone.
+
+    Returns:
+        One group ``{"params", "lr", "weight_decay"}`` for each distinct pair of the two numbers,
+        in the order in which the model has them.
+
+    Raises:
+        ValueError: a number out of range, an unknown multiplier, or nothing to train.
+    """
+    _check_base_values(base_lr, weight_decay)
+    for key, multipliers in custom_keys.items():
+        unknown = sorted(set(multipliers) - set(_MULTIPLIERS))
+        if unknown:
+            raise ValueError(f"custom_keys[{key!r}] has {unknown}; known are {list(_MULTIPLIERS)}")
+    keys = sorted(sorted(custom_keys), key=len, reverse=True)
+
+    def rule(name: str, param: nn.Parameter) -> tuple[float, float]:
+        key = next((key for key in keys if key in name), None)
+        multipliers = {} if key is None else custom_keys[key]
+        lr_mult, decay_mult = (multipliers.get(multiplier, 1.0) for multiplier in _MULTIPLIERS)
+        return base_lr * lr_mult, weight_decay * decay_mult
+
+    return _collect(model, rule)
+
+
+def layer_decay_param_groups(
+    model: nn.Module,
+    *,
+    base_lr: float,
+    weight_decay: float,
+    decay_rate: float,
+    trunk_name: str = "vit",
+    first_layer_names: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    """Groups parameters by depth: the nearer to the input of the ViT, the lower the learning rate.
+
+    A ViT of L blocks makes L + 2 layers: 0 for its tokens and embeddings, i + 1 for block i, L + 1
+    for all the rest (adapter, pyramid, heads). Layer k has ``base_lr * decay_rate ** (L + 1 - k)``.
+    1-D tensors and those whose name ends in ``.bias`` have no weight decay.
+
+    Args:
+        model: parameters with ``requires_grad=False`` are left out; a shared one appears once,
+            under its first name.
+        base_lr: learning rate of all that is outside of the ViT, > 0.
+        weight_decay: weight decay of tensors with two or more dimensions, >= 0.
+        decay_rate: factor between neighbouring layers, in (0, 1].
+        trunk_name: attribute that holds the ViT, ``vit`` in ``backbone.bottom_up.vit.blocks.0``.
+        first_layer_names: beginnings of names that count as layer 0 though outside of the ViT.
+
+    Returns:
+        One group ``{"params", "lr", "weight_decay"}`` for each distinct pair of the two numbers,
+        in the order in which the model has them.
+
+    Raises:
+        ValueError: a number out of range, no ViT under that name, or nothing to train.
+    """
+    _check_base_values(base_lr, weight_decay)
+    if not 0.0 < decay_rate <= 1.0:
+        raise ValueError(f"decay_rate must be in (0, 1], got {decay_rate}")
+    trunk = re.compile(rf"(?:^|\.){re.escape(trunk_name)}\.(.+)$")
+    last_layer = _count_blocks(model, trunk, trunk_name) + 1
+
+    def layer(name: str) -> int:
+        if name.startswith(tuple(first_layer_names)):
+            return 0
+        in_trunk = trunk.search(name)
+        if in_trunk is None:
+            return last_layer
+        if _INPUT_LAYER.match(in_trunk[1]):
+            return 0
+        block = _BLOCK.match(in_trunk[1])
+        return last_layer if block is None else int(block[1]) + 1
+
+    def rule(name: str, param: nn.Parameter) -> tuple[float, float]:
+        exempt = param.ndim == 1 or name.endswith(".bias")
+        lr_scale = decay_rate ** (last_layer - layer(name))
+        return base_lr * lr_scale, 0.0 if exempt else weight_decay
+
+    return _collect(model, rule)
+
+
+def _check_base_values(base_lr: float, weight_decay: float) -> None:
+    if not (math.isfinite(base_lr) and base_lr > 0):
+        raise ValueError(f"base_lr must be a positive number, got {base_lr}")
+    if not (math.isfinite(weight_decay) and weight_decay >= 0):
+        raise ValueError(f"weight_decay must be a number >= 0, got {weight_decay}")
+
+
+def _count_blocks(model: nn.Module, trunk: re.Pattern[str], trunk_name: str) -> int:
+    parts = (match[1] for name, _ in model.named_parameters() if (match := trunk.search(name)))
+    blocks = {int(match[1]) for part in parts if (match := _BLOCK.match(part))}
+    if not blocks:
+        raise ValueError(
+            f"layer decay needs a ViT, but no parameter is named like '{trunk_name}.blocks.0...': "
+            f"set trunk_name to the attribute that holds it, or use custom_keys_param_groups"
+        )
+    return max(blocks) + 1
+
+
+def _collect(
+    model: nn.Module, rule: Callable[[str, nn.Parameter], tuple[float, float]]
+) -> list[dict[str, Any]]:
+    """Joins the parameters to which ``rule`` gives the same (lr, weight decay)."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    conv_norms = _norms_inside_convolutions(model)
+    for name, param in model.named_parameters():  # names a shared parameter once
+        if not param.requires_grad:
+            continue
+        owner, _, leaf = name.rpartition(".")
+        if owner in conv_norms:
+            name = f"{owner.removesuffix('norm')}bn.{leaf}"
+        groups.setdefault(rule(name, param), []).append(param)
+    if not groups:
+        raise ValueError(
+            f"no parameter of {type(model).__name__} requires a gradient: nothing to train"
+        )
+    return [
+        {"params": params, "lr": lr, "weight_decay": decay}
+        for (lr, decay), params in groups.items()
+    ]
+
+
+def _norms_inside_convolutions(model: nn.Module) -> set[str]:
+    """Names of the norms that are children of Detectron2's convolutions.
+
+    Detectron2 calls that child ``norm``; the library under the original calls it ``bn`` or ``gn``,
+    and its rules read names: a key "norm" is meant for ``norm1`` of a block and must miss the norm
+    of a convolution in a pyramid or head.
+    """
+    return {
+        f"{name}.norm"
+        for name, module in model.named_modules()
+        if isinstance(module, Conv2d) and isinstance(module.norm, nn.Module)
+    }

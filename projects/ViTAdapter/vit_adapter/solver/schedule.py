@@ -1,0 +1,70 @@
+"""Learning-rate multipliers as functions of progress (fvcore's ``ParamScheduler`` protocol)."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from fvcore.common.param_scheduler import ParamScheduler
+
+# Progress is iteration / max_iter in floating point; this undoes the rounding of the division.
+_EPSILON = 1e-6
+
+
+class WarmupMultiStep(ParamScheduler):
+    """Constant steps down at given epochs, times a linear ramp over the first iterations.
+
+    Iteration i (from 0) gets ``gamma ** n * ramp``: n milestones lie at or before i, and ramp rises
+    from ``warmup_factor`` at iteration 0 to 1 at iteration ``warmup_iters``. A run with another
+    ``max_iter`` keeps the shape: milestones move with it. The warm-up does not.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_iter: int,
+        epochs: int,
+        milestones: Sequence[int],
+        gamma: float = 0.1,
+        warmup_iters: int = 500,
+        warmup_factor: float = 0.001,
+    ) -> None:
+        """
+        Args:
+            max_iter: iterations of the whole run, >= 1.
+            epochs: what ``max_iter`` amounts to in the unit of the milestones, >= 1.
+            milestones: increasing epochs between 0 and ``epochs``, both excluded; may be empty.
+            gamma: factor of one step, > 0.
+            warmup_iters: length of the ramp in iterations; 0 for none.
+            warmup_factor: start of the ramp, in [0, 1].
+
+        Raises:
+            ValueError: naming the argument that is out of range.
+        """
+        if max_iter < 1 or epochs < 1:
+            raise ValueError(f"max_iter and epochs must be >= 1, got {max_iter} and {epochs}")
+        bounds = [0, *milestones, epochs]
+        if any(left >= right for left, right in zip(bounds, bounds[1:], strict=False)):
+            raise ValueError(
+                f"milestones must increase between 0 and epochs={epochs}, got {list(milestones)}"
+            )
+        if gamma <= 0:
+            raise ValueError(f"gamma must be > 0, got {gamma}")
+        if warmup_iters < 0 or not 0.0 <= warmup_factor <= 1.0:
+            raise ValueError(
+                f"warmup_iters must be >= 0 and warmup_factor in [0, 1], "
+                f"got {warmup_iters} and {warmup_factor}"
+            )
+        self.max_iter = max_iter
+        self.milestones = [round(max_iter * milestone / epochs) for milestone in milestones]
+        self.gamma = gamma
+        self.warmup_iters = warmup_iters
+        self.warmup_factor = warmup_factor
+
+    def __call__(self, where: float) -> float:
+        """Multiplier of the base learning rate at progress ``where`` = iteration / max_iter."""
+        iteration = math.floor(where * self.max_iter + _EPSILON)
+        value = self.gamma ** bisect_right(self.milestones, iteration)
+        if iteration < self.warmup_iters:
+            ramp = iteration / self.warmup_iters
+            value *= self.warmup_factor + (1.0 - self.warmup_factor) * ramp
+        return value

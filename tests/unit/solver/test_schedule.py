@@ -1,0 +1,88 @@
+"""WarmupMultiStep: hand-computed multipliers, and what it refuses."""
+
+import pytest
+import torch
+from detectron2.solver import LRMultiplier
+
+from vit_adapter.solver import WarmupMultiStep
+
+# COCO 1x: 12 epochs of 7330 iterations, steps after epochs 8 and 11.
+ONE_EPOCH = 7330
+COCO_1X = {"max_iter": 12 * ONE_EPOCH, "epochs": 12, "milestones": [8, 11]}
+
+
+@pytest.mark.parametrize(
+    ("iteration", "expected"),
+    [
+        (0, 0.001),
+        (1, 0.001 + 0.999 / 500),
+        (250, 0.5005),
+        (499, 0.001 + 0.999 * 499 / 500),
+        (500, 1.0),
+        (8 * ONE_EPOCH - 1, 1.0),
+        (8 * ONE_EPOCH, 0.1),
+        (11 * ONE_EPOCH - 1, 0.1),
+        (11 * ONE_EPOCH, 0.01),
+        (12 * ONE_EPOCH - 1, 0.01),
+    ],
+)
+def test_coco_1x_values(iteration: int, expected: float) -> None:
+    schedule = WarmupMultiStep(**COCO_1X)
+    assert schedule(iteration / COCO_1X["max_iter"]) == pytest.approx(expected, rel=1e-12)
+
+
+def test_steps_fall_on_the_exact_iteration_whatever_the_rounding() -> None:
+    for max_iter in (7, 97, 1000, 87_960, 263_880):
+        schedule = WarmupMultiStep(max_iter=max_iter, epochs=7, milestones=[3, 5], warmup_iters=0)
+        drops = [round(max_iter * 3 / 7), round(max_iter * 5 / 7)]
+        for index, drop in enumerate(drops):
+            assert schedule((drop - 1) / max_iter) == pytest.approx(0.1**index)
+            assert schedule(drop / max_iter) == pytest.approx(0.1 ** (index + 1))
+
+
+def test_short_run_keeps_the_shape_and_never_leaves_the_warm_up() -> None:
+    schedule = WarmupMultiStep(max_iter=2, epochs=12, milestones=[8, 11])
+    # Milestones round to iterations 1 and 2, the ramp is 0.001 + 0.999 / 500 at iteration 1.
+    assert schedule(0.0) == pytest.approx(0.001)
+    assert schedule(0.5) == pytest.approx(0.1 * (0.001 + 0.999 / 500))
+
+
+def test_no_warm_up_and_no_milestones_is_constant() -> None:
+    schedule = WarmupMultiStep(max_iter=10, epochs=1, milestones=[], warmup_iters=0)
+    assert [schedule(i / 10) for i in range(11)] == [1.0] * 11
+
+
+def test_drives_every_parameter_group_through_detectron2() -> None:
+    groups = [{"params": [torch.zeros(1, requires_grad=True)], "lr": lr} for lr in (1.0, 0.5)]
+    optimizer = torch.optim.AdamW(groups)
+    schedule = WarmupMultiStep(
+        max_iter=10, epochs=10, milestones=[4], gamma=0.1, warmup_iters=2, warmup_factor=0.0
+    )
+    scheduler = LRMultiplier(optimizer, schedule, max_iter=10)
+    rates = []
+    for _ in range(6):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step()
+    expected = [0.0, 0.5, 1.0, 1.0, 0.1, 0.1]
+    torch.testing.assert_close(
+        torch.tensor(rates), torch.tensor([[value, value / 2] for value in expected])
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"max_iter": 0}, "max_iter and epochs must be >= 1, got 0 and 12"),
+        ({"epochs": 0}, "max_iter and epochs must be >= 1"),
+        ({"milestones": [8, 12]}, r"between 0 and epochs=12, got \[8, 12\]"),
+        ({"milestones": [0, 8]}, "milestones must increase"),
+        ({"milestones": [8, 8]}, "milestones must increase"),
+        ({"gamma": 0.0}, "gamma must be > 0"),
+        ({"warmup_iters": -1}, "warmup_iters must be >= 0"),
+        ({"warmup_factor": 1.5}, r"warmup_factor in \[0, 1\], got 500 and 1.5"),
+    ],
+)
+def test_refuses_what_makes_no_schedule(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        WarmupMultiStep(**{**COCO_1X, **wrong})
