@@ -1,0 +1,30 @@
+"""ViT-Adapter for Detectron2: plain Vision Transformers as backbones for dense prediction.
+
+The public names are imported on first use, so that ``import vit_adapter`` costs nothing and works where only a part
+of the dependencies is installed.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME_OF_NAME = {
+    "LazyPredictor": "vit_adapter.predictor",
+    "PlainViT": "vit_adapter.backbone",
+    "ViTAdapter": "vit_adapter.backbone",
+    "ViTBaseline": "vit_adapter.backbone",
+    "add_vit_adapter_config": "vit_adapter.yacs",
+}
+
+__all__ = ["__version__", *_HOME_OF_NAME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF_NAME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF_NAME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

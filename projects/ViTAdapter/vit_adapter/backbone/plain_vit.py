@@ -1,0 +1,275 @@
+"""The plain Vision Transformer (arXiv 2010.11929) as a trunk: DeiT, AugReg, MAE and similar weights fit.
+
+Names of parameters follow timm; the layer scale is ``gamma1`` and ``gamma2``, as in the public ViT-Adapter weights.
+
+Shapes: B batch, H/W image sides in pixels, h/w grid of patches, N = h*w, D embed dim, M heads.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vit_adapter.backbone.trunk import ViTTrunk, check_images
+from vit_adapter.layers import (
+    ChannelLayerNorm,
+    GridSize,
+    map_to_tokens,
+    resize_position_embedding,
+    tokens_to_map,
+    window_merge,
+    window_partition,
+)
+
+LAYER_NORM_EPS = 1e-6
+
+
+class PlainViT(ViTTrunk):
+    """ViT without class token and without a final norm, with optional windows and residual bottlenecks.
+
+    Without a checkpoint it starts as timm's ViT does (truncated normal of 0.02 for linear layers and positions).
+    The original leaves such a trunk at PyTorch's defaults with all positions zero.
+    """
+
+    def __init__(
+        self,
+        *,
+        img_size: int = 224,
+        patch_size: int = 16,
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        layer_scale: bool = True,
+        drop_path_rate: float = 0.0,
+        window_sizes: Sequence[int] = (),
+        residual_indexes: Sequence[int] = (),
+        use_checkpoint: bool = False,
+    ) -> None:
+        """Make the trunk.
+
+        Args:
+            img_size: side in pixels of the square pre-training images; sets the size of ``pos_embed`` only.
+            patch_size: side of a patch in pixels.
+            embed_dim: width D.
+            depth: number of blocks.
+            num_heads: attention heads M; they share D evenly.
+            mlp_ratio: hidden width of the MLP relative to D.
+            qkv_bias: whether queries, keys and values have a bias.
+            layer_scale: scale both branches of each block by a learned vector that starts at one.
+            drop_path_rate: stochastic depth of the last block, in [0, 1); rises linearly from 0 at the first.
+            window_sizes: one side per block in tokens, 0 for global attention; () makes all blocks global.
+            residual_indexes: blocks followed by a residual bottleneck that starts as the identity (ViTDet).
+            use_checkpoint: recompute each block in the backward pass instead of storing its activations.
+
+        Raises:
+            ValueError: arguments that do not fit each other.
+        """
+        super().__init__()
+        _check_arguments(img_size, patch_size, embed_dim, depth, num_heads, drop_path_rate)
+        window_sizes = _check_windows(window_sizes, depth)
+        _check_residual_indexes(residual_indexes, depth)
+        self.embed_dim = embed_dim
+        self.depth = depth
+        self.patch_size = patch_size
+        self.norm_layer = partial(nn.LayerNorm, eps=LAYER_NORM_EPS)
+        self.use_checkpoint = use_checkpoint
+        self.pretrain_grid = (img_size // patch_size, img_size // patch_size)
+
+        self.patch_embed = PatchEmbed(patch_size, embed_dim)
+        # The first row belongs to the class token of the pre-training. It is kept for its weights' sake, not used.
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.pretrain_grid[0] ** 2, embed_dim))
+        self.blocks = nn.ModuleList(
+            Block(
+                embed_dim,
+                num_heads=num_heads,
+                mlp_ratio=mlp_ratio,
+                qkv_bias=qkv_bias,
+                layer_scale=layer_scale,
+                drop_path=drop_path_rate * index / max(depth - 1, 1),
+                window_size=window_size,
+                residual=index in residual_indexes,
+            )
+            for index, window_size in enumerate(window_sizes)
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialise as timm does; residual bottlenecks start as the identity."""
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def embed(self, images: Tensor) -> tuple[Tensor, GridSize]:
+        """See :meth:`ViTTrunk.embed`."""
+        check_images(images)
+        height, width = images.shape[-2:]
+        if height % self.patch_size or width % self.patch_size:
+            raise ValueError(
+                f"image sides must be multiples of the patch size {self.patch_size}, got {height} x {width}"
+            )
+        grid = (height // self.patch_size, width // self.patch_size)
+        positions = resize_position_embedding(self.pos_embed[:, 1:], self.pretrain_grid, grid)
+        return self.patch_embed(images) + positions, grid
+
+    def forward_blocks(self, tokens: Tensor, grid: GridSize, start: int, stop: int) -> Tensor:
+        """See :meth:`ViTTrunk.forward_blocks`."""
+        recompute = self.use_checkpoint and torch.is_grad_enabled()
+        for block in self.blocks[start:stop]:
+            if recompute:
+                tokens = checkpoint(block, tokens, grid, use_reentrant=False)
+            else:
+                tokens = block(tokens, grid)
+        return tokens
+
+
+class PatchEmbed(nn.Module):
+    """Linear projection of non-overlapping patches."""
+
+    def __init__(self, patch_size: int, embed_dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, embed_dim, patch_size, stride=patch_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Project (B, 3, H, W) to row-major tokens (B, N, D)."""
+        return map_to_tokens(self.proj(images))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block, optionally followed by a residual bottleneck."""
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_heads: int,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        layer_scale: bool,
+        drop_path: float,
+        window_size: int,
+        residual: bool,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.attn = Attention(dim, num_heads=num_heads, qkv_bias=qkv_bias, window_size=window_size)
+        self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.gamma1 = nn.Parameter(torch.ones(dim)) if layer_scale else None
+        self.gamma2 = nn.Parameter(torch.ones(dim)) if layer_scale else None
+        self.residual = ResidualBottleneck(dim) if residual else None
+
+    def forward(self, tokens: Tensor, grid: GridSize) -> Tensor:
+        """(B, N, D) -> (B, N, D); ``grid`` is (h, w)."""
+        attended = self.attn(self.norm1(tokens), grid)
+        tokens = tokens + self.drop_path(attended if self.gamma1 is None else self.gamma1 * attended)
+        hidden = self.mlp(self.norm2(tokens))
+        tokens = tokens + self.drop_path(hidden if self.gamma2 is None else self.gamma2 * hidden)
+        return tokens if self.residual is None else self.residual(tokens, grid)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, global or in square windows."""
+
+    def __init__(self, dim: int, *, num_heads: int, qkv_bias: bool, window_size: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.window_size = window_size
+        self.qkv = nn.Linear(dim, dim * 3, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, tokens: Tensor, grid: GridSize) -> Tensor:
+        """(B, N, D) -> (B, N, D); in windows the padding has zero queries, keys and values, and is not masked."""
+        qkv = self.qkv(tokens)
+        if not self.window_size:
+            return self.proj(self._attend(qkv))
+        windows = self._attend(window_partition(qkv, grid, self.window_size))
+        return self.proj(window_merge(windows, grid, self.window_size))
+
+    def _attend(self, qkv: Tensor) -> Tensor:
+        """Attention within each row of the batch: (B, N, 3 * D) -> (B, N, D)."""
+        query, key, value = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B, M, N, D/M)
+        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact GELU between them."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        return self.fc2(F.gelu(self.fc1(tokens)))
+
+
+class ResidualBottleneck(nn.Module):
+    """ViTDet's convolutional propagation (arXiv 2203.16527, section 3): 1x1 to D/2, 3x3, 1x1 back to D, added.
+
+    3.25 D^2 weights in the convolutions. The last norm starts at zero, so the block starts as the identity and
+    leaves pre-trained weights undisturbed. Names of parameters are those of Detectron2's ViTDet.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        hidden_dim = dim // 2
+        self.conv1 = nn.Conv2d(dim, hidden_dim, 1, bias=False)
+        self.norm1 = ChannelLayerNorm(hidden_dim, eps=LAYER_NORM_EPS)
+        self.conv2 = nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1, bias=False)
+        self.norm2 = ChannelLayerNorm(hidden_dim, eps=LAYER_NORM_EPS)
+        self.conv3 = nn.Conv2d(hidden_dim, dim, 1, bias=False)
+        self.norm3 = ChannelLayerNorm(dim, eps=LAYER_NORM_EPS)
+        for conv in (self.conv1, self.conv2, self.conv3):
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(self.norm3.weight)
+
+    def forward(self, tokens: Tensor, grid: GridSize) -> Tensor:
+        """(B, N, D) -> (B, N, D); ``grid`` is (h, w)."""
+        x = tokens_to_map(tokens, grid)
+        x = F.gelu(self.norm1(self.conv1(x)))
+        x = F.gelu(self.norm2(self.conv2(x)))
+        return tokens + map_to_tokens(self.norm3(self.conv3(x)))
+
+
+def _check_arguments(
+    img_size: int, patch_size: int, embed_dim: int, depth: int, num_heads: int, drop_path_rate: float
+) -> None:
+    if min(img_size, patch_size, embed_dim, depth, num_heads) < 1:
+        raise ValueError(
+            "img_size, patch_size, embed_dim, depth and num_heads must be at least 1, "
+            f"got {img_size}, {patch_size}, {embed_dim}, {depth}, {num_heads}"
+        )
+    if img_size % patch_size:
+        raise ValueError(f"img_size must be a multiple of patch_size {patch_size}, got {img_size}")
+    if embed_dim % num_heads:
+        raise ValueError(f"embed_dim must be a multiple of num_heads {num_heads}, got {embed_dim}")
+    if not 0 <= drop_path_rate < 1:
+        raise ValueError(f"drop_path_rate must be in [0, 1), got {drop_path_rate}")
+
+
+def _check_windows(window_sizes: Sequence[int], depth: int) -> list[int]:
+    """The window of every block, 0 for global."""
+    sizes = list(window_sizes) or [0] * depth
+    if len(sizes) != depth or any(not isinstance(size, int) or size < 0 for size in sizes):
+        raise ValueError(
+            f"window_sizes must be empty or hold one integer >= 0 for each of the {depth} blocks "
+            f"(0 for global attention), got {sizes}"
+        )
+    return sizes
+
+
+def _check_residual_indexes(residual_indexes: Sequence[int], depth: int) -> None:
+    wrong = [index for index in residual_indexes if not 0 <= index < depth]
+    if wrong:
+        raise ValueError(f"residual_indexes must be block numbers from 0 to {depth - 1}, got {wrong}")

@@ -1,0 +1,78 @@
+"""What a Vision Transformer must offer so that an adapter can be attached to it.
+
+Shapes: B batch, H/W image sides in pixels, h/w grid of patches, N = h*w, D embed dim.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from vit_adapter.layers import GridSize
+
+
+class ViTTrunk(nn.Module):
+    """A plain (single-scale) Vision Transformer, cut into its embedding and its blocks.
+
+    Adapters and baselines use only what is listed here, so a new ViT is a new subclass and nothing else.
+
+    Attributes:
+        embed_dim: width D of the tokens.
+        depth: number of blocks.
+        patch_size: side of a patch in pixels.
+        num_prefix_tokens: tokens in front of the patches (class, registers). They run through the blocks only.
+        norm_layer: makes the LayerNorm of a given width with the trunk's own epsilon.
+    """
+
+    embed_dim: int
+    depth: int
+    patch_size: int
+    num_prefix_tokens: int = 0
+    norm_layer: Callable[[int], nn.Module]
+
+    @abstractmethod
+    def embed(self, images: Tensor) -> tuple[Tensor, GridSize]:
+        """Make tokens with their position embedding, ready for the first block.
+
+        Args:
+            images: (B, 3, H, W), normalised; H and W are multiples of the patch size.
+
+        Returns:
+            tokens (B, num_prefix_tokens + N, D), prefix first, then the patches row-major; and the grid (h, w).
+        """
+
+    @abstractmethod
+    def forward_blocks(self, tokens: Tensor, grid: GridSize, start: int, stop: int) -> Tensor:
+        """Run blocks ``start`` to ``stop`` (exclusive) on tokens (B, num_prefix_tokens + N, D)."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, GridSize]:
+        """Run the whole trunk, without a final norm: (B, 3, H, W) -> (B, num_prefix_tokens + N, D) and (h, w)."""
+        tokens, grid = self.embed(images)
+        return self.forward_blocks(tokens, grid, 0, self.depth), grid
+
+
+def check_images(images: Tensor, channels: int = 3) -> None:
+    """Refuse anything but a non-empty batch of float images (B, ``channels``, H, W).
+
+    Raises:
+        ValueError: wrong number of dimensions or channels, a side of 0, or an integer tensor.
+    """
+    if images.ndim != 4 or images.shape[1] != channels:
+        raise ValueError(f"expected images of shape (B, {channels}, H, W), got {tuple(images.shape)}")
+    if min(images.shape) < 1:
+        raise ValueError(f"expected at least one image with sides of at least 1, got {tuple(images.shape)}")
+    if not images.is_floating_point():
+        raise ValueError(f"expected normalised float images, got {images.dtype}; convert and normalise first")
+
+
+def check_patch_size(vit: ViTTrunk, expected: int = 16) -> None:
+    """Refuse a trunk whose grid is not that of the pyramid's stride-16 level.
+
+    Raises:
+        ValueError: the patch size is not ``expected``.
+    """
+    if vit.patch_size != expected:
+        raise ValueError(
+            f"the feature pyramid needs a ViT of patch size {expected}, got {vit.patch_size}; "
+            f"build the ViT with patch_size={expected} and resize the kernel of its pre-trained patch embedding"
+        )

@@ -1,0 +1,243 @@
+"""ViT-Adapter (arXiv 2205.08534): a plain ViT becomes a backbone with features of strides 4, 8, 16 and 32.
+
+Shapes: B batch, H/W image sides in pixels, D embed dim, N ViT tokens (stride 16), S prior tokens (strides 8, 16, 32).
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from detectron2.modeling.backbone import Backbone
+from torch import Tensor, nn
+
+from vit_adapter.backbone.init import init_adapter_weights
+from vit_adapter.backbone.interaction import NUM_PRIOR_LEVELS, InteractionBlock, InteractionSettings
+from vit_adapter.backbone.levels import STRIDES, check_out_features
+from vit_adapter.backbone.spatial_prior import SpatialPriorModule
+from vit_adapter.backbone.trunk import ViTTrunk, check_images, check_patch_size
+from vit_adapter.layers import (
+    PyramidGeometry,
+    build_norm,
+    crop_map,
+    pad_to_multiple,
+    split_levels,
+    tokens_to_map,
+)
+from vit_adapter.layers.pyramid import PYRAMID_STRIDE
+
+VitFeatureFusion = Literal["last", "per_interaction", "none"]
+
+NUM_EXTRA_EXTRACTORS = 2
+# From the ViT's stride 16 to the strides of the outputs.
+_FUSION_SCALES = (4.0, 2.0, 1.0, 0.5)
+
+
+class ViTAdapter(Backbone):
+    """A plain ViT with a spatial prior module, injectors and extractors around its blocks.
+
+    The ViT is not changed: it is the submodule ``vit`` and takes any pre-trained weights. Names of the other parameters
+    are the original's. Images of any size are accepted; see :meth:`forward`.
+    """
+
+    def __init__(
+        self,
+        vit: ViTTrunk,
+        *,
+        interaction_indexes: Sequence[Sequence[int]],
+        conv_inplane: int = 64,
+        num_points: int = 4,
+        deform_num_heads: int = 6,
+        deform_ratio: float = 1.0,
+        with_cffn: bool = True,
+        cffn_ratio: float = 0.25,
+        use_extra_extractor: bool = True,
+        vit_feature_fusion: VitFeatureFusion = "last",
+        init_values: float = 0.0,
+        drop_path_rate: float = 0.0,
+        norm: str = "SyncBN",
+        use_checkpoint: bool = False,
+        out_features: Sequence[str] = tuple(STRIDES),
+    ) -> None:
+        """Attach an adapter to a ViT.
+
+        Args:
+            vit: the ViT, patch size 16.
+            interaction_indexes: (first, last) block of each interaction, both inclusive; together all blocks in order.
+            conv_inplane: channels of the spatial prior's stem.
+            num_points: sampling points per head and level of the deformable attention.
+            deform_num_heads: its heads.
+            deform_ratio: width of its values relative to D.
+            with_cffn: whether extractors have a convolutional feed-forward network.
+            cffn_ratio: its hidden width relative to D.
+            use_extra_extractor: whether the last interaction has two further extractors.
+            vit_feature_fusion: ViT tokens added to the outputs. "last": the final ones to all four (the original's
+                detectors); "per_interaction": those after interaction i to output i (its segmentors; needs exactly
+                four interactions); "none".
+            init_values: initial scale of the injectors; 0 leaves the ViT undisturbed at the start.
+            drop_path_rate: stochastic depth of the extractors' feed-forward networks, all alike; in [0, 1).
+            norm: norm of the spatial prior and of the outputs, see :func:`vit_adapter.layers.build_norm`.
+            use_checkpoint: recompute injectors and extractors in the backward pass (the ViT has its own switch).
+            out_features: outputs wanted. What only serves the others is kept for the sake of checkpoints, frozen.
+
+        Raises:
+            ValueError: arguments that do not fit each other or the ViT.
+        """
+        super().__init__()
+        check_patch_size(vit)
+        groups = _check_interactions(interaction_indexes, vit.depth)
+        _check_fusion(vit_feature_fusion, len(groups))
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate must be in [0, 1), got {drop_path_rate}")
+        self._out_features = check_out_features(out_features)
+        self._out_feature_strides = dict(STRIDES)
+        self._out_feature_channels = dict.fromkeys(STRIDES, vit.embed_dim)
+        self.vit_feature_fusion = vit_feature_fusion
+        self.interaction_indexes = groups
+
+        dim = vit.embed_dim
+        settings = InteractionSettings(
+            embed_dim=dim,
+            norm_layer=vit.norm_layer,
+            num_heads=deform_num_heads,
+            num_points=num_points,
+            deform_ratio=deform_ratio,
+            init_values=init_values,
+            with_cffn=with_cffn,
+            cffn_ratio=cffn_ratio,
+            drop_path=drop_path_rate,
+        )
+        self.vit = vit
+        self.level_embed = nn.Parameter(torch.empty(NUM_PRIOR_LEVELS, dim))
+        self.spm = SpatialPriorModule(inplanes=conv_inplane, embed_dim=dim, norm=norm)
+        self.interactions = nn.ModuleList(
+            InteractionBlock(
+                settings,
+                num_extra_extractors=NUM_EXTRA_EXTRACTORS if use_extra_extractor and group == groups[-1] else 0,
+                use_checkpoint=use_checkpoint,
+            )
+            for group in groups
+        )
+        self.up = nn.ConvTranspose2d(dim, dim, 2, stride=2)
+        self.norm1, self.norm2, self.norm3, self.norm4 = (build_norm(norm, dim) for _ in STRIDES)
+        self.reset_parameters()
+        self._freeze_unused()
+
+    def reset_parameters(self) -> None:
+        """Initialise the adapter as the original does; the ViT is left alone."""
+        for part in (self.spm, self.interactions, self.up):
+            part.apply(init_adapter_weights)
+        nn.init.normal_(self.level_embed)
+
+    @property
+    def size_divisibility(self) -> int:
+        """Sides in pixels that need no padding inside are multiples of this."""
+        return PYRAMID_STRIDE
+
+    @property
+    def padding_constraints(self) -> dict[str, int]:
+        """The same in the form that later versions of Detectron2 ask for."""
+        return {"size_divisibility": PYRAMID_STRIDE}
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Compute the feature pyramid.
+
+        Sides that are no multiples of 32 are padded inside with zeros, at the bottom and right, and the outputs cut back.
+
+        Args:
+            images: (B, 3, H, W), normalised, H and W at least 1.
+
+        Returns:
+            name -> (B, D, ceil(H / stride), ceil(W / stride)) for each of ``out_features``.
+
+        Raises:
+            ValueError: not a non-empty float tensor of that shape.
+        """
+        check_images(images)
+        image_size = (images.shape[-2], images.shape[-1])
+        images = pad_to_multiple(images, PYRAMID_STRIDE)
+        geometry = PyramidGeometry.from_image_size(*images.shape[-2:])
+
+        stride_4, *priors = self.spm(images, with_stride_4="res2" in self._out_features)
+        prior_tokens = torch.cat([p + e for p, e in zip(priors, self.level_embed, strict=True)], 1)
+        vit_taps, prior_tokens = self._interact(images, prior_tokens, geometry)
+        outputs = self._assemble(stride_4, prior_tokens, vit_taps, geometry)
+        return {name: crop_map(outputs[name], image_size, STRIDES[name]) for name in self._out_features}
+
+    def _interact(
+        self, images: Tensor, prior_tokens: Tensor, geometry: PyramidGeometry
+    ) -> tuple[list[Tensor], Tensor]:
+        """Run the ViT with all interactions: its patch tokens (B, N, D) after each of them, and the prior tokens."""
+        vit_tokens, grid = self.vit.embed(images)
+        num_prefix = self.vit.num_prefix_tokens
+        taps = []
+        for interaction, (first, last) in zip(self.interactions, self.interaction_indexes, strict=True):
+            run_blocks = partial(self.vit.forward_blocks, grid=grid, start=first, stop=last + 1)
+            vit_tokens, prior_tokens = interaction(vit_tokens, prior_tokens, geometry, run_blocks, num_prefix)
+            taps.append(vit_tokens[:, num_prefix:])
+        return taps, prior_tokens
+
+    def _assemble(
+        self, stride_4: Tensor | None, prior_tokens: Tensor, vit_taps: list[Tensor], geometry: PyramidGeometry
+    ) -> dict[str, Tensor]:
+        """Make the output maps (B, D, H / stride, W / stride) of the padded image."""
+        levels = split_levels(prior_tokens, geometry.prior_shapes)
+        maps = [tokens_to_map(level, shape) for level, shape in zip(levels, geometry.prior_shapes, strict=True)]
+        stride_4 = None if stride_4 is None else self.up(maps[0]) + stride_4
+        norms = (self.norm1, self.norm2, self.norm3, self.norm4)
+        outputs = {}
+        for i, (name, features) in enumerate(zip(STRIDES, [stride_4, *maps], strict=True)):
+            if name not in self._out_features:
+                continue
+            if self.vit_feature_fusion != "none":
+                tap = vit_taps[i] if self.vit_feature_fusion == "per_interaction" else vit_taps[-1]
+                features = features + _resize(tokens_to_map(tap, geometry.vit_shape), _FUSION_SCALES[i])
+            outputs[name] = norms[i](features.contiguous())  # see tokens_to_map
+        return outputs
+
+    def _freeze_unused(self) -> None:
+        """Freeze what serves only outputs that are not wanted: distributed training waits for no gradient of it."""
+        unused = [
+            norm
+            for name, norm in zip(STRIDES, (self.norm1, self.norm2, self.norm3, self.norm4), strict=True)
+            if name not in self._out_features
+        ]
+        if "res2" not in self._out_features:
+            unused += [self.up, self.spm.fc1]
+        for module in unused:
+            module.requires_grad_(False)
+
+
+def _resize(features: Tensor, scale: float) -> Tensor:
+    """Scale a map bilinearly; one half is the mean of 2 x 2 cells, for there is no antialiasing."""
+    if scale == 1:
+        return features
+    return F.interpolate(features, scale_factor=scale, mode="bilinear", align_corners=False)
+
+
+def _check_interactions(indexes: Sequence[Sequence[int]], depth: int) -> list[tuple[int, int]]:
+    """The groups as pairs, after making sure that they are all blocks in order."""
+    groups = [tuple(group) for group in indexes]
+    expected_first = 0
+    for group in groups:
+        if len(group) != 2 or group[0] != expected_first or group[1] < group[0]:
+            break
+        expected_first = group[1] + 1
+    else:
+        if groups and expected_first == depth:
+            return groups
+    raise ValueError(
+        f"interaction_indexes must be (first, last) pairs that cover the ViT's blocks 0 to {depth - 1} in order "
+        f"without gaps, both ends inclusive, got {groups}"
+    )
+
+
+def _check_fusion(fusion: str, num_interactions: int) -> None:
+    if fusion not in ("last", "per_interaction", "none"):
+        raise ValueError(f"vit_feature_fusion must be 'last', 'per_interaction' or 'none', got {fusion!r}")
+    if fusion == "per_interaction" and num_interactions != len(STRIDES):
+        raise ValueError(
+            f"vit_feature_fusion='per_interaction' needs exactly {len(STRIDES)} interactions, one for each output, "
+            f"got {num_interactions}"
+        )

@@ -1,0 +1,35 @@
+"""Modules and functions that know tensors, not detectors: shared by backbones and heads."""
+
+from vit_adapter.layers.deform_attn import MSDeformAttn
+from vit_adapter.layers.norm import ChannelLayerNorm, build_norm
+from vit_adapter.layers.position import resize_position_embedding
+from vit_adapter.layers.pyramid import (
+    GridSize,
+    PyramidGeometry,
+    crop_map,
+    map_to_tokens,
+    num_positions,
+    pad_to_multiple,
+    reference_points,
+    split_levels,
+    tokens_to_map,
+)
+from vit_adapter.layers.windows import window_merge, window_partition
+
+__all__ = [
+    "ChannelLayerNorm",
+    "GridSize",
+    "MSDeformAttn",
+    "PyramidGeometry",
+    "build_norm",
+    "crop_map",
+    "map_to_tokens",
+    "num_positions",
+    "pad_to_multiple",
+    "reference_points",
+    "resize_position_embedding",
+    "split_levels",
+    "tokens_to_map",
+    "window_merge",
+    "window_partition",
+]

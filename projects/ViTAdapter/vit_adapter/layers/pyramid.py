@@ -1,0 +1,154 @@
+"""Grids of a token pyramid: their sizes, their sampling centres, and tokens <-> feature maps.
+
+Sizes are Python integers throughout, (height, width), so that nothing waits for the device and traced graphs know them.
+
+Shapes: B batch, C channels, H/W grid height and width, L levels, S = sum of H*W over the levels.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+GridSize = tuple[int, int]
+"""(height, width) of one level, in tokens."""
+
+# Sides of the image are padded to this: the coarsest pyramid level has stride 32.
+PYRAMID_STRIDE = 32
+
+# Training with many image sizes must not keep a table for each of them.
+_MAX_CACHED = 64
+_constants: dict[tuple, Tensor] = {}
+
+
+@dataclass(frozen=True)
+class PyramidGeometry:
+    """The grids that an image makes in a ViT-Adapter.
+
+    Attributes:
+        prior_shapes: grids of the prior tokens, strides 8, 16 and 32.
+        vit_shape: grid of the ViT tokens, stride 16.
+    """
+
+    prior_shapes: tuple[GridSize, GridSize, GridSize]
+    vit_shape: GridSize
+
+    @classmethod
+    def from_image_size(cls, height: int, width: int) -> "PyramidGeometry":
+        """Geometry of an image whose sides, in pixels, are multiples of 32.
+
+        Raises:
+            ValueError: a side is not a positive multiple of 32.
+        """
+        if min(height, width) <= 0 or height % PYRAMID_STRIDE or width % PYRAMID_STRIDE:
+            raise ValueError(
+                f"image sides must be positive multiples of {PYRAMID_STRIDE}, got {height} x {width}; "
+                f"pad the image with pad_to_multiple(image, {PYRAMID_STRIDE})"
+            )
+        at_8, at_16, at_32 = ((height // s, width // s) for s in (8, 16, 32))
+        return cls(prior_shapes=(at_8, at_16, at_32), vit_shape=at_16)
+
+
+def num_positions(spatial_shapes: Sequence[GridSize]) -> int:
+    """Number of tokens in levels of the given (H, W)."""
+    return sum(height * width for height, width in spatial_shapes)
+
+
+def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
+    """Pad (B, C, H, W) at the bottom and right with zeros until both sides are multiples of ``multiple``."""
+    height, width = images.shape[-2:]
+    bottom, right = -height % multiple, -width % multiple
+    return F.pad(images, (0, right, 0, bottom)) if bottom or right else images
+
+
+def crop_map(features: Tensor, image_size: GridSize, stride: int) -> Tensor:
+    """Cut (B, C, H, W) to the ceil(side / stride) rows and columns that an image of ``image_size`` pixels reaches."""
+    height, width = (-(-side // stride) for side in image_size)
+    return features[..., :height, :width] if features.shape[-2:] != (height, width) else features
+
+
+def split_levels(tokens: Tensor, spatial_shapes: Sequence[GridSize]) -> list[Tensor]:
+    """Cut (B, S, C) into one (B, H*W, C) view per level.
+
+    Raises:
+        ValueError: the levels do not add up to S tokens.
+    """
+    lengths = [height * width for height, width in spatial_shapes]
+    if sum(lengths) != tokens.shape[1]:
+        raise ValueError(
+            f"levels {list(spatial_shapes)} hold {sum(lengths)} tokens, but the tensor has {tokens.shape[1]}"
+        )
+    return list(tokens.split(lengths, dim=1))
+
+
+def tokens_to_map(tokens: Tensor, grid: GridSize) -> Tensor:
+    """View row-major tokens (B, H*W, C) as a map (B, C, H, W) without a copy.
+
+    The result has channels-last strides. Call ``.contiguous()`` on it before a batch norm: PyTorch 2.13 and 2.14
+    compute wrong gradients there on the CPU for some such views of a single image.
+    """
+    batch, _, channels = tokens.shape
+    return tokens.view(batch, *grid, channels).permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W)
+
+
+def map_to_tokens(features: Tensor) -> Tensor:
+    """Turn a map (B, C, H, W) into row-major tokens (B, H*W, C); no copy if the map is channels-last."""
+    return features.flatten(2).transpose(1, 2)
+
+
+def reference_points(
+    spatial_shapes: Sequence[GridSize], *, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Centres of the cells of all levels, one level after the other.
+
+    Returns:
+        (1, S, 1, 2), (x, y) in (0, 1) of the image. Do not write to it: it is shared between calls.
+    """
+    return _cached(_cell_centres, tuple(spatial_shapes), device, dtype)
+
+
+def inverse_grid_sizes(
+    spatial_shapes: Sequence[GridSize], *, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """(L, 2) of (1 / W, 1 / H): turns offsets in cells of a level, (x, y), into fractions of the image.
+
+    Do not write to the result: it is shared between calls.
+    """
+    return _cached(_inverse_sizes, tuple(spatial_shapes), device, dtype)
+
+
+def _cell_centres(shapes: tuple[GridSize, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    levels = []
+    for height, width in shapes:
+        y = (torch.arange(height, device=device, dtype=dtype) + 0.5) / height
+        x = (torch.arange(width, device=device, dtype=dtype) + 0.5) / width
+        levels.append(torch.cartesian_prod(y, x).flip(-1))  # (H*W, 2) as (x, y)
+    return torch.cat(levels)[None, :, None]
+
+
+def _inverse_sizes(shapes: tuple[GridSize, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.tensor([(1 / width, 1 / height) for height, width in shapes], device=device, dtype=dtype)
+
+
+_Make = Callable[[tuple[GridSize, ...], torch.device, torch.dtype], Tensor]
+
+
+def _cached(
+    make: _Make, shapes: tuple[GridSize, ...], device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    if torch.compiler.is_compiling():
+        return make(shapes, device, dtype)  # a traced graph makes its own constants
+    key = (make, shapes, device, dtype)
+    if key in _constants:
+        return _constants[key]
+    # A tensor made in inference mode could not be used in a later training step.
+    with torch.inference_mode(False):
+        value = make(shapes, device, dtype)
+    capturing = value.is_cuda and torch.cuda.is_current_stream_capturing()
+    if type(value) is Tensor and not capturing:  # fake and captured tensors hold no numbers
+        if len(_constants) >= _MAX_CACHED:
+            _constants.pop(next(iter(_constants)))
+        _constants[key] = value
+    return value

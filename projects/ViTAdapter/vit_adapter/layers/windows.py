@@ -1,0 +1,50 @@
+"""Square windows of a token grid, for windowed self-attention.
+
+What the padding holds is the caller's choice, because the public plain ViTs differ:
+
+* ViT-Adapter's ViT pads *after* the qkv projection: padded queries, keys and values are exactly zero;
+* BEiT and Uni-Perceiver pad *before* it: padded queries, keys and values are the biases of the projection.
+
+No variant masks the padding: padded tokens take part in the attention of their window.
+
+Shapes: B batch, H/W grid, C channels, R/K rows and columns of windows, w window side.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from vit_adapter.layers.pyramid import GridSize
+
+
+def window_partition(tokens: Tensor, grid: GridSize, window_size: int) -> Tensor:
+    """Cut a grid into windows, after padding it at the bottom and right with zeros to whole windows.
+
+    Args:
+        tokens: (B, H*W, C), row-major.
+        grid: (H, W).
+        window_size: side of a window in tokens; a grid smaller than it becomes one padded window.
+
+    Returns:
+        (B*R*K, w*w, C), images first, windows row-major, tokens row-major within a window.
+    """
+    batch, _, channels = tokens.shape
+    height, width = grid
+    rows, columns = _window_counts(grid, window_size)
+    x = tokens.view(batch, height, width, channels)
+    x = F.pad(x, (0, 0, 0, columns * window_size - width, 0, rows * window_size - height))
+    x = x.view(batch, rows, window_size, columns, window_size, channels)
+    return x.transpose(2, 3).reshape(-1, window_size**2, channels)  # (B, R, K, w, w, C) before the reshape
+
+
+def window_merge(windows: Tensor, grid: GridSize, window_size: int) -> Tensor:
+    """Undo :func:`window_partition`: (B*R*K, w*w, C) -> (B, H*W, C), without the padding."""
+    channels = windows.shape[-1]
+    height, width = grid
+    rows, columns = _window_counts(grid, window_size)
+    x = windows.view(-1, rows, columns, window_size, window_size, channels).transpose(2, 3)
+    x = x.reshape(-1, rows * window_size, columns * window_size, channels)
+    return x[:, :height, :width].reshape(-1, height * width, channels)
+
+
+def _window_counts(grid: GridSize, window_size: int) -> tuple[int, int]:
+    return -(-grid[0] // window_size), -(-grid[1] // window_size)
