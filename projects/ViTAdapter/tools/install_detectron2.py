@@ -1,0 +1,272 @@
+"""Installs Detectron2 v0.6, mended for current libraries, where no Detectron2 is present.
+
+Whatever ``import detectron2`` finds already is used as it is: a build of Detectron2's main branch,
+for example. Otherwise the source archive of v0.6 on the package index is downloaded with pip,
+checked against its SHA-256, mended as :mod:`detectron2_mends` lists, and installed by pip into the
+running interpreter. Nothing is installed unless every mend applied. The compiled part of Detectron2
+(rotated boxes, its own deformable convolution, a faster COCO evaluation) is left out: this project
+needs none of it.
+
+Usage::
+
+    python projects/ViTAdapter/tools/install_detectron2.py [--archive pb1-detectron2-0.6.tar.gz]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.metadata
+import importlib.util
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from detectron2_mends import ADDED_FILES, MENDS, Mend
+
+ARCHIVE_REQUIREMENT = "pb1-detectron2==0.6"
+ARCHIVE_SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
+REPOSITORY = "https://github.com/facebookresearch/detectron2"
+CHANGE_NOTICE = "# Changed for current libraries by ViT-Adapter's install_detectron2.py.\n"
+
+# Detectron2's setup.py installs these small projects as detectron2.projects.<name>.
+PROJECTS: Mapping[str, str] = {
+    "point_rend": "projects/PointRend/point_rend",
+    "deeplab": "projects/DeepLab/deeplab",
+    "panoptic_deeplab": "projects/Panoptic-DeepLab/panoptic_deeplab",
+}
+
+# v0.6 pins black and iopath too low for today, and Caffe2's helpers (future, pydot) have no use.
+RUNTIME_DEPENDENCIES: Sequence[str] = (
+    "Pillow>=7.1",
+    "matplotlib",
+    "pycocotools>=2.0.2",
+    "termcolor>=1.1",
+    "yacs>=0.1.8",
+    "tabulate",
+    "cloudpickle",
+    "tqdm>4.29.0",
+    "tensorboard",
+    "fvcore>=0.1.5,<0.1.6",
+    "iopath>=0.1.7",
+    "omegaconf>=2.1",
+    "hydra-core>=1.1",
+)
+
+
+class InstallError(RuntimeError):
+    """Detectron2 could not be installed; the message says why and what to do."""
+
+
+def mended_version(mends: Sequence[Mend] = MENDS, added: Mapping[str, str] = ADDED_FILES) -> str:
+    """Returns the version of the mended v0.6; it changes whenever a mend changes."""
+    changes = [(mend.file, mend.old, mend.new) for mend in mends], sorted(added.items())
+    digest = hashlib.sha256(repr(changes).encode()).hexdigest()
+    return f"0.6+mends.{digest[:8]}"
+
+
+def find_installed() -> tuple[str, str] | None:
+    """Returns (version, folder) of what ``import detectron2`` would find, or None."""
+    spec = importlib.util.find_spec("detectron2")
+    if spec is None or spec.origin is None:  # no origin: a folder without code
+        return None
+    try:
+        version = importlib.metadata.version("detectron2")
+    except importlib.metadata.PackageNotFoundError:
+        version = "unknown version"
+    return version, str(Path(spec.origin).parent)
+
+
+def verify_archive(archive: Path, sha256: str = ARCHIVE_SHA256) -> None:
+    """Raises InstallError unless the file ``archive`` exists and has the SHA-256 ``sha256``."""
+    if not archive.is_file():
+        raise InstallError(f"{archive} is not a file. Give the path of the source archive.")
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if digest != sha256:
+        raise InstallError(
+            f"{archive} has SHA-256 {digest}, expected {sha256}: another archive than the one this "
+            "project knows, or a part of it. Nothing was installed; download it again."
+        )
+
+
+def download_archive(folder: Path) -> Path:
+    """Downloads the source archive of v0.6 into ``folder`` with pip and returns its path.
+
+    pip itself checks the hash before it runs anything of the archive. To read the metadata it runs
+    the archive's setup.py, which imports torch: hence no build isolation.
+    """
+    requirement = folder / "requirement.txt"
+    requirement.write_text(f"{ARCHIVE_REQUIREMENT} --hash=sha256:{ARCHIVE_SHA256}\n")
+    options = ("--no-deps", "--no-binary", ":all:", "--no-build-isolation")
+    try:
+        run_pip("download", *options, "--dest", str(folder), "--requirement", str(requirement))
+    except InstallError as error:
+        raise InstallError(
+            f"{error} Either install Detectron2 from its own repository ({REPOSITORY}) into this "
+            "environment, or pass a copy of the archive with --archive, and start again."
+        ) from error
+    (archive,) = folder.glob("*.tar.gz")
+    return archive
+
+
+def extract_archive(archive: Path, folder: Path) -> Path:
+    """Unpacks the .tar.gz ``archive`` below ``folder``; returns the folder above ``detectron2/``.
+
+    Links are left out (none is needed), and entries that point outside ``folder`` are refused.
+    """
+
+    def without_links(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
+        return None if member.issym() or member.islnk() else tarfile.data_filter(member, path)
+
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            tar.extractall(folder, filter=without_links)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise InstallError(f"{archive} cannot be unpacked: {error}. Download it again.") from error
+    packages = list(folder.glob("*/detectron2/__init__.py"))
+    if len(packages) != 1:
+        raise InstallError(f"{archive} holds {len(packages)} detectron2 packages, expected 1.")
+    return packages[0].parent.parent
+
+
+def stage_python_part(tree: Path, stage: Path) -> Path:
+    """Copies the Python part of Detectron2's source tree to ``stage``; returns the package folder.
+
+    The C++ sources stay behind. Configs and projects, where the tree has them, go where
+    Detectron2's own setup.py puts them: ``detectron2/model_zoo/configs`` and
+    ``detectron2/projects/<name>``.
+    """
+    package = stage / "detectron2"
+    skipped = shutil.ignore_patterns("csrc", "__pycache__", "*.so", "*.pyc")
+    shutil.copytree(tree / "detectron2", package, ignore=skipped)
+    if (tree / "configs").is_dir():
+        shutil.copytree(tree / "configs", package / "model_zoo" / "configs", dirs_exist_ok=True)
+    for name, source in PROJECTS.items():
+        if (tree / source).is_dir():
+            destination = package / "projects" / name
+            shutil.copytree(tree / source, destination, ignore=skipped, dirs_exist_ok=True)
+    if (tree / "LICENSE").is_file():
+        shutil.copy(tree / "LICENSE", stage / "LICENSE")
+    return package
+
+
+def apply_mends(
+    package: Path, mends: Sequence[Mend] = MENDS, added: Mapping[str, str] = ADDED_FILES
+) -> None:
+    """Applies every mend to the folder ``package`` in place and adds the files that go with them.
+
+    Raises:
+        InstallError: a file is missing, or a mend's text does not occur exactly as often as the
+            mend says. Nothing is written in that case.
+    """
+    texts: dict[str, str] = {}
+    for mend in mends:
+        path = package / mend.file
+        if not path.is_file():
+            raise InstallError(f"mend of detectron2/{mend.file}: this source has no such file.")
+        text = texts.get(mend.file) or path.read_text(encoding="utf-8")
+        found = text.count(mend.old)
+        if found != mend.count:
+            raise InstallError(
+                f"mend of detectron2/{mend.file}: found {mend.old!r} {found} times, expected "
+                f"{mend.count}. This source is not Detectron2 v0.6; nothing was installed."
+            )
+        texts[mend.file] = text.replace(mend.old, mend.new)
+    for name in added:
+        if (package / name).exists():
+            raise InstallError(f"detectron2/{name} exists in this source; it would be overwritten.")
+    for name, text in texts.items():
+        (package / name).write_text(CHANGE_NOTICE + text, encoding="utf-8")
+    for name, text in added.items():
+        (package / name).write_text(text, encoding="utf-8")
+
+
+def write_project_file(stage: Path, version: str) -> None:
+    """Writes the pyproject.toml from which pip builds the staged package."""
+    dependencies = ", ".join(f'"{requirement}"' for requirement in RUNTIME_DEPENDENCIES)
+    (stage / "pyproject.toml").write_text(
+        f"""[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+
+[project]
+name = "detectron2"
+version = "{version}"
+description = "Detectron2 v0.6: its Python part, changed for current libraries"
+dependencies = [{dependencies}]
+
+[project.urls]
+Homepage = "{REPOSITORY}"
+
+[tool.setuptools.packages.find]
+include = ["detectron2*"]
+
+[tool.setuptools.package-data]
+"*" = ["*.yaml"]
+"""
+    )
+
+
+def run_pip(*arguments: str) -> None:
+    """Runs this interpreter's pip, messages to the terminal; raises InstallError if it fails."""
+    command = [sys.executable, "-m", "pip", *arguments, "--disable-pip-version-check"]
+    if subprocess.run(command).returncode != 0:
+        raise InstallError(f"`{' '.join(command)}` failed; its reason stands above.")
+
+
+def build_wheel(tree: Path, folder: Path) -> Path:
+    """Builds a wheel in ``folder`` from a mended copy of Detectron2's v0.6 source tree ``tree``."""
+    stage = folder / "stage"
+    apply_mends(stage_python_part(tree, stage))
+    write_project_file(stage, mended_version())
+    offline = ("--quiet", "--no-deps", "--no-index", "--no-build-isolation")
+    run_pip("wheel", *offline, "--wheel-dir", str(folder / "wheel"), str(stage))
+    (wheel,) = (folder / "wheel").glob("*.whl")
+    return wheel
+
+
+def install_archive(archive: Path, folder: Path) -> None:
+    """Checks, mends and installs the source archive; ``folder`` is scratch space.
+
+    The wheel is complete before pip installs it, and pip undoes a failed installation, so the
+    interpreter never keeps a half of it.
+    """
+    verify_archive(archive)
+    wheel = build_wheel(extract_archive(archive, folder / "tree"), folder)
+    run_pip(
+        "install", "--quiet", "--no-deps", "--no-index", "--root-user-action=ignore", str(wheel)
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--archive", type=Path, help="use this copy of the source archive, do not download"
+    )
+    options = parser.parse_args(arguments)
+
+    installed = find_installed()
+    if installed is not None:
+        version, folder = installed
+        outdated = version.startswith("0.6+mends.") and version != mended_version()
+        if not outdated:
+            print(f"Detectron2 {version} is installed in {folder}: nothing to do.")
+            return 0
+        print(f"Detectron2 {version} has an older set of mends: installing {mended_version()}.")
+    try:
+        with tempfile.TemporaryDirectory(prefix="detectron2-archive-") as name:
+            install_archive(options.archive or download_archive(Path(name)), Path(name))
+    except InstallError as error:
+        print(f"install_detectron2: {error}", file=sys.stderr)
+        return 1
+    print(f"Installed Detectron2 {mended_version()} ({len(MENDS)} mends) for {sys.executable}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,350 @@
+"""tools/install_detectron2.py: what it refuses and builds, and that the mends hold where installed.
+
+No network: archives are made here, and pip runs with ``--no-index``.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import detectron2
+import numpy as np
+import pytest
+import torch
+
+TOOLS = Path(__file__).parents[3] / "projects" / "ViTAdapter" / "tools"
+sys.path.insert(0, str(TOOLS))
+
+import install_detectron2 as tool  # noqa: E402
+from detectron2_mends import ADDED_FILES, MENDS, Mend  # noqa: E402
+
+INSTALLED = Path(detectron2.__file__).parent
+IS_MENDED = importlib.metadata.version("detectron2").startswith("0.6+mends.")
+
+
+def make_tree(root: Path) -> Path:
+    """Writes a source tree with the text of every mend, as often as it says, and little else."""
+    package = root / "detectron2"
+    for mend in MENDS:
+        path = package / mend.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        known = path.read_text() if path.exists() else ""
+        missing = mend.count - known.count(mend.old)
+        path.write_text(known + f"{mend.old}\n" * missing)
+    for folder in {path.parent for path in package.rglob("*.py")} | {package}:
+        (folder / "__init__.py").touch()
+    (package / "layers" / "csrc").mkdir()
+    (package / "layers" / "csrc" / "vision.cpp").write_text("int main() {}")
+    (root / "configs").mkdir()
+    (root / "configs" / "base.yaml").write_text("VERSION: 2\n")
+    (root / "projects" / "PointRend" / "point_rend").mkdir(parents=True)
+    (root / "projects" / "PointRend" / "point_rend" / "__init__.py").touch()
+    (root / "LICENSE").write_text("the licence\n")
+    return root
+
+
+def make_archive(
+    path: Path, members: dict[str, bytes], links: dict[str, str] | None = None
+) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+        for name, target in (links or {}).items():
+            member = tarfile.TarInfo(name)
+            member.type = tarfile.SYMTYPE
+            member.linkname = target
+            tar.addfile(member)
+    return path
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# ---- mends
+
+
+def test_mends_replace_text_and_state_the_change(tmp_path: Path) -> None:
+    package = make_tree(tmp_path) / "detectron2"
+    tool.apply_mends(package)
+    for mend in MENDS:
+        text = (package / mend.file).read_text()
+        assert text.startswith(tool.CHANGE_NOTICE), mend.file
+        assert mend.new in text, mend
+    assert "np.bool)" not in (package / "structures" / "masks.py").read_text()
+    assert (package / "utils" / "missing_extension.py").is_file()
+
+
+@pytest.mark.parametrize("mend", MENDS, ids=lambda mend: mend.file)
+def test_a_mend_that_does_not_find_its_text_stops_everything(tmp_path: Path, mend: Mend) -> None:
+    package = make_tree(tmp_path) / "detectron2"
+    path = package / mend.file
+    path.write_text(path.read_text().replace(mend.old, "altered\n"))
+    before = snapshot(package)
+    with pytest.raises(tool.InstallError, match=f"mend of detectron2/{mend.file}"):
+        tool.apply_mends(package)
+    assert snapshot(package) == before
+
+
+def test_a_mend_that_finds_its_text_too_often_stops_everything(tmp_path: Path) -> None:
+    package = make_tree(tmp_path) / "detectron2"
+    path = package / "data" / "build.py"
+    path.write_text(path.read_text() * 2)
+    with pytest.raises(tool.InstallError, match="2 times, expected 1"):
+        tool.apply_mends(package)
+
+
+def test_missing_file_and_file_in_the_way_are_named(tmp_path: Path) -> None:
+    package = make_tree(tmp_path) / "detectron2"
+    with pytest.raises(tool.InstallError, match="nowhere.py: this source has no such file"):
+        tool.apply_mends(package, [Mend("nowhere.py", "a", "b", "test")], {})
+    (package / "utils" / "missing_extension.py").write_text("already here")
+    with pytest.raises(tool.InstallError, match="missing_extension.py exists"):
+        tool.apply_mends(package)
+
+
+def test_version_follows_the_mends() -> None:
+    other = (*MENDS, Mend("a.py", "old", "new", "test"))
+    assert tool.mended_version() == tool.mended_version(MENDS, ADDED_FILES)
+    assert tool.mended_version(other) != tool.mended_version()
+
+
+# ---- archives
+
+
+def test_wrong_hash_is_refused_and_nothing_runs(tmp_path, monkeypatch, capsys) -> None:
+    archive = make_archive(tmp_path / "x.tar.gz", {"x/detectron2/__init__.py": b""})
+    monkeypatch.setattr(tool, "find_installed", lambda: None)
+    monkeypatch.setattr(tool, "run_pip", lambda *_: pytest.fail("pip must not run"))
+    assert tool.main(["--archive", str(archive)]) == 1
+    message = capsys.readouterr().err
+    assert tool.ARCHIVE_SHA256 in message and "Nothing was installed" in message
+
+
+def test_missing_archive_is_named(tmp_path: Path) -> None:
+    with pytest.raises(tool.InstallError, match="none.tar.gz is not a file"):
+        tool.verify_archive(tmp_path / "none.tar.gz")
+
+
+def test_extract_leaves_links_out(tmp_path: Path) -> None:
+    archive = make_archive(
+        tmp_path / "x.tar.gz", {"x/detectron2/__init__.py": b""}, {"x/detectron2/link": "/etc"}
+    )
+    tree = tool.extract_archive(archive, tmp_path / "out")
+    assert [path.name for path in (tree / "detectron2").iterdir()] == ["__init__.py"]
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"x/detectron2/__init__.py": b"", "../evil.py": b""}, "cannot be unpacked"),
+        ({"x/other/__init__.py": b""}, "holds 0 detectron2 packages"),
+    ],
+)
+def test_extract_refuses(tmp_path: Path, members: dict[str, bytes], message: str) -> None:
+    archive = make_archive(tmp_path / "x.tar.gz", members)
+    with pytest.raises(tool.InstallError, match=message):
+        tool.extract_archive(archive, tmp_path / "out")
+    assert not (tmp_path / "evil.py").exists()
+
+
+def test_truncated_archive_is_refused(tmp_path: Path) -> None:
+    archive = make_archive(
+        tmp_path / "x.tar.gz", {"x/detectron2/__init__.py": bytes(range(256)) * 99}
+    )
+    archive.write_bytes(archive.read_bytes()[:-100])
+    with pytest.raises(tool.InstallError, match="cannot be unpacked"):
+        tool.extract_archive(archive, tmp_path / "out")
+
+
+def test_download_is_hash_checked_by_pip_and_failure_says_what_to_do(tmp_path, monkeypatch) -> None:
+    calls: list[tuple[str, ...]] = []
+
+    def refuse(*arguments: str) -> None:
+        calls.append(arguments)
+        raise tool.InstallError("`pip download` failed; its reason stands above.")
+
+    monkeypatch.setattr(tool, "run_pip", refuse)
+    with pytest.raises(tool.InstallError, match=r"its own repository .* --archive"):
+        tool.download_archive(tmp_path)
+    assert {"download", "--no-deps", "--no-build-isolation"} < set(calls[0])
+    assert f"--hash=sha256:{tool.ARCHIVE_SHA256}" in (tmp_path / "requirement.txt").read_text()
+
+
+# ---- the wheel and the installation
+
+
+@pytest.mark.slow
+def test_wheel_holds_the_python_part_with_metadata(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree")
+    before = snapshot(tree)
+    wheel = tool.build_wheel(tree, tmp_path)
+    assert snapshot(tree) == before
+    with zipfile.ZipFile(wheel) as content:
+        names = content.namelist()
+        (metadata_name,) = [name for name in names if name.endswith(".dist-info/METADATA")]
+        metadata = content.read(metadata_name).decode()
+    assert "detectron2/model_zoo/configs/base.yaml" in names
+    assert "detectron2/projects/point_rend/__init__.py" in names
+    assert "detectron2/utils/missing_extension.py" in names
+    assert any(name.endswith("LICENSE") for name in names)
+    assert not any("csrc" in name for name in names)
+    assert f"Version: {tool.mended_version()}" in metadata
+    assert "Name: detectron2\n" in metadata and "Requires-Dist: fvcore" in metadata
+
+
+def test_failing_mend_leaves_the_interpreter_alone(tmp_path, monkeypatch, capsys) -> None:
+    tree = make_tree(tmp_path / "tree")
+    (tree / "detectron2" / "data" / "build.py").write_text("something else\n")
+    members = {
+        f"x/{path.relative_to(tree)}": path.read_bytes()
+        for path in tree.rglob("*")
+        if path.is_file()
+    }
+    archive = make_archive(tmp_path / "x.tar.gz", members)
+    monkeypatch.setattr(tool, "find_installed", lambda: None)
+    monkeypatch.setattr(tool, "verify_archive", lambda path: None)
+    monkeypatch.setattr(tool, "run_pip", lambda *_: pytest.fail("pip must not run"))
+    assert tool.main(["--archive", str(archive)]) == 1
+    assert "data/build.py" in capsys.readouterr().err
+
+
+def test_what_is_importable_is_used(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(tool, "find_installed", lambda: ("0.6", "/somewhere/detectron2"))
+    monkeypatch.setattr(tool, "run_pip", lambda *_: pytest.fail("pip must not run"))
+    assert tool.main([]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_older_mends_are_renewed(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(tool, "find_installed", lambda: ("0.6+mends.00000000", "/somewhere"))
+    renewed: list[Path] = []
+    monkeypatch.setattr(tool, "install_archive", lambda archive, folder: renewed.append(archive))
+    assert tool.main(["--archive", str(tmp_path / "a.tar.gz")]) == 0
+    assert renewed == [tmp_path / "a.tar.gz"]
+
+
+def test_find_installed_reports_what_python_imports() -> None:
+    found = tool.find_installed()
+    assert found is not None
+    assert found == (importlib.metadata.version("detectron2"), str(INSTALLED))
+
+
+def test_running_pip_reports_a_failure() -> None:
+    with pytest.raises(tool.InstallError, match="pip no-such-command .*failed"):
+        tool.run_pip("no-such-command")
+
+
+# ---- what the mends are for, in the Detectron2 that is installed
+
+
+def test_every_mend_holds_in_the_installed_version() -> None:
+    for mend in MENDS if IS_MENDED else ():
+        text = (INSTALLED / mend.file).read_text(encoding="utf-8")
+        assert mend.new in text, mend
+        assert text.count(mend.old) == mend.new.count(mend.old) * mend.count, mend
+    for name, content in (ADDED_FILES if IS_MENDED else {}).items():
+        assert (INSTALLED / name).read_text(encoding="utf-8") == content
+
+
+def test_numpy_aliases_are_gone() -> None:
+    """No mend was forgotten: NumPy's removed names occur nowhere in what is installed."""
+    aliases = [
+        f"np.{name}{end}" for name in ("bool", "int", "float", "str", "object") for end in "),"
+    ]
+    for path in INSTALLED.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not [alias for alias in aliases if alias in text], path
+
+
+def test_masks_and_resizing_work() -> None:
+    from detectron2.data import transforms as T
+    from detectron2.structures.masks import polygons_to_bitmask
+
+    square = np.array([1.0, 1.0, 5.0, 1.0, 5.0, 5.0, 1.0, 5.0])
+    assert polygons_to_bitmask([square], 8, 8).sum() == 16
+    assert not polygons_to_bitmask([], 8, 8).any()
+    grey = np.arange(16, dtype=np.uint8).reshape(4, 4, 1)
+    assert T.ResizeTransform(4, 4, 2, 2).apply_image(grey).shape == (2, 2, 1)
+    assert T.ExtentTransform((0, 0, 2, 2), (2, 2)).apply_image(grey).tolist()[0] == [[0], [1]]
+
+
+def test_pasting_a_mask_works() -> None:
+    from detectron2.layers.mask_ops import paste_mask_in_image_old
+
+    pasted = paste_mask_in_image_old(torch.ones(4, 4), torch.tensor([1, 1, 3, 3]), 6, 6, 0.5)
+    assert pasted.sum() == 9
+
+
+def test_semantic_evaluation_works(tmp_path: Path) -> None:
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+    from detectron2.evaluation import SemSegEvaluator
+    from PIL import Image
+
+    label = np.zeros((4, 4), dtype=np.uint8)
+    label[:2] = 1
+    Image.fromarray(label).save(tmp_path / "label.png")
+    item = {"file_name": "image.png", "sem_seg_file_name": str(tmp_path / "label.png")}
+    DatasetCatalog.register("test_install_sem_seg", lambda: [item])
+    MetadataCatalog.get("test_install_sem_seg").set(stuff_classes=["a", "b"], ignore_label=255)
+    try:
+        evaluator = SemSegEvaluator("test_install_sem_seg", distributed=False)
+        evaluator.reset()
+        scores = torch.nn.functional.one_hot(torch.from_numpy(label).long()).permute(2, 0, 1)
+        evaluator.process([item], [{"sem_seg": scores}])
+        assert evaluator.evaluate()["sem_seg"]["mIoU"] == 100.0
+    finally:
+        DatasetCatalog.remove("test_install_sem_seg")
+        MetadataCatalog.remove("test_install_sem_seg")
+
+
+def test_model_zoo_finds_its_configs() -> None:
+    from detectron2 import model_zoo
+
+    with pytest.raises(RuntimeError, match="not available in Model Zoo"):
+        model_zoo.get_config_file("no/such/config.yaml")
+
+
+def test_coco_evaluation_runs_without_the_compiled_part() -> None:
+    from detectron2.evaluation import coco_evaluation
+
+    assert issubclass(coco_evaluation.COCOeval_opt, coco_evaluation.COCOeval)
+
+
+def test_compiled_operators_say_what_is_missing() -> None:
+    from detectron2.layers.rotated_boxes import pairwise_iou_rotated
+
+    box = torch.tensor([[2.0, 2.0, 2.0, 2.0, 0.0]])
+    if IS_MENDED:
+        with pytest.raises(RuntimeError, match="Python-only installation of Detectron2"):
+            pairwise_iou_rotated(box, box)
+    else:
+        assert torch.allclose(pairwise_iou_rotated(box, box), torch.ones(1, 1))
+
+
+def test_drawing_works() -> None:
+    from detectron2.data import Metadata
+    from detectron2.structures import Boxes, Instances
+    from detectron2.utils.visualizer import Visualizer
+
+    image = np.full((32, 48, 3), 80, dtype=np.uint8)
+    instances = Instances((32, 48), pred_boxes=Boxes(torch.tensor([[4.0, 4.0, 20.0, 20.0]])))
+    instances.pred_classes = torch.tensor([0])
+    instances.scores = torch.tensor([0.9])
+    instances.pred_masks = torch.zeros(1, 32, 48, dtype=torch.bool)
+    instances.pred_masks[:, 6:18, 6:18] = True
+    drawn = Visualizer(image, Metadata(thing_classes=["a"])).draw_instance_predictions(instances)
+    panoptic = torch.zeros(32, 48, dtype=torch.int32)
+    panoptic[:16] = 1
+    segment = {"id": 1, "isthing": True, "category_id": 0, "score": 0.9}
+    metadata = Metadata(thing_classes=["a"], stuff_classes=["b"], stuff_colors=[[0, 0, 255]])
+    merged = Visualizer(image, metadata).draw_panoptic_seg_predictions(panoptic, [segment])
+    for picture in (drawn.get_image(), merged.get_image()):
+        assert picture.shape == image.shape and (picture != image).any()
