@@ -1,7 +1,8 @@
 """Backbones against numbers computed by the original's own classes.
 
-Reads every case file (``.npz`` with a ``meta`` entry) in the folder named by ``VIT_ADAPTER_GOLDEN``, by default the
-``golden`` folder beside this file. A case of a class that the project does not have fails and says so.
+Reads every case file (``.npz`` with a ``meta`` entry) in the folder named by
+``VIT_ADAPTER_GOLDEN``, by default the ``golden`` folder beside this file. A case of a class that
+the project does not have fails and says so.
 """
 
 import json
@@ -26,7 +27,7 @@ FLOAT32 = {"atol": 1e-4, "rtol": 1e-5}
 
 @dataclass(frozen=True)
 class Case:
-    """One network with its numbers: a file, or a variant within it (same weights and input, other class)."""
+    """One network with its numbers: a file, or a variant of it (same weights, other class)."""
 
     file: Path
     variant: str
@@ -50,7 +51,7 @@ CASES = find_cases()
 
 @pytest.fixture(params=["kernel", "plain", "reference"])
 def op_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Choose what computes deformable attention: the C++ op, plain PyTorch without it, and the reference."""
+    """What computes deformable attention: the C++ op, PyTorch in its absence, the reference."""
     if request.param == "kernel" and not extension_info()["built"]:
         pytest.skip("the C++ extension is not built")
     if request.param == "plain":
@@ -94,7 +95,11 @@ def run(case: Case, dtype: torch.dtype) -> tuple[Result, dict[str, np.ndarray]]:
         stored = {key: data[key] for key in data.files}
     meta = json.loads(bytes(stored["meta"]))
     network = meta["variants"][case.variant] if case.variant else meta
-    parameters = {k.removeprefix("param/"): torch.from_numpy(v) for k, v in stored.items() if k.startswith("param/")}
+    parameters = {
+        k.removeprefix("param/"): torch.from_numpy(v)
+        for k, v in stored.items()
+        if k.startswith("param/")
+    }
     model = build_backbone(network["cls"], network["kwargs"])
     model.load_state_dict(convert_state_dict(parameters))
     model = model.to(dtype).eval()
@@ -104,9 +109,14 @@ def run(case: Case, dtype: torch.dtype) -> tuple[Result, dict[str, np.ndarray]]:
     images = torch.from_numpy(stored["input"]).to(dtype).requires_grad_()
     outputs = model(images)
     result.outputs = {f"out/{i}": outputs[name] for i, name in enumerate(OUTPUTS)}
-    loss = sum((outputs[name] * torch.from_numpy(stored[f"w/{i}"]).to(dtype)).sum() for i, name in enumerate(OUTPUTS))
+    loss = sum(
+        (outputs[name] * torch.from_numpy(stored[f"w/{i}"]).to(dtype)).sum()
+        for i, name in enumerate(OUTPUTS)
+    )
     loss.backward()
-    result.gradients = {f"grad/{key}": model.get_parameter(rename(key)).grad for key in meta["grads"]}
+    result.gradients = {
+        f"grad/{key}": model.get_parameter(rename(key)).grad for key in meta["grads"]
+    }
     result.gradients["grad/input"] = images.grad
     return result, stored
 
@@ -122,19 +132,26 @@ def expected_numbers(case: Case, stored: dict[str, np.ndarray]) -> dict[str, Ten
     }
 
 
-def assert_equal_numbers(case: Case, dtype: torch.dtype, tolerance: dict[str, float], kinds: tuple[str, ...]) -> None:
+def assert_equal_numbers(
+    case: Case, dtype: torch.dtype, tolerance: dict[str, float], kinds: tuple[str, ...]
+) -> None:
     result, stored = run(case, dtype)
     actual = {**result.outputs, **result.intermediates, **result.gradients}
     expected = {k: v for k, v in expected_numbers(case, stored).items() if k.startswith(kinds)}
     assert sum(key.startswith("out/") for key in expected) == len(OUTPUTS)
     for key, value in expected.items():
         torch.testing.assert_close(
-            actual[key].detach(), value.to(dtype), **tolerance, msg=lambda text, key=key: f"{case}, {key}: {text}"
+            actual[key].detach(),
+            value.to(dtype),
+            **tolerance,
+            msg=lambda text, key=key: f"{case}, {key}: {text}",
         )
 
 
 def test_folder_has_cases() -> None:
-    assert CASES, f"no case file (.npz with a 'meta' entry) in {FOLDER}; set VIT_ADAPTER_GOLDEN to a folder of them"
+    assert CASES, (
+        f"no case file (.npz with a 'meta' entry) in {FOLDER}, which VIT_ADAPTER_GOLDEN names"
+    )
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -1,6 +1,6 @@
 """The exchange between ViT tokens and the pyramid of prior tokens (arXiv 2205.08534, section 3.4).
 
-Shapes: B batch, D embed dim, N ViT tokens (stride 16), S prior tokens (strides 8, 16, 32 in this order).
+Shapes: B batch, D embed dim, N ViT tokens (stride 16), S prior tokens (strides 8, 16 and 32).
 """
 
 from collections.abc import Callable, Sequence
@@ -61,7 +61,7 @@ class InteractionSettings:
 
 
 class Injector(nn.Module):
-    """Adds spatial priors to the ViT tokens, scaled by a learned ``gamma`` that starts small or at zero."""
+    """Adds spatial priors to the ViT tokens, scaled by a learned ``gamma``."""
 
     def __init__(self, settings: InteractionSettings) -> None:
         super().__init__()
@@ -71,8 +71,10 @@ class Injector(nn.Module):
         self.attn = settings.attention(NUM_PRIOR_LEVELS)
         self.gamma = nn.Parameter(torch.full((dim,), float(settings.init_values)))
 
-    def forward(self, vit_tokens: Tensor, prior_tokens: Tensor, geometry: PyramidGeometry) -> Tensor:
-        """ViT tokens (B, N, D), without prefix, and prior tokens (B, S, D) -> ViT tokens (B, N, D)."""
+    def forward(
+        self, vit_tokens: Tensor, prior_tokens: Tensor, geometry: PyramidGeometry
+    ) -> Tensor:
+        """Change the ViT tokens (B, N, D), without prefix, by the prior tokens (B, S, D)."""
         points = _centres((geometry.vit_shape,), vit_tokens)
         attended = self.attn(
             self.query_norm(vit_tokens), points, self.feat_norm(prior_tokens), geometry.prior_shapes
@@ -81,7 +83,7 @@ class Injector(nn.Module):
 
 
 class Extractor(nn.Module):
-    """Reads the ViT tokens into the prior tokens, then mixes neighbours by a convolutional feed-forward network."""
+    """Reads the ViT tokens into the prior tokens and mixes neighbours by a convolutional FFN."""
 
     def __init__(self, settings: InteractionSettings) -> None:
         super().__init__()
@@ -93,26 +95,33 @@ class Extractor(nn.Module):
         if self.with_cffn:
             self.ffn = ConvFFN(dim, int(dim * settings.cffn_ratio))
             self.ffn_norm = settings.norm_layer(dim)
-            self.drop_path = DropPath(settings.drop_path) if settings.drop_path > 0 else nn.Identity()
+            self.drop_path = (
+                DropPath(settings.drop_path) if settings.drop_path > 0 else nn.Identity()
+            )
 
-    def forward(self, prior_tokens: Tensor, vit_tokens: Tensor, geometry: PyramidGeometry) -> Tensor:
-        """Prior tokens (B, S, D) and ViT tokens (B, N, D), without prefix -> prior tokens (B, S, D)."""
+    def forward(
+        self, prior_tokens: Tensor, vit_tokens: Tensor, geometry: PyramidGeometry
+    ) -> Tensor:
+        """Change the prior tokens (B, S, D) by the ViT tokens (B, N, D), without prefix."""
         points = _centres(geometry.prior_shapes, prior_tokens)
         prior_tokens = prior_tokens + self.attn(
             self.query_norm(prior_tokens), points, self.feat_norm(vit_tokens), (geometry.vit_shape,)
         )
         if not self.with_cffn:
             return prior_tokens
-        return prior_tokens + self.drop_path(self.ffn(self.ffn_norm(prior_tokens), geometry.prior_shapes))
+        mixed = self.ffn(self.ffn_norm(prior_tokens), geometry.prior_shapes)
+        return prior_tokens + self.drop_path(mixed)
 
 
 class ConvFFN(nn.Module):
-    """Feed-forward network with a depth-wise 3x3 convolution, shared by the levels of the pyramid."""
+    """Feed-forward network with a depth-wise convolution, shared by the levels of the pyramid."""
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
         if hidden_dim < 1:
-            raise ValueError(f"embed_dim * cffn_ratio must be at least 1, got {hidden_dim} for embed_dim {dim}")
+            raise ValueError(
+                f"embed_dim * cffn_ratio must be at least 1, got {hidden_dim} for embed_dim {dim}"
+            )
         self.fc1 = nn.Linear(dim, hidden_dim)
         self.dwconv = PyramidDWConv(hidden_dim)
         self.fc2 = nn.Linear(hidden_dim, dim)
@@ -130,16 +139,21 @@ class PyramidDWConv(nn.Module):
         self.dwconv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
 
     def forward(self, tokens: Tensor, spatial_shapes: Sequence[GridSize]) -> Tensor:
-        """(B, S, D) -> (B, S, D). Tokens are channels-last maps already, so nothing is transposed."""
+        """(B, S, D) -> (B, S, D). Tokens are channels-last maps: nothing is transposed."""
         levels = zip(split_levels(tokens, spatial_shapes), spatial_shapes, strict=True)
-        return torch.cat([map_to_tokens(self.dwconv(tokens_to_map(level, grid))) for level, grid in levels], 1)
+        maps = [self.dwconv(tokens_to_map(level, grid)) for level, grid in levels]
+        return torch.cat([map_to_tokens(features) for features in maps], 1)
 
 
 class InteractionBlock(nn.Module):
-    """Injector, a group of ViT blocks, extractor, and in the last interaction further extractors."""
+    """An injector, a group of ViT blocks, and one or more extractors."""
 
     def __init__(
-        self, settings: InteractionSettings, *, num_extra_extractors: int = 0, use_checkpoint: bool = False
+        self,
+        settings: InteractionSettings,
+        *,
+        num_extra_extractors: int = 0,
+        use_checkpoint: bool = False,
     ) -> None:
         """Make the block.
 
@@ -151,7 +165,9 @@ class InteractionBlock(nn.Module):
         super().__init__()
         self.injector = Injector(settings)
         self.extractor = Extractor(settings)
-        self.extra_extractors = nn.ModuleList(Extractor(settings) for _ in range(num_extra_extractors))
+        self.extra_extractors = nn.ModuleList(
+            Extractor(settings) for _ in range(num_extra_extractors)
+        )
         self.use_checkpoint = use_checkpoint
 
     def forward(
@@ -175,7 +191,9 @@ class InteractionBlock(nn.Module):
             both token tensors, changed.
         """
         prefix = vit_tokens[:, :num_prefix_tokens]
-        patches = self._run(self.injector, vit_tokens[:, num_prefix_tokens:], prior_tokens, geometry)
+        patches = self._run(
+            self.injector, vit_tokens[:, num_prefix_tokens:], prior_tokens, geometry
+        )
         vit_tokens = run_blocks(torch.cat([prefix, patches], 1) if num_prefix_tokens else patches)
         patches = vit_tokens[:, num_prefix_tokens:]
         for extractor in (self.extractor, *self.extra_extractors):

@@ -14,5 +14,7 @@ def check_out_features(out_features: Sequence[str]) -> list[str]:
     """
     names = list(out_features)
     if not names or len(set(names)) != len(names) or not set(names) <= set(STRIDES):
-        raise ValueError(f"out_features must be different names out of {list(STRIDES)}, got {names}")
+        raise ValueError(
+            f"out_features must be different names out of {list(STRIDES)}, got {names}"
+        )
     return names

@@ -1,6 +1,7 @@
-"""The plain Vision Transformer (arXiv 2010.11929) as a trunk: DeiT, AugReg, MAE and similar weights fit.
+"""The plain Vision Transformer (arXiv 2010.11929): DeiT, AugReg, MAE and similar weights fit.
 
-Names of parameters follow timm; the layer scale is ``gamma1`` and ``gamma2``, as in the public ViT-Adapter weights.
+Names of parameters follow timm; the layer scale is ``gamma1`` and ``gamma2``, as in the public
+ViT-Adapter weights.
 
 Shapes: B batch, H/W image sides in pixels, h/w grid of patches, N = h*w, D embed dim, M heads.
 """
@@ -29,10 +30,10 @@ LAYER_NORM_EPS = 1e-6
 
 
 class PlainViT(ViTTrunk):
-    """ViT without class token and without a final norm, with optional windows and residual bottlenecks.
+    """ViT without class token and final norm; blocks may have windows and residual bottlenecks.
 
-    Without a checkpoint it starts as timm's ViT does (truncated normal of 0.02 for linear layers and positions).
-    The original leaves such a trunk at PyTorch's defaults with all positions zero.
+    Without a checkpoint it starts as timm's ViT does (truncated normal of 0.02 for linear layers
+    and positions). The original leaves such a trunk at PyTorch's defaults with all positions zero.
     """
 
     def __init__(
@@ -54,7 +55,8 @@ class PlainViT(ViTTrunk):
         """Make the trunk.
 
         Args:
-            img_size: side in pixels of the square pre-training images; sets the size of ``pos_embed`` only.
+            img_size: side in pixels of the square pre-training images; sets the size of
+                ``pos_embed`` only.
             patch_size: side of a patch in pixels.
             embed_dim: width D.
             depth: number of blocks.
@@ -62,10 +64,14 @@ class PlainViT(ViTTrunk):
             mlp_ratio: hidden width of the MLP relative to D.
             qkv_bias: whether queries, keys and values have a bias.
             layer_scale: scale both branches of each block by a learned vector that starts at one.
-            drop_path_rate: stochastic depth of the last block, in [0, 1); rises linearly from 0 at the first.
-            window_sizes: one side per block in tokens, 0 for global attention; () makes all blocks global.
-            residual_indexes: blocks followed by a residual bottleneck that starts as the identity (ViTDet).
-            use_checkpoint: recompute each block in the backward pass instead of storing its activations.
+            drop_path_rate: stochastic depth of the last block, in [0, 1); rises linearly from 0 at
+                the first.
+            window_sizes: one side per block in tokens, 0 for global attention; () makes all blocks
+                global.
+            residual_indexes: blocks followed by a residual bottleneck that starts as the identity
+                (ViTDet).
+            use_checkpoint: recompute each block in the backward pass instead of storing its
+                activations.
 
         Raises:
             ValueError: arguments that do not fit each other.
@@ -82,7 +88,8 @@ class PlainViT(ViTTrunk):
         self.pretrain_grid = (img_size // patch_size, img_size // patch_size)
 
         self.patch_embed = PatchEmbed(patch_size, embed_dim)
-        # The first row belongs to the class token of the pre-training. It is kept for its weights' sake, not used.
+        # The first row belongs to the class token of the pre-training. It is kept for its weights'
+        # sake, not used.
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.pretrain_grid[0] ** 2, embed_dim))
         self.blocks = nn.ModuleList(
             Block(
@@ -114,7 +121,8 @@ class PlainViT(ViTTrunk):
         height, width = images.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(
-                f"image sides must be multiples of the patch size {self.patch_size}, got {height} x {width}"
+                f"image sides must be multiples of the patch size {self.patch_size}, "
+                f"got {height} x {width}"
             )
         grid = (height // self.patch_size, width // self.patch_size)
         positions = resize_position_embedding(self.pos_embed[:, 1:], self.pretrain_grid, grid)
@@ -170,10 +178,10 @@ class Block(nn.Module):
 
     def forward(self, tokens: Tensor, grid: GridSize) -> Tensor:
         """(B, N, D) -> (B, N, D); ``grid`` is (h, w)."""
-        attended = self.attn(self.norm1(tokens), grid)
-        tokens = tokens + self.drop_path(attended if self.gamma1 is None else self.gamma1 * attended)
-        hidden = self.mlp(self.norm2(tokens))
-        tokens = tokens + self.drop_path(hidden if self.gamma2 is None else self.gamma2 * hidden)
+        attended = _scale(self.attn(self.norm1(tokens), grid), self.gamma1)
+        tokens = tokens + self.drop_path(attended)
+        hidden = _scale(self.mlp(self.norm2(tokens)), self.gamma2)
+        tokens = tokens + self.drop_path(hidden)
         return tokens if self.residual is None else self.residual(tokens, grid)
 
 
@@ -188,7 +196,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, tokens: Tensor, grid: GridSize) -> Tensor:
-        """(B, N, D) -> (B, N, D); in windows the padding has zero queries, keys and values, and is not masked."""
+        """(B, N, D) -> (B, N, D); padding of windows is zero after the projection, not masked."""
         qkv = self.qkv(tokens)
         if not self.window_size:
             return self.proj(self._attend(qkv))
@@ -197,7 +205,8 @@ class Attention(nn.Module):
 
     def _attend(self, qkv: Tensor) -> Tensor:
         """Attention within each row of the batch: (B, N, 3 * D) -> (B, N, D)."""
-        query, key, value = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B, M, N, D/M)
+        qkv = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = qkv  # (B, M, N, D/M) each
         return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
 
@@ -215,10 +224,11 @@ class Mlp(nn.Module):
 
 
 class ResidualBottleneck(nn.Module):
-    """ViTDet's convolutional propagation (arXiv 2203.16527, section 3): 1x1 to D/2, 3x3, 1x1 back to D, added.
+    """ViTDet's convolutional propagation (arXiv 2203.16527, section 3).
 
-    3.25 D^2 weights in the convolutions. The last norm starts at zero, so the block starts as the identity and
-    leaves pre-trained weights undisturbed. Names of parameters are those of Detectron2's ViTDet.
+    1x1 to D/2, 3x3, 1x1 back to D, added to the input: 3.25 D^2 weights in the convolutions. The
+    last norm starts at zero, so the block starts as the identity and leaves pre-trained weights
+    undisturbed. Names of parameters are those of Detectron2's ViTDet.
     """
 
     def __init__(self, dim: int) -> None:
@@ -242,8 +252,17 @@ class ResidualBottleneck(nn.Module):
         return tokens + map_to_tokens(self.norm3(self.conv3(x)))
 
 
+def _scale(branch: Tensor, gamma: Tensor | None) -> Tensor:
+    return branch if gamma is None else gamma * branch
+
+
 def _check_arguments(
-    img_size: int, patch_size: int, embed_dim: int, depth: int, num_heads: int, drop_path_rate: float
+    img_size: int,
+    patch_size: int,
+    embed_dim: int,
+    depth: int,
+    num_heads: int,
+    drop_path_rate: float,
 ) -> None:
     if min(img_size, patch_size, embed_dim, depth, num_heads) < 1:
         raise ValueError(
@@ -272,4 +291,6 @@ def _check_windows(window_sizes: Sequence[int], depth: int) -> list[int]:
 def _check_residual_indexes(residual_indexes: Sequence[int], depth: int) -> None:
     wrong = [index for index in residual_indexes if not 0 <= index < depth]
     if wrong:
-        raise ValueError(f"residual_indexes must be block numbers from 0 to {depth - 1}, got {wrong}")
+        raise ValueError(
+            f"residual_indexes must be block numbers from 0 to {depth - 1}, got {wrong}"
+        )

@@ -1,4 +1,4 @@
-"""The spatial prior module: a small convolutional stem that sees edges the patches miss (arXiv 2205.08534, 3.3).
+"""The spatial prior module: a small convolutional stem (arXiv 2205.08534, section 3.3).
 
 Shapes: B batch, H/W image sides in pixels (multiples of 32), P inner channels, D embed dim.
 """
@@ -18,7 +18,8 @@ class SpatialPriorModule(nn.Module):
         Args:
             inplanes: channels P of the stem; the later stages have 2P, 4P and 4P.
             embed_dim: width D of the outputs.
-            norm: name of the norm after every 3x3 convolution, see :func:`vit_adapter.layers.build_norm`.
+            norm: name of the norm after every 3x3 convolution, see
+                :func:`vit_adapter.layers.build_norm`.
         """
         super().__init__()
         self.stem = nn.Sequential(
@@ -28,14 +29,20 @@ class SpatialPriorModule(nn.Module):
             nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
         )
         self.conv2 = nn.Sequential(*_conv_norm_relu(inplanes, 2 * inplanes, stride=2, norm=norm))
-        self.conv3 = nn.Sequential(*_conv_norm_relu(2 * inplanes, 4 * inplanes, stride=2, norm=norm))
-        self.conv4 = nn.Sequential(*_conv_norm_relu(4 * inplanes, 4 * inplanes, stride=2, norm=norm))
+        self.conv3 = nn.Sequential(
+            *_conv_norm_relu(2 * inplanes, 4 * inplanes, stride=2, norm=norm)
+        )
+        self.conv4 = nn.Sequential(
+            *_conv_norm_relu(4 * inplanes, 4 * inplanes, stride=2, norm=norm)
+        )
         self.fc1 = nn.Conv2d(inplanes, embed_dim, 1)
         self.fc2 = nn.Conv2d(2 * inplanes, embed_dim, 1)
         self.fc3 = nn.Conv2d(4 * inplanes, embed_dim, 1)
         self.fc4 = nn.Conv2d(4 * inplanes, embed_dim, 1)
 
-    def forward(self, images: Tensor, with_stride_4: bool = True) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+    def forward(
+        self, images: Tensor, with_stride_4: bool = True
+    ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
         """Compute the priors.
 
         Args:
@@ -43,8 +50,8 @@ class SpatialPriorModule(nn.Module):
             with_stride_4: whether the stride-4 map is wanted.
 
         Returns:
-            the stride-4 map (B, D, H/4, W/4), or None where it is not wanted, and the row-major tokens (B, h*w, D) of
-            strides 8, 16 and 32.
+            the stride-4 map (B, D, H/4, W/4), or None where it is not wanted, and the row-major
+            tokens (B, h*w, D) of strides 8, 16 and 32.
         """
         # Channels-last: faster convolutions, and tokens are views of the maps.
         x1 = self.stem(images.contiguous(memory_format=torch.channels_last))
@@ -52,10 +59,17 @@ class SpatialPriorModule(nn.Module):
         x3 = self.conv3(x2)
         x4 = self.conv4(x3)
         stride_4 = self.fc1(x1) if with_stride_4 else None
-        return stride_4, map_to_tokens(self.fc2(x2)), map_to_tokens(self.fc3(x3)), map_to_tokens(self.fc4(x4))
+        return (
+            stride_4,
+            map_to_tokens(self.fc2(x2)),
+            map_to_tokens(self.fc3(x3)),
+            map_to_tokens(self.fc4(x4)),
+        )
 
 
-def _conv_norm_relu(in_channels: int, out_channels: int, *, stride: int, norm: str) -> list[nn.Module]:
+def _conv_norm_relu(
+    in_channels: int, out_channels: int, *, stride: int, norm: str
+) -> list[nn.Module]:
     return [
         nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=norm == ""),
         build_norm(norm, out_channels),

@@ -14,13 +14,14 @@ from vit_adapter.layers import GridSize
 class ViTTrunk(nn.Module):
     """A plain (single-scale) Vision Transformer, cut into its embedding and its blocks.
 
-    Adapters and baselines use only what is listed here, so a new ViT is a new subclass and nothing else.
+    Adapters and baselines use only what is listed here, so a new ViT is a subclass and no more.
 
     Attributes:
         embed_dim: width D of the tokens.
         depth: number of blocks.
         patch_size: side of a patch in pixels.
-        num_prefix_tokens: tokens in front of the patches (class, registers). They run through the blocks only.
+        num_prefix_tokens: tokens in front of the patches (class, registers). They run through the
+            blocks only.
         norm_layer: makes the LayerNorm of a given width with the trunk's own epsilon.
     """
 
@@ -38,7 +39,8 @@ class ViTTrunk(nn.Module):
             images: (B, 3, H, W), normalised; H and W are multiples of the patch size.
 
         Returns:
-            tokens (B, num_prefix_tokens + N, D), prefix first, then the patches row-major; and the grid (h, w).
+            tokens (B, num_prefix_tokens + N, D), prefix first, then the patches row-major; and the
+            grid (h, w).
         """
 
     @abstractmethod
@@ -46,7 +48,7 @@ class ViTTrunk(nn.Module):
         """Run blocks ``start`` to ``stop`` (exclusive) on tokens (B, num_prefix_tokens + N, D)."""
 
     def forward(self, images: Tensor) -> tuple[Tensor, GridSize]:
-        """Run the whole trunk, without a final norm: (B, 3, H, W) -> (B, num_prefix_tokens + N, D) and (h, w)."""
+        """Run the whole trunk, without a final norm: (B, 3, H, W) -> tokens and grid."""
         tokens, grid = self.embed(images)
         return self.forward_blocks(tokens, grid, 0, self.depth), grid
 
@@ -58,11 +60,17 @@ def check_images(images: Tensor, channels: int = 3) -> None:
         ValueError: wrong number of dimensions or channels, a side of 0, or an integer tensor.
     """
     if images.ndim != 4 or images.shape[1] != channels:
-        raise ValueError(f"expected images of shape (B, {channels}, H, W), got {tuple(images.shape)}")
+        raise ValueError(
+            f"expected images of shape (B, {channels}, H, W), got {tuple(images.shape)}"
+        )
     if min(images.shape) < 1:
-        raise ValueError(f"expected at least one image with sides of at least 1, got {tuple(images.shape)}")
+        raise ValueError(
+            f"expected at least one image with sides of at least 1, got {tuple(images.shape)}"
+        )
     if not images.is_floating_point():
-        raise ValueError(f"expected normalised float images, got {images.dtype}; convert and normalise first")
+        raise ValueError(
+            f"expected normalised float images, got {images.dtype}; convert and normalise first"
+        )
 
 
 def check_patch_size(vit: ViTTrunk, expected: int = 16) -> None:
@@ -74,5 +82,5 @@ def check_patch_size(vit: ViTTrunk, expected: int = 16) -> None:
     if vit.patch_size != expected:
         raise ValueError(
             f"the feature pyramid needs a ViT of patch size {expected}, got {vit.patch_size}; "
-            f"build the ViT with patch_size={expected} and resize the kernel of its pre-trained patch embedding"
+            f"build the ViT with patch_size={expected} and resize the kernel of its patch embedding"
         )

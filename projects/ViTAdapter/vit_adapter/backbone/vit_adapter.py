@@ -1,6 +1,7 @@
-"""ViT-Adapter (arXiv 2205.08534): a plain ViT becomes a backbone with features of strides 4, 8, 16 and 32.
+"""ViT-Adapter (arXiv 2205.08534): a plain ViT becomes a backbone with a feature pyramid.
 
-Shapes: B batch, H/W image sides in pixels, D embed dim, N ViT tokens (stride 16), S prior tokens (strides 8, 16, 32).
+Shapes: B batch, H/W image sides in pixels, D embed dim, N ViT tokens (stride 16), S prior tokens
+(strides 8, 16 and 32, in this order).
 """
 
 from collections.abc import Sequence
@@ -37,8 +38,8 @@ _FUSION_SCALES = (4.0, 2.0, 1.0, 0.5)
 class ViTAdapter(Backbone):
     """A plain ViT with a spatial prior module, injectors and extractors around its blocks.
 
-    The ViT is not changed: it is the submodule ``vit`` and takes any pre-trained weights. Names of the other parameters
-    are the original's. Images of any size are accepted; see :meth:`forward`.
+    The ViT is not changed: it is the submodule ``vit`` and takes any pre-trained weights. Names of
+    the other parameters are the original's. Images of any size are accepted; see :meth:`forward`.
     """
 
     def __init__(
@@ -64,7 +65,8 @@ class ViTAdapter(Backbone):
 
         Args:
             vit: the ViT, patch size 16.
-            interaction_indexes: (first, last) block of each interaction, both inclusive; together all blocks in order.
+            interaction_indexes: (first, last) block of each interaction, both inclusive; together
+                all blocks in order.
             conv_inplane: channels of the spatial prior's stem.
             num_points: sampling points per head and level of the deformable attention.
             deform_num_heads: its heads.
@@ -72,14 +74,18 @@ class ViTAdapter(Backbone):
             with_cffn: whether extractors have a convolutional feed-forward network.
             cffn_ratio: its hidden width relative to D.
             use_extra_extractor: whether the last interaction has two further extractors.
-            vit_feature_fusion: ViT tokens added to the outputs. "last": the final ones to all four (the original's
-                detectors); "per_interaction": those after interaction i to output i (its segmentors; needs exactly
-                four interactions); "none".
+            vit_feature_fusion: ViT tokens added to the outputs. "last": the final ones to all four
+                (the original's detectors); "per_interaction": those after interaction i to output i
+                (its segmentors; needs exactly four interactions); "none".
             init_values: initial scale of the injectors; 0 leaves the ViT undisturbed at the start.
-            drop_path_rate: stochastic depth of the extractors' feed-forward networks, all alike; in [0, 1).
-            norm: norm of the spatial prior and of the outputs, see :func:`vit_adapter.layers.build_norm`.
-            use_checkpoint: recompute injectors and extractors in the backward pass (the ViT has its own switch).
-            out_features: outputs wanted. What only serves the others is kept for the sake of checkpoints, frozen.
+            drop_path_rate: stochastic depth of the extractors' feed-forward networks, all alike; in
+                [0, 1).
+            norm: norm of the spatial prior and of the outputs, see
+                :func:`vit_adapter.layers.build_norm`.
+            use_checkpoint: recompute injectors and extractors in the backward pass (the ViT has its
+                own switch).
+            out_features: outputs wanted. What only serves the others is kept for the sake of
+                checkpoints, frozen.
 
         Raises:
             ValueError: arguments that do not fit each other or the ViT.
@@ -111,10 +117,11 @@ class ViTAdapter(Backbone):
         self.vit = vit
         self.level_embed = nn.Parameter(torch.empty(NUM_PRIOR_LEVELS, dim))
         self.spm = SpatialPriorModule(inplanes=conv_inplane, embed_dim=dim, norm=norm)
+        num_extra = NUM_EXTRA_EXTRACTORS if use_extra_extractor else 0
         self.interactions = nn.ModuleList(
             InteractionBlock(
                 settings,
-                num_extra_extractors=NUM_EXTRA_EXTRACTORS if use_extra_extractor and group == groups[-1] else 0,
+                num_extra_extractors=num_extra if group == groups[-1] else 0,
                 use_checkpoint=use_checkpoint,
             )
             for group in groups
@@ -143,7 +150,8 @@ class ViTAdapter(Backbone):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Compute the feature pyramid.
 
-        Sides that are no multiples of 32 are padded inside with zeros, at the bottom and right, and the outputs cut back.
+        Sides that are no multiples of 32 are padded inside with zeros, at the bottom and right,
+        and the outputs are cut back.
 
         Args:
             images: (B, 3, H, W), normalised, H and W at least 1.
@@ -163,50 +171,60 @@ class ViTAdapter(Backbone):
         prior_tokens = torch.cat([p + e for p, e in zip(priors, self.level_embed, strict=True)], 1)
         vit_taps, prior_tokens = self._interact(images, prior_tokens, geometry)
         outputs = self._assemble(stride_4, prior_tokens, vit_taps, geometry)
-        return {name: crop_map(outputs[name], image_size, STRIDES[name]) for name in self._out_features}
+        return {
+            name: crop_map(outputs[name], image_size, STRIDES[name]) for name in self._out_features
+        }
 
     def _interact(
         self, images: Tensor, prior_tokens: Tensor, geometry: PyramidGeometry
     ) -> tuple[list[Tensor], Tensor]:
-        """Run the ViT with all interactions: its patch tokens (B, N, D) after each of them, and the prior tokens."""
+        """Run the ViT: its patch tokens (B, N, D) after each interaction, and the prior tokens."""
         vit_tokens, grid = self.vit.embed(images)
         num_prefix = self.vit.num_prefix_tokens
         taps = []
-        for interaction, (first, last) in zip(self.interactions, self.interaction_indexes, strict=True):
+        groups = self.interaction_indexes
+        for interact, (first, last) in zip(self.interactions, groups, strict=True):
             run_blocks = partial(self.vit.forward_blocks, grid=grid, start=first, stop=last + 1)
-            vit_tokens, prior_tokens = interaction(vit_tokens, prior_tokens, geometry, run_blocks, num_prefix)
+            vit_tokens, prior_tokens = interact(
+                vit_tokens, prior_tokens, geometry, run_blocks, num_prefix
+            )
             taps.append(vit_tokens[:, num_prefix:])
         return taps, prior_tokens
 
     def _assemble(
-        self, stride_4: Tensor | None, prior_tokens: Tensor, vit_taps: list[Tensor], geometry: PyramidGeometry
+        self,
+        stride_4: Tensor | None,
+        prior_tokens: Tensor,
+        vit_taps: list[Tensor],
+        geometry: PyramidGeometry,
     ) -> dict[str, Tensor]:
         """Make the output maps (B, D, H / stride, W / stride) of the padded image."""
         levels = split_levels(prior_tokens, geometry.prior_shapes)
-        maps = [tokens_to_map(level, shape) for level, shape in zip(levels, geometry.prior_shapes, strict=True)]
-        stride_4 = None if stride_4 is None else self.up(maps[0]) + stride_4
-        norms = (self.norm1, self.norm2, self.norm3, self.norm4)
+        maps = list(map(tokens_to_map, levels, geometry.prior_shapes))
+        maps.insert(0, None if stride_4 is None else self.up(maps[0]) + stride_4)
         outputs = {}
-        for i, (name, features) in enumerate(zip(STRIDES, [stride_4, *maps], strict=True)):
+        for i, (name, norm) in enumerate(zip(STRIDES, self._norms(), strict=True)):
             if name not in self._out_features:
                 continue
+            features = maps[i]
             if self.vit_feature_fusion != "none":
                 tap = vit_taps[i] if self.vit_feature_fusion == "per_interaction" else vit_taps[-1]
-                features = features + _resize(tokens_to_map(tap, geometry.vit_shape), _FUSION_SCALES[i])
-            outputs[name] = norms[i](features.contiguous())  # see tokens_to_map
+                vit_map = tokens_to_map(tap, geometry.vit_shape)
+                features = features + _resize(vit_map, _FUSION_SCALES[i])
+            outputs[name] = norm(features.contiguous())  # see tokens_to_map
         return outputs
 
+    def _norms(self) -> tuple[nn.Module, ...]:
+        """The norms of the outputs, finest first."""
+        return self.norm1, self.norm2, self.norm3, self.norm4
+
     def _freeze_unused(self) -> None:
-        """Freeze what serves only outputs that are not wanted: distributed training waits for no gradient of it."""
-        unused = [
-            norm
-            for name, norm in zip(STRIDES, (self.norm1, self.norm2, self.norm3, self.norm4), strict=True)
-            if name not in self._out_features
-        ]
+        """Freeze what serves only unwanted outputs: distributed training waits for gradients."""
+        for name, norm in zip(STRIDES, self._norms(), strict=True):
+            norm.requires_grad_(name in self._out_features)
         if "res2" not in self._out_features:
-            unused += [self.up, self.spm.fc1]
-        for module in unused:
-            module.requires_grad_(False)
+            self.up.requires_grad_(False)
+            self.spm.fc1.requires_grad_(False)
 
 
 def _resize(features: Tensor, scale: float) -> Tensor:
@@ -228,16 +246,18 @@ def _check_interactions(indexes: Sequence[Sequence[int]], depth: int) -> list[tu
         if groups and expected_first == depth:
             return groups
     raise ValueError(
-        f"interaction_indexes must be (first, last) pairs that cover the ViT's blocks 0 to {depth - 1} in order "
-        f"without gaps, both ends inclusive, got {groups}"
+        f"interaction_indexes must be (first, last) pairs, both ends inclusive, that cover the "
+        f"ViT's blocks 0 to {depth - 1} in order without gaps, got {groups}"
     )
 
 
 def _check_fusion(fusion: str, num_interactions: int) -> None:
     if fusion not in ("last", "per_interaction", "none"):
-        raise ValueError(f"vit_feature_fusion must be 'last', 'per_interaction' or 'none', got {fusion!r}")
+        raise ValueError(
+            f"vit_feature_fusion must be 'last', 'per_interaction' or 'none', got {fusion!r}"
+        )
     if fusion == "per_interaction" and num_interactions != len(STRIDES):
         raise ValueError(
-            f"vit_feature_fusion='per_interaction' needs exactly {len(STRIDES)} interactions, one for each output, "
-            f"got {num_interactions}"
+            f"vit_feature_fusion='per_interaction' needs exactly {len(STRIDES)} interactions, "
+            f"one for each output, got {num_interactions}"
         )

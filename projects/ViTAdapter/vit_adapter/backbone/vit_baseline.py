@@ -1,6 +1,7 @@
-"""The plain-ViT backbone that ViT-Adapter is compared with: a pyramid by up- and downsampling alone.
+"""The plain-ViT backbone that ViT-Adapter is compared with: a pyramid by resampling alone.
 
-With residual bottlenecks after the same blocks (``PlainViT(residual_indexes=out_indexes)``) it is the paper's ViTDet.
+With residual bottlenecks after the same blocks (``PlainViT(residual_indexes=out_indexes)``) it is
+the paper's ViTDet.
 
 Shapes: B batch, H/W image sides in pixels, h/w grid of patches, D embed dim.
 """
@@ -20,18 +21,23 @@ NUM_GROUPS = 32
 
 
 class ViTBaseline(Backbone):
-    """Takes the tokens after some blocks of a ViT, normalises each, and resamples them to strides 4, 8, 16 and 32."""
+    """Tokens after some blocks of a ViT, normalised and resampled to strides 4, 8, 16 and 32."""
 
     def __init__(
-        self, vit: ViTTrunk, *, out_indexes: Sequence[int], out_features: Sequence[str] = tuple(STRIDES)
+        self,
+        vit: ViTTrunk,
+        *,
+        out_indexes: Sequence[int],
+        out_features: Sequence[str] = tuple(STRIDES),
     ) -> None:
         """Make the backbone.
 
         Args:
             vit: the ViT, patch size 16, width a multiple of 32.
-            out_indexes: the blocks, ascending, after which the tokens for strides 4, 8, 16 and 32 are taken; a single
-                one serves all four.
-            out_features: outputs wanted. What only serves the others is kept for the sake of checkpoints, frozen.
+            out_indexes: the blocks, ascending, after which the tokens for strides 4, 8, 16 and 32
+                are taken; a single one serves all four.
+            out_features: outputs wanted. What only serves the others is kept for the sake of
+                checkpoints, frozen.
 
         Raises:
             ValueError: arguments that do not fit each other or the ViT.
@@ -40,7 +46,9 @@ class ViTBaseline(Backbone):
         check_patch_size(vit)
         dim = vit.embed_dim
         if dim % NUM_GROUPS:
-            raise ValueError(f"the ViT's width must be a multiple of {NUM_GROUPS} (group norm), got {dim}")
+            raise ValueError(
+                f"the ViT's width must be a multiple of {NUM_GROUPS} (group norm), got {dim}"
+            )
         self.out_indexes = _check_out_indexes(out_indexes, vit.depth)
         self._out_features = check_out_features(out_features)
         self._out_feature_strides = dict(STRIDES)
@@ -74,7 +82,8 @@ class ViTBaseline(Backbone):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Compute the feature pyramid.
 
-        Sides that are no multiples of 32 are padded inside with zeros, at the bottom and right, and the outputs cut back.
+        Sides that are no multiples of 32 are padded inside with zeros, at the bottom and right,
+        and the outputs are cut back.
 
         Args:
             images: (B, 3, H, W), normalised, H and W at least 1.
@@ -90,7 +99,8 @@ class ViTBaseline(Backbone):
         tokens, grid = self.vit.embed(pad_to_multiple(images, PYRAMID_STRIDE))
         outputs = {}
         done = 0
-        for name, index, (norm, resample) in zip(STRIDES, self.out_indexes, self._heads(), strict=True):
+        heads = zip(STRIDES, self.out_indexes, self._heads(), strict=True)
+        for name, index, (norm, resample) in heads:
             tokens = self.vit.forward_blocks(tokens, grid, done, index + 1)
             done = index + 1
             if name in self._out_features:
@@ -101,7 +111,12 @@ class ViTBaseline(Backbone):
 
     def _heads(self) -> tuple[tuple[nn.Module, nn.Module], ...]:
         """Norm and resampling of each output."""
-        return (self.norm1, self.up1), (self.norm2, self.up2), (self.norm3, self.up3), (self.norm4, self.up4)
+        return (
+            (self.norm1, self.up1),
+            (self.norm2, self.up2),
+            (self.norm3, self.up3),
+            (self.norm4, self.up4),
+        )
 
     def _freeze_unused(self) -> None:
         for name, head in zip(STRIDES, self._heads(), strict=True):
@@ -117,7 +132,7 @@ def _check_out_indexes(out_indexes: Sequence[int], depth: int) -> tuple[int, ...
     fits = len(indexes) == len(STRIDES) and sorted(indexes) == list(indexes)
     if not fits or indexes[0] < 0 or indexes[-1] >= depth:
         raise ValueError(
-            f"out_indexes must be one or {len(STRIDES)} ascending block numbers from 0 to {depth - 1}, "
-            f"got {list(out_indexes)}"
+            f"out_indexes must be one or {len(STRIDES)} ascending block numbers "
+            f"from 0 to {depth - 1}, got {list(out_indexes)}"
         )
     return indexes

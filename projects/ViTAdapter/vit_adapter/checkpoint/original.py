@@ -1,7 +1,8 @@
-"""Bridge to the original code base (czczup/ViT-Adapter): its class names, constructor arguments and state dicts.
+"""Bridge to the original code base, czczup/ViT-Adapter: its classes, arguments and state dicts.
 
-The original keeps two copies of its backbones that are not the same network. The detection tree adds the ViT's final
-tokens to all four outputs, the segmentation tree those after interaction 1 to 4; so a class is named with its tree.
+The original keeps two copies of its backbones that are not the same network. The detection tree
+adds the ViT's final tokens to all four outputs, the segmentation tree those after interaction 1 to
+4; so a class is named with its tree.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -49,18 +50,20 @@ _ADAPTER_DEFAULTS: dict[str, Any] = {
 _BASELINE_DEFAULTS: dict[str, Any] = {"out_indices": None}
 
 _TRUNK_KEYS = ("pos_embed", "patch_embed", "blocks")
-_OTHER_KEYS = ("level_embed", "spm", "interactions", "up", "up1", "up2", "norm1", "norm2", "norm3", "norm4")
+_NORM_KEYS = ("norm1", "norm2", "norm3", "norm4")
+_OTHER_KEYS = ("level_embed", "spm", "interactions", "up", "up1", "up2", *_NORM_KEYS)
 
 
 def build_backbone(cls: str, kwargs: Mapping[str, Any], *, norm: str = "SyncBN") -> Backbone:
     """Build our backbone from the original's class and constructor arguments.
 
     Args:
-        cls: "detection.ViTAdapter", "segmentation.ViTAdapter", "detection.ViTBaseline" or "segmentation.ViTBaseline", or
-            the original's dotted path such as "mmdet_custom.models.backbones.vit_adapter.ViTAdapter".
+        cls: "detection.ViTAdapter", "segmentation.ViTAdapter", "detection.ViTBaseline" or
+            "segmentation.ViTBaseline", or the original's dotted path such as
+            "mmdet_custom.models.backbones.vit_adapter.ViTAdapter".
         kwargs: the original's arguments; those left out have the original's defaults.
-        norm: norm of the adapter, see :func:`vit_adapter.layers.build_norm`; the original has SyncBN. Names of
-            parameters and buffers do not depend on it for the batch norms.
+        norm: norm of the adapter, see :func:`vit_adapter.layers.build_norm`; the original has
+            SyncBN. Names of parameters and buffers do not depend on it for the batch norms.
 
     Raises:
         ValueError: unknown class or argument, or values that this project has no equivalent for.
@@ -70,7 +73,10 @@ def build_backbone(cls: str, kwargs: Mapping[str, Any], *, norm: str = "SyncBN")
     known = {**_TRUNK_DEFAULTS, **extra_defaults}
     unknown = sorted(set(kwargs) - set(known))
     if unknown:
-        raise ValueError(f"unknown arguments of {cls}: {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        raise ValueError(
+            f"unknown arguments of {cls}: {', '.join(unknown)}; "
+            f"known are {', '.join(sorted(known))}"
+        )
     return _BUILDERS[name](tree, {**known, **kwargs}, norm)
 
 
@@ -78,14 +84,16 @@ def convert_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the original's parameters and buffers to ours; the tensors are shared, not copied.
 
     Args:
-        state_dict: a backbone's state dict, or the backbone part of a detector's, whose keys begin with ``backbone.``.
+        state_dict: a backbone's state dict, or the backbone part of a detector's, whose keys begin
+            with ``backbone.``.
 
     Returns:
-        the state dict for :func:`build_backbone`'s result; with ``backbone.bottom_up.`` in front of every key, as in a
-        Detectron2 detector with an FPN, if the input had ``backbone.``.
+        the state dict for :func:`build_backbone`'s result; with ``backbone.bottom_up.`` in front of
+        every key, as in a Detectron2 detector with an FPN, if the input had ``backbone.``.
 
     Raises:
-        ValueError: keys that belong to no known part (all of them are listed), or values that are no tensors.
+        ValueError: keys that belong to no known part (all of them are listed), or values that are
+        no tensors.
     """
     whole = any(key.startswith("backbone.") for key in state_dict)
     prefix, target = ("backbone.", "backbone.bottom_up.") if whole else ("", "")
@@ -93,7 +101,9 @@ def convert_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     unknown = []
     for key, value in state_dict.items():
         if not isinstance(value, Tensor):
-            raise ValueError(f"expected a tensor for every key, got {type(value).__name__} for {key!r}")
+            raise ValueError(
+                f"expected a tensor for every key, got {type(value).__name__} for {key!r}"
+            )
         name = key.removeprefix(prefix)
         part = name.split(".", 1)[0]
         if not key.startswith(prefix) or part not in _TRUNK_KEYS + _OTHER_KEYS:
@@ -102,8 +112,9 @@ def convert_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         converted[target + ("vit." if part in _TRUNK_KEYS else "") + name] = value
     if unknown:
         raise ValueError(
-            f"{len(unknown)} keys belong to no known part of a ViT-Adapter backbone: {', '.join(unknown)}; "
-            f"known parts are {', '.join(_TRUNK_KEYS + _OTHER_KEYS)}, all with or all without 'backbone.' in front"
+            f"{len(unknown)} keys belong to no known part of a ViT-Adapter backbone: "
+            f"{', '.join(unknown)}; known parts are {', '.join(_TRUNK_KEYS + _OTHER_KEYS)}, "
+            "all with or all without 'backbone.' in front"
         )
     return converted
 
@@ -121,7 +132,9 @@ def _split_class(cls: str) -> tuple[str, str]:
 
 def _build_adapter(tree: str, kwargs: Mapping[str, Any], norm: str) -> ViTAdapter:
     if kwargs["interaction_indexes"] is None:
-        raise ValueError("interaction_indexes is required, for example [[0, 2], [3, 5], [6, 8], [9, 11]]")
+        raise ValueError(
+            "interaction_indexes is required, for example [[0, 2], [3, 5], [6, 8], [9, 11]]"
+        )
     if not kwargs["add_vit_feature"]:
         fusion = "none"
     else:
@@ -155,10 +168,14 @@ def _build_baseline(_tree: str, kwargs: Mapping[str, Any], _norm: str) -> ViTBas
 
 def _build_trunk(kwargs: Mapping[str, Any]) -> PlainViT:
     if kwargs["pretrained"] is not None:
-        raise ValueError("pretrained must be None: build the backbone, then load the weights into it")
+        raise ValueError(
+            "pretrained must be None: build the backbone, then load the weights into it"
+        )
     dropout = {name: kwargs[name] for name in ("drop_rate", "attn_drop_rate") if kwargs[name]}
     if dropout:
-        raise ValueError(f"dropout inside the ViT is not supported (no released model has it), got {dropout}")
+        raise ValueError(
+            f"dropout inside the ViT is not supported (no released model has it), got {dropout}"
+        )
     if kwargs["img_size"] != kwargs["pretrain_size"]:
         raise ValueError(
             f"img_size and pretrain_size both give the position grid and must agree, "
@@ -183,14 +200,14 @@ def _build_trunk(kwargs: Mapping[str, Any]) -> PlainViT:
 def _window_sizes(
     window_attn: bool | Sequence[bool], window_size: int | None | Sequence[int | None], depth: int
 ) -> list[int]:
-    """One window per block, 0 for global attention, from the original's two arguments (scalars or lists)."""
+    """One window per block, 0 for global, from the original's two arguments, scalars or lists."""
     windowed = [window_attn] * depth if isinstance(window_attn, bool) else list(window_attn)
     scalar = window_size is None or isinstance(window_size, int)
     sizes = [window_size] * depth if scalar else list(window_size)
     if len(windowed) != depth or len(sizes) != depth:
         raise ValueError(
-            f"window_attn and window_size must be scalars or have one entry for each of the {depth} blocks, "
-            f"got {len(windowed)} and {len(sizes)} entries"
+            f"window_attn and window_size must be scalars or have one entry for each of the "
+            f"{depth} blocks, got {len(windowed)} and {len(sizes)} entries"
         )
     missing = [index for index, on in enumerate(windowed) if on and not sizes[index]]
     if missing:

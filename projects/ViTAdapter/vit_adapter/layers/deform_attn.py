@@ -1,6 +1,7 @@
 """Multi-scale deformable attention as a module (Deformable DETR, arXiv 2010.04159, section 4.1).
 
-Shapes: B batch, Q queries, C embed dim, S value tokens, M heads, D channels per head, L levels, P points.
+Shapes: B batch, Q queries, C embed dim, S value tokens, M heads, D channels per head, L levels,
+P points.
 """
 
 import math
@@ -15,10 +16,10 @@ from vit_adapter.ops import ms_deform_attn
 
 
 class MSDeformAttn(nn.Module):
-    """Every query samples a few points per level around its reference point and averages their values.
+    """Every query averages the values of a few points per level around its reference point.
 
-    Parameter names are those of Deformable DETR: ``sampling_offsets``, ``attention_weights``, ``value_proj``,
-    ``output_proj``.
+    Parameter names are those of Deformable DETR: ``sampling_offsets``, ``attention_weights``,
+    ``value_proj``, ``output_proj``.
     """
 
     def __init__(
@@ -37,10 +38,12 @@ class MSDeformAttn(nn.Module):
             num_heads: heads M; they share the width C * deform_ratio evenly.
             num_levels: levels L of the value pyramid.
             num_points: points P per head and level.
-            deform_ratio: width of the values within the attention, relative to C; in (0, 1] as a rule.
+            deform_ratio: width of the values within the attention, relative to C; in (0, 1] as a
+                rule.
 
         Raises:
-            ValueError: a count is below one, or C * deform_ratio is not a positive multiple of the heads.
+            ValueError: a count is below one, or C * deform_ratio is not a positive multiple of the
+            heads.
         """
         super().__init__()
         if min(embed_dim, num_heads, num_levels, num_points) < 1:
@@ -51,8 +54,8 @@ class MSDeformAttn(nn.Module):
         value_dim = int(embed_dim * deform_ratio)
         if value_dim < 1 or value_dim % num_heads:
             raise ValueError(
-                f"embed_dim * deform_ratio must be a positive multiple of the {num_heads} deformable heads, "
-                f"got {embed_dim} * {deform_ratio} = {value_dim}"
+                "embed_dim * deform_ratio must be a positive multiple of the "
+                f"{num_heads} deformable heads, got {embed_dim} * {deform_ratio} = {value_dim}"
             )
         self.num_heads = num_heads
         self.num_levels = num_levels
@@ -66,7 +69,7 @@ class MSDeformAttn(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Start with uniform weights on points that lie on rays from the reference point, one direction per head."""
+        """Start with equal weights on points along one ray per head from the reference point."""
         nn.init.zeros_(self.sampling_offsets.weight)
         angles = torch.arange(self.num_heads, dtype=torch.float32) * (2 * math.pi / self.num_heads)
         rays = torch.stack([angles.cos(), angles.sin()], -1)
@@ -92,8 +95,8 @@ class MSDeformAttn(nn.Module):
 
         Args:
             query: (B, Q, C).
-            reference_points: (1 or B, Q, 1 or L, 2), (x, y) in [0, 1] of the image, at least float32: half precision
-                would move the points by a large part of a pixel.
+            reference_points: (1 or B, Q, 1 or L, 2), (x, y) in [0, 1] of the image, at least
+                float32: half precision would move the points by a large part of a pixel.
             value: (B, S, C), the levels one after the other, each row-major.
             spatial_shapes: (H, W) of each of the L levels.
 
@@ -104,7 +107,9 @@ class MSDeformAttn(nn.Module):
             ValueError: the number of levels is not that of the module.
         """
         if len(spatial_shapes) != self.num_levels:
-            raise ValueError(f"expected {self.num_levels} levels, got spatial_shapes {list(spatial_shapes)}")
+            raise ValueError(
+                f"expected {self.num_levels} levels, got spatial_shapes {list(spatial_shapes)}"
+            )
         heads, levels, points = self.num_heads, self.num_levels, self.num_points
         value = self.value_proj(value).unflatten(-1, (heads, -1))  # (B, S, M, D)
         offsets, logits = self._project(query)
@@ -119,9 +124,10 @@ class MSDeformAttn(nn.Module):
         return self.output_proj(ms_deform_attn(value, spatial_shapes, locations, weights))
 
     def _project(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Offsets (B, Q, M*L*P*2) and logits (B, Q, M, L*P) of the points, by one matrix product for both."""
+        """Offsets (B, Q, M*L*P*2) and logits (B, Q, M, L*P), both by one matrix product."""
         offsets, weights = self.sampling_offsets, self.attention_weights
-        merged = F.linear(
-            query, torch.cat([offsets.weight, weights.weight]), torch.cat([offsets.bias, weights.bias])
-        ).split([offsets.out_features, weights.out_features], dim=-1)
-        return merged[0], merged[1].unflatten(-1, (self.num_heads, -1))
+        weight = torch.cat([offsets.weight, weights.weight])
+        bias = torch.cat([offsets.bias, weights.bias])
+        sizes = [offsets.out_features, weights.out_features]
+        points, logits = F.linear(query, weight, bias).split(sizes, dim=-1)
+        return points, logits.unflatten(-1, (self.num_heads, -1))

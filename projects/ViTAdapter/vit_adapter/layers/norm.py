@@ -7,11 +7,11 @@ _NAMES = ("BN", "SyncBN", "naiveSyncBN", "naiveSyncBN_N", "FrozenBN", "GN")
 
 
 def build_norm(norm: str, channels: int) -> nn.Module:
-    """Normalisation by Detectron2's names: "SyncBN" needs a process group only if there are several processes.
+    """Make a norm by Detectron2's name; "SyncBN" is plain batch norm where one process runs alone.
 
     Args:
-        norm: "BN", "SyncBN", "naiveSyncBN" (also synchronises CPU processes), "naiveSyncBN_N", "FrozenBN", "GN",
-            or "" for none.
+        norm: "BN", "SyncBN", "naiveSyncBN" (also synchronises CPU processes), "naiveSyncBN_N",
+            "FrozenBN", "GN", or "" for none.
         channels: channels of the map.
 
     Raises:

@@ -11,10 +11,11 @@ from vit_adapter.layers.pyramid import GridSize
 
 
 def resize_position_embedding(embedding: Tensor, source: GridSize, target: GridSize) -> Tensor:
-    """Resize grid embeddings bicubically (pixel centres aligned, no antialiasing), at least in float32.
+    """Resize grid embeddings bicubically (align_corners False, no antialias), at least in float32.
 
     Args:
-        embedding: (1, source rows * source columns, D), row-major, without class or other prefix tokens.
+        embedding: (1, source rows * source columns, D), row-major, without class or other prefix
+            tokens.
         source: grid of ``embedding``.
         target: grid wanted.
 

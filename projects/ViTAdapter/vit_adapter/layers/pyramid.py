@@ -1,6 +1,7 @@
 """Grids of a token pyramid: their sizes, their sampling centres, and tokens <-> feature maps.
 
-Sizes are Python integers throughout, (height, width), so that nothing waits for the device and traced graphs know them.
+Sizes are Python integers throughout, (height, width), so that nothing waits for the device and
+traced graphs know them.
 
 Shapes: B batch, C channels, H/W grid height and width, L levels, S = sum of H*W over the levels.
 """
@@ -44,8 +45,8 @@ class PyramidGeometry:
         """
         if min(height, width) <= 0 or height % PYRAMID_STRIDE or width % PYRAMID_STRIDE:
             raise ValueError(
-                f"image sides must be positive multiples of {PYRAMID_STRIDE}, got {height} x {width}; "
-                f"pad the image with pad_to_multiple(image, {PYRAMID_STRIDE})"
+                f"image sides must be positive multiples of {PYRAMID_STRIDE}, "
+                f"got {height} x {width}; pad the image with pad_to_multiple"
             )
         at_8, at_16, at_32 = ((height // s, width // s) for s in (8, 16, 32))
         return cls(prior_shapes=(at_8, at_16, at_32), vit_shape=at_16)
@@ -57,14 +58,20 @@ def num_positions(spatial_shapes: Sequence[GridSize]) -> int:
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
-    """Pad (B, C, H, W) at the bottom and right with zeros until both sides are multiples of ``multiple``."""
+    """Pad (B, C, H, W) with zeros, at the bottom and right, to multiples of ``multiple``."""
     height, width = images.shape[-2:]
     bottom, right = -height % multiple, -width % multiple
     return F.pad(images, (0, right, 0, bottom)) if bottom or right else images
 
 
 def crop_map(features: Tensor, image_size: GridSize, stride: int) -> Tensor:
-    """Cut (B, C, H, W) to the ceil(side / stride) rows and columns that an image of ``image_size`` pixels reaches."""
+    """Cut (B, C, H, W) to the ceil(side / stride) rows and columns that an image reaches.
+
+    Args:
+        features: map of the padded image.
+        image_size: (height, width) of the image in pixels, before padding.
+        stride: of the map.
+    """
     height, width = (-(-side // stride) for side in image_size)
     return features[..., :height, :width] if features.shape[-2:] != (height, width) else features
 
@@ -78,7 +85,8 @@ def split_levels(tokens: Tensor, spatial_shapes: Sequence[GridSize]) -> list[Ten
     lengths = [height * width for height, width in spatial_shapes]
     if sum(lengths) != tokens.shape[1]:
         raise ValueError(
-            f"levels {list(spatial_shapes)} hold {sum(lengths)} tokens, but the tensor has {tokens.shape[1]}"
+            f"levels {list(spatial_shapes)} hold {sum(lengths)} tokens, "
+            f"but the tensor has {tokens.shape[1]}"
         )
     return list(tokens.split(lengths, dim=1))
 
@@ -86,15 +94,15 @@ def split_levels(tokens: Tensor, spatial_shapes: Sequence[GridSize]) -> list[Ten
 def tokens_to_map(tokens: Tensor, grid: GridSize) -> Tensor:
     """View row-major tokens (B, H*W, C) as a map (B, C, H, W) without a copy.
 
-    The result has channels-last strides. Call ``.contiguous()`` on it before a batch norm: PyTorch 2.13 and 2.14
-    compute wrong gradients there on the CPU for some such views of a single image.
+    The result has channels-last strides. Call ``.contiguous()`` on it before a batch norm: PyTorch
+    2.13 and 2.14 compute wrong gradients there on the CPU for some such views of a single image.
     """
     batch, _, channels = tokens.shape
     return tokens.view(batch, *grid, channels).permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W)
 
 
 def map_to_tokens(features: Tensor) -> Tensor:
-    """Turn a map (B, C, H, W) into row-major tokens (B, H*W, C); no copy if the map is channels-last."""
+    """Turn a map (B, C, H, W) into row-major tokens (B, H*W, C), without a copy."""
     return features.flatten(2).transpose(1, 2)
 
 
@@ -112,7 +120,7 @@ def reference_points(
 def inverse_grid_sizes(
     spatial_shapes: Sequence[GridSize], *, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """(L, 2) of (1 / W, 1 / H): turns offsets in cells of a level, (x, y), into fractions of the image.
+    """(L, 2) of (1 / W, 1 / H): times offsets in cells of a level, (x, y), gives image fractions.
 
     Do not write to the result: it is shared between calls.
     """
@@ -128,8 +136,11 @@ def _cell_centres(shapes: tuple[GridSize, ...], device: torch.device, dtype: tor
     return torch.cat(levels)[None, :, None]
 
 
-def _inverse_sizes(shapes: tuple[GridSize, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    return torch.tensor([(1 / width, 1 / height) for height, width in shapes], device=device, dtype=dtype)
+def _inverse_sizes(
+    shapes: tuple[GridSize, ...], device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    inverses = [(1 / width, 1 / height) for height, width in shapes]
+    return torch.tensor(inverses, device=device, dtype=dtype)
 
 
 _Make = Callable[[tuple[GridSize, ...], torch.device, torch.dtype], Tensor]

@@ -2,8 +2,10 @@
 
 What the padding holds is the caller's choice, because the public plain ViTs differ:
 
-* ViT-Adapter's ViT pads *after* the qkv projection: padded queries, keys and values are exactly zero;
-* BEiT and Uni-Perceiver pad *before* it: padded queries, keys and values are the biases of the projection.
+* ViT-Adapter's ViT pads *after* the qkv projection: padded queries, keys and values are exactly
+  zero;
+* BEiT and Uni-Perceiver pad *before* it: padded queries, keys and values are the biases of the
+  projection.
 
 No variant masks the padding: padded tokens take part in the attention of their window.
 
@@ -17,7 +19,7 @@ from vit_adapter.layers.pyramid import GridSize
 
 
 def window_partition(tokens: Tensor, grid: GridSize, window_size: int) -> Tensor:
-    """Cut a grid into windows, after padding it at the bottom and right with zeros to whole windows.
+    """Cut a grid, padded with zeros at the bottom and right to whole windows, into windows.
 
     Args:
         tokens: (B, H*W, C), row-major.
@@ -33,7 +35,8 @@ def window_partition(tokens: Tensor, grid: GridSize, window_size: int) -> Tensor
     x = tokens.view(batch, height, width, channels)
     x = F.pad(x, (0, 0, 0, columns * window_size - width, 0, rows * window_size - height))
     x = x.view(batch, rows, window_size, columns, window_size, channels)
-    return x.transpose(2, 3).reshape(-1, window_size**2, channels)  # (B, R, K, w, w, C) before the reshape
+    x = x.transpose(2, 3)  # (B, R, K, w, w, C)
+    return x.reshape(-1, window_size**2, channels)
 
 
 def window_merge(windows: Tensor, grid: GridSize, window_size: int) -> Tensor:
