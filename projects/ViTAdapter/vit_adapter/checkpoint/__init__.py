@@ -1,0 +1,19 @@
+"""Reading and writing weights: files without code, strict accounting, atomic writes."""
+
+from vit_adapter.checkpoint.files import (
+    CheckpointFileError,
+    atomic_save,
+    load_checkpoint_file,
+    load_state_dict_file,
+)
+from vit_adapter.checkpoint.loading import CheckpointMismatchError, LoadReport, load_strict
+
+__all__ = [
+    "CheckpointFileError",
+    "CheckpointMismatchError",
+    "LoadReport",
+    "atomic_save",
+    "load_checkpoint_file",
+    "load_state_dict_file",
+    "load_strict",
+]

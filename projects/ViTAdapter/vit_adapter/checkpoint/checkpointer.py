@@ -1,0 +1,139 @@
+"""Checkpoints of a training run: atomic to write, strict to load, safe to read."""
+
+import logging
+import os
+from collections.abc import Sequence
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
+from torch import nn
+
+from vit_adapter.checkpoint.files import (
+    CheckpointFileError,
+    atomic_open,
+    atomic_save,
+    extract_state_dict,
+    load_checkpoint_file,
+)
+from vit_adapter.checkpoint.loading import load_strict
+
+__all__ = ["Checkpointer"]
+
+logger = logging.getLogger(__name__)
+
+_LAST_CHECKPOINT = "last_checkpoint"
+
+
+class Checkpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer with three promises more.
+
+    1. A file appears under its name only when it is complete, ``last_checkpoint`` included, so a
+       process that is killed at any moment leaves a folder from which training resumes.
+    2. Weights are loaded only if every name and shape fits (see :func:`load_strict`).
+    3. Files are read without running code from them; pickles are refused.
+
+    Args:
+        model: the model, or its DistributedDataParallel wrapper.
+        save_dir: folder of the checkpoints; "" if nothing is saved.
+        trainer: object whose ``state_dict()`` is stored and restored under ``trainer``
+            (iteration, optimizer, hooks); None for the weights alone.
+        allow_mismatch: regular expressions of names that need not fit in :meth:`load`. A resumed
+            run is always strict: its checkpoint was written by the same config.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        trainer: object | None = None,
+        allow_mismatch: Sequence[str] = (),
+    ) -> None:
+        super().__init__(model, save_dir, **({} if trainer is None else {"trainer": trainer}))
+        self.allow_mismatch = tuple(allow_mismatch)
+
+    def save(self, name: str, **extra: object) -> None:
+        """Write ``{name}.pth`` in ``save_dir`` and point ``last_checkpoint`` at it.
+
+        Args:
+            name: file name without its ending.
+            extra: plain values stored beside model and trainer, such as ``iteration``.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        data: dict[str, object] = {"model": self.model.state_dict()}
+        data.update({key: value.state_dict() for key, value in self.checkpointables.items()})
+        data.update(extra)
+        file = os.path.join(self.save_dir, f"{name}.pth")
+        logger.info("Saving checkpoint to %s", file)
+        atomic_save(data, file)
+        self.tag_last_checkpoint(f"{name}.pth")
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Write ``last_checkpoint``, atomically."""
+        with atomic_open(os.path.join(self.save_dir, _LAST_CHECKPOINT)) as stream:
+            stream.write(last_filename_basename)
+
+    def load(self, path: str, checkpointables: Sequence[str] | None = None) -> dict[str, object]:
+        """Load a checkpoint file or URL.
+
+        Args:
+            path: the file; "" loads nothing.
+            checkpointables: which objects besides the model are restored; None for all.
+
+        Returns:
+            What else the file holds.
+
+        Raises:
+            FileNotFoundError, CheckpointFileError, CheckpointMismatchError: the model is
+                unchanged then.
+        """
+        return self._load(path, checkpointables, self.allow_mismatch)
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, object]:
+        """Load the last checkpoint of ``save_dir`` with the trainer's state, else ``path``.
+
+        The main process decides which file, so that all processes continue from the same one.
+
+        Args:
+            path: weights to start from if there is nothing to resume; "" for none.
+            resume: whether to look for a checkpoint in ``save_dir``.
+        """
+        last = comm.all_gather(self.get_checkpoint_file() if resume else "")[0]
+        if not last:
+            return self.load(path, checkpointables=[])
+        if not all(comm.all_gather(os.path.isfile(last))):
+            raise FileNotFoundError(
+                f"{os.path.join(self.save_dir, _LAST_CHECKPOINT)} names {last}, which some "
+                "process cannot find. Restore that file or write the name of another checkpoint "
+                "into last_checkpoint; with several machines the folder must be shared."
+            )
+        return self._load(last, None, ())
+
+    def _load(
+        self, path: str, checkpointables: Sequence[str] | None, allow: Sequence[str]
+    ) -> dict[str, object]:
+        if not path:
+            logger.info("No checkpoint given: the model keeps its initial weights.")
+            return {}
+        logger.info("Loading checkpoint %s", path)
+        checkpoint = load_checkpoint_file(path)
+        state_dict = extract_state_dict(checkpoint, path)
+        wanted = self.checkpointables if checkpointables is None else checkpointables
+        absent = [key for key in wanted if key not in checkpoint]
+        if absent:
+            raise CheckpointFileError(
+                f"checkpoint {path!r} holds no {', '.join(absent)}: it has weights only, so "
+                "training cannot continue from it. Start a new run from these weights with "
+                "train.init_checkpoint."
+            )
+        load_strict(self.model, state_dict, allow, source=f"checkpoint {path!r}")
+        for key in wanted:
+            self.checkpointables[key].load_state_dict(checkpoint[key])
+        handled = {"model", "state_dict", "module", *wanted}
+        return {
+            key: value
+            for key, value in checkpoint.items()
+            if key not in handled and not isinstance(value, torch.Tensor)
+        }

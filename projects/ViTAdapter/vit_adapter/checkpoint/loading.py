@@ -1,0 +1,164 @@
+"""Loading weights with an account of every name: all of them fit, or nothing is loaded."""
+
+import copy
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+__all__ = ["CheckpointMismatchError", "LoadReport", "compare_keys", "load_strict"]
+
+logger = logging.getLogger(__name__)
+
+_COUNTER_SUFFIX = ".num_batches_tracked"
+"""Batch norm's step counter: read by nothing as long as the momentum is fixed, and absent from
+checkpoints of older frameworks, so its absence is no mismatch."""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of every name of a checkpoint and of a model.
+
+    Attributes:
+        loaded: names copied from the checkpoint into the model.
+        unused: names of the checkpoint that the model lacks.
+        missing: names of the model that the checkpoint lacks; they keep their values.
+        misshapen: (name, shape in the checkpoint, shape in the model); they keep their values.
+    """
+
+    loaded: tuple[str, ...]
+    unused: tuple[str, ...]
+    missing: tuple[str, ...]
+    misshapen: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every name matched, with its shape."""
+        return not (self.unused or self.missing or self.misshapen)
+
+    def without(self, patterns: Sequence[str]) -> "LoadReport":
+        """The same report without the mismatches that one of the regular expressions finds."""
+        compiled = _compile(patterns)
+
+        def refused(name: str) -> bool:
+            return not any(pattern.search(name) for pattern in compiled)
+
+        return LoadReport(
+            loaded=self.loaded,
+            unused=tuple(filter(refused, self.unused)),
+            missing=tuple(filter(refused, self.missing)),
+            misshapen=tuple(entry for entry in self.misshapen if refused(entry[0])),
+        )
+
+    def describe(self) -> str:
+        """Every mismatch, one name per line; the empty string if there is none."""
+        parts = []
+        if self.unused:
+            parts.append(_section("only in the checkpoint (unused)", self.unused))
+        if self.missing:
+            parts.append(_section("only in the model (missing)", self.missing))
+        if self.misshapen:
+            lines = [
+                f"{name}: {checkpoint_shape} in the checkpoint, {model_shape} in the model"
+                for name, checkpoint_shape, model_shape in self.misshapen
+            ]
+            parts.append(_section("of another shape (misshapen)", lines))
+        return "\n".join(parts)
+
+
+class CheckpointMismatchError(ValueError):
+    """The names or shapes of a checkpoint do not fit the model; nothing was loaded.
+
+    Attributes:
+        report: the mismatches that were not allowed.
+    """
+
+    def __init__(self, message: str, report: LoadReport) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+def compare_keys(model: nn.Module, state_dict: Mapping[str, Tensor]) -> LoadReport:
+    """Compare the names and shapes of ``state_dict`` with those of ``model``; nothing is loaded."""
+    expected = model.state_dict()
+    misshapen = tuple(
+        (name, tuple(state_dict[name].shape), tuple(value.shape))
+        for name, value in expected.items()
+        if name in state_dict and state_dict[name].shape != value.shape
+    )
+    misfits = {name for name, _, _ in misshapen}
+    return LoadReport(
+        loaded=tuple(name for name in state_dict if name in expected and name not in misfits),
+        unused=tuple(name for name in state_dict if name not in expected),
+        missing=tuple(
+            name
+            for name in expected
+            if name not in state_dict and not name.endswith(_COUNTER_SUFFIX)
+        ),
+        misshapen=misshapen,
+    )
+
+
+def load_strict(
+    model: nn.Module,
+    state_dict: dict[str, Tensor],
+    allow: Sequence[str] = (),
+    *,
+    source: str = "the checkpoint",
+) -> LoadReport:
+    """Copy ``state_dict`` into ``model`` if every name and shape fits; otherwise copy nothing.
+
+    Args:
+        model: receives the weights; not wrapped by DistributedDataParallel.
+        state_dict: name -> tensor.
+        allow: regular expressions, searched for anywhere in a name. A mismatch of a name that one
+            of them finds is passed over: the model keeps its own value there.
+        source: what the messages call the checkpoint.
+
+    Returns:
+        The account of all names, allowed mismatches included.
+
+    Raises:
+        CheckpointMismatchError: a mismatch that ``allow`` does not cover; the message lists all.
+        ValueError: a pattern of ``allow`` is no regular expression.
+    """
+    report = compare_keys(model, state_dict)
+    refused = report.without(allow)
+    if not refused.is_exact:
+        total = len(refused.unused) + len(refused.missing) + len(refused.misshapen)
+        raise CheckpointMismatchError(
+            f"{source} does not fit the model: {total} names do not match, {len(report.loaded)} "
+            f"do; nothing was loaded.\n{refused.describe()}\nUse the config that the checkpoint "
+            "was trained with. To keep the model's own values under some of these names, name "
+            "them by regular expressions, e.g. train.allow_mismatch='[box_predictor]'.",
+            refused,
+        )
+    usable = set(report.loaded)
+    filtered = copy.copy(state_dict)  # with the module versions attached to it
+    for name in state_dict:
+        if name not in usable:
+            del filtered[name]
+    model.load_state_dict(filtered, strict=False)
+    if not report.is_exact:
+        logger.warning("Allowed mismatches between %s and the model:\n%s", source,
+                       report.describe())
+    return report
+
+
+def _compile(patterns: Sequence[str]) -> list[re.Pattern[str]]:
+    compiled = []
+    for pattern in patterns:
+        try:
+            compiled.append(re.compile(pattern))
+        except re.error as error:
+            raise ValueError(
+                f"{pattern!r} is no regular expression ({error}); expected one that is searched "
+                "for in parameter names, such as 'box_predictor'."
+            ) from error
+    return compiled
+
+
+def _section(title: str, lines: Sequence[str]) -> str:
+    return "\n  ".join([f"{len(lines)} {title}:", *lines])
