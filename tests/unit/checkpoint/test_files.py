@@ -1,0 +1,262 @@
+"""Reading checkpoint files: every format, every way in which they can be broken."""
+
+import argparse
+import os
+import pickle
+import stat
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vit_adapter.checkpoint.files import (
+    TEMPORARY_MARK,
+    CheckpointFileError,
+    atomic_open,
+    atomic_save,
+    load_checkpoint_file,
+    load_state_dict_file,
+)
+
+WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.zeros(2)}
+
+
+class Marker:
+    """Creates a file when it is unpickled: proof that code from a checkpoint ran."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.path,))
+
+
+def assert_weights(loaded: dict[str, torch.Tensor]) -> None:
+    assert list(loaded) == list(WEIGHTS)
+    for name, value in WEIGHTS.items():
+        torch.testing.assert_close(loaded[name], value)
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.pth.tar", "W.PTH"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_reads_pytorch_files(tmp_path: Path, name: str, zipped: bool) -> None:
+    torch.save(WEIGHTS, tmp_path / name, _use_new_zipfile_serialization=zipped)
+    assert_weights(load_state_dict_file(tmp_path / name))
+
+
+def test_reads_safetensors_and_npz(tmp_path: Path) -> None:
+    save_file(WEIGHTS, tmp_path / "w.safetensors")
+    np.savez(tmp_path / "w.npz", **{name: value.numpy() for name, value in WEIGHTS.items()})
+    loaded = load_state_dict_file(tmp_path / "w.safetensors")
+    assert_weights({name: loaded[name] for name in WEIGHTS})
+    assert_weights(load_state_dict_file(tmp_path / "w.npz"))
+
+
+@pytest.mark.parametrize("container", ["model", "state_dict", "module"])
+def test_finds_the_weights_in_a_container(tmp_path: Path, container: str) -> None:
+    torch.save({"epoch": 3, container: WEIGHTS}, tmp_path / "w.pth")
+    assert_weights(load_state_dict_file(tmp_path / "w.pth"))
+
+
+def test_prefers_state_dict_over_model(tmp_path: Path) -> None:
+    torch.save({"model": {"b": torch.ones(1)}, "state_dict": WEIGHTS}, tmp_path / "w.pth")
+    assert_weights(load_state_dict_file(tmp_path / "w.pth"))
+
+
+def test_strips_the_prefix_of_data_parallel_only_if_all_names_have_it(tmp_path: Path) -> None:
+    torch.save({f"module.{name}": value for name, value in WEIGHTS.items()}, tmp_path / "w.pth")
+    assert_weights(load_state_dict_file(tmp_path / "w.pth"))
+    torch.save({"module.a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "mixed.pth")
+    assert list(load_state_dict_file(tmp_path / "mixed.pth")) == ["module.a", "b"]
+
+
+def test_keeps_module_versions(tmp_path: Path) -> None:
+    state_dict = torch.nn.BatchNorm2d(3).state_dict()
+    torch.save({"model": state_dict}, tmp_path / "w.pth")
+    assert load_state_dict_file(tmp_path / "w.pth")._metadata == state_dict._metadata
+
+
+def test_reads_a_namespace_beside_the_weights(tmp_path: Path) -> None:
+    torch.save({"model": WEIGHTS, "args": argparse.Namespace(lr=0.1)}, tmp_path / "w.pth")
+    assert_weights(load_state_dict_file(tmp_path / "w.pth"))
+
+
+def test_whole_file_is_returned_as_stored(tmp_path: Path) -> None:
+    torch.save({"model": WEIGHTS, "iteration": 7}, tmp_path / "w.pth")
+    assert load_checkpoint_file(tmp_path / "w.pth")["iteration"] == 7
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nothing\.pth.* does not exist"):
+        load_state_dict_file(tmp_path / "nothing.pth")
+
+
+def test_folder_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "run.pth"
+    folder.mkdir()
+    with pytest.raises(CheckpointFileError, match=r"run\.pth.* is a folder"):
+        load_state_dict_file(folder)
+
+
+def test_unknown_ending_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "w.onnx").write_bytes(b"x")
+    with pytest.raises(CheckpointFileError, match=r"w\.onnx.* unknown ending.*\.safetensors"):
+        load_state_dict_file(tmp_path / "w.onnx")
+
+
+def test_pickle_is_refused_without_running_it(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps({"model": Marker(ran)}))
+    with pytest.raises(CheckpointFileError, match="(?s)would run any code.*convert.*torch.save"):
+        load_state_dict_file(tmp_path / "model.pkl")
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_objects_in_a_pytorch_file_are_refused_without_running_them(
+    tmp_path: Path, zipped: bool
+) -> None:
+    ran = tmp_path / "ran"
+    file = tmp_path / "w.pth"
+    torch.save({"model": WEIGHTS, "x": Marker(ran)}, file, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointFileError, match="holds Python objects.*refused"):
+        load_state_dict_file(file)
+    assert not ran.exists()
+
+
+def test_object_arrays_are_refused(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    np.savez(tmp_path / "w.npz", a=np.array([Marker(ran)], dtype=object))
+    with pytest.raises(CheckpointFileError, match="object arrays"):
+        load_state_dict_file(tmp_path / "w.npz")
+    assert not ran.exists()
+
+
+def _write_torch(file: Path) -> None:
+    torch.save(WEIGHTS, file)
+
+
+def _write_old_torch(file: Path) -> None:
+    torch.save(WEIGHTS, file, _use_new_zipfile_serialization=False)
+
+
+def _write_safetensors(file: Path) -> None:
+    save_file(WEIGHTS, file)
+
+
+def _write_npz(file: Path) -> None:
+    np.savez(file, **{name: value.numpy() for name, value in WEIGHTS.items()})
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.01, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize(
+    ("suffix", "write"),
+    [
+        (".pth", _write_torch),
+        (".pth", _write_old_torch),
+        (".safetensors", _write_safetensors),
+        (".npz", _write_npz),
+    ],
+)
+def test_truncated_file_is_named(
+    tmp_path: Path, suffix: str, write: Callable[[Path], None], keep: float
+) -> None:
+    file = tmp_path / f"w{suffix}"
+    write(file)
+    content = file.read_bytes()
+    file.write_bytes(content[: int(len(content) * keep)])
+    with pytest.raises(CheckpointFileError, match=rf"w\{suffix}.*damaged, incomplete"):
+        load_state_dict_file(file)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".npz"])
+def test_web_page_saved_as_a_checkpoint(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"w{suffix}"
+    file.write_text("<html><body>404: not found</body></html>" * 10)
+    with pytest.raises(CheckpointFileError, match="damaged, incomplete or of another format"):
+        load_state_dict_file(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (torch.zeros(3), "holds a Tensor, expected a mapping"),
+        ({"model": {"a": 3}}, "stores a int under 'a', expected a tensor"),
+        ({"model": {}}, "is empty"),
+        ({}, "is empty"),
+    ],
+)
+def test_content_that_is_no_state_dict(tmp_path: Path, content: object, message: str) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(CheckpointFileError, match=message):
+        load_state_dict_file(tmp_path / "w.pth")
+
+
+def test_address_without_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
+    address = "http://127.0.0.1:9/model.pth"  # the discard port: nobody listens
+    with pytest.raises(ConnectionError, match=r"could not download .*model\.pth.*give the path"):
+        load_state_dict_file(address)
+
+
+def test_address_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save(WEIGHTS, tmp_path / "served.pth")
+    requests = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            requests.append(self.path)
+            content = (tmp_path / "served.pth").read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Silent."""
+
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        address = f"http://127.0.0.1:{server.server_port}/served.pth"
+        assert_weights(load_state_dict_file(address))
+        assert_weights(load_state_dict_file(address))
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert requests == ["/served.pth"]
+
+
+def test_atomic_save_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "w.pth"
+    file.write_bytes(b"old")
+    atomic_save({"model": WEIGHTS}, file)
+    assert_weights(load_state_dict_file(file))
+    assert os.listdir(tmp_path) == ["w.pth"]
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    file.write_text("old")
+    with pytest.raises(RuntimeError, match="disk"), atomic_open(file) as stream:
+        stream.write("half of the n")
+        stream.flush()
+        unfinished = [name for name in os.listdir(tmp_path) if TEMPORARY_MARK in name]
+        assert len(unfinished) == 1
+        assert file.read_text() == "old"
+        raise RuntimeError("disk full")
+    assert os.listdir(tmp_path) == ["results.json"]
+    assert file.read_text() == "old"

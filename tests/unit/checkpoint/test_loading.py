@@ -1,0 +1,100 @@
+"""Strict loading: every name is accounted for, and a refusal changes nothing."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from vit_adapter.checkpoint.loading import CheckpointMismatchError, compare_keys, load_strict
+
+
+def make_model(classes: int = 3) -> nn.Module:
+    model = nn.Sequential()
+    model.add_module("body", nn.Linear(4, 5))
+    model.add_module("norm", nn.BatchNorm1d(5))
+    model.add_module("predictor", nn.Linear(5, classes))
+    return model
+
+
+def snapshot(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def assert_same(model: nn.Module, expected: dict[str, torch.Tensor]) -> None:
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+
+
+def test_exact_match_loads_everything() -> None:
+    source, target = make_model(), make_model()
+    report = load_strict(target, source.state_dict())
+    assert report.is_exact
+    assert report.describe() == ""
+    assert set(report.loaded) == set(source.state_dict())
+    assert_same(target, source.state_dict())
+
+
+def test_refusal_lists_all_three_kinds_and_loads_nothing() -> None:
+    model = make_model()
+    before = snapshot(model)
+    state_dict = make_model(classes=7).state_dict()
+    state_dict["extra.weight"] = torch.zeros(1)
+    del state_dict["body.weight"], state_dict["norm.running_mean"]
+    with pytest.raises(CheckpointMismatchError) as caught:
+        load_strict(model, state_dict, source="checkpoint 'x.pth'")
+    report = caught.value.report
+    assert report.unused == ("extra.weight",)
+    assert report.missing == ("body.weight", "norm.running_mean")
+    assert report.misshapen == (
+        ("predictor.weight", (7, 5), (3, 5)),
+        ("predictor.bias", (7,), (3,)),
+    )
+    message = str(caught.value)
+    assert "checkpoint 'x.pth' does not fit the model: 5 names do not match" in message
+    assert "predictor.weight: (7, 5) in the checkpoint, (3, 5) in the model" in message
+    for name in ("extra.weight", "body.weight", "norm.running_mean", "predictor.bias"):
+        assert f"\n  {name}" in message
+    assert "train.allow_mismatch" in message
+    assert_same(model, before)
+
+
+def test_allowed_names_keep_the_models_values(caplog: pytest.LogCaptureFixture) -> None:
+    model, source = make_model(), make_model(classes=7)
+    before = snapshot(model)
+    with caplog.at_level(logging.WARNING):
+        report = load_strict(model, source.state_dict(), allow=[r"^predictor\."])
+    torch.testing.assert_close(model.body.weight, source.body.weight)
+    torch.testing.assert_close(model.predictor.weight, before["predictor.weight"])
+    assert [entry[0] for entry in report.misshapen] == ["predictor.weight", "predictor.bias"]
+    assert "predictor.weight" in caplog.text
+
+
+def test_a_pattern_covers_only_what_it_finds() -> None:
+    state_dict = make_model(classes=7).state_dict()
+    del state_dict["body.bias"]
+    with pytest.raises(CheckpointMismatchError) as caught:
+        load_strict(make_model(), state_dict, allow=["predictor"])
+    assert caught.value.report.missing == ("body.bias",)
+    assert caught.value.report.misshapen == ()
+
+
+def test_invalid_pattern() -> None:
+    state_dict = make_model(classes=7).state_dict()
+    with pytest.raises(ValueError, match=r"'\(' is no regular expression"):
+        load_strict(make_model(), state_dict, allow=["("])
+
+
+def test_absent_batch_counter_is_no_mismatch() -> None:
+    state_dict = make_model().state_dict()
+    del state_dict["norm.num_batches_tracked"]
+    assert compare_keys(make_model(), state_dict).is_exact
+    load_strict(make_model(), state_dict)
+
+
+def test_other_precision_is_converted() -> None:
+    source, target = make_model(), make_model()
+    half = {name: value.half() for name, value in source.state_dict().items()}
+    load_strict(target, half)
+    assert target.body.weight.dtype == torch.float32
+    torch.testing.assert_close(target.body.weight, source.body.weight.half().float())
