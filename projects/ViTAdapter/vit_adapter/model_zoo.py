@@ -1,0 +1,83 @@
+"""The configs that come with the project, by name.
+
+A name is the path of a config below ``configs/`` without ``.py``, e.g.
+``coco/mask_rcnn_vit_adapter_tiny_deit_3x``. In a source checkout (also after ``pip install -e``)
+the files are those of the checkout; an installed wheel carries them as ``vit_adapter/configs``.
+"""
+
+import difflib
+from pathlib import Path
+
+from detectron2.config import LazyConfig
+from omegaconf import DictConfig
+
+_PACKAGE = Path(__file__).resolve().parent
+_SHARED_PARTS = "common"  # building blocks: can be loaded by name, but are no complete configs
+
+
+def config_root() -> Path:
+    """The folder that holds the configs.
+
+    Raises:
+        FileNotFoundError: the installation has lost its configs.
+    """
+    # In a checkout this file is <root>/projects/ViTAdapter/vit_adapter/model_zoo.py. The checkout
+    # comes first so that a copy which a build left inside the package never hides the files that
+    # are being edited.
+    candidates = [_PACKAGE / "configs"]
+    if _PACKAGE.parts[-3:-1] == ("projects", "ViTAdapter"):
+        candidates.insert(0, _PACKAGE.parents[2] / "configs")
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    looked = ", ".join(str(folder) for folder in candidates)
+    raise FileNotFoundError(
+        f"the configs of vit_adapter are not at {looked}; reinstall the package (pip install .)"
+    )
+
+
+def list_configs() -> list[str]:
+    """Names of all complete configs, sorted; the shared parts in ``common/`` are left out."""
+    root = config_root()
+    names = (path.relative_to(root).with_suffix("") for path in root.rglob("*.py"))
+    return sorted(
+        name.as_posix()
+        for name in names
+        if name.parts[0] != _SHARED_PARTS and not name.name.startswith("_")
+    )
+
+
+def get_config_file(name: str) -> str:
+    """Absolute path of a config file.
+
+    Args:
+        name: path below ``configs/`` without ``.py``; the shared parts (``common/optim``) count
+            too.
+
+    Raises:
+        ValueError: there is no such config; the message offers the nearest names.
+    """
+    root = config_root()
+    path = root / f"{name}.py"
+    if name and path.is_file() and root in path.resolve().parents:
+        return str(path)
+    near = difflib.get_close_matches(name, list_configs(), n=5, cutoff=0.5)
+    hint = (
+        f"nearest: {', '.join(near)}" if near else "vit_adapter.model_zoo.list_configs() lists all"
+    )
+    raise ValueError(
+        f"no config is named {name!r} (expected a path below configs/ without .py); {hint}"
+    )
+
+
+def get_config(name: str) -> DictConfig:
+    """Load a config by name.
+
+    Returns:
+        A fresh config object (``model, dataloader, data, optimizer, lr_multiplier, train`` for a
+        complete one) that the caller may change freely.
+
+    Raises:
+        ValueError: there is no such config.
+    """
+    return LazyConfig.load(get_config_file(name))
