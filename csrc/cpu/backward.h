@@ -1,0 +1,344 @@
+// The backward kernel: one task is one level of one head of one image.
+//
+// A task copies its map of values into a small one of its own, contiguous, in
+// the type of the arithmetic and with a border of zeros, and adds the values'
+// gradient up in another. That way no sampled point needs a test for the
+// border, rows of a power-of-two number of heads do not compete for the same
+// cache sets, 16-bit gradients are summed in float, and no two tasks ever
+// write to the same number.
+
+#pragma once
+
+#include "buffer.h"
+#include "kernels.h"
+#include "reduce.h"
+#include "vec.h"
+
+namespace vit_adapter {
+namespace cpu {
+namespace VIT_ADAPTER_ISA {
+namespace {
+
+// A map of one level and head with its border: (H + 2, W + 2, D).
+struct BorderedMap {
+  int64_t height, width; // without the border
+
+  int64_t row() const { // tokens from row to row
+    return width + 2;
+  }
+  int64_t tokens() const {
+    return (height + 2) * row();
+  }
+};
+
+// Copies the tokens of one head into a bordered map, whose border gets zero.
+template <typename Storage, typename T>
+void pack(
+    const BorderedMap& map,
+    const Storage* source,
+    int64_t stride,
+    int64_t dim,
+    T* target) {
+  __builtin_memset(target, 0, map.row() * dim * sizeof(T));
+  target += map.row() * dim;
+  for (int64_t y = 0; y < map.height; ++y) {
+    __builtin_memset(target, 0, dim * sizeof(T));
+    target += dim;
+    for (int64_t x = 0; x < map.width; ++x, source += stride, target += dim) {
+      convert<kMaxLanes<T>>(source, target, dim);
+    }
+    __builtin_memset(target, 0, dim * sizeof(T));
+    target += dim;
+  }
+  __builtin_memset(target, 0, map.row() * dim * sizeof(T));
+}
+
+// The way back, without the border: what is there fell outside the map.
+template <typename Storage, typename T>
+void unpack(
+    const BorderedMap& map,
+    const T* source,
+    int64_t stride,
+    int64_t dim,
+    Storage* target) {
+  for (int64_t y = 0; y < map.height; ++y) {
+    source += (y == 0 ? map.row() + 1 : 2) * dim;
+    for (int64_t x = 0; x < map.width; ++x, source += dim, target += stride) {
+      convert<kMaxLanes<T>>(source, target, dim);
+    }
+  }
+}
+
+// Points of several queries in one level and head, and what backward leaves
+// for each. Plain arrays, so that the arithmetic on them vectorizes.
+template <typename T>
+struct PointBatch {
+  static constexpr int kCapacity = 64;
+
+  alignas(64) T x[kCapacity], y[kCapacity]; // location, then its gradient
+  alignas(64) T weight[kCapacity]; // attention, then its gradient
+  alignas(64) T attention[kCapacity]; // zero for a point that is not sampled
+  alignas(64) T fraction_x[kCapacity], fraction_y[kCapacity];
+  alignas(64) T corner_weight[4][kCapacity];
+  alignas(64) uint32_t token[kCapacity]; // of corner 0 in the bordered map
+  alignas(64) int32_t sampled[kCapacity];
+  alignas(64) T dot[4 * kCapacity]; // four corners of a point side by side
+
+  void locate(const BorderedMap& map, int count) {
+    const T width = static_cast<T>(map.width);
+    const T height = static_cast<T>(map.height);
+    const uint32_t row = static_cast<uint32_t>(map.row());
+    for (int i = 0; i < count; ++i) {
+      const T pixel_x = pixel_coordinate(x[i], width);
+      const T pixel_y = pixel_coordinate(y[i], height);
+      const bool touches = touches_map(pixel_x, pixel_y, width, height);
+      const T inside_x = touches ? pixel_x : T(0);
+      const T inside_y = touches ? pixel_y : T(0);
+      const int32_t left = floor_to_int(inside_x);
+      const int32_t top = floor_to_int(inside_y);
+      fraction_x[i] = inside_x - static_cast<T>(left);
+      fraction_y[i] = inside_y - static_cast<T>(top);
+      attention[i] = touches ? weight[i] : T(0);
+      sampled[i] = touches;
+      token[i] = static_cast<uint32_t>(top + 1) * row +
+          static_cast<uint32_t>(left + 1);
+      const auto corner =
+          corner_weights(fraction_x[i], fraction_y[i], attention[i]);
+      corner_weight[0][i] = corner.w0;
+      corner_weight[1][i] = corner.w1;
+      corner_weight[2][i] = corner.w2;
+      corner_weight[3][i] = corner.w3;
+    }
+  }
+
+  void differentiate(const BorderedMap& map, int count) {
+    const T width = static_cast<T>(map.width);
+    const T height = static_cast<T>(map.height);
+    for (int i = 0; i < count; ++i) {
+      const auto gradient = point_gradient(
+          dot[4 * i],
+          dot[4 * i + 1],
+          dot[4 * i + 2],
+          dot[4 * i + 3],
+          fraction_x[i],
+          fraction_y[i],
+          attention[i],
+          width,
+          height);
+      x[i] = gradient.x;
+      y[i] = gradient.y;
+      weight[i] = gradient.weight;
+    }
+  }
+};
+
+// The four pixels of one sampled point.
+template <typename T>
+struct Corners {
+  const T* value; // of corner 0 in the bordered map
+  T* gradient;
+  int64_t right, down; // elements to the next column and row
+  T weights[4]; // bilinear weights times attention
+
+  // Adds the output's gradient to the four pixels' gradients and returns its
+  // products with their values in dots, both for channels [channel, dim).
+  template <int kLanes>
+  VIT_ADAPTER_INLINE_METHOD void add(
+      const T* output_gradient,
+      int64_t channel,
+      int64_t dim,
+      Vec<T, 4>& dots) const {
+    Vec<T, kLanes> sum[4] = {};
+    const int64_t end = channel + (dim - channel) / kLanes * kLanes;
+    if (channel < end) {
+      for (; channel < end; channel += kLanes) {
+        const auto given = load<kLanes>(output_gradient + channel);
+        for (int c = 0; c < 4; ++c) {
+          const int64_t offset =
+              channel + (c & 1 ? right : 0) + (c & 2 ? down : 0);
+          sum[c] += given * load<kLanes>(value + offset);
+          T* const target = gradient + offset;
+          store<kLanes>(target, load<kLanes>(target) + weights[c] * given);
+        }
+      }
+      dots += sum_lanes(sum[0], sum[1], sum[2], sum[3]);
+    }
+    if constexpr (kLanes > 1) {
+      if (channel < dim) {
+        add<kLanes / 2>(output_gradient, channel, dim, dots);
+      }
+    }
+  }
+};
+
+// One level of one head of one image.
+template <int kDim, typename Storage>
+class LevelTask {
+  using T = typename ArithmeticOf<Storage>::type;
+
+ public:
+  LevelTask(const Problem& problem, const Gradients& gradients)
+      : problem_(problem),
+        gradients_(gradients),
+        dim_(kDim ? kDim : problem.dim),
+        stride_(problem.heads * dim_),
+        value_(largest_map(problem) * dim_),
+        gradient_(largest_map(problem) * dim_),
+        given_(dim_) {}
+
+  void run(int64_t image, int64_t head, int64_t level) {
+    int64_t start = 0;
+    for (int64_t before = 0; before < level; ++before) {
+      start += problem_.spatial_shapes[2 * before] *
+          problem_.spatial_shapes[2 * before + 1];
+    }
+    const BorderedMap map{
+        problem_.spatial_shapes[2 * level],
+        problem_.spatial_shapes[2 * level + 1]};
+    const int64_t offset =
+        (image * problem_.tokens + start) * stride_ + head * dim_;
+    const Storage* value = static_cast<const Storage*>(problem_.value) + offset;
+    pack(map, value, stride_, dim_, value_.data());
+    __builtin_memset(gradient_.data(), 0, map.tokens() * dim_ * sizeof(T));
+
+    // As many queries at a time as fill a batch; many points split a query.
+    const int64_t points = problem_.points;
+    const int64_t capacity = PointBatch<T>::kCapacity;
+    const int64_t queries_at_once = points < capacity ? capacity / points : 1;
+    for (int64_t query = 0; query < problem_.queries; query += queries_at_once) {
+      const int64_t left = problem_.queries - query;
+      const int64_t queries = left < queries_at_once ? left : queries_at_once;
+      for (int64_t point = 0; point < points; point += capacity) {
+        const int64_t rest = points - point;
+        const int64_t each = rest < capacity ? rest : capacity;
+        run_batch(map, {image, head, level, query, queries, point, each});
+      }
+    }
+    Storage* target = static_cast<Storage*>(gradients_.value) + offset;
+    unpack(map, gradient_.data(), stride_, dim_, target);
+  }
+
+ private:
+  struct Range {
+    int64_t image, head, level, query, queries, point, points;
+  };
+
+  static int64_t largest_map(const Problem& problem) {
+    int64_t largest = 0;
+    for (int64_t level = 0; level < problem.levels; ++level) {
+      const BorderedMap map{
+          problem.spatial_shapes[2 * level],
+          problem.spatial_shapes[2 * level + 1]};
+      largest = map.tokens() > largest ? map.tokens() : largest;
+    }
+    return largest;
+  }
+
+  // Index of the range's first point of its n-th query in (B, Q, M, L, P).
+  VIT_ADAPTER_INLINE_METHOD int64_t
+  point_index(const Range& range, int64_t n) const {
+    const int64_t query = range.image * problem_.queries + range.query + n;
+    const int64_t head = query * problem_.heads + range.head;
+    const int64_t level = head * problem_.levels + range.level;
+    return level * problem_.points + range.point;
+  }
+
+  void run_batch(const BorderedMap& map, const Range& range) {
+    const int count = static_cast<int>(range.queries * range.points);
+    const T* locations = static_cast<const T*>(problem_.locations);
+    const T* weights = static_cast<const T*>(problem_.weights);
+    for (int64_t n = 0, i = 0; n < range.queries; ++n) {
+      const int64_t index = point_index(range, n);
+      for (int64_t p = 0; p < range.points; ++p, ++i) {
+        batch_.x[i] = locations[2 * (index + p)];
+        batch_.y[i] = locations[2 * (index + p) + 1];
+        batch_.weight[i] = weights[index + p];
+      }
+    }
+    batch_.locate(map, count);
+    add_points(map, range);
+    batch_.differentiate(map, count);
+    T* locations_gradient = static_cast<T*>(gradients_.locations);
+    T* weights_gradient = static_cast<T*>(gradients_.weights);
+    for (int64_t n = 0, i = 0; n < range.queries; ++n) {
+      const int64_t index = point_index(range, n);
+      for (int64_t p = 0; p < range.points; ++p, ++i) {
+        locations_gradient[2 * (index + p)] = batch_.x[i];
+        locations_gradient[2 * (index + p) + 1] = batch_.y[i];
+        weights_gradient[index + p] = batch_.weight[i];
+      }
+    }
+  }
+
+  void add_points(const BorderedMap& map, const Range& range) {
+    const Storage* output_gradient =
+        static_cast<const Storage*>(gradients_.output) +
+        (range.image * problem_.queries + range.query) * stride_ +
+        range.head * dim_;
+    for (int64_t n = 0, i = 0; n < range.queries; ++n) {
+      convert<kMaxLanes<T>>(
+          output_gradient + n * stride_, given_.data(), dim_);
+      for (int64_t p = 0; p < range.points; ++p, ++i) {
+        Vec<T, 4> dots = {};
+        if (batch_.sampled[i]) {
+          const int64_t offset = batch_.token[i] * dim_;
+          const Corners<T> corners{
+              value_.data() + offset,
+              gradient_.data() + offset,
+              dim_,
+              map.row() * dim_,
+              {batch_.corner_weight[0][i],
+               batch_.corner_weight[1][i],
+               batch_.corner_weight[2][i],
+               batch_.corner_weight[3][i]}};
+          corners.template add<kMaxLanes<T>>(given_.data(), 0, dim_, dots);
+        }
+        store<4>(batch_.dot + 4 * i, dots);
+      }
+    }
+  }
+
+  const Problem& problem_;
+  const Gradients& gradients_;
+  const int64_t dim_, stride_;
+  Buffer<T> value_, gradient_; // bordered maps
+  Buffer<T> given_; // the output's gradient of one query and head
+  PointBatch<T> batch_;
+};
+
+template <int kDim, typename Storage>
+void backward_tasks(
+    const Problem& problem,
+    const Gradients& gradients,
+    int64_t begin,
+    int64_t end) {
+  LevelTask<kDim, Storage> task(problem, gradients);
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t image_and_head = i / problem.levels;
+    task.run(
+        image_and_head / problem.heads,
+        image_and_head % problem.heads,
+        i % problem.levels);
+  }
+}
+
+template <typename Storage>
+void backward(
+    const Problem& problem,
+    const Gradients& gradients,
+    int64_t begin,
+    int64_t end) {
+  switch (problem.dim) {
+    case 32:
+      return backward_tasks<32, Storage>(problem, gradients, begin, end);
+    case 64:
+      return backward_tasks<64, Storage>(problem, gradients, begin, end);
+    default:
+      return backward_tasks<0, Storage>(problem, gradients, begin, end);
+  }
+}
+
+} // namespace
+} // namespace VIT_ADAPTER_ISA
+} // namespace cpu
+} // namespace vit_adapter
