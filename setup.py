@@ -1,0 +1,307 @@
+"""Installs the package ``vit_adapter`` and compiles its extension ``vit_adapter._C``.
+
+The environment chooses what is compiled::
+
+    VIT_ADAPTER_BUILD=auto  (default) CUDA kernels where the CUDA compiler, a CUDA build of PyTorch
+                            and a reason to want them are there (a visible GPU, or FORCE_CUDA=1 or
+                            TORCH_CUDA_ARCH_LIST), else CPU kernels. What does not compile is left
+                            out: the package then computes in plain PyTorch, and
+                            ``vit_adapter/build_report.txt`` says why, compiler output included.
+    VIT_ADAPTER_BUILD=cpu   CPU kernels; a failing compilation fails the installation.
+    VIT_ADAPTER_BUILD=cuda  CPU and CUDA kernels; likewise.
+    VIT_ADAPTER_BUILD=none  nothing is compiled.
+    MAX_JOBS                how many files are compiled at once (default: one per core).
+
+PyTorch must be installed already, and pip must see it: ``pip install --no-build-isolation -e .``
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+PACKAGE = Path("projects/ViTAdapter/vit_adapter")
+CHOICES = ("auto", "cpu", "cuda", "none")
+REPORT = "build_report.txt"
+
+# -fopenmp: without it at::parallel_for compiles to a plain loop, without a word.
+# -g0: Python's own flags ask for debug information, which triples time and size.
+CXX_FLAGS = ["-O3", "-g0", *([] if sys.platform == "darwin" else ["-fopenmp"])]
+NVCC_FLAGS = ["-O3"]
+
+# Kernels for one instruction set live in files of their own; the program chooses at run time.
+INSTRUCTION_SET_FLAGS = {
+    "_avx2.cpp": ["-mavx2", "-mfma", "-mf16c"],
+    "_avx512.cpp": [
+        *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"),
+        *("-mfma", "-mf16c"),
+    ],
+}
+DEFAULT_CUDA_ARCHITECTURES = "8.0;9.0+PTX"  # where no GPU is visible to say which
+
+INSTALL_REQUIRES = [
+    "torch>=2.4",
+    "torchvision>=0.19",
+    "timm>=1.0.9",
+    "numpy",
+    "scipy",
+    "Pillow",
+    "matplotlib",
+    "opencv-python-headless",
+    "pycocotools>=2.0.7",
+    "shapely>=2.0",
+    "fvcore>=0.1.5.post20221221",
+    "iopath>=0.1.9",
+    "omegaconf>=2.3",
+    "hydra-core>=1.3",
+    "safetensors>=0.4",
+    "tabulate",
+    "termcolor",
+    "tensorboard",
+    "tqdm",
+    "yacs>=0.1.8",
+]
+
+
+def requested_build() -> str:
+    """Returns the value of VIT_ADAPTER_BUILD; raises ValueError for anything but the choices."""
+    value = os.environ.get("VIT_ADAPTER_BUILD", "auto")
+    if value not in CHOICES:
+        raise ValueError(f"VIT_ADAPTER_BUILD={value}: expected one of {', '.join(CHOICES)}.")
+    return value
+
+
+def import_build_extension() -> tuple[type[build_ext], str]:
+    """Returns (PyTorch's build_ext class, "") or (setuptools' one, why PyTorch's is not there)."""
+    nvcc = shutil.which("nvcc")
+    if nvcc and "CUDA_HOME" not in os.environ and not find_cuda_runtime(Path(nvcc).parents[1]):
+        # A wrapper script in a folder of programs; PyTorch would take that folder for the toolkit.
+        if find_cuda_runtime(Path("/usr/local/cuda")):
+            os.environ["CUDA_HOME"] = "/usr/local/cuda"
+    try:
+        from torch.utils.cpp_extension import BuildExtension
+    except ImportError as error:
+        hint = "install PyTorch first, then run pip with --no-build-isolation"
+        return build_ext, f"PyTorch cannot be imported while building ({error}); {hint}."
+    # Without ninja, which would give every file the same flags.
+    return BuildExtension.with_options(use_ninja=False), ""
+
+
+def find_cuda_runtime(toolkit: Path) -> bool:
+    """Says whether a folder holds the CUDA runtime's headers, as a toolkit does."""
+    return (toolkit / "include" / "cuda_runtime.h").is_file()
+
+
+def kernel_kinds(requested: str) -> tuple[str, ...]:
+    """Returns what to try to build, best first: ``"cuda"`` (CPU and CUDA kernels) or ``"cpu"``."""
+    if requested != "auto":
+        return (requested,)
+    import torch
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    forced = os.environ.get("FORCE_CUDA") == "1" or bool(os.environ.get("TORCH_CUDA_ARCH_LIST"))
+    wanted = forced or torch.cuda.is_available()
+    has_compiler = CUDA_HOME is not None and (Path(CUDA_HOME) / "bin" / "nvcc").is_file()
+    if wanted and has_compiler and torch.version.cuda is not None:
+        return ("cuda", "cpu")
+    return ("cpu",)
+
+
+def source_files(kind: str) -> list[str]:
+    """Lists the sources of the extension, relative to the root, as setuptools wants them."""
+    files = [*Path("csrc").glob("*.cpp"), *Path("csrc/cpu").glob("*.cpp")]
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        files = [file for file in files if not file.name.endswith(tuple(INSTRUCTION_SET_FLAGS))]
+    if kind == "cuda":
+        files += Path("csrc/cuda").glob("*.cu")
+    return sorted(file.as_posix() for file in files)
+
+
+def make_extension(kind: str) -> Extension:
+    """Describes ``vit_adapter._C`` with the kernels of a kind, ``"cpu"`` or ``"cuda"``."""
+    import torch
+    from torch.utils.cpp_extension import CppExtension, CUDAExtension
+
+    if kind == "cuda" and not torch.cuda.is_available():
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_CUDA_ARCHITECTURES)
+    headers = [path.as_posix() for path in Path("csrc").rglob("*") if path.suffix in (".h", ".cuh")]
+    return (CUDAExtension if kind == "cuda" else CppExtension)(
+        "vit_adapter._C",
+        source_files(kind),
+        include_dirs=[str(ROOT / "csrc")],
+        define_macros=[("VIT_ADAPTER_WITH_CUDA", None)] if kind == "cuda" else [],
+        extra_compile_args={"cxx": CXX_FLAGS, "nvcc": NVCC_FLAGS},
+        extra_link_args=[flag for flag in CXX_FLAGS if flag == "-fopenmp"],
+        depends=sorted(headers),
+    )
+
+
+@contextlib.contextmanager
+def captured_output() -> Iterator[Callable[[], str]]:
+    """Collects what this process and its children (the compilers) write, and shows it at the end.
+
+    Yields a function that returns the text so far.
+    """
+    with tempfile.TemporaryFile() as file:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        saved = [os.dup(number) for number in (1, 2)]
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+
+        def text() -> str:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            file.seek(0)
+            content = file.read().decode(errors="replace")
+            file.seek(0, os.SEEK_END)
+            return content
+
+        try:
+            yield text
+        finally:
+            output = text()
+            for number, copy in zip((1, 2), saved, strict=True):
+                os.dup2(copy, number)
+                os.close(copy)
+            sys.stderr.write(output)
+
+
+def compile_in_parallel(compile_files: Callable[..., list[str]]) -> Callable[..., list[str]]:
+    """Wraps a compiler's ``compile`` so that C++ files are compiled side by side, then CUDA files.
+
+    CUDA files go one by one, because PyTorch exchanges the compiler's command for them.
+    """
+
+    def compile_all(sources: list[str], **options: object) -> list[str]:
+        plain = [source for source in sources if not source.endswith(".cu")]
+        jobs = int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)
+        with ThreadPoolExecutor(jobs) as pool:
+            objects = list(pool.map(lambda source: compile_files([source], **options), plain))
+        objects += [compile_files([source], **options) for source in sources if source not in plain]
+        return [file for files in objects for file in files]
+
+    return compile_all
+
+
+TorchBuildExtension, TORCH_PROBLEM = (
+    (build_ext, "") if requested_build() == "none" else import_build_extension()
+)
+
+
+class BuildKernels(TorchBuildExtension):
+    """Builds the extension; under ``auto`` does without it where building fails, and says so."""
+
+    def run(self) -> None:
+        requested = requested_build()
+        if TORCH_PROBLEM and requested != "auto":
+            raise RuntimeError(TORCH_PROBLEM)
+        problems = [TORCH_PROBLEM] if TORCH_PROBLEM else []
+        for kind in () if TORCH_PROBLEM else kernel_kinds(requested):
+            problem = self.try_build(kind, must_succeed=requested != "auto")
+            if not problem:
+                break
+            problems.append(problem)
+        else:
+            self.extensions = []  # nothing to install
+            remove_extension(self.package_folder())
+        self.write_report(problems)
+
+    def try_build(self, kind: str, *, must_succeed: bool) -> str:
+        """Builds the kernels of a kind; returns "", or what went wrong with the full output."""
+        inplace = self.inplace
+        with captured_output() as output:
+            try:
+                # The command holds on to this object, whose other attributes setuptools has filled.
+                vars(self.extensions[0]).update(vars(make_extension(kind)))
+                super().run()
+            except Exception as error:  # compilers, PyTorch and setuptools raise many kinds
+                if must_succeed:
+                    raise
+                self.inplace = inplace  # setuptools sets it back only after a success
+                return f"The {kind} kernels were not built: {error}\n{output()}"
+        return ""
+
+    def build_extensions(self) -> None:
+        compile_file = self.compiler._compile
+
+        def compile_with_flags(obj, src, ext, cc_args, extra_postargs, pp_opts) -> None:
+            for suffix, flags in INSTRUCTION_SET_FLAGS.items():
+                if src.endswith(suffix):
+                    extra_postargs = [*extra_postargs, *flags]
+            compile_file(obj, src, ext, cc_args, extra_postargs, pp_opts)
+
+        self.compiler._compile = compile_with_flags
+        self.compiler.compile = compile_in_parallel(self.compiler.compile)
+        super().build_extensions()
+
+    def package_folder(self) -> Path:
+        return ROOT / PACKAGE if self.inplace else Path(self.build_lib) / "vit_adapter"
+
+    def write_report(self, problems: list[str]) -> None:
+        report = self.package_folder() / REPORT
+        report.unlink(missing_ok=True)
+        if not problems:
+            return
+        outcome = "CPU kernels alone" if self.extensions else "plain PyTorch"
+        text = "\n".join([f"vit_adapter will compute with {outcome}.", *problems])
+        text += "\nAfter mending the cause, run `pip install --no-build-isolation -e .` again."
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(text + "\n")
+        print(text, file=sys.stderr)
+
+
+def remove_extension(folder: Path) -> None:
+    """Deletes an extension that an earlier build left in a folder: it would still be imported."""
+    for path in folder.glob("_C.*"):
+        path.unlink()
+
+
+class BuildPython(build_py):
+    """Adds the configs to the package, unless it is used from the source tree, which has them."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib) / "vit_adapter" / "configs"
+            skipped = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / "configs", target, ignore=skipped, dirs_exist_ok=True)
+        elif requested_build() == "none":
+            remove_extension(ROOT / PACKAGE)
+
+
+def read_version() -> str:
+    """Returns ``__version__`` of the package without importing it."""
+    text = (ROOT / PACKAGE / "__init__.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE).group(1)
+
+
+setup(
+    name="vit-adapter-detectron2",
+    version=read_version(),
+    description="ViT-Adapter for Detectron2: plain Vision Transformers for dense prediction",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE", "NOTICE"],
+    python_requires=">=3.10",
+    install_requires=INSTALL_REQUIRES,
+    package_dir={"": str(PACKAGE.parent)},
+    packages=find_packages(str(PACKAGE.parent), include=["vit_adapter*"]),
+    ext_modules=[] if requested_build() == "none" else [Extension("vit_adapter._C", [])],
+    cmdclass={"build_py": BuildPython, "build_ext": BuildKernels},
+    zip_safe=False,
+)
