@@ -148,7 +148,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Project (B, 3, H, W) to row-major tokens (B, N, D)."""
-        return map_to_tokens(self.proj(images))
+        # Later layers add to the tokens again and again, which is slower on a strided view.
+        return map_to_tokens(self.proj(images)).contiguous()
 
 
 class Block(nn.Module):
