@@ -1,0 +1,277 @@
+"""Prediction on single images with a model that a LazyConfig describes.
+
+Detectron2's ``DefaultPredictor`` reads yacs configs only. ``LazyPredictor`` is called and answers
+alike, and takes all else (test-time resizing, colour order, class names, device, weights) from the
+LazyConfig.
+
+Shape letters: H, W height and width of the image that the caller hands over.
+"""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, LazyConfig, instantiate
+from detectron2.data import Metadata, MetadataCatalog
+from detectron2.data import transforms as T
+from omegaconf import DictConfig, OmegaConf
+
+from vit_adapter import model_zoo
+from vit_adapter.checkpoint.checkpointer import Checkpointer
+from vit_adapter.data.image_io import MIN_SIDE
+from vit_adapter.engine.build import build_model
+from vit_adapter.engine.config import apply_overrides
+from vit_adapter.engine.custom_data import apply_custom_data, dataset_names
+
+__all__ = ["LazyPredictor", "as_bgr_uint8", "resolve_config"]
+
+logger = logging.getLogger(__name__)
+
+_CONFIG_SUFFIXES = (".py", ".yaml", ".yml")
+_CONFIG_FILE = "config.yaml"
+_FINAL_WEIGHTS = "model_final.pth"
+_LAST_CHECKPOINT = "last_checkpoint"  # a text file that names the newest checkpoint
+
+
+class LazyPredictor:
+    """One image in, one prediction out: the counterpart of ``DefaultPredictor`` for LazyConfigs.
+
+    Compared with calling the model itself it loads the weights (strictly: a checkpoint of another
+    architecture is refused), turns the image into the colour order and the size that the config's
+    test mapper asks for, and gives the result in the frame of the image. It is deterministic and
+    runs without gradients in eval mode.
+
+    Attributes:
+        cfg: the config after all overrides.
+        model: the model, in eval mode.
+        metadata: names and colours of the classes, from the config's test data set; empty where the
+            config names none.
+
+    Example::
+
+        predictor = LazyPredictor("coco/mask_rcnn_vit_adapter_tiny_deit_3x", "model_final.pth")
+        instances = predictor(cv2.imread("street.jpg"))["instances"]
+    """
+
+    def __init__(
+        self,
+        config: str | os.PathLike[str] | Mapping,
+        weights: str | os.PathLike[str] | None = None,
+        overrides: Sequence[str] = (),
+    ) -> None:
+        """Build the model and load its weights.
+
+        Args:
+            config: path of a config file (.py, or the .yaml that training saves), a name in the
+                model zoo, the output folder of a training (its config and last weights are used),
+                or a config object (left unchanged). A config can run any code: use none that you
+                do not trust.
+            weights: path or URL of a checkpoint of the whole model; by default
+                ``train.init_checkpoint``.
+            overrides: ``"key=value"`` strings, applied before anything is built.
+
+        Raises:
+            ValueError, TypeError: the config or an override cannot be used.
+            FileNotFoundError: there is no such config file or checkpoint.
+            vit_adapter.checkpoint.CheckpointMismatchError: the weights do not fit the model.
+        """
+        if isinstance(overrides, str):
+            raise TypeError(f"overrides is the string {overrides!r}; pass a list: [{overrides!r}]")
+        self.cfg = apply_overrides(resolve_config(config), overrides)
+        self._augmentations, self._input_format = _test_input(self.cfg)
+        self.metadata = _class_metadata(self.cfg)
+        self.model = build_model(self.cfg).eval()
+        self._load_weights(weights)
+
+    def _load_weights(self, weights: str | os.PathLike[str] | None) -> None:
+        path = weights or OmegaConf.select(self.cfg, "train.init_checkpoint", default="")
+        if not path:
+            logger.warning(
+                "Neither weights nor train.init_checkpoint is given: the predictions are those of "
+                "a randomly initialised model."
+            )
+            return
+        allow = OmegaConf.select(self.cfg, "train.allow_mismatch", default=())
+        checkpointer = Checkpointer(self.model, allow_mismatch=tuple(allow))
+        checkpointer.load(os.fspath(path))
+
+    @torch.no_grad()
+    def __call__(self, original_image: np.ndarray) -> dict:
+        """Predict on one image.
+
+        Args:
+            original_image: (H, W, 3) uint8, BGR as ``cv2.imread`` gives it. Grey images (H, W) or
+                (H, W, 1) get three equal channels; of BGRA (H, W, 4) the alpha channel is dropped.
+
+        Returns:
+            What ``DefaultPredictor`` returns, the model's output for one image:
+            ``{"instances": Instances}`` with boxes (x0, y0, x1, y1) in pixels and masks (H, W), in
+            the frame of ``original_image``.
+
+        Raises:
+            TypeError: not a uint8 array.
+            ValueError: not one image of at least 2 x 2 pixels, or too long a strip to be resized.
+        """
+        image = as_bgr_uint8(original_image)
+        height, width = image.shape[:2]
+        if self._input_format == "RGB":
+            image = image[:, :, ::-1]
+        image = self._augment(np.ascontiguousarray(image))
+        tensor = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        return self.model([{"image": tensor, "height": height, "width": width}])[0]
+
+    def _augment(self, image: np.ndarray) -> np.ndarray:
+        """Apply the test mapper's augmentations to an (H, W, 3) image."""
+        augmented = T.AugInput(image)
+        try:
+            self._augmentations(augmented)
+        except ValueError as error:
+            # The limit on the long side can leave less than half a pixel for the short one.
+            raise ValueError(
+                f"an image of {image.shape[1]} x {image.shape[0]} pixels (width x height) cannot "
+                f"be resized by the config's test mapper: {error}. Crop the image, or raise the "
+                "longest side in dataloader.test.mapper.augmentations."
+            ) from error
+        return augmented.image
+
+
+def as_bgr_uint8(image: np.ndarray) -> np.ndarray:
+    """Check an image and give it three channels.
+
+    Args:
+        image: uint8, grey (H, W) or (H, W, 1), BGR (H, W, 3) or BGRA (H, W, 4).
+
+    Returns:
+        (H, W, 3) uint8, BGR; a view where no channel is added.
+
+    Raises:
+        TypeError: not a NumPy array of uint8.
+        ValueError: another shape, or less than two pixels high or wide.
+    """
+    if not isinstance(image, np.ndarray):
+        raise TypeError(
+            f"the image is of type {type(image).__qualname__}, expected a uint8 NumPy array "
+            "(H, W, 3) in BGR order. cv2.imread gives one, or None for a file that it cannot read."
+        )
+    if image.dtype != np.uint8:
+        raise TypeError(
+            f"the image has dtype {image.dtype}, expected uint8 with values 0 to 255. Other types "
+            "have no fixed range: convert it, for values in 0..1 by "
+            "(image * 255).round().astype('uint8')."
+        )
+    if image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,), (4,)):
+        raise ValueError(
+            f"the image has shape {image.shape}, expected (H, W, 3) in BGR order, (H, W) or "
+            "(H, W, 1) for grey, or (H, W, 4) for BGRA: one image, channels last."
+        )
+    height, width = image.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise ValueError(
+            f"the image has {width} x {height} pixels (width x height), expected at least "
+            f"{MIN_SIDE} x {MIN_SIDE}; leave such images out."
+        )
+    if image.shape[2:] in ((), (1,)):
+        return np.repeat(image.reshape(height, width, 1), 3, axis=2)
+    return image[:, :, :3]
+
+
+def resolve_config(config: str | os.PathLike[str] | Mapping) -> DictConfig:
+    """Return a config object of the caller's own from whatever names a config.
+
+    Args:
+        config: see :class:`LazyPredictor`. For an output folder, ``train.init_checkpoint`` of the
+            result names the last weights in it.
+
+    Raises:
+        ValueError, TypeError: it is no LazyConfig, or no config has that name.
+        FileNotFoundError: no such file, or the folder is no finished output folder.
+    """
+    if isinstance(config, str | os.PathLike):
+        name = os.fspath(config)
+        cfg = _load_named(name)
+    elif isinstance(config, Mapping | DictConfig):
+        name = "the config object"
+        cfg = DictConfig(deepcopy(config), flags={"allow_objects": True})
+    else:
+        raise TypeError(
+            f"config is of type {type(config).__qualname__}, expected a path, a name in the model "
+            "zoo or a config object"
+        )
+    if isinstance(config, CfgNode) or "MODEL" in cfg:
+        raise ValueError(
+            f"{name} is a yacs config, expected a LazyConfig; for yacs use Detectron2's "
+            "DefaultPredictor after vit_adapter.add_vit_adapter_config(cfg)"
+        )
+    if "model" not in cfg:
+        raise ValueError(f"{name} has no key 'model', only {', '.join(map(str, cfg)) or 'nothing'}")
+    return cfg
+
+
+def _load_named(name: str) -> DictConfig:
+    """Load a config from an output folder, from a file or from the model zoo."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _load_output_folder(path)
+    if path.is_file():
+        return LazyConfig.load(str(path))
+    if path.suffix in _CONFIG_SUFFIXES or path.is_absolute():
+        raise FileNotFoundError(
+            f"there is no config file {name} (looked from {Path.cwd()}); give a path that exists "
+            "or a name of vit_adapter.model_zoo.list_configs()"
+        )
+    return model_zoo.get_config(name)
+
+
+def _load_output_folder(folder: Path) -> DictConfig:
+    """Load what a training has left: its config, told to start from its last weights."""
+    config_file = folder / _CONFIG_FILE
+    if not config_file.is_file():
+        raise FileNotFoundError(
+            f"{folder} is a folder without {_CONFIG_FILE}, expected the output of a training"
+        )
+    weights = folder / _FINAL_WEIGHTS
+    pointer = folder / _LAST_CHECKPOINT
+    if not weights.is_file() and pointer.is_file():
+        weights = folder / pointer.read_text(encoding="utf-8").strip()
+    if not weights.is_file():
+        raise FileNotFoundError(
+            f"{folder} holds {_CONFIG_FILE} but no {weights.name}: train first, or give "
+            f"{config_file} as the config and the weights by themselves"
+        )
+    cfg = LazyConfig.load(str(config_file))
+    OmegaConf.update(cfg, "train.init_checkpoint", str(weights), force_add=True)
+    return cfg
+
+
+def _test_input(cfg: DictConfig) -> tuple[T.AugmentationList, str]:
+    """Return the augmentations and the colour order of the config's test mapper."""
+    mapper = OmegaConf.select(cfg, "dataloader.test.mapper", default={})
+    for key in ("augmentations", "image_format"):
+        if key not in mapper:
+            raise ValueError(
+                f"the config lacks dataloader.test.mapper.{key}; the predictor learns from "
+                "dataloader.test.mapper how to resize images and their colour order"
+            )
+    if mapper.image_format not in ("RGB", "BGR"):
+        raise ValueError(
+            f"dataloader.test.mapper.image_format is {mapper.image_format!r}, expected RGB or BGR"
+        )
+    return T.AugmentationList(instantiate(mapper.augmentations)), mapper.image_format
+
+
+def _class_metadata(cfg: DictConfig) -> Metadata:
+    """Return what is known of the classes; empty where the config names no test data set.
+
+    For data of the user's own this sets ``num_classes`` in ``cfg``, unless a training has done so
+    before and has left the names of the classes in its config: its files are not needed then.
+    """
+    classes = OmegaConf.select(cfg, "data.classes", default=None)
+    if classes:
+        return Metadata(thing_classes=list(classes))
+    apply_custom_data(cfg)
+    names = dataset_names(cfg, "test")
+    return MetadataCatalog.get(names[0]) if names else Metadata()
