@@ -248,8 +248,12 @@ class TestWeights:
             LazyPredictor(NAME, short, CPU)
 
     def test_without_any_the_predictor_says_so(self, caplog):
-        with caplog.at_level(logging.WARNING, "vit_adapter.predictor"):
+        log = logging.getLogger("vit_adapter.predictor")
+        log.addHandler(caplog.handler)  # Detectron2's loggers do not propagate once they are set up
+        try:
             LazyPredictor(NAME, overrides=CPU)
+        finally:
+            log.removeHandler(caplog.handler)
         assert "randomly initialised" in caplog.text
 
 

@@ -1,0 +1,254 @@
+"""Draw a model's predictions on images.
+
+    demo.py --config-file quick_start/mask_rcnn_vit_adapter_shapes \
+        --weights output/model_final.pth --input photos/ "more/*.jpg" --output pictures/
+
+Without ``--input`` the images of the config's test data set are used. Exit status: 0 all drawn, 1
+some images could not be read (each is named), 2 nothing could be done.
+"""
+
+import argparse
+import glob
+import logging
+import math
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from detectron2.data import DatasetCatalog, Metadata
+from detectron2.structures import Instances
+from detectron2.utils.logger import setup_logger
+from detectron2.utils.visualizer import Visualizer
+from PIL import Image
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from vit_adapter import LazyPredictor
+from vit_adapter.data import read_image
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
+# Labels are unreadable on small images, so their pictures are enlarged to this long side (pixels).
+MIN_PICTURE_SIDE = 640
+
+logger = logging.getLogger("vit_adapter.demo")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Draw a model's boxes and masks on images.",
+        epilog="exit status: 0 all drawn, 1 some images could not be read, 2 nothing could be done",
+    )
+    add = parser.add_argument
+    add(
+        "--config-file",
+        required=True,
+        help="config file, name in the model zoo, or output folder of a training",
+    )
+    add(
+        "--weights",
+        help="checkpoint of the whole model (default: the config's train.init_checkpoint)",
+    )
+    add(
+        "--input",
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="images, folders (not their sub-folders) or quoted globs ('**' reaches sub-folders); "
+        "default: the config's test data set",
+    )
+    add("--output", required=True, type=Path, metavar="FOLDER", help="folder for the pictures")
+    add(
+        "--confidence-threshold",
+        type=_probability,
+        default=0.5,
+        metavar="SCORE",
+        help="draw instances of at least this score (default: %(default)s)",
+    )
+    add("--limit", type=_positive, metavar="N", help="use the first N images only")
+    add(
+        "--montage",
+        type=_picture_file,
+        metavar="FILE",
+        help="also lay all pictures out on one sheet",
+    )
+    add("--opts", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of the config")
+    return parser
+
+
+def _probability(text: str) -> float:
+    value = float(text)
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text} is not in [0, 1]")
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def _picture_file(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise argparse.ArgumentTypeError(f"{text} does not end in {' '.join(PICTURE_SUFFIXES)}")
+    return path
+
+
+def find_images(patterns: Iterable[str]) -> list[Path]:
+    """Return the files that paths, folders and globs name, each once.
+
+    The order is that of the patterns, inside a folder or glob that of the names.
+
+    Raises:
+        FileNotFoundError: a pattern matches no image. (A file named outright counts as one.)
+    """
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        path = Path(pattern).expanduser()
+        if path.is_file():
+            matches = [path]
+        else:
+            folder = path.is_dir()
+            names = path.iterdir() if folder else glob.glob(str(path), recursive=True)
+            files = (Path(name) for name in names)
+            matches = sorted(f for f in files if f.is_file() and f.suffix.lower() in IMAGE_SUFFIXES)
+        if not matches:
+            raise FileNotFoundError(
+                f"no image found at {pattern!r}; expected an image, or a folder or a glob with "
+                f"files of the types {' '.join(IMAGE_SUFFIXES)}"
+            )
+        found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+def dataset_images(predictor: LazyPredictor) -> list[Path]:
+    """Return the image files of the config's test data set."""
+    name = predictor.metadata.get("name", "")
+    if name not in DatasetCatalog.list():
+        raise ValueError("the config names no test data set to take images from; give --input")
+    return [Path(record["file_name"]) for record in DatasetCatalog.get(name)]
+
+
+def picture_paths(images: Sequence[Path], folder: Path) -> list[Path]:
+    """Return where each picture goes: ``folder`` mirrors the tree in which the images lie.
+
+    Raises:
+        ValueError: a picture would replace an input image.
+    """
+    absolute = [Path(os.path.abspath(image)) for image in images]
+    common = os.path.commonpath([image.parent for image in absolute])
+    paths = []
+    for image in absolute:
+        path = folder / image.relative_to(common)
+        if path.suffix.lower() not in PICTURE_SUFFIXES:
+            path = path.with_name(path.name + ".png")
+        if path.resolve() == image.resolve():
+            raise ValueError(
+                f"{path} would be overwritten by its own picture; choose another --output"
+            )
+        paths.append(path)
+    return paths
+
+
+def draw(image: np.ndarray, instances: Instances, metadata: Metadata) -> Image.Image:
+    """Draw boxes, masks, class names and scores.
+
+    Args:
+        image: (H, W, 3) uint8, BGR.
+        instances: predictions in the frame of ``image``, on the CPU.
+
+    Returns:
+        RGB picture, enlarged where the image is small.
+    """
+    np.random.seed(0)  # of the visualizer's colours, so that they are the same every time
+    scale = max(1.0, MIN_PICTURE_SIDE / max(image.shape[:2]))
+    visualizer = Visualizer(image[:, :, ::-1], metadata, scale=scale)
+    return Image.fromarray(visualizer.draw_instance_predictions(instances).get_image())
+
+
+def save_atomically(picture: Image.Image, path: Path) -> None:
+    """Write a picture so that at ``path`` there is at any time a whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        picture.save(unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def montage(pictures: Sequence[Path], gap: int = 8) -> Image.Image:
+    """Lay pictures out on one white sheet, as square as can be, row by row.
+
+    Args:
+        pictures: files, at least one; every cell has the size of the largest.
+        gap: pixels between two cells.
+    """
+    opened = [Image.open(path).convert("RGB") for path in pictures]
+    columns = math.ceil(math.sqrt(len(opened)))
+    rows = math.ceil(len(opened) / columns)
+    cell_width = max(picture.width for picture in opened) + gap
+    cell_height = max(picture.height for picture in opened) + gap
+    sheet = Image.new("RGB", (columns * cell_width - gap, rows * cell_height - gap), "white")
+    for index, picture in enumerate(opened):
+        row, column = divmod(index, columns)
+        sheet.paste(picture, (column * cell_width, row * cell_height))
+    return sheet
+
+
+def run(args: argparse.Namespace) -> list[Path]:
+    """Predict and draw every image.
+
+    Returns:
+        The images that could not be read.
+
+    Raises:
+        ValueError, TypeError, OSError: nothing could be done; the message says why.
+    """
+    images = find_images(args.input)
+    predictor = LazyPredictor(args.config_file, args.weights, args.opts)
+    images = (images or dataset_images(predictor))[: args.limit]
+    pictures = picture_paths(images, args.output)
+    args.output.mkdir(parents=True, exist_ok=True)
+    unreadable, drawn, count = [], [], 0
+    with logging_redirect_tqdm(loggers=[logging.getLogger("vit_adapter")]):
+        for image_path, picture_path in zip(tqdm(images, unit="image"), pictures, strict=True):
+            try:
+                image = read_image(image_path)
+                instances = predictor(image)["instances"].to("cpu")
+            except (OSError, ValueError) as error:
+                logger.error("%s is left out: %s", image_path, error)
+                unreadable.append(image_path)
+                continue
+            instances = instances[instances.scores >= args.confidence_threshold]
+            save_atomically(draw(image, instances, predictor.metadata), picture_path)
+            drawn.append(picture_path)
+            count += len(instances)
+    if args.montage and drawn:
+        save_atomically(montage(drawn), args.montage)
+    logger.info("%d instances on %d pictures in %s", count, len(drawn), args.output)
+    return unreadable
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    args = build_parser().parse_args(argv)
+    setup_logger(name="vit_adapter")
+    try:
+        unreadable = run(args)
+    except (OSError, ValueError, TypeError) as error:
+        logger.error("%s", error)
+        return 2
+    if unreadable:
+        logger.error("%d images could not be drawn, see above", len(unreadable))
+    return 1 if unreadable else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

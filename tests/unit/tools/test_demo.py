@@ -1,0 +1,234 @@
+"""The demo tool: what it finds, draws, writes, and how it ends."""
+
+import importlib.util
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import Metadata
+from detectron2.structures import Boxes, Instances
+from PIL import Image
+
+import vit_adapter
+from vit_adapter.data import register_shapes
+
+TOOL = Path(vit_adapter.__file__).parents[1] / "tools" / "demo.py"
+CONFIG = "quick_start/mask_rcnn_vit_adapter_shapes"
+
+
+class FakePredictor:
+    """Finds in every image one object, its left half, with a score of 0.7."""
+
+    metadata = Metadata(thing_classes=["half"])
+
+    def __init__(self, config, weights, overrides):
+        self.arguments = (config, weights, overrides)
+
+    def __call__(self, image):
+        height, width = image.shape[:2]
+        masks = torch.zeros(1, height, width, dtype=torch.bool)
+        masks[:, :, : width // 2] = True
+        instances = Instances(
+            (height, width),
+            pred_boxes=Boxes(torch.tensor([[0.0, 0.0, width / 2, height]])),
+            scores=torch.tensor([0.7]),
+            pred_classes=torch.tensor([0]),
+            pred_masks=masks,
+        )
+        return {"instances": instances}
+
+
+@pytest.fixture(scope="module")
+def module():
+    spec = importlib.util.spec_from_file_location("vit_adapter_demo_tool", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def demo(module, monkeypatch, caplog):
+    """The tool's main function with a fake model; messages go to ``caplog``."""
+    monkeypatch.setattr(module, "LazyPredictor", FakePredictor)
+    monkeypatch.setattr(module, "setup_logger", lambda name: None)
+    log = logging.getLogger("vit_adapter.demo")
+    monkeypatch.setattr(log, "level", logging.INFO)
+    monkeypatch.setattr(log, "propagate", False)
+    log.addHandler(caplog.handler)
+    yield lambda *arguments: module.main(["--config-file", CONFIG, *map(str, arguments)])
+    log.removeHandler(caplog.handler)
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder with images of several types, one of them in a sub-folder."""
+    folder = tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    picture = Image.new("RGB", (60, 40), (10, 20, 200))
+    for name in ("b.png", "a.jpg", "sub/a.jpg", "c.tif"):
+        picture.save(folder / name)
+    picture.convert("L").save(folder / "grey.png")
+    picture.convert("RGBA").save(folder / "alpha.png")
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
+
+
+def test_draws_a_folder(demo, images, tmp_path):
+    assert demo("--input", images, "--output", tmp_path / "out") == 0
+    assert files(tmp_path / "out") == ["a.jpg", "alpha.png", "b.png", "c.tif.png", "grey.png"]
+
+
+def test_draws_globs_and_files_once_each_and_keeps_their_tree(demo, images, tmp_path):
+    inputs = [f"{images}/**/*.jpg", images / "b.png", images / "a.jpg"]
+    assert demo("--input", *inputs, "--output", tmp_path / "out") == 0
+    assert files(tmp_path / "out") == ["a.jpg", "b.png", "sub/a.jpg"]
+
+
+def test_limit_and_montage(demo, images, tmp_path):
+    sheet = tmp_path / "sheets" / "sheet.png"
+    assert (
+        demo("--input", images, "--output", tmp_path / "out", "--limit", 3, "--montage", sheet) == 0
+    )
+    assert files(tmp_path / "out") == ["a.jpg", "alpha.png", "b.png"]
+    width, height = Image.open(tmp_path / "out" / "a.jpg").size
+    assert Image.open(sheet).size == (2 * width + 8, 2 * height + 8)
+
+
+def test_masks_and_boxes_are_drawn_large_and_alike_every_time(demo, images, tmp_path):
+    for name in ("one", "two"):
+        assert demo("--input", images / "b.png", "--output", tmp_path / name) == 0
+    one, two = ((tmp_path / name / "b.png").read_bytes() for name in ("one", "two"))
+    assert one == two
+    picture = np.asarray(Image.open(tmp_path / "one" / "b.png")).astype(int)
+    assert picture.shape[1] >= 640
+    changed = np.abs(picture - [10, 20, 200]).sum(axis=2) > 30
+    half = picture.shape[1] // 2
+    assert changed[:, : half - 20].mean() > 0.95
+    assert changed[:, half + 20 :].mean() < 0.05
+
+
+def test_threshold(demo, images, tmp_path, caplog):
+    out = ["--input", images / "b.png", "--output", tmp_path / "out"]
+    assert demo(*out, "--confidence-threshold", 0.7) == 0
+    assert "1 instances on 1 pictures" in caplog.text
+    assert demo(*out, "--confidence-threshold", 0.71) == 0
+    assert "0 instances on 1 pictures" in caplog.text
+
+
+def test_unreadable_files_are_named_and_left_out(demo, images, tmp_path, caplog):
+    whole = (images / "b.png").read_bytes()
+    (images / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (images / "text.jpg").write_text("no image")
+    Image.new("RGB", (1, 1)).save(images / "pixel.png")
+    (images / "empty.png").touch()
+    assert demo("--input", images, "--output", tmp_path / "out") == 1
+    assert files(tmp_path / "out") == ["a.jpg", "alpha.png", "b.png", "c.tif.png", "grey.png"]
+    for name in ("cut.png", "text.jpg", "pixel.png", "empty.png"):
+        assert f"{images / name} is left out" in caplog.text
+    assert "4 images could not be drawn" in caplog.text
+
+
+@pytest.mark.parametrize("pattern", ["none.png", "nowhere/*.png", "texts"])
+def test_nothing_found_is_an_error(demo, tmp_path, caplog, pattern):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").touch()
+    assert demo("--input", tmp_path / pattern, "--output", tmp_path / "out") == 2
+    assert f"no image found at '{tmp_path / pattern}'" in caplog.text
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_are_never_overwritten(demo, images, caplog):
+    before = (images / "b.png").read_bytes()
+    assert demo("--input", images / "b.png", "--output", images) == 2
+    assert "choose another --output" in caplog.text
+    assert (images / "b.png").read_bytes() == before
+
+
+def test_a_picture_is_whole_or_absent(demo, images, tmp_path, monkeypatch, caplog):
+    def save_half(picture, path):
+        Path(path).write_bytes(b"half a picture")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", save_half)
+    assert demo("--input", images / "b.png", "--output", tmp_path / "out") == 2
+    assert "No space left on device" in caplog.text
+    assert files(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--confidence-threshold", "1.5"],
+        ["--confidence-threshold", "high"],
+        ["--limit", "0"],
+        ["--montage", "sheet.gif"],
+        ["--webcam"],
+    ],
+)
+def test_impossible_arguments_are_refused(demo, tmp_path, capsys, arguments):
+    with pytest.raises(SystemExit, match="2"):
+        demo("--output", tmp_path, *arguments)
+    assert arguments[0] in capsys.readouterr().err
+
+
+@pytest.fixture
+def real_demo(demo, module, monkeypatch):
+    """The same with the real predictor."""
+    monkeypatch.setattr(module, "LazyPredictor", vit_adapter.LazyPredictor)
+    return demo
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config-file", "quick_start/shapes"], "no config is named 'quick_start/shapes'"),
+        (["--weights", "none.pth"], "'none.pth' does not exist"),
+        (["--opts", "train.devise=cpu"], "train.devise"),
+    ],
+)
+def test_config_and_weights_that_cannot_be_used_are_named(
+    real_demo, images, tmp_path, caplog, arguments, message
+):
+    assert real_demo("--input", images, "--output", tmp_path / "out", *arguments) == 2
+    assert message in caplog.text
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def small_shapes(tmp_path):
+    register_shapes(tmp_path / "shapes", num_train=1, num_val=3, image_size=64)
+    yield
+    register_shapes()
+
+
+def test_without_input_the_test_data_are_drawn(real_demo, small_shapes, tmp_path):
+    few = "model.roi_heads.box_predictor.test_topk_per_image=2"
+    out = tmp_path / "out"
+    assert real_demo("--output", out, "--limit", 2, "--opts", few, "train.device=cpu") == 0
+    assert files(out) == ["000001.png", "000002.png"]
+
+
+@pytest.mark.slow
+def test_as_a_program(images, tmp_path):
+    command = [
+        sys.executable,
+        str(TOOL),
+        "--config-file",
+        CONFIG,
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    images = [str(images / "b.png"), str(images / "notes.txt")]
+    done = subprocess.run([*command, "--input", *images], capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "2/2" in done.stderr  # the progress bar
+    assert "notes.txt is left out" in done.stdout
+    assert files(tmp_path / "out") == ["b.png"]
