@@ -1,0 +1,114 @@
+"""Checks that data sets and the model fit together, made before a training or evaluation starts."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+_KINDS = ("thing", "stuff")
+
+
+def class_names(dataset_name: str, *, kind: str = "thing") -> list[str]:
+    """Return the classes of a registered data set, in the order of the model's class indices.
+
+    Args:
+        dataset_name: name in Detectron2's catalogs.
+        kind: "thing" for instances, "stuff" for semantic labels.
+
+    Raises:
+        ValueError: no such data set, or it does not tell its classes of this kind.
+    """
+    if kind not in _KINDS:
+        raise ValueError(f"kind must be one of {_KINDS}, but is {kind!r}.")
+    check_registered(dataset_name)
+    metadata = MetadataCatalog.get(dataset_name)
+    if not metadata.get(f"{kind}_classes"):
+        DatasetCatalog.get(dataset_name)  # Detectron2's COCO loader sets the classes as it reads
+    names = metadata.get(f"{kind}_classes")
+    if not names:
+        raise ValueError(
+            f"The data set {dataset_name!r} has no {kind} classes. Set "
+            f"MetadataCatalog.get({dataset_name!r}).{kind}_classes where it is registered."
+        )
+    return list(names)
+
+
+def check_registered(dataset_name: str) -> None:
+    """Raise a ValueError that names similar data sets if this one is not registered."""
+    if dataset_name not in DatasetCatalog:
+        known = DatasetCatalog.list()
+        similar = get_close_matches(dataset_name, known, n=3) or sorted(known)
+        raise ValueError(
+            f"No data set is registered as {dataset_name!r}. Did you mean one of {similar}? Your "
+            "own COCO-format data need no name: set data.train_json, data.train_images, "
+            "data.val_json and data.val_images."
+        )
+
+
+def check_num_classes(
+    dataset_name: str,
+    num_classes: int,
+    *,
+    override_key: str = "model.roi_heads.num_classes",
+    kind: str = "thing",
+) -> None:
+    """Raise a ValueError unless the model predicts exactly the classes of the data set.
+
+    Args:
+        dataset_name: name in Detectron2's catalogs.
+        num_classes: what the model is configured for, background not counted.
+        override_key: where the config holds ``num_classes``, for the message.
+        kind: "thing" or "stuff".
+    """
+    names = class_names(dataset_name, kind=kind)
+    if len(names) != num_classes:
+        raise ValueError(
+            f"The data set {dataset_name!r} has {len(names)} {kind} classes ({_shorten(names)}), "
+            f"but the model has {override_key}={num_classes}. Add the override "
+            f"{override_key}={len(names)}, or choose the data set that the model is meant for."
+        )
+
+
+def check_same_classes(train_name: str, test_name: str, *, kind: str = "thing") -> None:
+    """Raise a ValueError unless two data sets have the same classes in the same order."""
+    train, test = class_names(train_name, kind=kind), class_names(test_name, kind=kind)
+    if train != test:
+        raise ValueError(
+            f"The classes of {train_name!r} ({_shorten(train)}) are not those of {test_name!r} "
+            f"({_shorten(test)}), so predictions would be counted under wrong names. List the same "
+            "categories with the same ids in both annotation files."
+        )
+
+
+def check_mask_format(
+    dataset_name: str,
+    mask_format: str,
+    *,
+    override_key: str = "dataloader.train.mapper.instance_mask_format",
+) -> None:
+    """Raise a ValueError if the mapper cannot read the masks of a data set.
+
+    Only data sets that tell their format are checked: those that this project registers.
+
+    Args:
+        dataset_name: name in Detectron2's catalogs.
+        mask_format: the mapper's format, "polygon" or "bitmask", which reads both kinds.
+        override_key: where the config holds it, for the message.
+    """
+    check_registered(dataset_name)
+    found = MetadataCatalog.get(dataset_name).get("mask_format", mask_format)
+    if found is None:
+        raise ValueError(
+            f"The annotations of {dataset_name!r} have no masks, but the model learns masks. Add "
+            "'segmentation' to the annotations, or choose a config of a box detector."
+        )
+    if found == "bitmask" and mask_format != "bitmask":
+        raise ValueError(
+            f"Masks of {dataset_name!r} are run-length codes, which {override_key}={mask_format} "
+            f"cannot read. Add the override {override_key}=bitmask."
+        )
+
+
+def _shorten(names: list[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
