@@ -1,0 +1,124 @@
+"""The training and test augmentations of ViT-Adapter's detectors, as targets for LazyConfigs.
+
+Each function returns the list that a ``DatasetMapper`` takes, so that a config says
+``augmentations=L(coco_3x_train)()``. Sizes are pixels. Pixel interpolation is Detectron2's (Pillow,
+which averages when it shrinks); the original's OpenCV does not average, so pictures differ
+slightly.
+
+The crops keep whole polygons, moved to the crop's frame, and leave the clipping to whoever draws
+them; boxes are clipped by the mapper. So instances live on as in the original: while their clipped
+box has an area (bit masks: while a pixel of them is left). Masks come out like clipped
+ones, but for the rounding of edges, and Shapely is not needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from detectron2.data import transforms as T
+from fvcore.transforms.transform import CropTransform, TransformList
+
+COCO_SHORT_EDGES: tuple[int, ...] = tuple(range(480, 800 + 1, 32))  # 11 sizes
+COCO_MAX_SIZE = 1333
+COCO_TEST_SHORT_EDGE = 800
+
+_PRE_CROP_SHORT_EDGES = (400, 500, 600)
+_PRE_CROP_RANGE = (384, 600)
+_FINAL_CROP = (1024, 1024)
+
+
+class PolygonMovingCrop(CropTransform):
+    """A crop that moves polygons without cutting them; all other data are cropped as usual."""
+
+    def apply_polygons(self, polygons: list[np.ndarray]) -> list[np.ndarray]:
+        """Return the polygons, each (number of points, 2) as (x, y), in the frame of the crop."""
+        return [self.apply_coords(polygon) for polygon in polygons]
+
+
+class RandomCrop(T.RandomCrop):
+    """Detectron2's ``RandomCrop`` with polygons left whole; crops without instances are allowed."""
+
+    def get_transform(self, image: np.ndarray) -> CropTransform:
+        """Return the crop for an image of shape (H, W) or (H, W, channels)."""
+        crop = super().get_transform(image)
+        height, width = image.shape[:2]
+        return PolygonMovingCrop(crop.x0, crop.y0, crop.w, crop.h, width, height)
+
+
+class RandomBranch(T.Augmentation):
+    """Applies one of several lists of augmentations, each with the same probability."""
+
+    def __init__(self, *, branches: Sequence[Sequence[T.Augmentation]]) -> None:
+        """
+        Args:
+            branches: the lists to choose from; an empty list changes nothing.
+        """
+        super().__init__()
+        if not branches:
+            raise ValueError("RandomBranch needs at least one branch to choose from.")
+        self.branches = [T.AugmentationList(branch) for branch in branches]
+
+    def __call__(self, aug_input: T.AugInput) -> TransformList:
+        """Augment ``aug_input`` in place and return what was applied."""
+        return self.branches[np.random.randint(len(self.branches))](aug_input)
+
+
+def flip_and_resize(
+    short_edges: Sequence[int] = (COCO_TEST_SHORT_EDGE,), max_size: int = COCO_MAX_SIZE
+) -> list[T.Augmentation]:
+    """Mirror half of the images, then resize: also what the quick start and small data sets need.
+
+    Args:
+        short_edges: lengths of the short side, one of which is drawn for each image.
+        max_size: highest length of the long side, which takes precedence.
+    """
+    return [T.RandomFlip(), *resize(short_edges, max_size)]
+
+
+def resize(
+    short_edges: Sequence[int] = (COCO_TEST_SHORT_EDGE,), max_size: int = COCO_MAX_SIZE
+) -> list[T.Augmentation]:
+    """Resize with the aspect ratio kept; the defaults are those of testing on COCO.
+
+    Args:
+        short_edges: lengths of the short side, one of which is drawn for each image.
+        max_size: highest length of the long side, which takes precedence.
+    """
+    return [T.ResizeShortestEdge(list(short_edges), max_size, sample_style="choice")]
+
+
+def coco_1x_train() -> list[T.Augmentation]:
+    """Augment for the 1x schedule: mirror half of the images, resize to 800/1333."""
+    return flip_and_resize()
+
+
+def coco_3x_train() -> list[T.Augmentation]:
+    """Augment for the 3x+MS schedule, in the manner of DETR.
+
+    Mirror half of the images. Then one half is resized to a short side out of 480, 512 ... 800; the
+    other half is first resized to a short side of 400, 500 or 600 and cropped to a height and a
+    width, each uniform in 384..600 (both ends capped by the image), then resized like the first
+    half. The long side never exceeds 1333. Both halves end with a crop to at most 1024 x 1024.
+    Either crop may hold no instance.
+    """
+    multi_scale = resize(COCO_SHORT_EDGES)
+    return [
+        T.RandomFlip(),
+        RandomBranch(
+            branches=[
+                multi_scale,
+                [
+                    *resize(_PRE_CROP_SHORT_EDGES),
+                    RandomCrop("absolute_range", _PRE_CROP_RANGE),
+                    *multi_scale,
+                ],
+            ]
+        ),
+        RandomCrop("absolute", _FINAL_CROP),
+    ]
+
+
+def coco_test() -> list[T.Augmentation]:
+    """Resize for testing: short side 800, long side at most 1333."""
+    return resize()
