@@ -1,0 +1,171 @@
+"""Images of every pixel format are read alike; broken ones are named."""
+
+import io
+
+import numpy as np
+import pytest
+from detectron2.data import detection_utils
+from PIL import Image
+
+from vit_adapter.data import read_image
+from vit_adapter.data.image_io import read_label_picture
+
+RGB = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
+GREY = RGB[..., 0]
+
+
+def _save(tmp_path, image, name="image.png", **options):
+    path = tmp_path / name
+    image.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("image_format", ["RGB", "BGR"])
+def test_colour_images_keep_their_pixels(tmp_path, image_format):
+    read = read_image(_save(tmp_path, Image.fromarray(RGB)), image_format)
+    assert read.dtype == np.uint8
+    assert np.array_equal(read, RGB if image_format == "RGB" else RGB[..., ::-1])
+
+
+def test_grey_images_get_equal_channels(tmp_path):
+    read = read_image(_save(tmp_path, Image.fromarray(GREY)), "RGB")
+    assert np.array_equal(read, np.stack([GREY] * 3, -1))
+
+
+def test_grey_images_with_transparency(tmp_path):
+    image = Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(GREY // 2)])
+    assert np.array_equal(read_image(_save(tmp_path, image), "RGB"), np.stack([GREY] * 3, -1))
+
+
+def test_binary_images(tmp_path):
+    bits = GREY > 127
+    read = read_image(_save(tmp_path, Image.fromarray(bits)), "RGB")
+    assert np.array_equal(read, np.stack([bits * np.uint8(255)] * 3, -1))
+
+
+def test_transparency_is_dropped(tmp_path):
+    rgba = np.concatenate([RGB, GREY[..., None]], -1)
+    assert np.array_equal(read_image(_save(tmp_path, Image.fromarray(rgba)), "RGB"), RGB)
+
+
+@pytest.mark.parametrize("transparency", [None, 0, b"\x00\x80"])
+def test_palettes_are_looked_up(tmp_path, transparency, recwarn):
+    image = Image.fromarray(GREY % 3).convert("P")
+    image.putdata((GREY % 3).ravel().tolist())
+    image.putpalette([255, 0, 0, 0, 255, 0, 10, 20, 30])
+    options = {} if transparency is None else {"transparency": transparency}
+    path = _save(tmp_path, image, **options)
+    assert Image.open(path).mode == "P"
+    palette = np.array([[255, 0, 0], [0, 255, 0], [10, 20, 30]], np.uint8)
+    assert np.array_equal(read_image(path, "RGB"), palette[GREY % 3])
+    assert not [w for w in recwarn if "ransparency" in str(w.message)]
+
+
+@pytest.mark.parametrize("extension", ["png", "tif"])
+def test_16_bit_values_are_scaled_and_not_cut_off(tmp_path, extension):
+    values = np.array([[0, 256, 257, 514], [1000, 32768, 65278, 65535]], np.uint16)
+    path = _save(tmp_path, Image.fromarray(values), f"image.{extension}")
+    expected = np.array([[0, 0, 1, 2], [3, 127, 254, 255]], np.uint8)
+    assert np.array_equal(read_image(path, "RGB"), np.stack([expected] * 3, -1))
+
+
+def test_32_bit_values_beyond_16_bit_and_floats_are_refused(tmp_path):
+    path = _save(tmp_path, Image.fromarray(np.full((4, 4), 70000, np.int32)), "image.tif")
+    with pytest.raises(ValueError, match="image.tif has values from 70000.*0..65535"):
+        read_image(path)
+    path = _save(tmp_path, Image.fromarray(np.ones((4, 4), np.float32)), "float.tif")
+    with pytest.raises(ValueError, match="float.tif has floating-point pixels"):
+        read_image(path)
+
+
+def test_cmyk_is_converted(tmp_path):
+    path = _save(tmp_path, Image.fromarray(RGB).convert("CMYK"), "image.tif")
+    assert np.array_equal(read_image(path, "RGB"), np.asarray(Image.open(path).convert("RGB")))
+
+
+def test_modes_that_cannot_be_converted_are_named(tmp_path):
+    path = _save(tmp_path, Image.fromarray(RGB, "RGB").convert("RGB"), "image.png")
+    with pytest.raises(ValueError, match="image.png has pixels of mode RGB.*NONSENSE"):
+        read_image(path, "NONSENSE")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_as_in_detectron2(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = _save(tmp_path, Image.fromarray(RGB), "image.jpg", exif=exif, quality=95)
+    assert np.array_equal(read_image(path, "BGR"), detection_utils.read_image(path, "BGR"))
+    assert read_image(path).shape == ((7, 9, 3) if orientation < 5 else (9, 7, 3))
+
+
+def test_missing_images_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="gone.png does not exist"):
+        read_image(tmp_path / "gone.png")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        read_image(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image at all", b"\x89PNG\r\n\x1a\n"])
+def test_files_that_are_no_images_are_named(tmp_path, content):
+    (tmp_path / "broken.png").write_bytes(content)
+    with pytest.raises(ValueError, match="broken.png cannot be read.*replace it or remove"):
+        read_image(tmp_path / "broken.png")
+
+
+@pytest.mark.parametrize("extension", ["png", "jpg", "gif", "bmp", "tif", "webp"])
+def test_truncated_and_damaged_images_never_escape_as_another_error(tmp_path, extension):
+    buffer = io.BytesIO()
+    formats = {"jpg": "JPEG", "tif": "TIFF"}
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, formats.get(extension, extension.upper()))
+    content, path = buffer.getvalue(), tmp_path / f"broken.{extension}"
+    rng, errors = np.random.default_rng(1), 0
+    for length in np.linspace(0, len(content) * 0.9, 25, dtype=int):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match="broken"):
+            read_image(path)
+    for _ in range(60):
+        damaged = bytearray(content)
+        for position in rng.integers(0, min(len(content), 300), 3):
+            damaged[position] = rng.integers(256)
+        path.write_bytes(bytes(damaged))
+        try:
+            read_image(path)
+        except ValueError as error:
+            assert path.name in str(error)
+            errors += 1
+    assert errors
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1)])
+def test_images_of_one_pixel_are_refused(tmp_path, size):
+    path = _save(tmp_path, Image.new("RGB", size))
+    with pytest.raises(ValueError, match=f"image.png has {size[0]} x {size[1]} pixels.*at least 2"):
+        read_image(path)
+
+
+def test_images_of_no_pixels_are_refused(tmp_path):
+    header = b"P6\n0 5\n255\n"
+    (tmp_path / "empty.ppm").write_bytes(header)
+    with pytest.raises(ValueError, match="empty.ppm"):
+        read_image(tmp_path / "empty.ppm")
+
+
+def test_two_pixels_will_do(tmp_path):
+    assert read_image(_save(tmp_path, Image.new("RGB", (2, 2)))).shape == (2, 2, 3)
+
+
+def test_label_pictures_keep_their_values(tmp_path):
+    labels = GREY % 5
+    assert np.array_equal(read_label_picture(_save(tmp_path, Image.fromarray(labels))), labels)
+    palette = Image.fromarray(labels).convert("P")
+    palette.putdata(labels.ravel().tolist())
+    palette.putpalette([200, 10, 10, 20, 150, 30, 1, 2, 3, 9, 9, 9, 250, 0, 250])
+    assert np.array_equal(read_label_picture(_save(tmp_path, palette)), labels)
+    wide = labels.astype(np.uint16) * 1000
+    assert np.array_equal(read_label_picture(_save(tmp_path, Image.fromarray(wide))), wide)
+
+
+def test_label_pictures_in_colour_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="label picture .*image.png has pixels of mode RGB"):
+        read_label_picture(_save(tmp_path, Image.fromarray(RGB)))
