@@ -1,0 +1,174 @@
+"""The evaluator: perfect predictions score 100, worse ones less, on any COCO-format file."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import SemSegEvaluator
+from detectron2.structures import Boxes, BoxMode, Instances
+from PIL import Image
+from pycocotools import mask as mask_util
+
+from vit_adapter.data import register_coco_format, register_shapes
+from vit_adapter.evaluation import build_coco_evaluator
+
+SIZE = dict(num_train=1, num_val=5, image_size=96, seed=11)
+
+
+@pytest.fixture
+def shapes(tmp_path):
+    register_shapes(tmp_path / "shapes", **SIZE)
+    yield tmp_path / "shapes"
+    register_shapes()
+
+
+def _perfect(record, with_masks=True):
+    """Return what a model without fault would predict."""
+    annotations = record["annotations"]
+    instances = Instances((record["height"], record["width"]))
+    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
+    instances.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+    instances.scores = torch.ones(len(annotations))
+    instances.pred_classes = torch.tensor([a["category_id"] for a in annotations], dtype=torch.long)
+    if with_masks:
+        masks = [_mask(a["segmentation"], instances.image_size) for a in annotations]
+        instances.pred_masks = torch.from_numpy(np.array(masks))
+    return instances
+
+
+def _mask(segmentation, size):
+    if isinstance(segmentation, list):
+        segmentation = mask_util.merge(mask_util.frPyObjects(segmentation, *size))
+    return mask_util.decode(segmentation).astype(bool)
+
+
+def _evaluate(name, predict, output_dir=None, **options):
+    evaluator = build_coco_evaluator(name, output_dir, distributed=False, **options)
+    evaluator.reset()
+    for record in DatasetCatalog.get(name):
+        evaluator.process([record], [{"instances": predict(record)}])
+    return evaluator.evaluate()
+
+
+def test_perfect_predictions_score_100(shapes, tmp_path):
+    assert not shapes.exists()  # the evaluator may come before the loader
+    results = _evaluate("shapes_val", _perfect, str(tmp_path / "out"))
+    assert shapes.exists()
+    for task in ("bbox", "segm"):
+        assert results[task]["AP"] == pytest.approx(100)
+        for name in MetadataCatalog.get("shapes_val").thing_classes:
+            assert results[task][f"AP-{name}"] == pytest.approx(100)
+    saved = json.loads((tmp_path / "out" / "coco_instances_results.json").read_text())
+    assert {result["category_id"] for result in saved} == {1, 2, 3}  # ids of the file again
+
+
+def test_tasks_follow_the_predictions_unless_given(shapes):
+    assert set(_evaluate("shapes_val", lambda r: _perfect(r, with_masks=False))) == {"bbox"}
+    assert set(_evaluate("shapes_val", _perfect)) == {"bbox", "segm"}
+    assert set(_evaluate("shapes_val", _perfect, tasks=["segm"])) == {"segm"}
+
+
+def test_wrong_classes_score_0_and_wrong_masks_only_lose_the_masks(shapes):
+    def wrong_class(record):
+        instances = _perfect(record)
+        instances.pred_classes = (instances.pred_classes + 1) % 3
+        return instances
+
+    def no_masks(record):
+        instances = _perfect(record)
+        instances.pred_masks = torch.zeros_like(instances.pred_masks)
+        return instances
+
+    assert _evaluate("shapes_val", wrong_class)["bbox"]["AP"] < 5
+    results = _evaluate("shapes_val", no_masks)
+    assert results["bbox"]["AP"] == pytest.approx(100)
+    assert results["segm"]["AP"] == 0
+
+
+def test_missing_half_of_the_objects_halves_the_score(shapes):
+    def half(record):
+        instances = _perfect(record)
+        return instances[torch.arange(len(instances)) % 2 == 0]
+
+    assert 30 < _evaluate("shapes_val", half)["bbox"]["AP"] < 80
+
+
+def test_no_predictions_do_not_fail(shapes):
+    results = _evaluate("shapes_val", lambda record: _perfect(record)[:0])
+    assert np.isnan(results["bbox"]["AP"])
+
+
+def test_the_limit_on_detections_counts(shapes):
+    """Twelve false detections of each class come before the true ones."""
+
+    def late(record):
+        true = _perfect(record, with_masks=False)
+        false = Instances(true.image_size)
+        false.pred_boxes = Boxes(torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(36, 1))
+        false.pred_classes = torch.arange(36) % 3
+        false.scores = torch.ones(36)
+        true.scores = 0.5 * true.scores
+        return Instances.cat([false, true])
+
+    assert _evaluate("shapes_val", late, max_dets_per_image=12)["bbox"]["AP"] == 0
+    assert _evaluate("shapes_val", late)["bbox"]["AP"] > 1
+
+
+@pytest.fixture
+def own_data(tmp_path):
+    """A file as other tools write it: no 'info', 'area' or 'iscrowd', ids from 0."""
+    Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(tmp_path / "a.png")
+    annotations = [
+        {
+            "id": i,
+            "image_id": 1,
+            "category_id": 4 + 3 * i,
+            "bbox": [10, 10, 40, 20],
+            "segmentation": [[10, 10, 50, 10, 50, 30, 10, 30]],
+        }
+        for i in range(2)
+    ]
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 60, "width": 80}],
+        "annotations": annotations,
+        "categories": [{"id": 4, "name": "x"}, {"id": 7, "name": "y"}],
+    }
+    (tmp_path / "own.json").write_text(json.dumps(content))
+    register_coco_format("evaluated_data", tmp_path / "own.json", tmp_path)
+    yield "evaluated_data"
+    DatasetCatalog.remove("evaluated_data")
+    MetadataCatalog.remove("evaluated_data")
+
+
+def test_files_without_area_and_crowd_flags_and_with_ids_from_0_are_evaluated(own_data):
+    results = _evaluate(own_data, _perfect)
+    assert results["bbox"]["AP"] == results["segm"]["AP"] == pytest.approx(100)
+    # 40 x 20 = 800 pixels is small for COCO, which only the added areas tell
+    assert results["bbox"]["APs"] == pytest.approx(100) and np.isnan(results["bbox"]["APm"])
+
+
+def test_missing_annotations_of_other_data_are_named(tmp_path, own_data):
+    (tmp_path / "own.json").unlink()
+    with pytest.raises(FileNotFoundError, match="own.json"):
+        build_coco_evaluator(own_data, distributed=False)
+
+
+@pytest.mark.parametrize("ending", ["sem_seg", "panoptic", "panoptic_stuffonly"])
+def test_semantic_names_work_with_detectron2s_evaluator(shapes, ending):
+    name = f"shapes_val_{ending}"
+    records = DatasetCatalog.get(name)
+    num_classes = len(MetadataCatalog.get(name).stuff_classes)
+    scores = {}
+    for shift in (0, 1):
+        evaluator = SemSegEvaluator(name, distributed=False)
+        evaluator.reset()
+        for record in records:
+            labels = np.asarray(Image.open(record["sem_seg_file_name"])).astype(np.int64)
+            logits = torch.nn.functional.one_hot(
+                torch.from_numpy((labels + shift) % num_classes), num_classes
+            )
+            evaluator.process([record], [{"sem_seg": logits.permute(2, 0, 1)}])
+        scores[shift] = evaluator.evaluate()["sem_seg"]["mIoU"]
+    assert scores == {0: pytest.approx(100), 1: pytest.approx(0)}
