@@ -39,7 +39,8 @@ REPORT = "build_report.txt"
 
 # -fopenmp: without it at::parallel_for compiles to a plain loop, without a word.
 # -g0: Python's own flags ask for debug information, which triples time and size.
-CXX_FLAGS = ["-O3", "-g0", *([] if sys.platform == "darwin" else ["-fopenmp"])]
+# -Wno-psabi: vector types are passed between functions of one file only.
+CXX_FLAGS = ["-O3", "-g0", "-Wno-psabi", *([] if sys.platform == "darwin" else ["-fopenmp"])]
 NVCC_FLAGS = ["-O3"]
 
 # Kernels for one instruction set live in files of their own; the program chooses at run time.
@@ -209,10 +210,10 @@ class BuildKernels(TorchBuildExtension):
         requested = requested_build()
         if TORCH_PROBLEM and requested != "auto":
             raise RuntimeError(TORCH_PROBLEM)
-        problems = [TORCH_PROBLEM] if TORCH_PROBLEM else []
+        problems = [(TORCH_PROBLEM, "")] if TORCH_PROBLEM else []
         for kind in () if TORCH_PROBLEM else kernel_kinds(requested):
             problem = self.try_build(kind, must_succeed=requested != "auto")
-            if not problem:
+            if problem is None:
                 break
             problems.append(problem)
         else:
@@ -220,9 +221,9 @@ class BuildKernels(TorchBuildExtension):
             remove_extension(self.package_folder())
         self.write_report(problems)
 
-    def try_build(self, kind: str, *, must_succeed: bool) -> str:
-        """Builds the kernels of a kind; returns "", or what went wrong with the full output."""
-        inplace = self.inplace
+    def try_build(self, kind: str, *, must_succeed: bool) -> tuple[str, str] | None:
+        """Builds the kernels of a kind; returns None, or (what went wrong, the full output)."""
+        before = self.inplace, self.compiler
         with captured_output() as output:
             try:
                 # The command holds on to this object, whose other attributes setuptools has filled.
@@ -231,9 +232,9 @@ class BuildKernels(TorchBuildExtension):
             except Exception as error:  # compilers, PyTorch and setuptools raise many kinds
                 if must_succeed:
                     raise
-                self.inplace = inplace  # setuptools sets it back only after a success
-                return f"The {kind} kernels were not built: {error}\n{output()}"
-        return ""
+                self.inplace, self.compiler = before  # changed by the failed run
+                return f"The {kind} kernels were not built: {cause(error, output())}", output()
+        return None
 
     def build_extensions(self) -> None:
         compile_file = self.compiler._compile
@@ -251,17 +252,31 @@ class BuildKernels(TorchBuildExtension):
     def package_folder(self) -> Path:
         return ROOT / PACKAGE if self.inplace else Path(self.build_lib) / "vit_adapter"
 
-    def write_report(self, problems: list[str]) -> None:
+    def write_report(self, problems: list[tuple[str, str]]) -> None:
+        """Says what went wrong, in the log and in a file beside the package's modules.
+
+        The file begins with a summary that ends at its first empty line; all output follows.
+        """
         report = self.package_folder() / REPORT
         report.unlink(missing_ok=True)
         if not problems:
             return
-        outcome = "CPU kernels alone" if self.extensions else "plain PyTorch"
-        text = "\n".join([f"vit_adapter will compute with {outcome}.", *problems])
-        text += "\nAfter mending the cause, run `pip install --no-build-isolation -e .` again."
+        outcome = "the CPU kernels alone" if self.extensions else "plain PyTorch"
+        summary = [f"vit_adapter will compute with {outcome}.", *(what for what, _ in problems)]
+        summary += ["After mending the cause, run `pip install --no-build-isolation -e .` again."]
+        text = "\n".join([*summary, "", *(output for _, output in problems)])
         report.parent.mkdir(parents=True, exist_ok=True)
-        report.write_text(text + "\n")
-        print(text, file=sys.stderr)
+        report.write_text(text, encoding="utf-8")
+        print("\n".join(summary), file=sys.stderr)
+
+
+def cause(error: Exception, output: str) -> str:
+    """Says why in one line: the compiler's first error, else the exception's text, shortened."""
+    for line in output.splitlines():
+        if " error:" in line:
+            return line.strip()
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else f"{text[:120]} ... {text[-60:]}"
 
 
 def remove_extension(folder: Path) -> None:

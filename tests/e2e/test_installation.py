@@ -1,0 +1,161 @@
+"""setup.py: what VIT_ADAPTER_BUILD chooses, and what happens where nothing compiles.
+
+Each case builds a real wheel of a small copy of the project whose C++ sources compile in a second.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+MODULE = """#include <Python.h>
+#ifndef _OPENMP
+#error "compiled without OpenMP: at::parallel_for would be serial"
+#endif
+static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr};
+PyMODINIT_FUNC PyInit__C() { return PyModule_Create(&module); }
+"""
+PER_SET = """#if !defined(__%s__) || !defined(__FMA__) || !defined(__F16C__)
+#error "compiled without its instruction set"
+#endif
+"""
+FAILING_NVCC = """#!/bin/sh
+if [ "$1" = --version ]; then
+    echo "Cuda compilation tools, release %s, V1.0"
+    exit 0
+fi
+echo "no device code today" >&2
+exit 3
+"""
+BASELINE = """#ifdef __AVX2__
+#error "compiled for more than the baseline"
+#endif
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the project with the real setup.py, one config and small sources."""
+    root = tmp_path / "project"
+    package = root / "projects" / "ViTAdapter" / "vit_adapter"
+    package.mkdir(parents=True)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE", "MANIFEST.in"):
+        shutil.copy(ROOT / name, root / name)
+    shutil.copy(ROOT / package.relative_to(root) / "__init__.py", package)
+    sources = {
+        "csrc/bindings.cpp": MODULE,
+        "csrc/cpu/op_baseline.cpp": BASELINE if platform.machine() == "x86_64" else "",
+        "csrc/cpu/op_avx2.cpp": PER_SET % "AVX2",
+        "csrc/cpu/op_avx512.cpp": PER_SET % "AVX512BW",
+        "configs/common/train.py": "train = {}\n",
+    }
+    for name, text in sources.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def build(project: Path, **variables: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """Builds a wheel; returns the finished process and the names of the wheel's files."""
+    wheels = project.parent / "wheels"
+    command = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps"]
+    command += ["--no-index", "--disable-pip-version-check", "-w", str(wheels), str(project)]
+    unset = ("CC", "CXX", "FORCE_CUDA", "TORCH_CUDA_ARCH_LIST", "VIT_ADAPTER_BUILD")
+    environment = {key: value for key, value in os.environ.items() if key not in unset}
+    result = subprocess.run(
+        command, env={**environment, **variables}, text=True, capture_output=True, timeout=300
+    )
+    names: list[str] = []
+    for wheel in wheels.glob("*.whl"):
+        with zipfile.ZipFile(wheel) as content:
+            names += content.namelist()
+            content.extractall(project.parent / "installed")
+    return result, names
+
+
+def has_extension(names: list[str]) -> bool:
+    return any(name.startswith("vit_adapter/_C.") for name in names)
+
+
+def test_auto_compiles_and_packages_the_configs(project: Path) -> None:
+    result, names = build(project)
+    assert result.returncode == 0, result.stderr
+    assert has_extension(names)
+    assert "vit_adapter/configs/common/train.py" in names
+    assert "vit_adapter/build_report.txt" not in names
+    assert any(name.endswith("licenses/NOTICE") for name in names)
+
+
+def test_auto_does_without_a_failing_compiler_and_says_so(project: Path) -> None:
+    (project / "csrc" / "bindings.cpp").write_text('#error "this does not compile"\n')
+    result, names = build(project, VIT_ADAPTER_BUILD="auto")
+    assert result.returncode == 0, result.stderr
+    assert not has_extension(names)
+    report = (project.parent / "installed" / "vit_adapter" / "build_report.txt").read_text()
+    assert "will compute with plain PyTorch" in report
+    summary, output = report.split("\n\n", 1)
+    assert "this does not compile" in summary and "this does not compile" in output
+    assert "pip install --no-build-isolation -e ." in report
+
+
+def test_auto_does_without_a_missing_compiler(project: Path) -> None:
+    missing = str(project / "no-such-compiler")
+    result, names = build(project, CC=missing, CXX=missing)
+    assert result.returncode == 0, result.stderr
+    assert not has_extension(names)
+    report = (project.parent / "installed" / "vit_adapter" / "build_report.txt").read_text()
+    assert "no-such-compiler" in report.split("\n\n")[0]  # the summary names the cause
+
+
+def test_auto_falls_back_from_cuda_to_cpu_kernels(project: Path) -> None:
+    toolkit = project / "toolkit"
+    (toolkit / "bin").mkdir(parents=True)
+    (toolkit / "bin" / "nvcc").write_text(FAILING_NVCC % torch.version.cuda)
+    (toolkit / "bin" / "nvcc").chmod(0o755)
+    (project / "csrc" / "cuda").mkdir()
+    (project / "csrc" / "cuda" / "op.cu").write_text("")
+    result, names = build(project, FORCE_CUDA="1", CUDA_HOME=str(toolkit))
+    assert result.returncode == 0, result.stderr
+    assert has_extension(names)
+    report = project.parent / "installed" / "vit_adapter" / "build_report.txt"
+    if torch.version.cuda is None:  # a CPU build of PyTorch: nothing to fall back from
+        assert not report.exists()
+    else:
+        assert "the CPU kernels alone" in report.read_text()
+        assert "no device code today" in report.read_text()
+
+
+@pytest.mark.parametrize("choice", ["cpu", "cuda"])
+def test_an_explicit_choice_fails_with_the_compilers_words(project: Path, choice: str) -> None:
+    (project / "csrc" / "bindings.cpp").write_text('#error "this does not compile"\n')
+    result, names = build(project, VIT_ADAPTER_BUILD=choice, CUDA_HOME=str(project / "nowhere"))
+    assert result.returncode != 0 and not names
+    expected = "this does not compile" if choice == "cpu" else str(project / "nowhere")
+    assert expected in result.stdout + result.stderr
+
+
+def test_none_compiles_nothing(project: Path) -> None:
+    (project / "csrc" / "bindings.cpp").write_text('#error "this does not compile"\n')
+    result, names = build(project, VIT_ADAPTER_BUILD="none")
+    assert result.returncode == 0, result.stderr
+    assert not has_extension(names) and "vit_adapter/__init__.py" in names
+    assert [path.name.split("-")[-1] for path in (project.parent / "wheels").iterdir()] == [
+        "any.whl"
+    ]
+
+
+def test_an_unknown_choice_is_refused(project: Path) -> None:
+    result, _ = build(project, VIT_ADAPTER_BUILD="gpu")
+    assert result.returncode != 0
+    assert "expected one of auto, cpu, cuda, none" in result.stdout + result.stderr
