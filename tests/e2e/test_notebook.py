@@ -1,0 +1,99 @@
+"""The notebook runs from its first cell to its last, untrained and with weights."""
+
+import io
+import os
+from base64 import b64decode
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from detectron2.config import LazyConfig
+from nbclient import NotebookClient
+from PIL import Image
+
+import vit_adapter
+from vit_adapter import LazyPredictor
+from vit_adapter.data import generate_shapes
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+PROJECT = Path(vit_adapter.__file__).parents[1]
+NOTEBOOK = PROJECT / "notebooks" / "predictor.ipynb"
+CONFIG = "quick_start/mask_rcnn_vit_adapter_shapes"
+# Makes the notebook's data set, which it registers by importing the package, a small one.
+SMALL_DATA = (
+    "\nfrom vit_adapter.data import register_shapes\n\nregister_shapes(num_train=1, num_val=1)"
+)
+
+
+def execute(folder, parameters):
+    """Execute the notebook in a folder; returns its cells by id."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    cells = {cell.id: cell for cell in notebook.cells}
+    cells["parameters"].source += "\n" + parameters
+    cells["imports"].source += SMALL_DATA
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    ).execute()
+    return cells
+
+
+def text(cell):
+    return "".join(output.text for output in cell.outputs if output.output_type == "stream")
+
+
+def picture(cell):
+    (data,) = [output.data for output in cell.outputs if output.output_type == "execute_result"]
+    return Image.open(io.BytesIO(b64decode(data["image/png"]))).convert("RGB")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder that holds the data set; the notebook's process finds the package."""
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT), prepend=os.pathsep)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "datasets"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    generate_shapes(tmp_path / "datasets" / "shapes", num_train=1, num_val=1)
+    return tmp_path
+
+
+def test_without_weights_it_says_that_the_boxes_mean_nothing(folder):
+    cells = execute(folder, "MIN_SCORE = 0.99")
+    assert "random start" in text(cells["model"])
+    assert "circle, square, triangle" in text(cells["model"])
+    shown = np.asarray(picture(cells["image"]).resize((128, 128), Image.Resampling.NEAREST))
+    (file,) = (folder / "datasets" / "shapes" / "val").glob("*.png")
+    assert np.array_equal(shown, np.asarray(Image.open(file)))
+    assert picture(cells["drawing"]).size == (640, 640)
+
+
+def test_weights_in_the_output_folder_are_used(folder):
+    torch.manual_seed(0)
+    predictor = LazyPredictor(CONFIG, overrides=["train.device=cpu"])
+    # Half a dozen sure boxes of class 1, wherever they lie.
+    heads = predictor.model.roi_heads.box_predictor
+    torch.nn.init.zeros_(heads.cls_score.weight)
+    heads.cls_score.bias.data = torch.tensor([0.0, 9.0, 0.0, 0.0])
+    predictor.cfg.model.roi_heads.box_predictor.test_topk_per_image = 6
+    (folder / "trained").mkdir()
+    LazyConfig.save(predictor.cfg, str(folder / "trained" / "config.yaml"))
+    torch.save({"model": predictor.model.state_dict()}, folder / "trained" / "model_final.pth")
+
+    cells = execute(folder, 'OUTPUT = "trained"')
+    assert "weights of trained" in text(cells["model"])
+    lines = text(cells["prediction"]).splitlines()
+    assert len(lines) == 6
+    assert all(line.startswith("square     1.00  box (") for line in lines)
+    plain = picture(cells["image"])
+    difference = np.asarray(picture(cells["drawing"])).astype(int) - np.asarray(plain)
+    assert (np.abs(difference).sum(axis=2) > 50).mean() > 0.01
+
+
+def test_it_is_stored_without_results():
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert len(codes) >= 5
+    assert all(not cell.outputs and cell.execution_count is None for cell in codes)
