@@ -18,7 +18,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 SKIP_REASONS = {
     "cuda": (torch.cuda.is_available, "needs a CUDA device"),
-    "nvcc": (lambda: shutil.which("nvcc") is not None, "needs the CUDA compiler, nvcc"),
+    "nvcc": (
+        lambda: shutil.which("nvcc") is not None and torch.version.cuda is not None,
+        "needs the CUDA compiler, nvcc, and a CUDA build of PyTorch",
+    ),
 }
 
 

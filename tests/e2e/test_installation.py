@@ -136,6 +136,18 @@ def test_auto_falls_back_from_cuda_to_cpu_kernels(project: Path) -> None:
         assert "no device code today" in report.read_text()
 
 
+@pytest.mark.nvcc
+def test_cuda_compiles_without_a_gpu(project: Path) -> None:
+    (project / "csrc" / "cuda").mkdir()
+    (project / "csrc" / "cuda" / "op.cu").write_text(
+        "__global__ void op() {}\nvoid launch() { op<<<1, 1>>>(); }\n"
+    )
+    result, names = build(project, VIT_ADAPTER_BUILD="cuda")
+    assert result.returncode == 0, result.stderr
+    (extension,) = (project.parent / "installed" / "vit_adapter").glob("_C.*")
+    assert b"libcudart" in extension.read_bytes() and has_extension(names)
+
+
 @pytest.mark.parametrize("choice", ["cpu", "cuda"])
 def test_an_explicit_choice_fails_with_the_compilers_words(project: Path, choice: str) -> None:
     (project / "csrc" / "bindings.cpp").write_text('#error "this does not compile"\n')
