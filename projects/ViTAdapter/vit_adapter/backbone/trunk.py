@@ -3,7 +3,7 @@
 Shapes: B batch, H/W image sides in pixels, h/w grid of patches, N = h*w, D embed dim.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vit_adapter.layers import GridSize
 
 
-class ViTTrunk(nn.Module):
+class ViTTrunk(nn.Module, ABC):
     """A plain (single-scale) Vision Transformer, cut into its embedding and its blocks.
 
     Adapters and baselines use only what is listed here, so a new ViT is a subclass and no more.

@@ -33,7 +33,9 @@ def window_partition(tokens: Tensor, grid: GridSize, window_size: int) -> Tensor
     height, width = grid
     rows, columns = _window_counts(grid, window_size)
     x = tokens.view(batch, height, width, channels)
-    x = F.pad(x, (0, 0, 0, columns * window_size - width, 0, rows * window_size - height))
+    bottom, right = rows * window_size - height, columns * window_size - width
+    if bottom or right:
+        x = F.pad(x, (0, 0, 0, right, 0, bottom))
     x = x.view(batch, rows, window_size, columns, window_size, channels)
     x = x.transpose(2, 3)  # (B, R, K, w, w, C)
     return x.reshape(-1, window_size**2, channels)

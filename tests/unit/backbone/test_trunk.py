@@ -1,0 +1,83 @@
+"""The contract between a ViT and what is attached to it."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vit_adapter import ViTAdapter, ViTBaseline
+from vit_adapter.backbone import ViTTrunk
+from vit_adapter.layers import GridSize
+
+
+class ToyTrunk(ViTTrunk):
+    """The least that a ViT must be; it has two prefix tokens and another epsilon."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed_dim, self.depth, self.patch_size, self.num_prefix_tokens = 32, 4, 16, 2
+        self.norm_layer = partial(nn.LayerNorm, eps=1e-5)
+        self.prefix = nn.Parameter(torch.randn(1, 2, 32))
+        self.proj = nn.Conv2d(3, 32, 16, stride=16)
+        self.blocks = nn.ModuleList(nn.Linear(32, 32) for _ in range(4))
+
+    def embed(self, images: Tensor) -> tuple[Tensor, GridSize]:
+        features = self.proj(images)
+        patches = features.flatten(2).transpose(1, 2)
+        prefix = self.prefix.expand(len(images), -1, -1)
+        return torch.cat([prefix, patches], 1), (features.shape[2], features.shape[3])
+
+    def forward_blocks(self, tokens: Tensor, grid: GridSize, start: int, stop: int) -> Tensor:
+        assert tokens.shape[1] == 2 + grid[0] * grid[1]
+        for block in self.blocks[start:stop]:
+            tokens = tokens + block(tokens) + tokens.mean(1, keepdim=True)
+        return tokens
+
+
+def make_adapter() -> ViTAdapter:
+    indexes = [(0, 0), (1, 1), (2, 3)]
+    return ViTAdapter(ToyTrunk(), interaction_indexes=indexes, conv_inplane=4, deform_num_heads=2)
+
+
+def test_any_trunk_can_have_an_adapter() -> None:
+    adapter = make_adapter()
+    outputs = adapter(torch.randn(2, 3, 40, 64))
+    assert {name: tuple(f.shape) for name, f in outputs.items()} == {
+        "res2": (2, 32, 10, 16),
+        "res3": (2, 32, 5, 8),
+        "res4": (2, 32, 3, 4),
+        "res5": (2, 32, 2, 2),
+    }
+    sum(f.square().sum() for f in outputs.values()).backward()
+    assert adapter.vit.prefix.grad.abs().sum() > 0
+
+
+def test_norms_have_the_trunks_epsilon() -> None:
+    norms = [m for m in make_adapter().interactions.modules() if isinstance(m, nn.LayerNorm)]
+    assert len(norms) == 3 * 5 + 2 * 3
+    assert {norm.eps for norm in norms} == {1e-5}
+
+
+def test_zero_gamma_leaves_prefix_tokens_and_patches_alone() -> None:
+    adapter = make_adapter().eval()
+    streams = []
+    adapter.interactions[-1].register_forward_hook(lambda _m, _i, out: streams.append(out[0]))
+    images = torch.randn(1, 3, 32, 64)
+    with torch.no_grad():
+        adapter(images)
+        assert torch.equal(streams[0], adapter.vit(images)[0])
+
+
+def test_any_trunk_can_be_a_baseline() -> None:
+    baseline = ViTBaseline(ToyTrunk(), out_indexes=[0, 1, 2, 3])
+    assert baseline(torch.randn(1, 3, 32, 64))["res4"].shape == (1, 32, 2, 4)
+
+
+def test_a_trunk_must_be_complete() -> None:
+    class Incomplete(ViTTrunk):
+        def embed(self, images: Tensor) -> tuple[Tensor, GridSize]:
+            return images, (1, 1)
+
+    with pytest.raises(TypeError, match="forward_blocks"):
+        Incomplete()
