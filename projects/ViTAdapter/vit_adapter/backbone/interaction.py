@@ -36,7 +36,7 @@ class InteractionSettings:
         init_values: initial value of the injectors' ``gamma``.
         with_cffn: whether extractors have a convolutional feed-forward network.
         cffn_ratio: its hidden width relative to D.
-        drop_path: its stochastic depth, the same in every extractor.
+        drop_path: its stochastic depth, the same in every extractor, in [0, 1).
     """
 
     embed_dim: int
@@ -48,6 +48,10 @@ class InteractionSettings:
     with_cffn: bool
     cffn_ratio: float
     drop_path: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path_rate must be in [0, 1), got {self.drop_path}")
 
     def attention(self, num_levels: int) -> MSDeformAttn:
         """Make the deformable attention over a pyramid of ``num_levels`` levels."""

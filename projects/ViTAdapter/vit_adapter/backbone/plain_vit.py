@@ -34,6 +34,28 @@ class PlainViT(ViTTrunk):
 
     Without a checkpoint it starts as timm's ViT does (truncated normal of 0.02 for linear layers
     and positions). The original leaves such a trunk at PyTorch's defaults with all positions zero.
+
+    Args:
+        img_size: side in pixels of the square pre-training images; sets the size of
+            ``pos_embed`` only.
+        patch_size: side of a patch in pixels.
+        embed_dim: width D.
+        depth: number of blocks.
+        num_heads: attention heads M; they share D evenly.
+        mlp_ratio: hidden width of the MLP relative to D.
+        qkv_bias: whether queries, keys and values have a bias.
+        layer_scale: scale both branches of each block by a learned vector that starts at one.
+        drop_path_rate: stochastic depth of the last block, in [0, 1); rises linearly from 0 at
+            the first.
+        window_sizes: one side per block in tokens, 0 for global attention; () makes all blocks
+            global.
+        residual_indexes: blocks followed by a residual bottleneck that starts as the identity
+            (ViTDet).
+        use_checkpoint: recompute each block in the backward pass instead of storing its
+            activations.
+
+    Raises:
+        ValueError: arguments that do not fit each other.
     """
 
     def __init__(
@@ -52,30 +74,6 @@ class PlainViT(ViTTrunk):
         residual_indexes: Sequence[int] = (),
         use_checkpoint: bool = False,
     ) -> None:
-        """Make the trunk.
-
-        Args:
-            img_size: side in pixels of the square pre-training images; sets the size of
-                ``pos_embed`` only.
-            patch_size: side of a patch in pixels.
-            embed_dim: width D.
-            depth: number of blocks.
-            num_heads: attention heads M; they share D evenly.
-            mlp_ratio: hidden width of the MLP relative to D.
-            qkv_bias: whether queries, keys and values have a bias.
-            layer_scale: scale both branches of each block by a learned vector that starts at one.
-            drop_path_rate: stochastic depth of the last block, in [0, 1); rises linearly from 0 at
-                the first.
-            window_sizes: one side per block in tokens, 0 for global attention; () makes all blocks
-                global.
-            residual_indexes: blocks followed by a residual bottleneck that starts as the identity
-                (ViTDet).
-            use_checkpoint: recompute each block in the backward pass instead of storing its
-                activations.
-
-        Raises:
-            ValueError: arguments that do not fit each other.
-        """
         super().__init__()
         _check_arguments(img_size, patch_size, embed_dim, depth, num_heads, drop_path_rate)
         window_sizes = _check_windows(window_sizes, depth)

@@ -10,23 +10,19 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from detectron2.modeling.backbone import Backbone
 from torch import Tensor, nn
 
 from vit_adapter.backbone.init import init_adapter_weights
 from vit_adapter.backbone.interaction import NUM_PRIOR_LEVELS, InteractionBlock, InteractionSettings
-from vit_adapter.backbone.levels import STRIDES, check_out_features
+from vit_adapter.backbone.pyramid_backbone import STRIDES, PyramidBackbone
 from vit_adapter.backbone.spatial_prior import SpatialPriorModule
-from vit_adapter.backbone.trunk import ViTTrunk, check_images, check_patch_size
+from vit_adapter.backbone.trunk import ViTTrunk
 from vit_adapter.layers import (
     PyramidGeometry,
     build_norm,
-    crop_map,
-    pad_to_multiple,
     split_levels,
     tokens_to_map,
 )
-from vit_adapter.layers.pyramid import PYRAMID_STRIDE
 
 VitFeatureFusion = Literal["last", "per_interaction", "none"]
 
@@ -35,11 +31,38 @@ NUM_EXTRA_EXTRACTORS = 2
 _FUSION_SCALES = (4.0, 2.0, 1.0, 0.5)
 
 
-class ViTAdapter(Backbone):
+class ViTAdapter(PyramidBackbone):
     """A plain ViT with a spatial prior module, injectors and extractors around its blocks.
 
     The ViT is not changed: it is the submodule ``vit`` and takes any pre-trained weights. Names of
     the other parameters are the original's. Images of any size are accepted; see :meth:`forward`.
+
+    Args:
+        vit: the ViT, patch size 16.
+        interaction_indexes: (first, last) block of each interaction, both inclusive; together
+            all blocks in order.
+        conv_inplane: channels of the spatial prior's stem.
+        num_points: sampling points per head and level of the deformable attention.
+        deform_num_heads: its heads.
+        deform_ratio: width of its values relative to D.
+        with_cffn: whether extractors have a convolutional feed-forward network.
+        cffn_ratio: its hidden width relative to D.
+        use_extra_extractor: whether the last interaction has two further extractors.
+        vit_feature_fusion: ViT tokens added to the outputs. "last": the final ones to all four
+            (the original's detectors); "per_interaction": those after interaction i to output i
+            (its segmentors; needs exactly four interactions); "none".
+        init_values: initial scale of the injectors; 0 leaves the ViT undisturbed at the start.
+        drop_path_rate: stochastic depth of the extractors' feed-forward networks, all alike; in
+            [0, 1).
+        norm: norm of the spatial prior and of the outputs, see
+            :func:`vit_adapter.layers.build_norm`.
+        use_checkpoint: recompute injectors and extractors in the backward pass (the ViT has its
+            own switch).
+        out_features: outputs wanted. What only serves the others is kept for the sake of
+            checkpoints, frozen.
+
+    Raises:
+        ValueError: arguments that do not fit each other or the ViT.
     """
 
     def __init__(
@@ -61,44 +84,9 @@ class ViTAdapter(Backbone):
         use_checkpoint: bool = False,
         out_features: Sequence[str] = tuple(STRIDES),
     ) -> None:
-        """Attach an adapter to a ViT.
-
-        Args:
-            vit: the ViT, patch size 16.
-            interaction_indexes: (first, last) block of each interaction, both inclusive; together
-                all blocks in order.
-            conv_inplane: channels of the spatial prior's stem.
-            num_points: sampling points per head and level of the deformable attention.
-            deform_num_heads: its heads.
-            deform_ratio: width of its values relative to D.
-            with_cffn: whether extractors have a convolutional feed-forward network.
-            cffn_ratio: its hidden width relative to D.
-            use_extra_extractor: whether the last interaction has two further extractors.
-            vit_feature_fusion: ViT tokens added to the outputs. "last": the final ones to all four
-                (the original's detectors); "per_interaction": those after interaction i to output i
-                (its segmentors; needs exactly four interactions); "none".
-            init_values: initial scale of the injectors; 0 leaves the ViT undisturbed at the start.
-            drop_path_rate: stochastic depth of the extractors' feed-forward networks, all alike; in
-                [0, 1).
-            norm: norm of the spatial prior and of the outputs, see
-                :func:`vit_adapter.layers.build_norm`.
-            use_checkpoint: recompute injectors and extractors in the backward pass (the ViT has its
-                own switch).
-            out_features: outputs wanted. What only serves the others is kept for the sake of
-                checkpoints, frozen.
-
-        Raises:
-            ValueError: arguments that do not fit each other or the ViT.
-        """
-        super().__init__()
-        check_patch_size(vit)
+        super().__init__(vit, out_features)
         groups = _check_interactions(interaction_indexes, vit.depth)
         _check_fusion(vit_feature_fusion, len(groups))
-        if not 0 <= drop_path_rate < 1:
-            raise ValueError(f"drop_path_rate must be in [0, 1), got {drop_path_rate}")
-        self._out_features = check_out_features(out_features)
-        self._out_feature_strides = dict(STRIDES)
-        self._out_feature_channels = dict.fromkeys(STRIDES, vit.embed_dim)
         self.vit_feature_fusion = vit_feature_fusion
         self.interaction_indexes = groups
 
@@ -114,7 +102,6 @@ class ViTAdapter(Backbone):
             cffn_ratio=cffn_ratio,
             drop_path=drop_path_rate,
         )
-        self.vit = vit
         self.level_embed = nn.Parameter(torch.empty(NUM_PRIOR_LEVELS, dim))
         self.spm = SpatialPriorModule(inplanes=conv_inplane, embed_dim=dim, norm=norm)
         num_extra = NUM_EXTRA_EXTRACTORS if use_extra_extractor else 0
@@ -137,43 +124,13 @@ class ViTAdapter(Backbone):
             part.apply(init_adapter_weights)
         nn.init.normal_(self.level_embed)
 
-    @property
-    def size_divisibility(self) -> int:
-        """Sides in pixels that need no padding inside are multiples of this."""
-        return PYRAMID_STRIDE
-
-    @property
-    def padding_constraints(self) -> dict[str, int]:
-        """The same in the form that later versions of Detectron2 ask for."""
-        return {"size_divisibility": PYRAMID_STRIDE}
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Compute the feature pyramid.
-
-        Sides that are no multiples of 32 are padded inside with zeros, at the bottom and right,
-        and the outputs are cut back.
-
-        Args:
-            images: (B, 3, H, W), normalised, H and W at least 1.
-
-        Returns:
-            name -> (B, D, ceil(H / stride), ceil(W / stride)) for each of ``out_features``.
-
-        Raises:
-            ValueError: not a non-empty float tensor of that shape.
-        """
-        check_images(images)
-        image_size = (images.shape[-2], images.shape[-1])
-        images = pad_to_multiple(images, PYRAMID_STRIDE)
+    def compute(self, images: Tensor) -> dict[str, Tensor]:
+        """See :meth:`PyramidBackbone.compute`."""
         geometry = PyramidGeometry.from_image_size(*images.shape[-2:])
-
-        stride_4, *priors = self.spm(images, with_stride_4="res2" in self._out_features)
+        stride_4, *priors = self.spm(images, with_stride_4=self.wants("res2"))
         prior_tokens = torch.cat([p + e for p, e in zip(priors, self.level_embed, strict=True)], 1)
         vit_taps, prior_tokens = self._interact(images, prior_tokens, geometry)
-        outputs = self._assemble(stride_4, prior_tokens, vit_taps, geometry)
-        return {
-            name: crop_map(outputs[name], image_size, STRIDES[name]) for name in self._out_features
-        }
+        return self._assemble(stride_4, prior_tokens, vit_taps, geometry)
 
     def _interact(
         self, images: Tensor, prior_tokens: Tensor, geometry: PyramidGeometry
@@ -204,7 +161,7 @@ class ViTAdapter(Backbone):
         maps.insert(0, None if stride_4 is None else self.up(maps[0]) + stride_4)
         outputs = {}
         for i, (name, norm) in enumerate(zip(STRIDES, self._norms(), strict=True)):
-            if name not in self._out_features:
+            if not self.wants(name):
                 continue
             features = maps[i]
             if self.vit_feature_fusion != "none":
@@ -221,8 +178,8 @@ class ViTAdapter(Backbone):
     def _freeze_unused(self) -> None:
         """Freeze what serves only unwanted outputs: distributed training waits for gradients."""
         for name, norm in zip(STRIDES, self._norms(), strict=True):
-            norm.requires_grad_(name in self._out_features)
-        if "res2" not in self._out_features:
+            norm.requires_grad_(self.wants(name))
+        if not self.wants("res2"):
             self.up.requires_grad_(False)
             self.spm.fc1.requires_grad_(False)
 

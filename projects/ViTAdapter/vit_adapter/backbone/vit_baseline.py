@@ -8,19 +8,17 @@ Shapes: B batch, H/W image sides in pixels, h/w grid of patches, D embed dim.
 
 from collections.abc import Sequence
 
-from detectron2.modeling.backbone import Backbone
 from torch import Tensor, nn
 
 from vit_adapter.backbone.init import init_adapter_weights
-from vit_adapter.backbone.levels import STRIDES, check_out_features
-from vit_adapter.backbone.trunk import ViTTrunk, check_images, check_patch_size
-from vit_adapter.layers import crop_map, pad_to_multiple, tokens_to_map
-from vit_adapter.layers.pyramid import PYRAMID_STRIDE
+from vit_adapter.backbone.pyramid_backbone import STRIDES, PyramidBackbone
+from vit_adapter.backbone.trunk import ViTTrunk
+from vit_adapter.layers import tokens_to_map
 
 NUM_GROUPS = 32
 
 
-class ViTBaseline(Backbone):
+class ViTBaseline(PyramidBackbone):
     """Tokens after some blocks of a ViT, normalised and resampled to strides 4, 8, 16 and 32."""
 
     def __init__(
@@ -42,19 +40,13 @@ class ViTBaseline(Backbone):
         Raises:
             ValueError: arguments that do not fit each other or the ViT.
         """
-        super().__init__()
-        check_patch_size(vit)
+        super().__init__(vit, out_features)
         dim = vit.embed_dim
         if dim % NUM_GROUPS:
             raise ValueError(
                 f"the ViT's width must be a multiple of {NUM_GROUPS} (group norm), got {dim}"
             )
         self.out_indexes = _check_out_indexes(out_indexes, vit.depth)
-        self._out_features = check_out_features(out_features)
-        self._out_feature_strides = dict(STRIDES)
-        self._out_feature_channels = dict.fromkeys(STRIDES, dim)
-
-        self.vit = vit
         self.norm1, self.norm2, self.norm3, self.norm4 = (vit.norm_layer(dim) for _ in STRIDES)
         self.up1 = nn.Sequential(
             nn.ConvTranspose2d(dim, dim, 2, stride=2),
@@ -69,45 +61,19 @@ class ViTBaseline(Backbone):
             part.apply(init_adapter_weights)
         self._freeze_unused()
 
-    @property
-    def size_divisibility(self) -> int:
-        """Sides in pixels that need no padding inside are multiples of this."""
-        return PYRAMID_STRIDE
-
-    @property
-    def padding_constraints(self) -> dict[str, int]:
-        """The same in the form that later versions of Detectron2 ask for."""
-        return {"size_divisibility": PYRAMID_STRIDE}
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Compute the feature pyramid.
-
-        Sides that are no multiples of 32 are padded inside with zeros, at the bottom and right,
-        and the outputs are cut back.
-
-        Args:
-            images: (B, 3, H, W), normalised, H and W at least 1.
-
-        Returns:
-            name -> (B, D, ceil(H / stride), ceil(W / stride)) for each of ``out_features``.
-
-        Raises:
-            ValueError: not a non-empty float tensor of that shape.
-        """
-        check_images(images)
-        image_size = (images.shape[-2], images.shape[-1])
-        tokens, grid = self.vit.embed(pad_to_multiple(images, PYRAMID_STRIDE))
+    def compute(self, images: Tensor) -> dict[str, Tensor]:
+        """See :meth:`PyramidBackbone.compute`."""
+        tokens, grid = self.vit.embed(images)
         outputs = {}
         done = 0
         heads = zip(STRIDES, self.out_indexes, self._heads(), strict=True)
         for name, index, (norm, resample) in heads:
             tokens = self.vit.forward_blocks(tokens, grid, done, index + 1)
             done = index + 1
-            if name in self._out_features:
+            if self.wants(name):
                 patches = norm(tokens[:, self.vit.num_prefix_tokens :])
-                features = resample(tokens_to_map(patches, grid).contiguous())
-                outputs[name] = crop_map(features, image_size, STRIDES[name])
-        return {name: outputs[name] for name in self._out_features}
+                outputs[name] = resample(tokens_to_map(patches, grid).contiguous())
+        return outputs
 
     def _heads(self) -> tuple[tuple[nn.Module, nn.Module], ...]:
         """Norm and resampling of each output."""
@@ -121,7 +87,7 @@ class ViTBaseline(Backbone):
     def _freeze_unused(self) -> None:
         for name, head in zip(STRIDES, self._heads(), strict=True):
             for module in head:
-                module.requires_grad_(name in self._out_features)
+                module.requires_grad_(self.wants(name))
 
 
 def _check_out_indexes(out_indexes: Sequence[int], depth: int) -> tuple[int, ...]:

@@ -1,0 +1,87 @@
+"""What every backbone here shares: four output strides, and images of any size.
+
+Shapes: B batch, H/W image sides in pixels, D embed dim.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+from detectron2.modeling.backbone import Backbone
+from torch import Tensor
+
+from vit_adapter.backbone.trunk import ViTTrunk, check_images, check_patch_size
+from vit_adapter.layers import crop_map, pad_to_multiple
+from vit_adapter.layers.pyramid import PYRAMID_STRIDE
+
+# Detectron2's names of the strides 4, 8, 16 and 32.
+STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
+
+
+class PyramidBackbone(Backbone):
+    """A ViT of patch size 16 with outputs of strides 4, 8, 16 and 32, all of its width.
+
+    Attributes:
+        vit: the ViT.
+    """
+
+    def __init__(self, vit: ViTTrunk, out_features: Sequence[str]) -> None:
+        """Take the ViT and note the outputs wanted, by their names in ``STRIDES``.
+
+        Raises:
+            ValueError: the patch size is not 16, or the outputs are not different known names.
+        """
+        super().__init__()
+        check_patch_size(vit)
+        self._out_features = _check_out_features(out_features)
+        self._out_feature_strides = dict(STRIDES)
+        self._out_feature_channels = dict.fromkeys(STRIDES, vit.embed_dim)
+        self.vit = vit
+
+    @property
+    def size_divisibility(self) -> int:
+        """Sides in pixels that need no padding inside are multiples of this."""
+        return PYRAMID_STRIDE
+
+    @property
+    def padding_constraints(self) -> dict[str, int]:
+        """The same in the form that later versions of Detectron2 ask for."""
+        return {"size_divisibility": PYRAMID_STRIDE}
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Compute the feature pyramid.
+
+        Sides that are no multiples of 32 are padded inside with zeros, at the bottom and right,
+        and the outputs are cut back.
+
+        Args:
+            images: (B, 3, H, W), normalised, H and W at least 1.
+
+        Returns:
+            name -> (B, D, ceil(H / stride), ceil(W / stride)) for each of ``out_features``.
+
+        Raises:
+            ValueError: not a non-empty float tensor of that shape.
+        """
+        check_images(images)
+        image_size = (images.shape[-2], images.shape[-1])
+        outputs = self.compute(pad_to_multiple(images, PYRAMID_STRIDE))
+        return {
+            name: crop_map(outputs[name], image_size, STRIDES[name]) for name in self._out_features
+        }
+
+    @abstractmethod
+    def compute(self, images: Tensor) -> dict[str, Tensor]:
+        """Compute at least the wanted outputs (B, D, H / stride, W / stride) of a padded image."""
+
+    def wants(self, name: str) -> bool:
+        """Whether the output of that name is wanted."""
+        return name in self._out_features
+
+
+def _check_out_features(out_features: Sequence[str]) -> list[str]:
+    names = list(out_features)
+    if not names or len(set(names)) != len(names) or not set(names) <= set(STRIDES):
+        raise ValueError(
+            f"out_features must be different names out of {list(STRIDES)}, got {names}"
+        )
+    return names
