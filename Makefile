@@ -56,7 +56,8 @@ $(STAMPS)/extension: setup.py pyproject.toml $(wildcard csrc/*.* csrc/*/*.*) $(S
 demo: setup
 	$(RUN) train_net.py --config-file $(DEMO_CONFIG) train.output_dir=./$(DEMO_RESULTS)
 	$(RUN) $(TOOLS)/demo.py --config-file $(DEMO_CONFIG) \
-	  --weights $(DEMO_RESULTS)/model_final.pth --output $(DEMO_PICTURES)
+	  --weights $(DEMO_RESULTS)/model_final.pth --output $(DEMO_PICTURES) \
+	  --limit 20 --montage $(DEMO_PICTURES)/overview.png
 	@echo
 	@echo "Pictures of the predictions: $(DEMO_PICTURES)/"
 	@echo "Model, metrics and logs:     $(DEMO_RESULTS)/"
