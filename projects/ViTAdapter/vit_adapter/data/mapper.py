@@ -134,6 +134,10 @@ class CheckedDatasetMapper(DatasetMapper):
             raise ValueError(problem)
         if isinstance(segmentation, list):
             annotation["segmentation"] = [np.asarray(p, dtype=np.float64) for p in segmentation]
-        return utils.transform_instance_annotations(
+        annotation = utils.transform_instance_annotations(
             annotation, transforms, image_shape, keypoint_hflip_indices=self.keypoint_hflip_indices
         )
+        if isinstance(annotation.get("segmentation"), np.ndarray):
+            # Resized by Pillow it is read-only, about which PyTorch would warn.
+            annotation["segmentation"] = annotation["segmentation"].copy()
+        return annotation

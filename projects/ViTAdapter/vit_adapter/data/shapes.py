@@ -186,7 +186,12 @@ def _is_complete(root: Path, info: dict[str, int]) -> bool:
 def _write_all(folder: Path, info: dict[str, int]) -> None:
     total = info["num_train"] + info["num_val"]
     progress = tqdm(
-        total=total, desc="shapes", unit="image", delay=1.0, disable=not comm.is_main_process()
+        total=total,
+        desc="shapes",
+        unit="image",
+        delay=1.0,
+        mininterval=0.5,  # seconds; output to a file keeps every update as a line
+        disable=not comm.is_main_process(),
     )
     with progress:
         for index, split in enumerate(writer.SPLITS):

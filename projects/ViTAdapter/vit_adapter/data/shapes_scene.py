@@ -114,9 +114,12 @@ def draw_scene(rng: Generator, size: int) -> Scene:
     for index, shape in enumerate(shapes):
         hue = (first_hue + index * _GOLDEN_RATIO_STEP + rng.uniform(-0.04, 0.04)) % 1.0
         colour = _rgb(hue, rng.uniform(0.7, 1.0), rng.uniform(0.75, 1.0))
-        opacity = np.clip(0.5 - shape.signed_distance(size), 0.0, 1.0)[..., None]
-        paint = colour * _shading(rng, size)[..., None] + rng.normal(0.0, 4.0, (size, size, 1))
-        canvas = (1.0 - opacity) * canvas + opacity * paint
+        opacity = np.clip(0.5 - shape.signed_distance(size), 0.0, 1.0)
+        touched = opacity > 0
+        opacity = opacity[touched][:, None]
+        grain = rng.normal(0.0, 4.0, opacity.shape)
+        paint = colour * _shading(rng, size)[touched][:, None] + grain
+        canvas[touched] = (1.0 - opacity) * canvas[touched] + opacity * paint
     image = np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
     return Scene(image, tuple(shape.category for shape in shapes), segments, ground)
 
