@@ -1,0 +1,52 @@
+"""COCO instance segmentation, and the ``data`` node for a data set of the user's own.
+
+1x trains at a short side of 800 and a long side of at most 1333 pixels, 3x mixes sizes and crops as
+DETR does; both test at 800/1333. Training leaves out images without annotations.
+"""
+
+from detectron2.config import LazyCall as L
+from detectron2.data import (
+    build_detection_test_loader,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+)
+
+from vit_adapter.data import CheckedDatasetMapper, coco_1x_train, coco_3x_train, coco_test
+from vit_adapter.evaluation import build_coco_evaluator
+
+# COCO-format files that take the place of the data sets named below; empty = not used
+data = dict(train_json="", train_images="", val_json="", val_images="")
+
+
+def _dataloader(train_augmentations):
+    return dict(
+        train=L(build_detection_train_loader)(
+            dataset=L(get_detection_dataset_dicts)(names="coco_2017_train", filter_empty=True),
+            mapper=L(CheckedDatasetMapper)(
+                is_train=True,
+                augmentations=L(train_augmentations)(),
+                image_format="${model.input_format}",
+                use_instance_mask=True,
+                instance_mask_format="polygon",
+            ),
+            total_batch_size=16,
+            num_workers=4,
+        ),
+        test=L(build_detection_test_loader)(
+            dataset=L(get_detection_dataset_dicts)(names="coco_2017_val", filter_empty=False),
+            mapper=L(CheckedDatasetMapper)(
+                is_train=False,
+                augmentations=L(coco_test)(),
+                image_format="${model.input_format}",
+            ),
+            num_workers=4,
+        ),
+        evaluator=L(build_coco_evaluator)(
+            dataset_name="${..test.dataset.names}",
+            output_dir="${train.output_dir}/inference",
+        ),
+    )
+
+
+dataloader_1x = _dataloader(coco_1x_train)
+dataloader_3x = _dataloader(coco_3x_train)
