@@ -1,4 +1,4 @@
-"""Both rules on small modules whose names spell out the cases; the real detectors are in tests/oracle."""
+"""Both rules on small modules whose names spell out the cases; real detectors: tests/oracle."""
 
 from collections.abc import Mapping
 
@@ -12,6 +12,7 @@ from vit_adapter.solver import custom_keys_param_groups, layer_decay_param_group
 NO_DECAY = {key: {"decay_mult": 0.0} for key in ("level_embed", "pos_embed", "norm", "bias")}
 KEYS = {"base_lr": 1e-4, "weight_decay": 0.05, "custom_keys": NO_DECAY}
 DEPTH = {"base_lr": 1.0, "weight_decay": 0.05, "decay_rate": 0.5}
+BOTH_RULES = [(custom_keys_param_groups, KEYS), (layer_decay_param_groups, DEPTH)]
 
 
 def _tree(shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
@@ -77,10 +78,9 @@ def test_custom_keys_longest_key_decides_alone_then_the_alphabet() -> None:
 def test_norm_key_misses_the_norm_inside_of_a_convolution() -> None:
     model = nn.Sequential(Conv2d(4, 4, 1, bias=False, norm=get_norm("BN", 4)), nn.LayerNorm(4))
     model.add_module("norm1", nn.LayerNorm(4))
-    decayed = {
-        name for name, (_, wd) in _by_name(model, custom_keys_param_groups(model, **KEYS)).items() if wd
-    }
-    # As in the original, whose convolutions hold "bn": its weight is decayed, and so is a layer norm "1".
+    rates = _by_name(model, custom_keys_param_groups(model, **KEYS))
+    # In the original the norm of a convolution is "bn", so its weight is decayed like that of "1".
+    decayed = {name for name, (_, weight_decay) in rates.items() if weight_decay}
     assert decayed == {"0.weight", "0.norm.weight", "1.weight"}
 
 
@@ -141,7 +141,8 @@ def test_layer_decay_has_one_group_per_rate_and_decay() -> None:
 
 
 def test_layer_decay_names_that_count_as_first_layer() -> None:
-    model = _tree({"vit.blocks.0.weight": (2, 2), "head.query.weight": (2, 2), "head.mlp.bias": (2,)})
+    shapes = {"vit.blocks.0.weight": (2, 2), "head.query.weight": (2, 2), "head.mlp.bias": (2,)}
+    model = _tree(shapes)
     groups = layer_decay_param_groups(model, first_layer_names=["head.query"], **DEPTH)
     assert _by_name(model, groups) == {
         "vit.blocks.0.weight": (0.5, 0.05),
@@ -150,10 +151,7 @@ def test_layer_decay_names_that_count_as_first_layer() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("rule", "arguments"),
-    [(custom_keys_param_groups, KEYS), (layer_decay_param_groups, DEPTH)],
-)
+@pytest.mark.parametrize(("rule", "arguments"), BOTH_RULES)
 def test_frozen_parameters_stay_out_and_shared_ones_appear_once(rule, arguments) -> None:
     model = _tree({"vit.blocks.0.weight": (2, 2), "vit.blocks.1.weight": (2, 2), "head": (2, 2)})
     model.register_parameter("tied", model.head)
@@ -171,7 +169,7 @@ def test_frozen_parameters_stay_out_and_shared_ones_appear_once(rule, arguments)
 def test_refuses_values_out_of_range() -> None:
     model = _tree({"vit.blocks.0.weight": (2, 2)})
     for name, value in [("base_lr", 0.0), ("base_lr", float("nan")), ("weight_decay", -0.1)]:
-        for rule, arguments in [(custom_keys_param_groups, KEYS), (layer_decay_param_groups, DEPTH)]:
+        for rule, arguments in BOTH_RULES:
             with pytest.raises(ValueError, match=f"{name} must be .*got {value}"):
                 rule(model, **{**arguments, name: value})
     for decay_rate in (0.0, 1.1):
