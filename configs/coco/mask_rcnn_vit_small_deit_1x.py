@@ -1,0 +1,13 @@
+"""Mask R-CNN, plain ViT-S from DeiT weights, COCO 1x."""
+
+from ..common.data.coco import data
+from ..common.data.coco import dataloader_1x as dataloader
+from ..common.models.mask_rcnn import model
+from ..common.models.vit_baseline import vit_small as _backbone
+from ..common.optim import custom_keys as optimizer
+from ..common.schedule import lr_1x as lr_multiplier
+from ..common.train import train_1x as train
+from ..common.weights import deit_small as _weights
+
+model.backbone.bottom_up = _backbone
+train.vit_checkpoint = _weights

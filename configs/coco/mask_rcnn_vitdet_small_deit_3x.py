@@ -1,0 +1,13 @@
+"""Mask R-CNN, ViTDet-S from DeiT weights, COCO 3x with multi-scale training."""
+
+from ..common.data.coco import data
+from ..common.data.coco import dataloader_3x as dataloader
+from ..common.models.mask_rcnn import model
+from ..common.models.vit_baseline import vitdet_small as _backbone
+from ..common.optim import custom_keys as optimizer
+from ..common.schedule import lr_3x as lr_multiplier
+from ..common.train import train_3x as train
+from ..common.weights import deit_small as _weights
+
+model.backbone.bottom_up = _backbone
+train.vit_checkpoint = _weights

@@ -1,0 +1,100 @@
+"""Mask R-CNN with FPN, as in the published ViT-Adapter detectors.
+
+A leaf sets ``model.backbone.bottom_up``; all else is Detectron2's own. Its usual Mask R-CNN is what
+the library under the original calls Mask R-CNN (anchors, assignment to levels, box coding, L1 box
+losses, RoIAlign, numbers of proposals, test thresholds) but for the input: RGB, divided by the
+ImageNet deviation. New weights of pyramid and heads are drawn by Detectron2's initialisers.
+"""
+
+from detectron2.config import LazyCall as L
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.modeling.backbone import FPN
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.meta_arch import GeneralizedRCNN
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.proposal_generator import RPN, StandardRPNHead
+from detectron2.modeling.roi_heads import (
+    FastRCNNConvFCHead,
+    FastRCNNOutputLayers,
+    MaskRCNNConvUpsampleHead,
+    StandardROIHeads,
+)
+
+_pyramid_scales = [1 / 4, 1 / 8, 1 / 16, 1 / 32]  # p2 to p5
+
+model = L(GeneralizedRCNN)(
+    backbone=L(FPN)(
+        bottom_up="???",
+        in_features=["res2", "res3", "res4", "res5"],
+        out_channels=256,
+        norm="",
+        top_block=L(LastLevelMaxPool)(),  # p6: every second pixel of p5
+    ),
+    proposal_generator=L(RPN)(
+        in_features=["p2", "p3", "p4", "p5", "p6"],
+        head=L(StandardRPNHead)(in_channels="${...backbone.out_channels}", num_anchors=3),
+        anchor_generator=L(DefaultAnchorGenerator)(
+            sizes=[[32], [64], [128], [256], [512]],  # 8 x stride
+            aspect_ratios=[0.5, 1.0, 2.0],
+            strides=[4, 8, 16, 32, 64],
+            offset=0.0,
+        ),
+        anchor_matcher=L(Matcher)(
+            thresholds=[0.3, 0.7], labels=[0, -1, 1], allow_low_quality_matches=True
+        ),
+        box2box_transform=L(Box2BoxTransform)(weights=[1.0, 1.0, 1.0, 1.0]),
+        batch_size_per_image=256,
+        positive_fraction=0.5,
+        pre_nms_topk=[2000, 1000],  # per level; training, test
+        post_nms_topk=[1000, 1000],
+        nms_thresh=0.7,
+        smooth_l1_beta=0.0,  # plain L1
+    ),
+    roi_heads=L(StandardROIHeads)(
+        num_classes=80,
+        batch_size_per_image=512,
+        positive_fraction=0.25,
+        proposal_matcher=L(Matcher)(
+            thresholds=[0.5], labels=[0, 1], allow_low_quality_matches=False
+        ),
+        box_in_features=["p2", "p3", "p4", "p5"],
+        box_pooler=L(ROIPooler)(
+            output_size=7, scales=_pyramid_scales, sampling_ratio=0, pooler_type="ROIAlignV2"
+        ),
+        box_head=L(FastRCNNConvFCHead)(
+            input_shape=L(ShapeSpec)(
+                channels="${....backbone.out_channels}", height=7, width=7
+            ),
+            conv_dims=[],
+            fc_dims=[1024, 1024],
+        ),
+        box_predictor=L(FastRCNNOutputLayers)(
+            input_shape=L(ShapeSpec)(channels="${...box_head.fc_dims[1]}"),
+            num_classes="${..num_classes}",
+            cls_agnostic_bbox_reg=False,
+            box2box_transform=L(Box2BoxTransform)(weights=[10.0, 10.0, 5.0, 5.0]),
+            smooth_l1_beta=0.0,  # plain L1
+            test_score_thresh=0.05,
+            test_nms_thresh=0.5,
+            test_topk_per_image=100,
+        ),
+        mask_in_features=["p2", "p3", "p4", "p5"],
+        mask_pooler=L(ROIPooler)(
+            output_size=14, scales=_pyramid_scales, sampling_ratio=0, pooler_type="ROIAlignV2"
+        ),
+        mask_head=L(MaskRCNNConvUpsampleHead)(
+            input_shape=L(ShapeSpec)(
+                channels="${....backbone.out_channels}", height=14, width=14
+            ),
+            num_classes="${..num_classes}",
+            conv_dims=[256, 256, 256, 256, 256],  # four 3x3 convolutions and the 2x2 upsampling
+        ),
+    ),
+    input_format="RGB",
+    # ImageNet statistics in RGB, on the 0 to 255 scale
+    pixel_mean=[123.675, 116.28, 103.53],
+    pixel_std=[58.395, 57.12, 57.375],
+)

@@ -1,0 +1,40 @@
+"""Plain ViTs for detection: global attention in four blocks, windows of 14x14 tokens in the rest.
+
+The sizes stand here alone; what is built around a ViT derives the rest from its ``depth``.
+``img_size`` is the image size of the pre-training, which fixes the grid of the position embedding:
+224 for DeiT, 384 for the AugReg weights of the large size.
+"""
+
+from detectron2.config import LazyCall as L
+
+from vit_adapter.backbone import PlainViT
+
+
+def _plain_vit(embed_dim, depth, num_heads, img_size, drop_path_rate, window_size=14):
+    quarter = depth // 4
+    return L(PlainViT)(
+        img_size=img_size,
+        patch_size=16,
+        embed_dim=embed_dim,
+        depth=depth,
+        num_heads=num_heads,
+        mlp_ratio=4.0,
+        qkv_bias=True,
+        layer_scale=True,
+        drop_path_rate=drop_path_rate,
+        # 0 = global: blocks 2, 5, 8, 11 of 12; blocks 5, 11, 17, 23 of 24
+        window_sizes=([window_size] * (quarter - 1) + [0]) * 4,
+        residual_indexes=[],
+        use_checkpoint=False,
+    )
+
+
+# drop_path_rate is that of a ViT without an adapter.
+tiny = _plain_vit(192, 12, 3, img_size=224, drop_path_rate=0.1)
+small = _plain_vit(384, 12, 6, img_size=224, drop_path_rate=0.1)
+base = _plain_vit(768, 12, 12, img_size=224, drop_path_rate=0.1)
+large = _plain_vit(1024, 24, 16, img_size=384, drop_path_rate=0.4)
+
+# Not pre-trained, for images too small to be worth windows.
+tiny_scratch = _plain_vit(192, 12, 3, img_size=256, drop_path_rate=0.0, window_size=0)
+micro_scratch = _plain_vit(96, 4, 3, img_size=128, drop_path_rate=0.0, window_size=0)

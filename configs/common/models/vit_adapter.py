@@ -1,0 +1,43 @@
+"""ViT-Adapter for detection: four interactions, each with a quarter of the ViT's blocks."""
+
+from detectron2.config import LazyCall as L
+
+from vit_adapter.backbone import ViTAdapter
+
+from .vit import base as _vit_base
+from .vit import large as _vit_large
+from .vit import micro_scratch as _vit_micro_scratch
+from .vit import small as _vit_small
+from .vit import tiny as _vit_tiny
+from .vit import tiny_scratch as _vit_tiny_scratch
+
+
+def _vit_adapter(vit, drop_path_rate, deform_num_heads, deform_ratio, conv_inplane=64, norm="SyncBN"):
+    quarter = vit.depth // 4
+    vit.drop_path_rate = drop_path_rate
+    return L(ViTAdapter)(
+        vit=vit,
+        interaction_indexes=[[i * quarter, (i + 1) * quarter - 1] for i in range(4)],
+        conv_inplane=conv_inplane,
+        num_points=4,
+        deform_num_heads=deform_num_heads,
+        deform_ratio=deform_ratio,
+        with_cffn=True,
+        cffn_ratio=0.25,
+        use_extra_extractor=True,
+        vit_feature_fusion="last",
+        init_values=0.0,
+        drop_path_rate="${.vit.drop_path_rate}",
+        norm=norm,
+        use_checkpoint=False,
+    )
+
+
+# Width of a deformable head = embed_dim * deform_ratio / deform_num_heads: 32, 64, 32, 32
+tiny = _vit_adapter(_vit_tiny, 0.1, deform_num_heads=6, deform_ratio=1.0)
+small = _vit_adapter(_vit_small, 0.2, deform_num_heads=6, deform_ratio=1.0)
+base = _vit_adapter(_vit_base, 0.3, deform_num_heads=12, deform_ratio=0.5)
+large = _vit_adapter(_vit_large, 0.4, deform_num_heads=16, deform_ratio=0.5)
+
+tiny_scratch = _vit_adapter(_vit_tiny_scratch, 0.0, 6, 1.0, norm="BN")
+micro_scratch = _vit_adapter(_vit_micro_scratch, 0.0, 3, 1.0, conv_inplane=32, norm="BN")

@@ -1,0 +1,33 @@
+"""What ViT-Adapter is compared with: a ViT with a few up-samplings, and ViTDet in the paper's form.
+
+Both take the tokens after the last block of each quarter, the one with global attention. ViTDet
+adds a residual bottleneck to that block.
+"""
+
+from copy import deepcopy as _deepcopy
+
+from detectron2.config import LazyCall as L
+
+from vit_adapter.backbone import ViTBaseline
+
+from .vit import base as _vit_base
+from .vit import large as _vit_large
+from .vit import small as _vit_small
+from .vit import tiny as _vit_tiny
+from .vit import tiny_scratch as _scratch
+
+
+def _baseline(vit, residual=False):
+    quarter = vit.depth // 4
+    out_indexes = [(i + 1) * quarter - 1 for i in range(4)]
+    vit = _deepcopy(vit)
+    vit.residual_indexes = out_indexes if residual else []
+    return L(ViTBaseline)(vit=vit, out_indexes=out_indexes)
+
+
+vit_tiny, vitdet_tiny = _baseline(_vit_tiny), _baseline(_vit_tiny, residual=True)
+vit_small, vitdet_small = _baseline(_vit_small), _baseline(_vit_small, residual=True)
+vit_base, vitdet_base = _baseline(_vit_base), _baseline(_vit_base, residual=True)
+vit_large, vitdet_large = _baseline(_vit_large), _baseline(_vit_large, residual=True)
+
+vit_tiny_scratch, vitdet_tiny_scratch = _baseline(_scratch), _baseline(_scratch, residual=True)

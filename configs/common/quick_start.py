@@ -1,0 +1,40 @@
+"""What the quick-start configs share: Mask R-CNN from scratch, small enough for two CPU cores.
+
+Made for images of about 256 px and a few hundred to a few thousand of them: a narrow pyramid and
+narrow heads, fewer sampled regions, anchors a quarter of the usual ones, and a norm in the pyramid,
+which has to learn from nothing and without a process group. The data are the generated shapes unless
+``data.*`` names others; masks are read as bitmaps, for which polygons will do as well.
+"""
+
+from detectron2.config import LazyCall as L
+
+from vit_adapter.data import flip_and_resize, resize
+
+from .data.coco import data
+from .data.coco import dataloader_1x as dataloader
+from .models.mask_rcnn import model
+from .optim import custom_keys as optimizer
+from .schedule import lr_scratch as lr_multiplier
+from .train import train_scratch as train
+
+model.backbone.out_channels = 64
+model.backbone.norm = "BN"
+model.proposal_generator.anchor_generator.sizes = [[8], [16], [32], [64], [128]]  # 2 x stride
+model.proposal_generator.batch_size_per_image = 128
+model.proposal_generator.pre_nms_topk = [500, 300]
+model.proposal_generator.post_nms_topk = [300, 200]
+model.roi_heads.num_classes = 3
+model.roi_heads.batch_size_per_image = 32
+model.roi_heads.box_head.fc_dims = [256, 256]
+model.roi_heads.mask_head.conv_dims = [64, 64, 64]
+
+dataloader.train.dataset.names = "shapes_train"
+dataloader.train.mapper.augmentations = L(flip_and_resize)(short_edges=[256], max_size=512)
+dataloader.train.mapper.instance_mask_format = "bitmask"
+dataloader.train.total_batch_size = 4
+dataloader.train.num_workers = 0
+dataloader.test.dataset.names = "shapes_val"
+dataloader.test.mapper.augmentations = L(resize)(short_edges=[256], max_size=512)
+dataloader.test.num_workers = 0
+
+optimizer.lr = 5e-4

@@ -1,0 +1,31 @@
+"""The ``train`` node: what the training script itself reads.
+
+COCO train2017 has 117,266 images with annotations: at 16 images per iteration an epoch is
+117,266 / 16 = 7,329.1, rounded up to 7,330 iterations. All schedules train in float32. The DeiT
+models published for the 3x schedule were trained in float16 (``train.amp.enabled=True``); the
+original turned that off after their release.
+"""
+
+_iters_per_epoch = 7330
+
+
+def _train(max_iter, period):
+    return dict(
+        output_dir="./output",
+        init_checkpoint="",  # weights of the whole model, matched strictly
+        vit_checkpoint="",  # weights of a plain ViT for the trunk: path or URL
+        allow_mismatch=[],  # regular expressions: keys of init_checkpoint that need not match
+        max_iter=max_iter,
+        amp=dict(enabled=False, dtype="float16"),
+        ddp=dict(broadcast_buffers=False, find_unused_parameters=False),
+        checkpointer=dict(period=period, max_to_keep=3),
+        eval_period=period,
+        log_period=20,
+        device="auto",  # cuda if there is one
+        seed=-1,  # negative: a random one
+    )
+
+
+train_1x = _train(max_iter=12 * _iters_per_epoch, period=_iters_per_epoch)  # 87,960
+train_3x = _train(max_iter=36 * _iters_per_epoch, period=_iters_per_epoch)  # 263,880
+train_scratch = _train(max_iter=1200, period=400)

@@ -1,0 +1,132 @@
+"""What every config promises, whatever it trains."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import LazyConfig, instantiate
+from detectron2.solver import LRMultiplier
+from omegaconf import DictConfig, OmegaConf
+
+from vit_adapter import ViTAdapter, ViTBaseline, model_zoo
+
+ALL = model_zoo.list_configs()
+ROOT = model_zoo.config_root()
+MAX_LEAF_LINES = 15
+
+
+@pytest.fixture(params=ALL)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def cfg(name: str, load_config: Callable[[str], DictConfig]) -> DictConfig:
+    return load_config(name)
+
+
+def test_the_mask_rcnn_matrix_is_complete() -> None:
+    weights = {"tiny": "deit", "small": "deit", "base": "deit", "large": "augreg"}
+    expected = {
+        f"coco/mask_rcnn_{backbone}_{size}_{pretraining}_{schedule}"
+        for backbone in ("vit_adapter", "vit", "vitdet")
+        for size, pretraining in weights.items()
+        for schedule in ("1x", "3x")
+    }
+    assert expected <= set(ALL)
+    expected = {f"quick_start/mask_rcnn_{b}_tiny_scratch" for b in ("vit_adapter", "vit", "vitdet")}
+    assert expected <= set(ALL)
+    assert "quick_start/mask_rcnn_vit_adapter_shapes" in ALL
+
+
+def test_has_the_common_keys(cfg: DictConfig) -> None:
+    assert set(cfg) == {"model", "dataloader", "data", "optimizer", "lr_multiplier", "train"}
+    assert set(cfg.dataloader) == {"train", "test", "evaluator"}
+    paths = ["train_json", "train_images", "val_json", "val_images"]
+    assert dict(cfg.data) == dict.fromkeys(paths, "")
+    assert set(cfg.train) == {
+        "output_dir",
+        "init_checkpoint",
+        "vit_checkpoint",
+        "allow_mismatch",
+        "max_iter",
+        "amp",
+        "ddp",
+        "checkpointer",
+        "eval_period",
+        "log_period",
+        "device",
+        "seed",
+    }
+
+
+def test_leaf_is_short_and_says_what_it_is(name: str) -> None:
+    lines = Path(model_zoo.get_config_file(name)).read_text().splitlines()
+    assert len(lines) <= MAX_LEAF_LINES
+    assert re.match('"""[A-Z].*', lines[0])
+
+
+def test_nothing_needs_python_to_be_stored(cfg: DictConfig, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    LazyConfig.save(cfg, str(path))
+    assert [file.name for file in tmp_path.iterdir()] == ["config.yaml"]  # no pickle beside it
+    text = path.read_text()
+    assert "!!python" not in text
+    again = LazyConfig.load(str(path))
+    # Classes are stored by name; one more round shows that nothing else has changed.
+    LazyConfig.save(again, str(path))
+    assert path.read_text() == text
+    assert instantiate(again.lr_multiplier)(1.0) == instantiate(cfg.lr_multiplier)(1.0)
+
+
+def test_interpolations_lead_somewhere(cfg: DictConfig) -> None:
+    OmegaConf.resolve(cfg)
+    assert not OmegaConf.missing_keys(cfg)
+
+
+def test_model_and_optimizer_can_be_built(cfg: DictConfig) -> None:
+    with torch.device("meta"):
+        model = instantiate(cfg.model)
+    shapes = model.backbone.bottom_up.output_shape()
+    assert {key: shape.stride for key, shape in shapes.items()} == {
+        "res2": 4,
+        "res3": 8,
+        "res4": 16,
+        "res5": 32,
+    }
+    width = cfg.model.backbone.bottom_up.vit.embed_dim
+    assert {shape.channels for shape in shapes.values()} == {width}
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    in_groups = [param for group in optimizer.param_groups for param in group["params"]]
+    assert {id(p) for p in in_groups} == {id(p) for p in model.parameters() if p.requires_grad}
+    # Plain numbers only: they are stored in checkpoints, which are read without unpickling objects.
+    for group in optimizer.state_dict()["param_groups"]:
+        values = [group["lr"], group["weight_decay"], group["eps"], *group["betas"]]
+        assert {type(value) for value in values} == {float} and type(group["betas"]) is tuple
+    LRMultiplier(optimizer, instantiate(cfg.lr_multiplier), max_iter=cfg.train.max_iter)
+
+
+def test_backbone_is_what_the_name_says(name: str, cfg: DictConfig) -> None:
+    backbone = cfg.model.backbone.bottom_up
+    kind = re.search(r"_(vit_adapter|vitdet|vit)_", name)[1]
+    expected = ViTAdapter if kind == "vit_adapter" else ViTBaseline
+    assert backbone._target_ in (expected, f"{expected.__module__}.{expected.__qualname__}")
+    assert list(backbone.vit.residual_indexes) == (
+        list(backbone.out_indexes) if kind == "vitdet" else []
+    )
+
+
+def test_schedule_follows_max_iter(cfg: DictConfig) -> None:
+    before = instantiate(cfg.lr_multiplier)
+    cfg.train.max_iter *= 2
+    after = instantiate(cfg.lr_multiplier)
+    assert after.max_iter == cfg.train.max_iter == 2 * before.max_iter
+    assert after.milestones == [2 * milestone for milestone in before.milestones]
+
+
+def test_common_parts_define_no_classes_and_no_lambdas() -> None:
+    code = re.compile(r"^\s*class |\blambda\b|\bpartial\(", re.MULTILINE)
+    assert [path.name for path in ROOT.rglob("*.py") if code.search(path.read_text())] == []
