@@ -13,10 +13,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from vit_adapter.backbone.trunk import ViTTrunk
 from vit_adapter.checkpoint.files import CheckpointFileError, load_state_dict_file
 from vit_adapter.checkpoint.loading import CheckpointMismatchError, LoadReport, compare_keys
 
-__all__ = ["convert_augreg", "load_pretrained_vit", "match_trunk_names"]
+__all__ = ["convert_augreg", "find_trunk", "load_pretrained_vit", "match_trunk_names"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +35,27 @@ _UNUSED_IN_TRUNK = (
 
 _NOT_PRETRAINED = (
     r"\.gamma[12]$",  # layer scale starts at one, which is what its absence means
-    r"^residual",  # ViTDet's zero-initialised blocks
+    r"\.residual\.",  # ViTDet's bottlenecks start as the identity
 )
 """What a trunk may have and plain pre-training has not."""
 
 
-def load_pretrained_vit(vit: nn.Module, path: str | os.PathLike[str]) -> LoadReport:
+def find_trunk(model: nn.Module) -> ViTTrunk:
+    """Return the one plain ViT inside a model.
+
+    Raises:
+        ValueError: there is none, or more than one.
+    """
+    trunks = [module for module in model.modules() if isinstance(module, ViTTrunk)]
+    if len(trunks) != 1:
+        raise ValueError(
+            f"weights of a plain ViT need a model with one ViT trunk, this one has {len(trunks)}; "
+            "give the weights of the whole model instead (train.init_checkpoint)."
+        )
+    return trunks[0]
+
+
+def load_pretrained_vit(vit: ViTTrunk, path: str | os.PathLike[str]) -> LoadReport:
     """Load plain-ViT weights into a trunk, with an account of every name.
 
     Names that only a classifier or a reconstruction decoder has are passed over, and layer scale
@@ -48,7 +64,7 @@ def load_pretrained_vit(vit: nn.Module, path: str | os.PathLike[str]) -> LoadRep
     trunk resizes it in each forward pass, so it has to be built for that grid.
 
     Args:
-        vit: the trunk, with ``patch_size`` and the parameter names of timm.
+        vit: the trunk, with the parameter names of timm.
         path: ``.pth``/``.pt``/``.pth.tar``/``.safetensors`` with timm's names, or an ``.npz`` of
             Google's vision_transformer (AugReg); a file or a URL.
 
@@ -93,7 +109,7 @@ def load_pretrained_vit(vit: nn.Module, path: str | os.PathLike[str]) -> LoadRep
     return report
 
 
-def match_trunk_names(vit: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def match_trunk_names(vit: ViTTrunk, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename timm's layer scale and add the class row that a position embedding may lack.
 
     Args:
@@ -121,7 +137,7 @@ def match_trunk_names(vit: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[
     return renamed
 
 
-def _check_position_grid(vit: nn.Module, report: LoadReport, name: str) -> None:
+def _check_position_grid(vit: ViTTrunk, report: LoadReport, name: str) -> None:
     """Name both grids where the position embeddings differ in length alone."""
     shapes = next((entry[1:] for entry in report.misshapen if entry[0] == "pos_embed"), None)
     if shapes is None or len(shapes[0]) != 3 or shapes[0][2] != shapes[1][2]:
@@ -129,7 +145,7 @@ def _check_position_grid(vit: nn.Module, report: LoadReport, name: str) -> None:
     found, expected = (_grid_side(shape[1] - 1) for shape in shapes)
     if found is None or expected is None:
         return
-    patch = int(getattr(vit, "patch_size", 16))
+    patch = vit.patch_size
     raise CheckpointMismatchError(
         f"checkpoint {name!r} has a position embedding for a {found}x{found} grid "
         f"({found * patch} pixels at patch size {patch}), the model for {expected}x{expected} "
