@@ -1,0 +1,62 @@
+"""Building what a run needs from its config: model, optimizer, data-parallel wrapper."""
+
+import copy
+
+import torch
+from detectron2.config import instantiate
+from detectron2.utils import comm
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from vit_adapter.checkpoint.pretrained import find_trunk, load_pretrained_vit
+from vit_adapter.engine.config import resolve_device
+from vit_adapter.engine.norms import adapt_sync_batch_norm
+
+__all__ = ["build_model", "build_optimizer", "load_trunk", "wrap_model"]
+
+
+def build_model(cfg: DictConfig) -> nn.Module:
+    """Build ``cfg.model`` on the device of ``cfg.train.device``, with its initial weights.
+
+    Synchronised batch norm becomes what this run can compute (:mod:`vit_adapter.engine.norms`).
+
+    Args:
+        cfg: a config of this project; only ``model`` and ``train.device`` are read.
+
+    Returns:
+        The model, not wrapped, in training mode.
+    """
+    model = adapt_sync_batch_norm(instantiate(cfg.model))
+    return model.to(resolve_device(cfg))
+
+
+def load_trunk(cfg: DictConfig, model: nn.Module) -> None:
+    """Load ``cfg.train.vit_checkpoint``, if it names one, into the plain ViT inside ``model``."""
+    path = OmegaConf.select(cfg, "train.vit_checkpoint", default="")
+    if path:
+        load_pretrained_vit(find_trunk(model), path)
+
+
+def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Build ``cfg.optimizer`` for the parameters of ``model``; ``cfg`` stays as it is."""
+    cfg = copy.deepcopy(cfg)
+    cfg.optimizer.params.model = model
+    return instantiate(cfg.optimizer)
+
+
+def wrap_model(cfg: DictConfig, model: nn.Module) -> nn.Module:
+    """Wrap ``model`` by DistributedDataParallel if there are several processes.
+
+    Args:
+        cfg: ``train.ddp`` holds options of the wrapper (``broadcast_buffers``,
+            ``find_unused_parameters``).
+        model: on its device.
+    """
+    if comm.get_world_size() == 1:
+        return model
+    options = OmegaConf.to_container(cfg.train.get("ddp", OmegaConf.create({})), resolve=True)
+    device = next(model.parameters()).device
+    # Gloo on the CPU wants no device ids, NCCL wants the one of this process.
+    device_ids = [comm.get_local_rank()] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=device_ids, **options)

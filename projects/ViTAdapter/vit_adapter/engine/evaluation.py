@@ -1,0 +1,87 @@
+"""Evaluating a model, and showing and storing what came out."""
+
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping
+
+from detectron2.config import instantiate
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from omegaconf import DictConfig
+from tabulate import tabulate
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from vit_adapter.checkpoint.files import atomic_open
+
+__all__ = ["RESULTS_FILE", "evaluate", "format_results", "write_results"]
+
+logger = logging.getLogger(__name__)
+
+RESULTS_FILE = "results.json"
+
+_TASK_NAMES = {"bbox": "box", "segm": "mask"}
+
+Results = Mapping[str, Mapping[str, float]]
+
+
+def evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, dict[str, float]]:
+    """Run the evaluator of the config on its test data; all processes take part.
+
+    The main process logs the metrics as ``print_csv_format`` does and as a table, and writes them
+    to ``results.json`` in ``cfg.train.output_dir``.
+
+    Args:
+        cfg: ``dataloader.test`` and ``dataloader.evaluator`` are instantiated.
+        model: in any mode, which it has again afterwards.
+
+    Returns:
+        Task -> metric -> value, as Detectron2's evaluators give them (AP in percent); empty if
+        the config has no evaluator, and in all but the main process.
+    """
+    if cfg.dataloader.get("evaluator") is None or cfg.dataloader.get("test") is None:
+        logger.warning("The config has no test data or no evaluator: nothing is evaluated.")
+        return {}
+    # Wrapped, a process with fewer images would leave the others waiting in its forward pass.
+    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    loader = instantiate(cfg.dataloader.test)
+    results = inference_on_dataset(inner, loader, instantiate(cfg.dataloader.evaluator))
+    if not comm.is_main_process():
+        return {}
+    print_csv_format(results)
+    if results:
+        logger.info("Results:\n%s", format_results(results))
+    else:
+        logger.warning("The evaluator gave no result: the model predicted nothing at all.")
+    write_results(results, cfg.train.output_dir)
+    return results
+
+
+def format_results(results: Results) -> str:
+    """Return a table with a row for each task and a column for each metric but per-class ones."""
+    columns = list(
+        dict.fromkeys(
+            metric for metrics in results.values() for metric in metrics if "-" not in metric
+        )
+    )
+    rows = [
+        [_TASK_NAMES.get(task, task)]
+        + [f"{metrics[name]:.2f}" if name in metrics else "" for name in columns]
+        for task, metrics in results.items()
+    ]
+    return tabulate(rows, headers=["", *columns], tablefmt="pipe", stralign="right",
+                    disable_numparse=True)
+
+
+def write_results(results: Results, output_dir: str) -> None:
+    """Write ``results.json``; a metric that does not exist (NaN) is stored as null."""
+    plain = {
+        task: {name: None if math.isnan(value) else float(value) for name, value in metrics.items()}
+        for task, metrics in results.items()
+    }
+    os.makedirs(output_dir, exist_ok=True)
+    with atomic_open(os.path.join(output_dir, RESULTS_FILE)) as stream:
+        json.dump(plain, stream, indent=2)
+        stream.write("\n")

@@ -1,0 +1,89 @@
+"""What an output folder may already hold: an earlier run, or the rest of an interrupted one."""
+
+import json
+import logging
+import os
+from pathlib import Path
+
+from vit_adapter.checkpoint.files import TEMPORARY_MARK, atomic_open
+
+__all__ = ["METRICS_FILE", "prepare_for_resume", "set_previous_run_aside"]
+
+logger = logging.getLogger(__name__)
+
+METRICS_FILE = "metrics.json"
+
+_RUN_FILES = (
+    "last_checkpoint",  # first: without it no half-moved run can be resumed by mistake
+    "model_*.pth",
+    METRICS_FILE,
+    "results.json",
+    "config.yaml",
+    "events.out.tfevents.*",
+)
+
+
+def set_previous_run_aside(output_dir: str | os.PathLike[str]) -> Path | None:
+    """Move an earlier run's files to ``previous_run_<n>`` inside the folder.
+
+    Detectron2 overwrites them when a command is repeated without ``--resume``; days of training
+    can be lost that way. Renaming costs nothing and loses nothing.
+
+    Args:
+        output_dir: the folder, which need not exist.
+
+    Returns:
+        The folder with the earlier run, or None if there was none.
+    """
+    folder = Path(output_dir)
+    _remove_unfinished(folder)
+    if not any(folder.glob("model_*.pth")) and not (folder / "last_checkpoint").exists():
+        return None
+    number = 1
+    while (folder / f"previous_run_{number}").exists():
+        number += 1
+    aside = folder / f"previous_run_{number}"
+    aside.mkdir()
+    for pattern in _RUN_FILES:
+        for file in sorted(folder.glob(pattern)):
+            file.rename(aside / file.name)
+    logger.warning(
+        "%s holds an earlier run: its files are now in %s. Use --resume to continue a run.",
+        folder,
+        aside,
+    )
+    return aside
+
+
+def prepare_for_resume(output_dir: str | os.PathLike[str], start_iter: int) -> None:
+    """Drop what an interrupted run left behind its last checkpoint.
+
+    Removes half-written temporary files, and from ``metrics.json`` the lines of iterations that
+    will be computed again, as well as a last line that was cut off.
+
+    Args:
+        output_dir: folder of the run.
+        start_iter: iteration at which training continues.
+    """
+    folder = Path(output_dir)
+    _remove_unfinished(folder)
+    metrics = folder / METRICS_FILE
+    if not metrics.is_file():
+        return
+    lines = metrics.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if _iteration(line) < start_iter]
+    if kept != lines:
+        with atomic_open(metrics) as stream:
+            stream.writelines(f"{line}\n" for line in kept)
+
+
+def _iteration(line: str) -> float:
+    try:
+        return float(json.loads(line)["iteration"])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return float("inf")  # cut off
+
+
+def _remove_unfinished(folder: Path) -> None:
+    for file in folder.glob(f".*{TEMPORARY_MARK}*"):
+        file.unlink()

@@ -1,0 +1,69 @@
+"""What happens before a run: log files, environment, seeds, the saved config."""
+
+import logging
+import os
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+from detectron2.config import LazyConfig
+from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.logger import setup_logger
+from omegaconf import DictConfig
+
+from vit_adapter.checkpoint.files import TEMPORARY_MARK
+from vit_adapter.ops import extension_info
+
+__all__ = ["save_config", "seed_data", "seed_model", "set_up_logging"]
+
+logger = logging.getLogger(__name__)
+
+_SEED_STRIDE = 1_000_003
+"""A prime between the seeds of successive starts: seeds of other processes never coincide."""
+
+
+def set_up_logging(cfg: DictConfig, arguments: Namespace) -> None:
+    """Create the output folder, log to the terminal and to ``log.txt``, and say what runs where."""
+    output_dir = cfg.train.output_dir
+    if comm.is_main_process():
+        os.makedirs(output_dir, exist_ok=True)
+    comm.synchronize()
+    rank = comm.get_rank()
+    for name in ("fvcore", "detectron2", "vit_adapter"):
+        setup_logger(output_dir, distributed_rank=rank, name=name)
+    logger.info("Process %d of %d", rank, comm.get_world_size())
+    logger.info("Environment:\n%s", collect_env_info())
+    logger.info("Extension: %s", extension_info())
+    logger.info("Command line: %s", arguments)
+    torch.backends.cudnn.benchmark = bool(cfg.train.get("cudnn_benchmark", False))
+
+
+def save_config(cfg: DictConfig, output_dir: str, name: str = "config.yaml") -> None:
+    """Write the whole config as YAML, which ``--config-file`` reads again; main process only."""
+    if not comm.is_main_process():
+        return
+    target = Path(output_dir, name)
+    unfinished = target.with_name(f".{target.stem}{TEMPORARY_MARK}{target.suffix}")
+    LazyConfig.save(cfg, str(unfinished))
+    os.replace(unfinished, target)
+    logger.info("Config saved to %s", target)
+
+
+def seed_model(seed: int) -> None:
+    """Seed everything before the model is built: alike in every process and for every number of
+    processes, so that all runs of a seed start from the same weights. Below 0: at random."""
+    seed_all_rng(None if seed < 0 else seed)
+
+
+def seed_data(seed: int, start_iter: int) -> None:
+    """Seed everything before the data loader is built: differently in every process.
+
+    Args:
+        seed: below 0 leaves the random seeds of :func:`seed_model`.
+        start_iter: iteration at which training starts, so that a resumed run does not see the
+            same images in the same order once more.
+    """
+    if seed >= 0:
+        seed_all_rng((seed + comm.get_rank() + _SEED_STRIDE * start_iter) % 2**31)

@@ -1,0 +1,212 @@
+"""The training loop: one iteration in any precision on any device, and what stops it."""
+
+import logging
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import torch
+from detectron2.engine import TrainerBase
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from vit_adapter.engine.config import UsageError
+
+__all__ = ["Precision", "Trainer"]
+
+logger = logging.getLogger(__name__)
+
+_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class Precision:
+    """Automatic mixed precision: which dtype on which device, and whether losses are scaled.
+
+    float16 needs a scaled loss, else small gradients vanish; bfloat16 has the range of float32
+    and needs none. On the CPU only bfloat16 exists.
+
+    Args:
+        enabled: False computes in float32.
+        dtype: "float16" or "bfloat16".
+        device_type: "cpu" or "cuda".
+
+    Raises:
+        UsageError: an unknown dtype, or float16 on the CPU.
+    """
+
+    def __init__(self, *, enabled: bool, dtype: str, device_type: str) -> None:
+        if dtype not in _DTYPES:
+            raise UsageError(
+                f"train.amp.dtype={dtype!r} is unknown; expected {' or '.join(_DTYPES)}."
+            )
+        if enabled and device_type == "cpu" and dtype == "float16":
+            raise UsageError(
+                "train.amp.dtype=float16 needs CUDA; on the CPU use train.amp.dtype=bfloat16 or "
+                "train.amp.enabled=False."
+            )
+        self.enabled = enabled
+        self.dtype = _DTYPES[dtype]
+        self.device_type = device_type
+        self.scaler = torch.amp.GradScaler(
+            device_type, enabled=enabled and self.dtype == torch.float16
+        )
+
+    @classmethod
+    def from_config(cls, cfg: DictConfig, device_type: str) -> "Precision":
+        """Read ``cfg.train.amp`` (``enabled``, ``dtype``)."""
+        amp = cfg.train.get("amp", {})
+        return cls(
+            enabled=bool(amp.get("enabled", False)),
+            dtype=str(amp.get("dtype", "float16")),
+            device_type=device_type,
+        )
+
+    def autocast(self) -> torch.autocast:
+        """The context for the forward pass and the losses."""
+        return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.enabled)
+
+
+class Trainer(TrainerBase):
+    """Detectron2's training loop with hooks, in any precision, on any device, with any version.
+
+    A loss that is not finite stops all processes before the optimizer uses it. After a failure
+    the hooks are closed, but nothing is evaluated (see :attr:`failed`).
+
+    Args:
+        model: maps a list of Detectron2's input dicts to a dict of scalar losses.
+        optimizer: already holds the parameters of ``model``.
+        precision: see :class:`Precision`.
+
+    Attributes:
+        data_loader: endless iterable of such lists; set before :meth:`train`. It is not part of
+            the constructor because its seed depends on the iteration that a checkpoint restores.
+        failed: whether the last call of :meth:`train` ended with an exception.
+    """
+
+    def __init__(
+        self, *, model: nn.Module, optimizer: torch.optim.Optimizer, precision: Precision
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.data_loader: Iterable[Sequence[Mapping[str, object]]] = ()
+        self.optimizer = optimizer
+        self.precision = precision
+        self.failed = False
+        self._batches: Iterator[Sequence[Mapping[str, object]]] | None = None
+
+    def train(self, start_iter: int, max_iter: int) -> None:
+        """Run the iterations ``start_iter`` to ``max_iter - 1``.
+
+        Raises:
+            FloatingPointError: a loss is infinite or not a number.
+        """
+        self.failed = False
+        self.model.train()
+        logger.info("Starting training from iteration %d", start_iter)
+        self.iter = self.start_iter = start_iter
+        self.max_iter = max_iter
+        with EventStorage(start_iter) as self.storage:
+            try:
+                self.before_train()
+                for self.iter in range(start_iter, max_iter):
+                    self.before_step()
+                    self.run_step()
+                    self.after_step()
+                self.iter = max_iter
+            except BaseException:
+                self.failed = True
+                raise
+            finally:
+                self.after_train()
+
+    def run_step(self) -> None:
+        """Compute the losses of one batch, check them, and take one optimizer step."""
+        start = time.perf_counter()
+        if self._batches is None:  # not earlier: a finished run needs no workers
+            self._batches = iter(self.data_loader)
+        batch = next(self._batches)
+        data_time = time.perf_counter() - start
+
+        with self.precision.autocast():
+            try:
+                losses = self.model(batch)
+            except FloatingPointError as error:  # Detectron2's check of the proposals
+                raise FloatingPointError(
+                    self._describe_non_finite(str(error), [({}, _file_names(batch))])
+                ) from error
+            total_loss = sum(losses.values())
+        self.optimizer.zero_grad(set_to_none=True)
+        self.precision.scaler.scale(total_loss).backward()
+        # Reading the values waits for the device, hence after the backward pass is under way.
+        self._record(losses, data_time, batch)
+        self.precision.scaler.step(self.optimizer)
+        self.precision.scaler.update()
+
+    def state_dict(self) -> dict[str, object]:
+        """Iteration, hooks, optimizer and loss scale."""
+        state = super().state_dict()
+        state["optimizer"] = self.optimizer.state_dict()
+        state["grad_scaler"] = self.precision.scaler.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, object]) -> None:
+        """Restore what :meth:`state_dict` gave; the precision may have changed in between."""
+        super().load_state_dict(state_dict)
+        self.optimizer.load_state_dict(state_dict["optimizer"])
+        scale = state_dict.get("grad_scaler")
+        if scale and self.precision.scaler.is_enabled():
+            self.precision.scaler.load_state_dict(scale)
+
+    def _record(
+        self,
+        losses: Mapping[str, Tensor],
+        data_time: float,
+        batch: Sequence[Mapping[str, object]],
+    ) -> None:
+        values = {name: value.detach().item() for name, value in losses.items()}
+        finite = all(map(math.isfinite, values.values()))
+        files = [] if finite else _file_names(batch)
+        # Every process hears of every other, so that all of them stop and none is left waiting.
+        gathered = comm.all_gather((values, data_time, files))
+        if any(files for _, _, files in gathered):
+            by_process = [(values, files) for values, _, files in gathered]
+            raise FloatingPointError(
+                self._describe_non_finite("A loss is infinite or not a number.", by_process)
+            )
+        if comm.is_main_process():
+            mean = {
+                name: sum(entry[name] for entry, _, _ in gathered) / len(gathered)
+                for name in values
+            }
+            self.storage.put_scalar("data_time", max(entry for _, entry, _ in gathered))
+            self.storage.put_scalar("total_loss", sum(mean.values()))
+            if len(mean) > 1:
+                self.storage.put_scalars(**mean)
+
+    def _describe_non_finite(
+        self, reason: str, by_process: Sequence[tuple[Mapping[str, float], Sequence[str]]]
+    ) -> str:
+        """The message of the error; ``by_process`` has losses and image files of each process."""
+        rates = sorted({group["lr"] for group in self.optimizer.param_groups})
+        lines = [
+            f"{reason} Training stopped at iteration {self.iter}; this iteration changed no "
+            "weights, and no checkpoint was written after it.",
+            f"learning rate: {', '.join(f'{rate:.3g}' for rate in rates)}",
+        ]
+        for losses, files in by_process:
+            if files:
+                shown = ", ".join(f"{name}={value:.4g}" for name, value in losses.items())
+                lines.append(f"losses: {shown or 'not reached'}")
+                lines.append(f"images of the batch: {', '.join(files)}")
+        lines.append(
+            "Lower optimizer.lr or warm up longer, use train.amp.dtype=bfloat16 instead of "
+            "float16, and check the annotations of these images; --resume continues from the last "
+            "checkpoint."
+        )
+        return "\n".join(lines)
+
+
+def _file_names(batch: Sequence[Mapping[str, object]]) -> list[str]:
+    return [str(inputs.get("file_name", "unnamed")) for inputs in batch]
