@@ -1,0 +1,376 @@
+"""``train_net.py`` as a user calls it: train, resume, evaluate, several processes, failures.
+
+The model is the quick-start one made tiny by overrides, the data are a few generated images given
+as COCO-format files, so nearly all of the time goes into starting Python.
+"""
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from vit_adapter.checkpoint.files import TEMPORARY_MARK, load_checkpoint_file
+from vit_adapter.data import generate_shapes
+from vit_adapter.engine.cli import main
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+ROOT = Path(__file__).parents[2]
+CONFIG = str(ROOT / "configs/quick_start/mask_rcnn_vit_adapter_shapes.py")
+
+TINY = [
+    "model.backbone.bottom_up.vit.embed_dim=48",
+    "model.backbone.out_channels=32",
+    "model.roi_heads.box_head.fc_dims=[32,32]",
+    "model.roi_heads.mask_head.conv_dims=[32,32]",
+    "model.proposal_generator.pre_nms_topk=[100,50]",
+    "model.proposal_generator.post_nms_topk=[50,20]",
+    "model.roi_heads.box_predictor.test_score_thresh=0.0",
+    "model.roi_heads.box_predictor.test_topk_per_image=5",
+    "dataloader.train.mapper.augmentations.short_edges=[64]",
+    "dataloader.test.mapper.augmentations.short_edges=[64]",
+    "dataloader.train.total_batch_size=2",
+    "dataloader.train.num_workers=0",
+    "dataloader.test.num_workers=0",
+    "train.device=cpu",
+    "train.seed=7",
+    "train.log_period=1",
+    "train.eval_period=0",
+    "train.checkpointer.period=1000",
+]
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "shapes"
+    return generate_shapes(root, num_train=6, num_val=3, image_size=64, seed=1)
+
+
+@pytest.fixture()
+def command(shapes: Path, tmp_path: Path) -> list[str]:
+    """A complete command line with an output folder of its own."""
+    return [
+        "--config-file",
+        CONFIG,
+        *TINY,
+        f"data.train_json={shapes / 'annotations/instances_train.json'}",
+        f"data.train_images={shapes / 'train'}",
+        f"data.val_json={shapes / 'annotations/instances_val.json'}",
+        f"data.val_images={shapes / 'val'}",
+        f"train.output_dir={tmp_path / 'run'}",
+    ]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Equal sums need an equal number of threads, also in the processes that tests start."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def start(command: list[str], program: Path = ROOT / "train_net.py") -> subprocess.Popen:
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "projects/ViTAdapter"), *sys.path]),
+    }
+    return subprocess.Popen(
+        [sys.executable, str(program), *command],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def metrics(run: Path) -> list[dict[str, float]]:
+    lines = (run / "metrics.json").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def losses(run: Path) -> dict[int, float]:
+    return {
+        int(entry["iteration"]): entry["total_loss"]
+        for entry in metrics(run)
+        if "total_loss" in entry
+    }
+
+
+def test_train_resume_and_evaluate(command: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    main([*command, "train.max_iter=4", "train.checkpointer.period=2", "train.eval_period=2"])
+    assert (run / "last_checkpoint").read_text() == "model_final.pth"
+    assert sorted(losses(run)) == [0, 1, 2, 3]
+    assert (run / "config.yaml").is_file()
+    assert list(run.glob("events.out.tfevents.*"))
+    trained = json.loads((run / "results.json").read_text())
+    assert set(trained) == {"bbox", "segm"}
+    assert math.isfinite(trained["bbox"]["AP"])
+    assert [entry["iteration"] for entry in metrics(run) if "bbox/AP" in entry] == [1, 4]
+
+    # The same weights give the same numbers, whichever way they are named.
+    (run / "results.json").unlink()
+    weights = run / "model_final.pth"
+    main([*command, "--eval-only", f"train.init_checkpoint={weights}"])
+    assert json.loads((run / "results.json").read_text()) == trained
+    saved = str(run / "config.yaml")
+    main(["--config-file", saved, "--eval-only", "--resume", f"train.output_dir={run}"])
+    assert json.loads((run / "results.json").read_text()) == trained
+
+    # A longer run goes on where the shorter one ended.
+    before = load_checkpoint_file(weights)
+    main([*command, "--resume", "train.max_iter=6"])
+    assert sorted(losses(run)) == [0, 1, 2, 3, 4, 5]
+    after = load_checkpoint_file(weights)
+    assert (before["iteration"], after["iteration"]) == (3, 5)
+    steps = {int(state["step"]) for state in after["trainer"]["optimizer"]["state"].values()}
+    assert steps == {6}
+
+
+def test_a_second_run_in_the_same_folder_overwrites_nothing(
+    command: list[str], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    main([*command, "train.max_iter=1"])
+    first = (run / "model_final.pth").read_bytes()
+    # Starts from a file that lies in the very folder that is tidied up.
+    main([*command, "train.max_iter=2", f"train.init_checkpoint={run / 'model_final.pth'}"])
+    assert (run / "previous_run_1/model_final.pth").read_bytes() == first
+    assert (run / "previous_run_1/last_checkpoint").is_file()
+    assert sorted(losses(run / "previous_run_1")) == [0]
+    assert sorted(losses(run)) == [0, 1]
+
+
+def test_same_seed_same_losses(command: list[str], tmp_path: Path) -> None:
+    recorded = []
+    for name, seed in (("a", 7), ("b", 7), ("c", 8)):
+        folder = tmp_path / name
+        main([*command, "train.max_iter=3", f"train.output_dir={folder}", f"train.seed={seed}"])
+        recorded.append(losses(folder))
+    assert recorded[0] == recorded[1]
+    assert recorded[0] != recorded[2]
+
+
+def test_killed_run_resumes_from_its_last_checkpoint(command: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [*command, "train.max_iter=40", "train.checkpointer.period=3"]
+    process = start(command)
+    deadline = time.monotonic() + 200
+    last = run / "last_checkpoint"
+    while not last.exists() or last.read_text() < "model_0000008.pth":
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (run / "model_final.pth").exists(), "the run ended before it was killed"
+    saved = load_checkpoint_file(run / last.read_text())["iteration"]
+    # What a kill in the middle of a write leaves behind.
+    unfinished = run / f".model_0000011.pth{TEMPORARY_MARK}x"
+    unfinished.write_bytes(b"half")
+    with open(run / "metrics.json", "a") as stream:
+        stream.write('{"iteration": 39, "total_lo')
+
+    output = finish(start([*command, "--resume"]))
+    assert f"Starting training from iteration {saved + 1}" in output
+    assert load_checkpoint_file(run / "model_final.pth")["iteration"] == 39
+    assert [int(e["iteration"]) for e in metrics(run) if "total_loss" in e] == list(range(40))
+    assert (run / "results.json").is_file()
+    assert not unfinished.exists()
+    # train.checkpointer.max_to_keep also counts what the killed process wrote.
+    assert len(list(run.glob("model_0*.pth"))) == 3
+
+
+EXACT = [
+    # Every anchor and every proposal is used, so nothing depends on random sampling.
+    "model.proposal_generator.batch_size_per_image=100000",
+    "model.proposal_generator.positive_fraction=1.0",
+    "model.roi_heads.batch_size_per_image=100000",
+    "model.roi_heads.positive_fraction=1.0",
+    # Statistics of the joint batch in the adapter and in the pyramid.
+    "model.backbone.bottom_up.norm=SyncBN",
+    "model.backbone.norm=SyncBN",
+    "model.backbone.bottom_up.vit.drop_path_rate=0.0",
+    # No flips: each process has a random state of its own.
+    "dataloader.train.mapper.augmentations._target_=vit_adapter.data.resize",
+    "data.val_json=",
+    "data.val_images=",
+    "train.max_iter=1",
+]
+
+
+def first_losses(folder: Path) -> dict[str, float]:
+    (entry,) = [entry for entry in metrics(folder) if "total_loss" in entry]
+    return {name: value for name, value in entry.items() if "loss" in name}
+
+
+def one_image(shapes: Path, file: Path) -> Path:
+    """A data set that is the same image twice."""
+    content = json.loads((shapes / "annotations/instances_train.json").read_text())
+    image = content["images"][0]
+    annotations = [a for a in content["annotations"] if a["image_id"] == image["id"]]
+    twin = image | {"id": 10**6}
+    twins = [a | {"image_id": twin["id"], "id": a["id"] + 10**6} for a in annotations]
+    content |= {"images": [image, twin], "annotations": annotations + twins}
+    file.write_text(json.dumps(content))
+    return file
+
+
+def test_two_processes_compute_the_losses_of_one(
+    command: list[str], shapes: Path, tmp_path: Path
+) -> None:
+    """The same total batch of two images, once in one process, once one image in each of two.
+
+    Detectron2 normalises the losses of the region heads by the number of regions in a process and
+    averages over the processes. With twice the same image both have equally many, so the average is
+    that of the joint batch and every loss has to agree ("same").
+
+    With two different images, sampler and batch norm have to work together ("different"). The
+    losses of the proposal network are normalised per image and have to agree. With a batch norm
+    for each process ("unsynchronised") they do not, so the comparison sees the difference.
+    """
+    plain_norm = ["model.backbone.norm=BN", "model.backbone.bottom_up.norm=BN"]
+    variants = {
+        "same": [f"data.train_json={one_image(shapes, tmp_path / 'one.json')}"],
+        "different": [],
+        "unsynchronised": plain_norm,
+    }
+    commands = []
+    for name, overrides in variants.items():
+        overrides = [*command, *EXACT, *overrides]
+        main([*overrides, f"train.output_dir={tmp_path / name / 'single'}"])
+        commands.append([*overrides, f"train.output_dir={tmp_path / name / 'double'}"])
+    finish(start([json.dumps(commands)], Path(__file__).with_name("run_two_processes.py")))
+
+    found = {
+        name: [first_losses(tmp_path / name / kind) for kind in ("single", "double")]
+        for name in variants
+    }
+    single, double = found["same"]
+    assert {"loss_cls", "loss_box_reg", "loss_mask", "total_loss"} <= set(single)
+    assert double == pytest.approx(single, rel=1e-4)
+    single, double = found["different"]
+    for name in ("loss_rpn_cls", "loss_rpn_loc"):
+        assert double[name] == pytest.approx(single[name], rel=1e-4)
+    single, double = found["unsynchronised"]
+    assert double["loss_rpn_cls"] != pytest.approx(single["loss_rpn_cls"], rel=1e-4)
+
+
+def test_two_processes_train_and_evaluate(command: list[str], tmp_path: Path) -> None:
+    output = finish(start([*command, "--num-gpus", "2", "train.max_iter=2"]))
+    run = tmp_path / "run"
+    assert "Process 0 of 2" in output
+    trained = json.loads((run / "results.json").read_text())
+    assert sorted(losses(run)) == [0, 1]
+    main([*command, "--eval-only", "--resume"])
+    assert json.loads((run / "results.json").read_text()) == trained
+
+
+def test_loss_that_is_not_finite_stops_the_run(command: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    # It fails in the last iteration, after which a successful run is evaluated and saved.
+    diverging = ["optimizer.lr=1e12", "lr_multiplier.warmup_iters=0", "train.max_iter=2"]
+    with pytest.raises(FloatingPointError) as caught:
+        main([*command, *diverging])
+    message = str(caught.value)
+    assert "stopped at iteration 1" in message
+    assert "learning rate: 1e+12" in message
+    assert "losses: " in message
+    assert ".png" in message.partition("images of the batch: ")[2]
+    assert "Lower optimizer.lr" in message
+    assert not list(run.glob("*.pth"))
+    assert not (run / "last_checkpoint").exists()
+    assert not (run / "results.json").exists()
+    assert not [file for file in run.rglob("*") if TEMPORARY_MARK in file.name]
+    assert all(math.isfinite(value) for value in losses(run).values())
+
+
+def test_bfloat16_on_the_cpu(command: list[str], tmp_path: Path) -> None:
+    main([*command, "train.amp.enabled=True", "train.amp.dtype=bfloat16", "train.max_iter=2"])
+    recorded = losses(tmp_path / "run")
+    assert sorted(recorded) == [0, 1]
+    main([*command, "train.max_iter=1", f"train.output_dir={tmp_path / 'full'}"])
+    full = losses(tmp_path / "full")
+    assert recorded[0] == pytest.approx(full[0], rel=0.05)
+    assert recorded[0] != full[0]
+
+
+def test_weights_for_other_classes(command: list[str], shapes: Path, tmp_path: Path) -> None:
+    main([*command, "train.max_iter=1"])
+    weights = tmp_path / "run" / "model_final.pth"
+    content = json.loads((shapes / "annotations/instances_train.json").read_text())
+    content["categories"] = content["categories"][:2]
+    content["annotations"] = [
+        a for a in content["annotations"] if a["category_id"] != 3
+    ]
+    two = tmp_path / "two.json"
+    two.write_text(json.dumps(content))
+    command = [
+        *command, f"data.train_json={two}", "data.val_json=", "data.val_images=",
+        f"train.init_checkpoint={weights}", "train.max_iter=1",
+        f"train.output_dir={tmp_path / 'two'}",
+    ]
+    with pytest.raises(ValueError, match=r"roi_heads\.box_predictor\.cls_score\.weight: \(4, 32\)"):
+        main(command)
+    assert not list((tmp_path / "two").glob("*.pth"))
+    main([*command, "train.allow_mismatch=[box_predictor,mask_head.predictor]"])
+    model = load_checkpoint_file(tmp_path / "two/model_final.pth")["model"]
+    assert model["roi_heads.box_predictor.cls_score.weight"].shape == (3, 32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ([], r"--eval-only needs weights: give train\.init_checkpoint"),
+        (["train.init_checkpoint=nowhere.pth"], r"'nowhere\.pth' does not exist"),
+        (["train.init_checkpoint=TRUNCATED"], "damaged, incomplete"),
+        (["train.init_checkpoint=OTHER"], "(?s)does not fit the model.*only in the checkpoint.*b"),
+        (["data.val_json=", "data.val_images="], "needs an evaluator"),
+    ],
+)
+def test_evaluation_that_cannot_be_done(
+    command: list[str],
+    changes: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    torch.save({"b": torch.zeros(2)}, tmp_path / "other.pth")
+    (tmp_path / "truncated.pth").write_bytes((tmp_path / "other.pth").read_bytes()[:-99])
+    for word in ("other", "truncated"):
+        changes = [c.replace(word.upper(), str(tmp_path / f"{word}.pth")) for c in changes]
+    with pytest.raises((SystemExit, ValueError, FileNotFoundError)) as caught:
+        main([*command, "--eval-only", *changes])
+    said = capsys.readouterr().err if caught.type is SystemExit else str(caught.value)
+    assert re.search(message, said)
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["log.txt"]
+
+
+def test_data_that_do_not_fit_are_refused_before_training(
+    command: list[str], shapes: Path, tmp_path: Path
+) -> None:
+    content = json.loads((shapes / "annotations/instances_train.json").read_text())
+    content["annotations"][0]["category_id"] = 99
+    (tmp_path / "wrong.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"(?s)wrong\.json.*99"):
+        main([*command, f"data.train_json={tmp_path / 'wrong.json'}"])
+    without_own_data = [text for text in command if not text.startswith("data.")]
+    with pytest.raises(ValueError, match="3 thing classes.*model.roi_heads.num_classes=5"):
+        main([*without_own_data, "model.roi_heads.num_classes=5"])
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["log.txt"]

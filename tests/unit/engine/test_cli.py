@@ -1,0 +1,67 @@
+"""The command line: what is wrong with it is said in one line, with exit status 2."""
+
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from vit_adapter.engine import cli
+
+CONFIG = 'train = dict(device="cpu", max_iter=1)\n'
+
+
+@pytest.fixture()
+def config_file(tmp_path: Path) -> str:
+    (tmp_path / "config.py").write_text(CONFIG)
+    return str(tmp_path / "config.py")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config-file", "nowhere.py"], "config file 'nowhere.py' does not exist"),
+        (["--config-file", "CONFIG", "train.max_itr=1"], "Did you mean train.max_iter"),
+        (["--config-file", "CONFIG", "--num-gpus", "0"], "--num-gpus is 0"),
+        (["--config-file", "CONFIG", "train.device=tpu7"], "train.device='tpu7' is no device"),
+        ([], "use --config-file"),
+        (["--config-file", "CONFIG", "--resum"], ""),
+        (["--config-file", "CONFIG", "--bogus"], "unrecognized arguments"),
+    ],
+)
+def test_mistakes(
+    arguments: list[str],
+    message: str,
+    config_file: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    started = []
+    monkeypatch.setattr(cli, "launch", lambda *_: started.append(1))
+    arguments = [config_file if text == "CONFIG" else text for text in arguments]
+    if arguments[-1:] == ["--resum"]:  # argparse completes unique beginnings
+        cli.main(arguments)
+        assert started
+        return
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not started
+
+
+def test_options_reach_the_processes(config_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(cli, "launch", lambda main, layout, arguments: seen.append(
+        (main, layout, *arguments)
+    ))
+    cli.main([
+        "train.max_iter=5", "--config-file", config_file, "--eval-only", "--num-gpus", "2",
+        "+train.x=1",
+    ])
+    (main, layout, arguments), = seen
+    assert main is cli.run
+    assert (layout.device_type, layout.world_size, layout.dist_url) == ("cpu", 2, "auto")
+    assert arguments == Namespace(
+        config_file=config_file, resume=False, eval_only=True, num_gpus=2, num_machines=1,
+        machine_rank=0, dist_url="auto", overrides=["train.max_iter=5", "+train.x=1"],
+    )

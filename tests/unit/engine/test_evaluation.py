@@ -1,0 +1,123 @@
+"""The evaluation with a stand-in for data and evaluator."""
+
+import json
+import logging
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import LazyCall as L
+from detectron2.evaluation import DatasetEvaluator
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from vit_adapter.engine.evaluation import evaluate, format_results, write_results
+
+RESULTS = {
+    "bbox": {"AP": 12.345, "AP50": 30.0, "APl": math.nan, "AP-cat": 1.0},
+    "segm": {"AP": 10.0, "AP50": 25.5, "APl": math.nan, "AP-cat": 2.0},
+}
+
+
+class CountingEvaluator(DatasetEvaluator):
+    def __init__(self, results: dict) -> None:
+        self.results = OmegaConf.to_container(results) if results else {}
+
+    def reset(self) -> None:
+        self.count = 0
+
+    def process(self, inputs: list, outputs: list) -> None:
+        self.count += len(inputs)
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        return {**self.results, "count": {"images": float(self.count)}} if self.results else {}
+
+
+class Model(nn.Module):
+    def forward(self, batch: list) -> list:
+        assert not self.training
+        return batch
+
+
+def loader() -> list[list[int]]:
+    return [[0], [1], [2]]
+
+
+def make_config(output_dir: Path, results: dict) -> DictConfig:
+    evaluator = L(CountingEvaluator)(results=results)
+    return OmegaConf.create(
+        {
+            "dataloader": {"test": L(loader)(), "evaluator": evaluator},
+            "train": {"output_dir": str(output_dir)},
+        },
+        flags={"allow_objects": True},
+    )
+
+
+def test_results_are_returned_shown_and_stored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Model().train()
+    with caplog.at_level(logging.INFO):
+        results = evaluate(make_config(tmp_path / "new", RESULTS), model)
+    assert model.training
+    assert results["count"] == {"images": 3.0}
+    stored = json.loads((tmp_path / "new/results.json").read_text())
+    assert stored["bbox"] == {"AP": 12.345, "AP50": 30.0, "APl": None, "AP-cat": 1.0}
+    assert "copypaste: Task: bbox" in caplog.text
+    assert format_results(results) in caplog.text
+
+
+def test_model_that_predicts_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert evaluate(make_config(tmp_path, {}), Model()) == {}
+    assert "predicted nothing at all" in caplog.text
+    assert json.loads((tmp_path / "results.json").read_text()) == {}
+
+
+def test_config_without_an_evaluator(tmp_path: Path) -> None:
+    cfg = make_config(tmp_path, RESULTS)
+    cfg.dataloader.evaluator = None
+    assert evaluate(cfg, Model()) == {}
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_table() -> None:
+    assert format_results(RESULTS).splitlines() == [
+        "|      |    AP |   AP50 |   APl |",
+        "|-----:|------:|-------:|------:|",
+        "|  box | 12.35 |  30.00 |   nan |",
+        "| mask | 10.00 |  25.50 |   nan |",
+    ]
+
+
+def test_failed_write_keeps_the_earlier_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_results(RESULTS, str(tmp_path))
+    before = (tmp_path / "results.json").read_text()
+
+    def fail(content: object, stream: object, indent: int) -> None:
+        stream.write("{")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(json, "dump", fail)
+    with pytest.raises(OSError, match="no space"):
+        write_results({"bbox": {"AP": 1.0}}, str(tmp_path))
+    assert (tmp_path / "results.json").read_text() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_wrapped_model_is_unwrapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wrapper(nn.Module):
+        def __init__(self, module: nn.Module) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, batch: list) -> list:
+            raise AssertionError("the wrapper's forward waits for all processes")
+
+    monkeypatch.setattr("vit_adapter.engine.evaluation.DistributedDataParallel", Wrapper)
+    assert evaluate(make_config(tmp_path, RESULTS), Wrapper(Model()))["count"]["images"] == 3
+    assert torch.is_grad_enabled()

@@ -1,0 +1,66 @@
+"""An output folder that is not empty: nothing is lost, nothing broken is kept."""
+
+import json
+from pathlib import Path
+
+from vit_adapter.checkpoint.files import TEMPORARY_MARK
+from vit_adapter.engine.output_dir import prepare_for_resume, set_previous_run_aside
+
+
+def write_run(folder: Path, content: str = "x") -> None:
+    names = (
+        "model_0000009.pth", "model_final.pth", "last_checkpoint", "metrics.json", "results.json",
+        "config.yaml", "events.out.tfevents.1",
+    )
+    for name in names:
+        (folder / name).write_text(content)
+
+
+def test_empty_or_absent_folder(tmp_path: Path) -> None:
+    assert set_previous_run_aside(tmp_path / "absent") is None
+    (tmp_path / "log.txt").write_text("only a log")
+    assert set_previous_run_aside(tmp_path) is None
+    assert [file.name for file in tmp_path.iterdir()] == ["log.txt"]
+
+
+def test_earlier_runs_move_to_folders_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text("log")
+    (tmp_path / "model_zoo.md").write_text("the user's own")
+    for number in (1, 2):
+        write_run(tmp_path, content=f"run {number}")
+        aside = set_previous_run_aside(tmp_path)
+        assert aside == tmp_path / f"previous_run_{number}"
+        assert len(list(aside.iterdir())) == 7
+        assert (aside / "model_final.pth").read_text() == f"run {number}"
+        assert {file.name for file in tmp_path.iterdir() if file.is_file()} == {
+            "log.txt", "model_zoo.md",
+        }
+    assert (tmp_path / "previous_run_1/model_final.pth").read_text() == "run 1"
+
+
+def test_checkpoints_without_last_checkpoint_are_a_run_too(tmp_path: Path) -> None:
+    (tmp_path / "model_0000009.pth").write_text("x")
+    assert set_previous_run_aside(tmp_path) is not None
+
+
+def test_unfinished_files_are_removed(tmp_path: Path) -> None:
+    for prepare in (set_previous_run_aside, lambda folder: prepare_for_resume(folder, 5)):
+        unfinished = tmp_path / f".model_0000009.pth{TEMPORARY_MARK}abc"
+        unfinished.write_text("half")
+        prepare(tmp_path)
+        assert not unfinished.exists()
+
+
+def test_metrics_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
+    lines = [json.dumps({"iteration": i, "total_loss": 1.0}) for i in range(8)]
+    (tmp_path / "metrics.json").write_text("\n".join([*lines, '{"iteration": 8, "tot']))
+    prepare_for_resume(tmp_path, start_iter=5)
+    assert (tmp_path / "metrics.json").read_text() == "".join(f"{line}\n" for line in lines[:5])
+
+
+def test_evaluation_between_two_iterations_is_kept(tmp_path: Path) -> None:
+    """An evaluation carries the number of the iteration before it, its NaN included."""
+    text = '{"bbox/APl": NaN, "iteration": 4}\n'
+    (tmp_path / "metrics.json").write_text(text)
+    prepare_for_resume(tmp_path, start_iter=5)
+    assert (tmp_path / "metrics.json").read_text() == text

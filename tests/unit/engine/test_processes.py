@@ -1,0 +1,106 @@
+"""Process layouts, and processes that really start."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from vit_adapter.engine.config import UsageError
+from vit_adapter.engine.processes import ProcessLayout, launch
+
+PROGRAM = '''
+import torch
+import torch.distributed as dist
+from detectron2.utils import comm
+from vit_adapter.engine.processes import ProcessLayout, launch
+from vit_adapter.engine.norms import GlooSyncBatchNorm, adapt_sync_batch_norm
+
+def work():
+    assert dist.get_backend() == "gloo"
+    assert comm.get_local_size() == comm.get_world_size() == 2
+    assert comm.get_local_rank() == comm.get_rank()
+    assert comm.all_gather(comm.get_rank()) == [0, 1]
+    torch.manual_seed(0)
+    joint = torch.randn(4, 3, 5, 5)
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
+        norm = adapt_sync_batch_norm(torch.nn.SyncBatchNorm(3))
+        assert type(norm) is GlooSyncBatchNorm
+        reference = torch.nn.BatchNorm2d(3)
+        part = slice(2 * comm.get_rank(), 2 * comm.get_rank() + 2)
+        mine = joint[part].to(dtype, copy=True).requires_grad_()
+        whole = joint.to(dtype).to(torch.float32, copy=True).requires_grad_()
+        out, expected = norm(mine), reference(whole)
+        assert out.dtype == dtype
+        torch.testing.assert_close(out.float(), expected[part], rtol=0, atol=tolerance)
+        torch.testing.assert_close(norm.running_var, reference.running_var, rtol=0, atol=2e-3)
+        (out.float() ** 3).sum().backward()
+        (expected ** 3).sum().backward()
+        torch.testing.assert_close(
+            mine.grad.float(), whole.grad[part], rtol=2 * tolerance, atol=10 * tolerance
+        )
+    comm.synchronize()
+    if comm.get_rank() == 0:
+        print("finished with", torch.get_num_threads(), "threads", flush=True)
+    comm.synchronize()
+    if comm.get_rank() == 1:
+        raise RuntimeError("process 1 fails on purpose")
+    comm.synchronize()  # waits for a process that will not come
+
+if __name__ == "__main__":
+    launch(work, ProcessLayout(device_type="cpu", processes_per_machine=2))
+'''
+
+
+@pytest.mark.slow
+def test_two_cpu_processes(tmp_path: Path) -> None:
+    """They share batch statistics and cores, and the failure of one ends both."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("OMP_NUM_THREADS", None)
+    done = subprocess.run(
+        [sys.executable, str(program)],
+        env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )
+    assert f"finished with {max(1, os.cpu_count() // 2)} threads" in done.stdout, done.stderr
+    assert done.returncode != 0
+    assert "process 1 fails on purpose" in done.stderr
+
+
+def test_one_process_runs_here() -> None:
+    seen = []
+    launch(seen.append, ProcessLayout(device_type="cpu"), (os.getpid(),))
+    assert seen == [os.getpid()]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"processes_per_machine": 0}, "--num-gpus is 0"),
+        ({"num_machines": 0}, "--num-machines 0"),
+        ({"num_machines": 2, "machine_rank": 2}, "--machine-rank is 2 of --num-machines 2"),
+        ({"machine_rank": -1}, "--machine-rank is -1"),
+        ({"num_machines": 2}, "several machines need --dist-url"),
+    ],
+)
+def test_impossible_layout(options: dict[str, int], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ProcessLayout(device_type="cpu", **options)
+
+
+def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert ProcessLayout(device_type="cuda").world_size == 1
+    with pytest.raises(UsageError, match=r"--num-gpus is 2, but 1 CUDA devices.*: 3\)"):
+        ProcessLayout(device_type="cuda", processes_per_machine=2)
+
+
+def test_world_size() -> None:
+    layout = ProcessLayout(
+        device_type="cpu", processes_per_machine=3, num_machines=2, dist_url="tcp://host:1"
+    )
+    assert layout.world_size == 6

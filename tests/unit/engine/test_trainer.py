@@ -1,0 +1,161 @@
+"""The training loop on a model of one number."""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from detectron2.engine import HookBase
+from torch import Tensor, nn
+
+from vit_adapter.engine.config import UsageError
+from vit_adapter.engine.trainer import Precision, Trainer
+
+
+class Toy(nn.Module):
+    """Two losses of a batch of numbers; remembers the dtype it computed in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(1, 1)
+        self.dtypes: list[torch.dtype] = []
+
+    def forward(self, batch: list[dict]) -> dict[str, Tensor]:
+        if any(inputs["value"] == "raise" for inputs in batch):
+            raise FloatingPointError("Predicted boxes contain NaN.")
+        values = torch.tensor([[inputs["value"]] for inputs in batch])
+        output = self.linear(values)
+        self.dtypes.append(output.dtype)
+        return {"loss_a": output.float().pow(2).mean(), "loss_b": output.float().abs().mean()}
+
+
+def batches(values: list) -> Iterator[list[dict]]:
+    for index, value in enumerate(values):
+        yield [{"value": value, "file_name": f"image_{index}.png"}]
+
+
+def make_trainer(values: list, **precision: object) -> Trainer:
+    torch.manual_seed(0)
+    model = Toy()
+    options = {"enabled": False, "dtype": "float16", "device_type": "cpu"} | precision
+    trainer = Trainer(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.125),
+        precision=Precision(**options),
+    )
+    trainer.data_loader = batches(values)
+    return trainer
+
+
+class Recorder(HookBase):
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.latest: dict[str, tuple[float, int]] = {}
+
+    def before_train(self) -> None:
+        self.calls.append("before_train")
+
+    def after_step(self) -> None:
+        self.calls.append(f"step {self.trainer.iter}")
+        self.latest = dict(self.trainer.storage.latest())
+
+    def after_train(self) -> None:
+        self.calls.append(f"after_train failed={self.trainer.failed}")
+
+
+def test_iterations_and_recorded_losses() -> None:
+    trainer, recorder = make_trainer([1.0, 2.0, 3.0]), Recorder()
+    trainer.register_hooks([recorder])
+    before = trainer.model.linear.weight.item()
+    trainer.train(5, 8)
+    assert recorder.calls == [
+        "before_train", "step 5", "step 6", "step 7", "after_train failed=False",
+    ]
+    assert trainer.iter == 8
+    assert trainer.model.linear.weight.item() != before
+    losses = {name: value for name, (value, _) in recorder.latest.items() if "loss" in name}
+    assert losses["total_loss"] == pytest.approx(losses["loss_a"] + losses["loss_b"])
+    assert "data_time" in recorder.latest
+
+
+def test_step_is_plain_gradient_descent() -> None:
+    trainer = make_trainer([2.0])
+    reference = Toy()
+    reference.load_state_dict(trainer.model.state_dict())
+    trainer.train(0, 1)
+    sum(reference([{"value": 2.0}]).values()).backward()
+    expected = reference.linear.weight - 0.125 * reference.linear.weight.grad
+    torch.testing.assert_close(trainer.model.linear.weight, expected)
+
+
+def test_finished_run_reads_no_data() -> None:
+    trainer, recorder = make_trainer([]), Recorder()
+    trainer.register_hooks([recorder])
+    trainer.train(3, 3)
+    assert recorder.calls == ["before_train", "after_train failed=False"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_non_finite_loss_names_everything_and_changes_nothing(value: float) -> None:
+    trainer, recorder = make_trainer([1.0, value]), Recorder()
+    trainer.register_hooks([recorder])
+    with pytest.raises(FloatingPointError) as caught:
+        trainer.train(10, 12)
+    message = str(caught.value)
+    for part in (
+        "iteration 11", "learning rate: 0.125", "loss_a=", "loss_b=", "image_1.png",
+        "Lower optimizer.lr", "--resume",
+    ):
+        assert part in message
+    assert "image_0.png" not in message
+    assert recorder.calls[-1] == "after_train failed=True"
+    assert torch.isfinite(trainer.model.linear.weight).all()
+
+
+def test_error_of_the_model_names_the_images_too() -> None:
+    trainer = make_trainer(["raise"])
+    with pytest.raises(FloatingPointError, match=r"(?s)contain NaN.*iteration 0.*image_0\.png"):
+        trainer.train(0, 1)
+
+
+def test_state_is_restored() -> None:
+    first = make_trainer([1.0, 2.0])
+    first.optimizer = torch.optim.AdamW(first.model.parameters())
+    first.train(0, 2)
+    state = first.state_dict()
+    second = make_trainer([])
+    second.optimizer = torch.optim.AdamW(second.model.parameters())
+    second.load_state_dict(state)
+    assert second.iter == first.iter
+    steps = [entry["step"] for entry in second.optimizer.state_dict()["state"].values()]
+    assert steps == [2, 2]
+
+
+def test_bfloat16_on_the_cpu() -> None:
+    trainer = make_trainer([1.0], enabled=True, dtype="bfloat16")
+    trainer.train(0, 1)
+    assert trainer.model.dtypes == [torch.bfloat16]
+    assert trainer.model.linear.weight.dtype == torch.float32
+    assert not trainer.precision.scaler.is_enabled()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"enabled": True, "dtype": "float16"}, "float16 needs CUDA.*bfloat16"),
+        ({"enabled": True, "dtype": "half"}, "'half' is unknown; expected float16 or bfloat16"),
+    ],
+)
+def test_precision_that_does_not_exist(options: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Precision(device_type="cpu", **options)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(("dtype", "scaled"), [("float16", True), ("bfloat16", False)])
+def test_precision_on_cuda(dtype: str, scaled: bool) -> None:
+    precision = Precision(enabled=True, dtype=dtype, device_type="cuda")
+    assert precision.scaler.is_enabled() is scaled
+    linear = nn.Linear(4, 4).cuda()
+    with precision.autocast():
+        assert linear(torch.zeros(1, 4, device="cuda")).dtype == getattr(torch, dtype)
