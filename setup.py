@@ -94,7 +94,7 @@ def import_build_extension() -> tuple[type[build_ext], str]:
             os.environ["CUDA_HOME"] = "/usr/local/cuda"
     try:
         from torch.utils.cpp_extension import BuildExtension
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # absent, or one of its libraries is
         hint = "install PyTorch first, then run pip with --no-build-isolation"
         return build_ext, f"PyTorch cannot be imported while building ({error}); {hint}."
     # Without ninja, which would give every file the same flags.
