@@ -142,6 +142,15 @@ def test_train_resume_and_evaluate(command: list[str], tmp_path: Path) -> None:
     steps = {int(state["step"]) for state in after["trainer"]["optimizer"]["state"].values()}
     assert steps == {6}
 
+    # A run that is complete is evaluated once more and otherwise left alone.
+    longer = json.loads((run / "results.json").read_text())
+    written = weights.stat().st_mtime_ns
+    (run / "results.json").unlink()
+    main([*command, "--resume", "train.max_iter=6"])
+    assert json.loads((run / "results.json").read_text()) == longer
+    assert weights.stat().st_mtime_ns == written
+    assert sorted(losses(run)) == [0, 1, 2, 3, 4, 5]
+
 
 def test_a_second_run_in_the_same_folder_overwrites_nothing(
     command: list[str], tmp_path: Path
@@ -190,7 +199,9 @@ def test_killed_run_resumes_from_its_last_checkpoint(command: list[str], tmp_pat
     output = finish(start([*command, "--resume"]))
     assert f"Starting training from iteration {saved + 1}" in output
     assert load_checkpoint_file(run / "model_final.pth")["iteration"] == 39
-    assert [int(e["iteration"]) for e in metrics(run) if "total_loss" in e] == list(range(40))
+    recorded = [int(entry["iteration"]) for entry in metrics(run) if "total_loss" in entry]
+    # Checkpoints come before metrics, so the metrics of the very iteration of the kill may lack.
+    assert recorded in (list(range(40)), [i for i in range(40) if i != saved])
     assert (run / "results.json").is_file()
     assert not unfinished.exists()
     # train.checkpointer.max_to_keep also counts what the killed process wrote.
@@ -232,6 +243,17 @@ def one_image(shapes: Path, file: Path) -> Path:
     return file
 
 
+def confident_weights(command: list[str], folder: Path) -> Path:
+    """Weights whose losses depend on the image; new heads predict the same for any."""
+    main([*command, "train.max_iter=1", f"train.output_dir={folder}"])
+    model = load_checkpoint_file(folder / "model_final.pth")["model"]
+    for name, value in model.items():
+        if name.startswith(("proposal_generator.", "roi_heads.")) and value.dim() > 1:
+            value *= 4
+    torch.save(model, folder / "confident.pth")
+    return folder / "confident.pth"
+
+
 def test_two_processes_compute_the_losses_of_one(
     command: list[str], shapes: Path, tmp_path: Path
 ) -> None:
@@ -251,9 +273,10 @@ def test_two_processes_compute_the_losses_of_one(
         "different": [],
         "unsynchronised": plain_norm,
     }
+    weights = confident_weights(command, tmp_path / "base")
     commands = []
     for name, overrides in variants.items():
-        overrides = [*command, *EXACT, *overrides]
+        overrides = [*command, *EXACT, *overrides, f"train.init_checkpoint={weights}"]
         main([*overrides, f"train.output_dir={tmp_path / name / 'single'}"])
         commands.append([*overrides, f"train.output_dir={tmp_path / name / 'double'}"])
     finish(start([json.dumps(commands)], Path(__file__).with_name("run_two_processes.py")))
@@ -269,7 +292,7 @@ def test_two_processes_compute_the_losses_of_one(
     for name in ("loss_rpn_cls", "loss_rpn_loc"):
         assert double[name] == pytest.approx(single[name], rel=1e-4)
     single, double = found["unsynchronised"]
-    assert double["loss_rpn_cls"] != pytest.approx(single["loss_rpn_cls"], rel=1e-4)
+    assert double["loss_rpn_loc"] != pytest.approx(single["loss_rpn_loc"], rel=1e-2)
 
 
 def test_two_processes_train_and_evaluate(command: list[str], tmp_path: Path) -> None:

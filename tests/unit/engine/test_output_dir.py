@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from vit_adapter.checkpoint.files import TEMPORARY_MARK
-from vit_adapter.engine.output_dir import prepare_for_resume, set_previous_run_aside
+from vit_adapter.engine.output_dir import drop_unsaved_progress, set_previous_run_aside
 
 
 def write_run(folder: Path, content: str = "x") -> None:
@@ -44,17 +44,22 @@ def test_checkpoints_without_last_checkpoint_are_a_run_too(tmp_path: Path) -> No
 
 
 def test_unfinished_files_are_removed(tmp_path: Path) -> None:
-    for prepare in (set_previous_run_aside, lambda folder: prepare_for_resume(folder, 5)):
-        unfinished = tmp_path / f".model_0000009.pth{TEMPORARY_MARK}abc"
-        unfinished.write_text("half")
-        prepare(tmp_path)
-        assert not unfinished.exists()
+    unfinished = tmp_path / f".model_0000009.pth{TEMPORARY_MARK}abc"
+    unfinished.write_text("half")
+    drop_unsaved_progress(tmp_path, 5)
+    assert not list(tmp_path.iterdir())
+
+
+def test_run_without_a_checkpoint_starts_with_empty_metrics(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text('{"iteration": 0}\n{"iter')
+    drop_unsaved_progress(tmp_path, 0)
+    assert (tmp_path / "metrics.json").read_text() == ""
 
 
 def test_metrics_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     lines = [json.dumps({"iteration": i, "total_loss": 1.0}) for i in range(8)]
     (tmp_path / "metrics.json").write_text("\n".join([*lines, '{"iteration": 8, "tot']))
-    prepare_for_resume(tmp_path, start_iter=5)
+    drop_unsaved_progress(tmp_path, start_iter=5)
     assert (tmp_path / "metrics.json").read_text() == "".join(f"{line}\n" for line in lines[:5])
 
 
@@ -62,5 +67,5 @@ def test_evaluation_between_two_iterations_is_kept(tmp_path: Path) -> None:
     """An evaluation carries the number of the iteration before it, its NaN included."""
     text = '{"bbox/APl": NaN, "iteration": 4}\n'
     (tmp_path / "metrics.json").write_text(text)
-    prepare_for_resume(tmp_path, start_iter=5)
+    drop_unsaved_progress(tmp_path, start_iter=5)
     assert (tmp_path / "metrics.json").read_text() == text

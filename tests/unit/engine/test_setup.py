@@ -69,6 +69,14 @@ def test_saved_config_builds_the_same(tmp_path: Path) -> None:
     assert (type(model), model.out_features) == (nn.Linear, 3)
 
 
+def test_what_yaml_cannot_hold_is_pickled_beside_it(tmp_path: Path) -> None:
+    cfg = make_config()
+    cfg.train.function = lambda: 1
+    save_config(cfg, str(tmp_path))
+    assert "config.yaml.pkl" in {file.name for file in tmp_path.iterdir()}
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
+
+
 def test_failed_save_keeps_the_earlier_config(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ import argparse
 import copy
 import os
 import pickle
-import tempfile
+import uuid
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -240,19 +240,15 @@ def atomic_open(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO]:
         path: the final name; its folder must exist.
         mode: ``"w"`` or ``"wb"``.
     """
-    target = os.path.abspath(os.fspath(path))
-    folder, base = os.path.split(target)
-    handle, temporary = tempfile.mkstemp(prefix=f".{base}{TEMPORARY_MARK}", dir=folder)
+    folder, base = os.path.split(os.path.abspath(os.fspath(path)))
+    temporary = os.path.join(folder, f".{base}{TEMPORARY_MARK}{uuid.uuid4().hex}")
+    encoding = None if "b" in mode else "utf-8"
     try:
-        # mkstemp makes the file private; the finished one gets the permissions of any new file.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.fchmod(handle, 0o666 & ~umask)
-        with os.fdopen(handle, mode, **({} if "b" in mode else {"encoding": "utf-8"})) as stream:
+        with open(temporary, mode.replace("w", "x"), encoding=encoding) as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, target)
+        os.replace(temporary, os.path.join(folder, base))
     except BaseException:
         if os.path.exists(temporary):
             os.unlink(temporary)

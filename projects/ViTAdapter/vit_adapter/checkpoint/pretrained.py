@@ -65,14 +65,13 @@ def load_pretrained_vit(vit: ViTTrunk, path: str | os.PathLike[str]) -> LoadRepo
 
     Args:
         vit: the trunk, with the parameter names of timm.
-        path: ``.pth``/``.pt``/``.pth.tar``/``.safetensors`` with timm's names, or an ``.npz`` of
-            Google's vision_transformer (AugReg); a file or a URL.
+        path: file or URL of weights with timm's names, or an ``.npz`` of Google's AugReg.
 
     Returns:
         The account; the names that were passed over are its ``unused`` and ``missing``.
 
     Raises:
-        FileNotFoundError, ConnectionError, CheckpointFileError: the file cannot be read.
+        CheckpointFileError: the file cannot be read, or holds no plain ViT.
         CheckpointMismatchError: a name or shape does not fit; nothing was loaded.
     """
     name = os.fspath(path)

@@ -14,7 +14,8 @@ _EXAMPLES = """examples:
   train on 8 GPUs:               %(prog)s --config-file CONFIG --num-gpus 8
   train on 2 CPU processes:      %(prog)s --config-file CONFIG --num-gpus 2 train.device=cpu
   continue an interrupted run:   %(prog)s --config-file CONFIG --resume
-  evaluate a checkpoint:         %(prog)s --config-file CONFIG --eval-only train.init_checkpoint=FILE
+  evaluate a checkpoint:         %(prog)s --config-file CONFIG --eval-only \\
+                                 train.init_checkpoint=FILE
   your own COCO-format data:     %(prog)s --config-file CONFIG data.train_json=a.json \\
                                  data.train_images=a/ data.val_json=b.json data.val_images=b/
 """
@@ -54,8 +55,14 @@ def main(command_line: Sequence[str] | None = None) -> None:
     arguments = parser.parse_intermixed_args(command_line)
     try:
         cfg = load_config(arguments.config_file, arguments.overrides)
+        device = resolve_device(cfg)
+        if device.index is not None and arguments.num_gpus > 1:
+            raise UsageError(
+                f"train.device={device} is one device for --num-gpus {arguments.num_gpus}; use "
+                "train.device=cuda and choose devices by CUDA_VISIBLE_DEVICES."
+            )
         layout = ProcessLayout(
-            device_type=resolve_device(cfg).type,
+            device_type=device.type,
             processes_per_machine=arguments.num_gpus,
             num_machines=arguments.num_machines,
             machine_rank=arguments.machine_rank,

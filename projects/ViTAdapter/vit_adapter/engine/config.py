@@ -172,4 +172,6 @@ def _near_files(config_file: str) -> str:
         return f" There is no folder {folder!r} either."
     names = [name for name in sorted(os.listdir(folder)) if name.endswith((".py", ".yaml"))]
     near = difflib.get_close_matches(os.path.basename(config_file), names, n=4, cutoff=0.4)
-    return f" Did you mean {', '.join(os.path.join(folder, name) for name in near)}?" if near else ""
+    if not near:
+        return ""
+    return f" Did you mean {', '.join(os.path.join(folder, name) for name in near)}?"

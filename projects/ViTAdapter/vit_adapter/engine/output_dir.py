@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vit_adapter.checkpoint.files import TEMPORARY_MARK, atomic_open
 
-__all__ = ["METRICS_FILE", "prepare_for_resume", "set_previous_run_aside"]
+__all__ = ["METRICS_FILE", "drop_unsaved_progress", "set_previous_run_aside"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,6 @@ def set_previous_run_aside(output_dir: str | os.PathLike[str]) -> Path | None:
         The folder with the earlier run, or None if there was none.
     """
     folder = Path(output_dir)
-    _remove_unfinished(folder)
     if not any(folder.glob("model_*.pth")) and not (folder / "last_checkpoint").exists():
         return None
     number = 1
@@ -55,18 +54,19 @@ def set_previous_run_aside(output_dir: str | os.PathLike[str]) -> Path | None:
     return aside
 
 
-def prepare_for_resume(output_dir: str | os.PathLike[str], start_iter: int) -> None:
-    """Drop what an interrupted run left behind its last checkpoint.
+def drop_unsaved_progress(output_dir: str | os.PathLike[str], start_iter: int) -> None:
+    """Drop what an interrupted run left behind after its last checkpoint.
 
     Removes half-written temporary files, and from ``metrics.json`` the lines of iterations that
     will be computed again, as well as a last line that was cut off.
 
     Args:
         output_dir: folder of the run.
-        start_iter: iteration at which training continues.
+        start_iter: iteration at which training starts or continues.
     """
     folder = Path(output_dir)
-    _remove_unfinished(folder)
+    for file in folder.glob(f".*{TEMPORARY_MARK}*"):
+        file.unlink()
     metrics = folder / METRICS_FILE
     if not metrics.is_file():
         return
@@ -82,8 +82,3 @@ def _iteration(line: str) -> float:
         return float(json.loads(line)["iteration"])
     except (json.JSONDecodeError, KeyError, TypeError):
         return float("inf")  # cut off
-
-
-def _remove_unfinished(folder: Path) -> None:
-    for file in folder.glob(f".*{TEMPORARY_MARK}*"):
-        file.unlink()

@@ -24,7 +24,7 @@ from vit_adapter.engine.evaluation import evaluate
 from vit_adapter.engine.hooks import EvaluationHook, PeriodicCheckpointer
 from vit_adapter.engine.output_dir import (
     METRICS_FILE,
-    prepare_for_resume,
+    drop_unsaved_progress,
     set_previous_run_aside,
 )
 from vit_adapter.engine.setup import save_config, seed_data, seed_model, set_up_logging
@@ -79,10 +79,9 @@ def train(cfg: DictConfig, *, resume: bool = False) -> None:
     # Only now: the weights to start from may lie in the folder that is tidied up.
     comm.synchronize()
     if comm.is_main_process():
-        if start_iter:
-            prepare_for_resume(options.output_dir, start_iter)
-        else:
+        if not start_iter:
             set_previous_run_aside(options.output_dir)
+        drop_unsaved_progress(options.output_dir, start_iter)
     save_config(cfg, options.output_dir)
     comm.synchronize()
 

@@ -47,7 +47,9 @@ def save_config(cfg: DictConfig, output_dir: str, name: str = "config.yaml") -> 
     target = Path(output_dir, name)
     unfinished = target.with_name(f".{target.stem}{TEMPORARY_MARK}{target.suffix}")
     LazyConfig.save(cfg, str(unfinished))
-    os.replace(unfinished, target)
+    for ending in ("", ".pkl"):  # Detectron2 adds a pickle for what YAML cannot hold
+        if os.path.exists(f"{unfinished}{ending}"):
+            os.replace(f"{unfinished}{ending}", f"{target}{ending}")
     logger.info("Config saved to %s", target)
 
 
