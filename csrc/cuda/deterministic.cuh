@@ -1,0 +1,140 @@
+// The gradient of value without atomics: a sum in an order that never changes.
+//
+// Every point belongs to the cell between its four pixels; a map of H * W
+// pixels, with zeros around, has (H + 1) * (W + 1) cells. Points are sorted by
+// cell, stably, and then every pixel gathers the points of its four cells.
+// The order of a sum is therefore that of the points in memory.
+
+#pragma once
+
+#include "device.cuh"
+
+namespace vit_adapter {
+namespace cuda {
+
+// Cells of one head of one image.
+VIT_ADAPTER_INLINE int64_t cells_per_head(const Problem& problem) {
+  const Level last = problem.levels[problem.num_levels - 1];
+  return last.first_cell + int64_t(last.height + 1) * (last.width + 1);
+}
+
+// The key of a point is the number of its cell, counted over images and heads;
+// a point outside its map gets the number after the last. One thread per point.
+template <typename T, typename Key>
+__global__ void cell_keys_kernel(
+    const Problem problem,
+    const T* __restrict__ locations,
+    Key* __restrict__ keys,
+    int64_t count) {
+  const int64_t index = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (index >= count) {
+    return;
+  }
+  const int64_t cells = cells_per_head(problem);
+  const int64_t row = index / problem.points_per_row();
+  const int64_t image = row / problem.rows();
+  const Level level =
+      problem.levels[index % problem.points_per_row() / problem.points];
+  const auto position =
+      position_of(level, locations[2 * index], locations[2 * index + 1]);
+  int64_t key = problem.batch * problem.heads * cells;
+  if (position.touches) {
+    const int64_t cell = level.first_cell +
+        int64_t(position.top + 1) * (level.width + 1) + position.left + 1;
+    key = (image * problem.heads + row % problem.heads) * cells + cell;
+  }
+  keys[index] = Key(key);
+}
+
+// Adds up what the points of one cell give to the pixel that is their corner.
+template <typename Storage, int kChannels, typename T>
+VIT_ADAPTER_DEVICE void gather_cell(
+    const Problem& problem,
+    const Level& level,
+    int corner,
+    const int64_t* __restrict__ order, // of the points of this cell
+    int64_t count,
+    const Storage* __restrict__ grad_output, // at this channel
+    const T* __restrict__ locations,
+    const T* __restrict__ weights,
+    T (&sum)[kChannels]) {
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t point = order[i];
+    const auto position =
+        position_of(level, locations[2 * point], locations[2 * point + 1]);
+    const auto corners = corner_weights(
+        position.fraction_x, position.fraction_y, weights[point]);
+    const T weight = corner == 0 ? corners.w0
+        : corner == 1            ? corners.w1
+        : corner == 2            ? corners.w2
+                                 : corners.w3;
+    T given[kChannels];
+    load<kChannels>(
+        grad_output + point / problem.points_per_row() * problem.dim, given);
+#pragma unroll
+    for (int c = 0; c < kChannels; ++c) {
+      sum[c] += weight * given[c];
+    }
+  }
+}
+
+// Block (x: channels, y: one head of one token each), grid (x: those of an
+// image, y: images). starts[k] is where the points of cell k begin in order.
+template <typename Storage, int kChannels>
+__global__ void gather_kernel(
+    const Problem problem,
+    const Storage* __restrict__ grad_output,
+    const typename ArithmeticOf<Storage>::type* __restrict__ locations,
+    const typename ArithmeticOf<Storage>::type* __restrict__ weights,
+    const int64_t* __restrict__ order,
+    const int64_t* __restrict__ starts,
+    Storage* __restrict__ grad_value) {
+  using T = typename ArithmeticOf<Storage>::type;
+  const int64_t item = int64_t(blockIdx.x) * blockDim.y + threadIdx.y;
+  if (item >= problem.tokens * problem.heads) {
+    return;
+  }
+  const int32_t token = int32_t(item / problem.heads);
+  const int32_t head = int32_t(item % problem.heads);
+  int l = 0;
+  while (l + 1 < problem.num_levels &&
+         token >= problem.levels[l + 1].first_token) {
+    ++l;
+  }
+  const Level level = problem.levels[l];
+  const int32_t x = (token - level.first_token) % level.width;
+  const int32_t y = (token - level.first_token) / level.width;
+  for (int64_t image = blockIdx.y; image < problem.batch; image += gridDim.y) {
+    const int64_t first_cell =
+        (image * problem.heads + head) * cells_per_head(problem) +
+        level.first_cell;
+    for (int channel = threadIdx.x * kChannels; channel < problem.dim;
+         channel += blockDim.x * kChannels) {
+      T sum[kChannels] = {};
+      for (int corner = 0; corner < 4; ++corner) {
+        // Cells are counted from the one above and left of pixel (0, 0).
+        const int64_t cell = first_cell +
+            int64_t(y + 1 - (corner >> 1)) * (level.width + 1) + x + 1 -
+            (corner & 1);
+        gather_cell<Storage, kChannels>(
+            problem,
+            level,
+            corner,
+            order + starts[cell],
+            starts[cell + 1] - starts[cell],
+            grad_output + channel,
+            locations,
+            weights,
+            sum);
+      }
+      store<kChannels>(
+          grad_value +
+              (image * problem.tokens * problem.heads + item) * problem.dim +
+              channel,
+          sum);
+    }
+  }
+}
+
+} // namespace cuda
+} // namespace vit_adapter
