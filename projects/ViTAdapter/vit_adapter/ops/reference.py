@@ -58,7 +58,7 @@ def ms_deform_attn_reference(
     )
     batch, _, heads, dim = value.shape
     queries = sampling_locations.shape[1]
-    if batch == 0 or queries == 0:  # grid_sample refuses some empty tensors
+    if sampling_locations.numel() == 0:  # grid_sample refuses some empty tensors
         return _empty_output(value, sampling_locations, attention_weights).to(dtype)
 
     grids = (2 * sampling_locations - 1).transpose(1, 2).flatten(0, 1)  # (B*M, Q, L, P, 2)
@@ -92,7 +92,7 @@ def ms_deform_attn_embedding_bag(
     )
     batch, tokens, heads, dim = value.shape
     queries = sampling_locations.shape[1]
-    if batch == 0 or queries == 0:
+    if sampling_locations.numel() == 0:
         return _empty_output(value, sampling_locations, attention_weights).to(dtype)
 
     rows, corner_weights = [], []
@@ -146,7 +146,7 @@ def _neighbours(coordinate: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def _empty_output(value: Tensor, sampling_locations: Tensor, attention_weights: Tensor) -> Tensor:
-    """Return the output of an empty batch or query, still connected to all three inputs."""
+    """Return zeros, for no query or no point, that are still connected to all three inputs."""
     batch, _, heads, dim = value.shape
     queries = sampling_locations.shape[1]
     output = value.new_zeros(batch, queries, heads * dim)

@@ -10,7 +10,8 @@ the dtype of the arithmetic: float64 for float64 values and float32 for all othe
 Shape legend: B batch, S value tokens, M heads, D channels per head, Q queries, L levels, P points.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -111,6 +112,35 @@ def _refuse_second_order(ctx: torch.autograd.function.FunctionCtx, *grads: Tenso
     )
 
 
+def _fold(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+    """Merge the dimension that vmap maps over into the batch: (size * B, ...)."""
+    stacked = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+    return stacked.flatten(0, 1)
+
+
+def _vmap(op: torch._ops.OpOverload, shapes_position: int) -> Callable[..., tuple]:
+    """Return the vmap rule of an operator whose tensors all start with the batch."""
+
+    def rule(
+        info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor | Sequence[int]
+    ) -> tuple:
+        size = info.batch_size
+        folded = [
+            given if position == shapes_position else _fold(given, dim, size)
+            for position, (given, dim) in enumerate(zip(inputs, in_dims, strict=True))
+        ]
+        batch = folded[0].shape[0] // size
+        outputs = op(*folded)
+        if isinstance(outputs, Tensor):
+            return outputs.unflatten(0, (size, batch)), 0
+        return tuple(output.unflatten(0, (size, batch)) for output in outputs), (0, 0, 0)
+
+    return rule
+
+
 torch.library.register_autograd(FORWARD, _differentiate, setup_context=_save_inputs)
 torch.library.register_autograd(BACKWARD, _refuse_second_order, setup_context=_save_nothing)
+if hasattr(torch.library, "register_vmap"):  # torch >= 2.5; before, vmap loops over the operator
+    torch.library.register_vmap(FORWARD, _vmap(ms_deform_attn_op, shapes_position=1))
+    torch.library.register_vmap(BACKWARD, _vmap(_backward_op, shapes_position=2))
 _register_kernels()
