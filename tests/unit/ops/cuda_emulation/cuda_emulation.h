@@ -1,0 +1,141 @@
+// Runs device code on the host: the few CUDA primitives that the kernels use.
+//
+// The threads of a block are fibres that run one after the other. A collective
+// lets every fibre of the block arrive before any goes on, and aborts if one
+// returns instead: on a GPU that would be a deadlock or a wrong sum. Arithmetic,
+// indices and collectives can be tested so; races and speed cannot.
+
+#pragma once
+
+#include <ucontext.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#define __CUDA_ARCH__ 900 // takes the path of 128-bit reductions
+#define __host__
+#define __device__
+#define __global__
+#define __forceinline__ inline
+
+struct Dim {
+  unsigned x = 1, y = 1, z = 1;
+};
+
+namespace emulation {
+
+constexpr size_t kStackBytes = 256 << 10;
+
+struct Fibre {
+  ucontext_t context;
+  std::vector<char> stack;
+  Dim index;
+  bool finished = false;
+};
+
+inline Dim grid, block, block_index;
+inline ucontext_t scheduler;
+inline std::vector<std::unique_ptr<Fibre>> fibres;
+inline size_t current = 0;
+inline std::function<void()> body;
+inline std::vector<double> exchange; // one number per thread of the block
+
+inline void wait_for_all() {
+  swapcontext(&fibres[current]->context, &scheduler);
+}
+
+inline void enter() {
+  body();
+  fibres[current]->finished = true;
+  swapcontext(&fibres[current]->context, &scheduler);
+}
+
+// Lets every fibre run to its next collective, until all have returned.
+inline void run_block() {
+  for (size_t finished = 0; finished < fibres.size();) {
+    finished = 0;
+    for (current = 0; current < fibres.size(); ++current) {
+      swapcontext(&scheduler, &fibres[current]->context);
+      finished += fibres[current]->finished;
+    }
+    if (finished != 0 && finished != fibres.size()) {
+      std::fprintf(stderr, "a thread returned before a collective\n");
+      std::abort();
+    }
+  }
+}
+
+template <typename Kernel>
+void launch(Dim grid_size, Dim block_size, const Kernel& kernel) {
+  grid = grid_size;
+  block = block_size;
+  body = kernel;
+  const size_t threads = size_t(block.x) * block.y;
+  exchange.assign(threads, 0);
+  for (unsigned y = 0; y < grid.y; ++y) {
+    for (unsigned x = 0; x < grid.x; ++x) {
+      block_index = {x, y};
+      fibres.clear();
+      for (size_t i = 0; i < threads; ++i) {
+        auto fibre = std::make_unique<Fibre>();
+        fibre->stack.resize(kStackBytes);
+        fibre->index = {unsigned(i % block.x), unsigned(i / block.x)};
+        getcontext(&fibre->context);
+        fibre->context.uc_stack.ss_sp = fibre->stack.data();
+        fibre->context.uc_stack.ss_size = kStackBytes;
+        fibre->context.uc_link = nullptr;
+        makecontext(&fibre->context, enter, 0);
+        fibres.push_back(std::move(fibre));
+      }
+      run_block();
+    }
+  }
+}
+
+} // namespace emulation
+
+#define threadIdx (emulation::fibres[emulation::current]->index)
+#define blockIdx (emulation::block_index)
+#define blockDim (emulation::block)
+#define gridDim (emulation::grid)
+
+template <typename T>
+T __shfl_xor_sync(unsigned mask, T number, int distance) {
+  const size_t warp = emulation::current / 32 * 32;
+  const size_t partner = warp + (emulation::current % 32 ^ size_t(distance));
+  if (mask != 0xffffffffu || partner >= emulation::exchange.size()) {
+    std::fprintf(stderr, "shuffle with a lane that is not there\n");
+    std::abort();
+  }
+  emulation::exchange[emulation::current] = number;
+  emulation::wait_for_all();
+  const T result = static_cast<T>(emulation::exchange[partner]);
+  emulation::wait_for_all(); // nobody writes before all have read
+  return result;
+}
+
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+inline float4 make_float4(float x, float y, float z, float w) {
+  return {x, y, z, w};
+}
+
+template <typename T>
+void atomicAdd(T* target, T amount) {
+  *target += amount;
+}
+inline void atomicAdd(float4* target, float4 amount) {
+  if (reinterpret_cast<uintptr_t>(target) % 16 != 0) {
+    std::fprintf(stderr, "misaligned 128-bit reduction\n");
+    std::abort();
+  }
+  target->x += amount.x;
+  target->y += amount.y;
+  target->z += amount.z;
+  target->w += amount.w;
+}
