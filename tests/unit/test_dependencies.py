@@ -1,0 +1,59 @@
+"""Imports within the package point one way, from the general to the particular."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import vit_adapter
+
+PACKAGE = Path(vit_adapter.__file__).parent
+
+# What each part may import besides itself. A new part needs a line here.
+ALLOWED = {
+    "ops": set(),
+    "layers": {"ops"},
+    "backbone": {"layers"},
+    "solver": set(),
+    "data": set(),
+    "evaluation": {"data"},
+    "checkpoint": {"backbone"},
+    "engine": {"checkpoint", "data", "evaluation", "solver", "ops"},
+    "model_zoo": set(),
+    "predictor": {"model_zoo", "checkpoint", "data", "engine"},
+    "yacs": {"model_zoo", "backbone", "checkpoint"},
+}
+MODULES = sorted(set(PACKAGE.rglob("*.py")) - {PACKAGE / "__init__.py"})
+
+
+def imported_parts(source: str, package: list[str]) -> set[str]:
+    """Name the parts of vit_adapter that a module of ``package`` imports, also within functions.
+
+    Args:
+        source: of the module.
+        package: dotted name of the package that holds the module, split at the dots.
+    """
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *filter(None, [node.module])])
+            names += [f"{module}.{alias.name}" for alias in node.names]
+    parts = [name.split(".") for name in names]
+    return {part[1] for part in parts if part[0] == "vit_adapter" and part[1][:1].islower()}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path: Path) -> None:
+    inside = path.relative_to(PACKAGE).with_suffix("").parts
+    package = ["vit_adapter", *inside[:-1]]
+    part = inside[0]
+    foreign = imported_parts(path.read_text(), package) - ALLOWED[part] - {part}
+    assert not foreign, f"{part} may import {sorted(ALLOWED[part])}, not {sorted(foreign)}"
+
+
+def test_finds_every_form_of_import() -> None:
+    source = "import vit_adapter.data.mapper\nfrom ..engine import x\nfrom . import y\n" \
+             "def f():\n    from vit_adapter import yacs, ViTAdapter\n"
+    assert imported_parts(source, ["vit_adapter", "ops"]) == {"data", "engine", "ops", "yacs"}
