@@ -6,10 +6,10 @@ models published for the 3x schedule were trained in float16 (``train.amp.enable
 original turned that off after their release.
 """
 
-_iters_per_epoch = 7330
+_epoch = 7330
 
 
-def _train(max_iter, period):
+def _train(max_iter, period, eval_period):
     return dict(
         output_dir="./output",
         init_checkpoint="",  # weights of the whole model, matched strictly
@@ -19,13 +19,13 @@ def _train(max_iter, period):
         amp=dict(enabled=False, dtype="float16"),
         ddp=dict(broadcast_buffers=False, find_unused_parameters=False),
         checkpointer=dict(period=period, max_to_keep=3),
-        eval_period=period,
+        eval_period=eval_period,  # 0: only after the last iteration
         log_period=20,
         device="auto",  # cuda if there is one
         seed=-1,  # negative: a random one
     )
 
 
-train_1x = _train(max_iter=12 * _iters_per_epoch, period=_iters_per_epoch)  # 87,960
-train_3x = _train(max_iter=36 * _iters_per_epoch, period=_iters_per_epoch)  # 263,880
-train_scratch = _train(max_iter=1200, period=400)
+train_1x = _train(max_iter=12 * _epoch, period=_epoch, eval_period=_epoch)  # 87,960
+train_3x = _train(max_iter=36 * _epoch, period=_epoch, eval_period=_epoch)  # 263,880
+train_scratch = _train(max_iter=1200, period=400, eval_period=0)

@@ -8,4 +8,4 @@ dataloader.train.mapper.augmentations.short_edges = [128]  # the size of the ima
 dataloader.test.mapper.augmentations.short_edges = [128]
 dataloader.train.total_batch_size = 8
 optimizer.lr = 1e-3
-train.max_iter = 900
+train.max_iter, train.seed = 800, 0
