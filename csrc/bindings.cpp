@@ -1,4 +1,5 @@
-// The Python module vit_adapter._C: symbols and build information, nothing else.
+// The Python module vit_adapter._C: symbols and build information, nothing
+// else.
 
 #include <pybind11/stl.h>
 #include <torch/csrc/utils/pybind.h>
@@ -32,10 +33,22 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   using namespace vit_adapter;
   using ReleaseGil = pybind11::call_guard<pybind11::gil_scoped_release>;
   m.def("build_info", &build_info);
-  m.def("ms_deform_attn_forward_cpu", &ms_deform_attn_forward_cpu, ReleaseGil());
-  m.def("ms_deform_attn_backward_cpu", &ms_deform_attn_backward_cpu, ReleaseGil());
+  m.def(
+      "ms_deform_attn_forward_cpu",
+      &ms_deform_attn_forward_cpu,
+      ReleaseGil());
+  m.def(
+      "ms_deform_attn_backward_cpu",
+      &ms_deform_attn_backward_cpu,
+      ReleaseGil());
 #ifdef VIT_ADAPTER_WITH_CUDA
-  m.def("ms_deform_attn_forward_cuda", &ms_deform_attn_forward_cuda, ReleaseGil());
-  m.def("ms_deform_attn_backward_cuda", &ms_deform_attn_backward_cuda, ReleaseGil());
+  m.def(
+      "ms_deform_attn_forward_cuda",
+      &ms_deform_attn_forward_cuda,
+      ReleaseGil());
+  m.def(
+      "ms_deform_attn_backward_cuda",
+      &ms_deform_attn_backward_cuda,
+      ReleaseGil());
 #endif
 }

@@ -68,7 +68,9 @@ struct Sizes {
   }
 };
 
-inline void check_spatial_shapes(at::IntArrayRef spatial_shapes, int64_t tokens) {
+inline void check_spatial_shapes(
+    at::IntArrayRef spatial_shapes,
+    int64_t tokens) {
   // Kernels keep the row of a token in 32 bits, with room for a zero border.
   constexpr int64_t kMaxTokens = int64_t(1) << 30;
   TORCH_CHECK(
@@ -80,7 +82,8 @@ inline void check_spatial_shapes(at::IntArrayRef spatial_shapes, int64_t tokens)
     const int64_t height = spatial_shapes[i], width = spatial_shapes[i + 1];
     TORCH_CHECK(
         height > 0 && width > 0 && height <= kMaxTokens / width,
-        "ms_deform_attn: spatial_shapes must be positive and below 2^30 tokens, got ",
+        "ms_deform_attn: spatial_shapes must be positive and below 2^30 "
+        "tokens, got ",
         spatial_shapes);
     total += height * width;
   }
@@ -118,8 +121,8 @@ inline Sizes check_inputs(
       sampling_locations.size(1),
       static_cast<int64_t>(spatial_shapes.size() / 2),
       sampling_locations.size(4)};
-  const int64_t expected[] = {
-      sizes.batch, sizes.queries, sizes.heads, sizes.levels, sizes.points, 2};
+  const int64_t expected[] =
+      {sizes.batch, sizes.queries, sizes.heads, sizes.levels, sizes.points, 2};
   TORCH_CHECK(
       sampling_locations.sizes() == at::IntArrayRef(expected, 6),
       "ms_deform_attn: sampling_locations must be ",
@@ -161,9 +164,14 @@ inline Sizes check_inputs(
     const at::Tensor& sampling_locations,
     const at::Tensor& attention_weights) {
   const Sizes sizes = check_inputs(
-      value, spatial_shapes, sampling_locations, attention_weights);
+      value,
+      spatial_shapes,
+      sampling_locations,
+      attention_weights);
   const int64_t expected[] = {
-      sizes.batch, sizes.queries, sizes.heads * sizes.dim};
+      sizes.batch,
+      sizes.queries,
+      sizes.heads * sizes.dim};
   TORCH_CHECK(
       grad_output.sizes() == at::IntArrayRef(expected, 3) &&
           grad_output.scalar_type() == value.scalar_type() &&

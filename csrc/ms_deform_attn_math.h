@@ -45,10 +45,8 @@ struct CornerWeights {
 
 // Bilinear weights of the four pixels, times `scale`.
 template <typename T>
-VIT_ADAPTER_INLINE CornerWeights<T> corner_weights(
-    T fraction_x,
-    T fraction_y,
-    T scale) {
+VIT_ADAPTER_INLINE CornerWeights<T>
+corner_weights(T fraction_x, T fraction_y, T scale) {
   const T bottom = fraction_y * scale;
   const T top = scale - bottom;
   const T top_right = top * fraction_x;

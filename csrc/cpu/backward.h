@@ -76,7 +76,7 @@ struct PointBatch {
   static constexpr int kCapacity = 64;
 
   alignas(64) T x[kCapacity], y[kCapacity]; // location, then its gradient
-  alignas(64) T weight[kCapacity]; // attention, then its gradient
+  alignas(64) T weight[kCapacity];          // attention, then its gradient
   alignas(64) T attention[kCapacity]; // zero for a point that is not sampled
   alignas(64) T fraction_x[kCapacity], fraction_y[kCapacity];
   alignas(64) T corner_weight[4][kCapacity];
@@ -138,7 +138,7 @@ struct Corners {
   const T* value; // of corner 0 in the bordered map
   T* gradient;
   int64_t right, down; // elements to the next column and row
-  T weights[4]; // bilinear weights times attention
+  T weights[4];        // bilinear weights times attention
 
   // Adds the output's gradient to the four pixels' gradients and returns its
   // products with their values in dots, both for channels [channel, dim).
@@ -205,7 +205,8 @@ class LevelTask {
     const int64_t points = problem_.points;
     const int64_t capacity = PointBatch<T>::kCapacity;
     const int64_t queries_at_once = points < capacity ? capacity / points : 1;
-    for (int64_t query = 0; query < problem_.queries; query += queries_at_once) {
+    for (int64_t query = 0; query < problem_.queries;
+         query += queries_at_once) {
       const int64_t left = problem_.queries - query;
       const int64_t queries = left < queries_at_once ? left : queries_at_once;
       for (int64_t point = 0; point < points; point += capacity) {
@@ -276,8 +277,7 @@ class LevelTask {
         (range.image * problem_.queries + range.query) * stride_ +
         range.head * dim_;
     for (int64_t n = 0, i = 0; n < range.queries; ++n) {
-      convert<kMaxLanes<T>>(
-          output_gradient + n * stride_, given_.data(), dim_);
+      convert<kMaxLanes<T>>(output_gradient + n * stride_, given_.data(), dim_);
       for (int64_t p = 0; p < range.points; ++p, ++i) {
         Vec<T, 4> dots = {};
         if (batch_.sampled[i]) {
@@ -302,7 +302,7 @@ class LevelTask {
   const Gradients& gradients_;
   const int64_t dim_, stride_;
   Buffer<T> value_, gradient_; // bordered maps
-  Buffer<T> given_; // the output's gradient of one query and head
+  Buffer<T> given_;            // the output's gradient of one query and head
   PointBatch<T> batch_;
 };
 

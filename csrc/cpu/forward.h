@@ -63,7 +63,9 @@ class QueryPoints {
       const int32_t left = floor_to_int(x);
       const int32_t top = floor_to_int(y);
       const auto corner = corner_weights(
-          x - static_cast<T>(left), y - static_cast<T>(top), weights[i]);
+          x - static_cast<T>(left),
+          y - static_cast<T>(top),
+          weights[i]);
       corner_weight[i] = corner.w0;
       corner_weight[count_ + i] = corner.w1;
       corner_weight[2 * count_ + i] = corner.w2;
@@ -97,7 +99,7 @@ class QueryPoints {
 
  private:
   int64_t count_;
-  Buffer<T> scalars_; // width, height, four corner weights
+  Buffer<T> scalars_;        // width, height, four corner weights
   Buffer<int32_t> integers_; // start, columns, token, corners
 };
 
@@ -105,9 +107,9 @@ class QueryPoints {
 template <typename Storage, typename T>
 struct HeadSum {
   const QueryPoints<T>& points;
-  int64_t first, last; // of this head's points
+  int64_t first, last;  // of this head's points
   const Storage* value; // of this image and head, token 0
-  int64_t stride; // elements from token to token
+  int64_t stride;       // elements from token to token
   Storage* output;
 
   // Sums kVectors * kLanes channels; the accumulators stay in registers.

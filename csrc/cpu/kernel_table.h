@@ -6,19 +6,19 @@
 #include "backward.h"
 #include "forward.h"
 
-#define VIT_ADAPTER_DEFINE_KERNELS(table, name)                       \
-  namespace vit_adapter {                                             \
-  namespace cpu {                                                     \
-  const Kernels table = {                                             \
-      name,                                                           \
-      {VIT_ADAPTER_ISA::forward<float>,                               \
-       VIT_ADAPTER_ISA::forward<double>,                              \
-       VIT_ADAPTER_ISA::forward<VIT_ADAPTER_ISA::bfloat16>,           \
-       VIT_ADAPTER_ISA::forward<VIT_ADAPTER_ISA::float16>},           \
-      {VIT_ADAPTER_ISA::backward<float>,                              \
-       VIT_ADAPTER_ISA::backward<double>,                             \
-       VIT_ADAPTER_ISA::backward<VIT_ADAPTER_ISA::bfloat16>,          \
-       VIT_ADAPTER_ISA::backward<VIT_ADAPTER_ISA::float16>},          \
-  };                                                                  \
-  }                                                                   \
+#define VIT_ADAPTER_DEFINE_KERNELS(table, name)              \
+  namespace vit_adapter {                                    \
+  namespace cpu {                                            \
+  const Kernels table = {                                    \
+      name,                                                  \
+      {VIT_ADAPTER_ISA::forward<float>,                      \
+       VIT_ADAPTER_ISA::forward<double>,                     \
+       VIT_ADAPTER_ISA::forward<VIT_ADAPTER_ISA::bfloat16>,  \
+       VIT_ADAPTER_ISA::forward<VIT_ADAPTER_ISA::float16>},  \
+      {VIT_ADAPTER_ISA::backward<float>,                     \
+       VIT_ADAPTER_ISA::backward<double>,                    \
+       VIT_ADAPTER_ISA::backward<VIT_ADAPTER_ISA::bfloat16>, \
+       VIT_ADAPTER_ISA::backward<VIT_ADAPTER_ISA::float16>}, \
+  };                                                         \
+  }                                                          \
   }

@@ -14,9 +14,9 @@ namespace cpu {
 struct Problem {
   int64_t batch, tokens, heads, dim, queries, levels, points;
   const int64_t* spatial_shapes; // (L, 2) as (H, W)
-  const void* value; // (B, S, M, D)
-  const void* locations; // (B, Q, M, L, P, 2) as (x, y)
-  const void* weights; // (B, Q, M, L, P)
+  const void* value;             // (B, S, M, D)
+  const void* locations;         // (B, Q, M, L, P, 2) as (x, y)
+  const void* weights;           // (B, Q, M, L, P)
 };
 
 // Computes rows [begin, end) of the output (B * Q, M * D).
@@ -25,7 +25,7 @@ using ForwardKernel =
 
 struct Gradients {
   const void* output; // (B, Q, M * D), given
-  void* value; // the rest as the inputs, written whole
+  void* value;        // the rest as the inputs, written whole
   void* locations;
   void* weights;
 };

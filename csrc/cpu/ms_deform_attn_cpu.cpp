@@ -101,10 +101,15 @@ at::Tensor ms_deform_attn_forward_cpu(
     const at::Tensor& sampling_locations,
     const at::Tensor& attention_weights) {
   const Sizes sizes = check_inputs(
-      value, spatial_shapes, sampling_locations, attention_weights);
+      value,
+      spatial_shapes,
+      sampling_locations,
+      attention_weights);
   const auto kernel = kernels().forward[value_type(value)];
   const int64_t output_sizes[] = {
-      sizes.batch, sizes.queries, sizes.heads * sizes.dim};
+      sizes.batch,
+      sizes.queries,
+      sizes.heads * sizes.dim};
   if (sizes.empty()) {
     return at::zeros(output_sizes, value.options());
   }
@@ -119,13 +124,13 @@ at::Tensor ms_deform_attn_forward_cpu(
   constexpr int64_t kWorkPerThread = 1 << 16;
   const int64_t work_per_query =
       4 * sizes.heads * sizes.dim * sizes.levels * sizes.points;
-  const int64_t grain =
-      std::max<int64_t>(1, kWorkPerThread / work_per_query);
+  const int64_t grain = std::max<int64_t>(1, kWorkPerThread / work_per_query);
   void* const target = output.mutable_data_ptr();
   at::parallel_for(
-      0, sizes.batch * sizes.queries, grain, [&](int64_t begin, int64_t end) {
-        kernel(problem, target, begin, end);
-      });
+      0,
+      sizes.batch * sizes.queries,
+      grain,
+      [&](int64_t begin, int64_t end) { kernel(problem, target, begin, end); });
   return output;
 }
 

@@ -25,34 +25,28 @@ VIT_ADAPTER_INLINE auto sum_lanes(V a, V b, V c, V d) {
 
 // Pairs of vectors are interleaved before they are added: 6 shuffles serve all
 // four sums, where one sum at a time would take 8.
-VIT_ADAPTER_INLINE Vec<float, 4> sum_lanes(
-    Vec<float, 4> a,
-    Vec<float, 4> b,
-    Vec<float, 4> c,
-    Vec<float, 4> d) {
+VIT_ADAPTER_INLINE Vec<float, 4>
+sum_lanes(Vec<float, 4> a, Vec<float, 4> b, Vec<float, 4> c, Vec<float, 4> d) {
   const __m128 ab = _mm_add_ps(_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b));
   const __m128 cd = _mm_add_ps(_mm_unpacklo_ps(c, d), _mm_unpackhi_ps(c, d));
   return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
 }
 
 #if defined(__AVX2__)
-VIT_ADAPTER_INLINE Vec<float, 4> sum_lanes(
-    Vec<float, 8> a,
-    Vec<float, 8> b,
-    Vec<float, 8> c,
-    Vec<float, 8> d) {
+VIT_ADAPTER_INLINE Vec<float, 4>
+sum_lanes(Vec<float, 8> a, Vec<float, 8> b, Vec<float, 8> c, Vec<float, 8> d) {
   const __m256 ab = _mm256_hadd_ps(a, b); // {a01 a23 b01 b23 | ...}
   const __m256 cd = _mm256_hadd_ps(c, d);
   const __m256 abcd = _mm256_hadd_ps(ab, cd); // {a b c d | a b c d}
   return _mm_add_ps(
-      _mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1));
+      _mm256_castps256_ps128(abcd),
+      _mm256_extractf128_ps(abcd, 1));
 }
 #endif
 
 #if defined(__AVX512F__)
 VIT_ADAPTER_INLINE Vec<float, 8> halves_added(Vec<float, 16> a) {
-  return _mm256_add_ps(
-      _mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+  return _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
 }
 
 VIT_ADAPTER_INLINE Vec<float, 4> sum_lanes(
@@ -70,7 +64,8 @@ VIT_ADAPTER_INLINE Vec<float, 4> sum_lanes(
       _mm512_unpackhi_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd)));
   const __m256 abcd = halves_added(_mm512_add_ps(low, high));
   return _mm_add_ps(
-      _mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1));
+      _mm256_castps256_ps128(abcd),
+      _mm256_extractf128_ps(abcd, 1));
 }
 #endif
 

@@ -7,6 +7,10 @@
 
 #include <cstdint>
 #if defined(__x86_64__)
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC warns about its own intrinsics, which start from undefined vectors.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
 #endif
 
@@ -129,10 +133,10 @@ VIT_ADAPTER_INLINE Vec<float, kLanes> load(const float16* source) {
   }
 #endif
   const auto half = __builtin_convertvector(
-      load_same<kLanes>(&source->bits), Vec<uint32_t, kLanes>);
+      load_same<kLanes>(&source->bits),
+      Vec<uint32_t, kLanes>);
   const auto magnitude = half & 0x7fff;
-  const auto scaled =
-      bit_cast<Vec<float, kLanes>>(magnitude << 13) * 0x1p112f;
+  const auto scaled = bit_cast<Vec<float, kLanes>>(magnitude << 13) * 0x1p112f;
   const auto is_special =
       bit_cast<Vec<uint32_t, kLanes>>(magnitude >= 0x7c00); // infinite or NaN
   return bit_cast<Vec<float, kLanes>>(
@@ -163,16 +167,16 @@ template <int kLanes>
 VIT_ADAPTER_INLINE void store(float16* target, Vec<float, kLanes> vector) {
 #if defined(__AVX512F__)
   if constexpr (kLanes == 16) {
-    const __m256i half = _mm512_cvtps_ph(
-        bit_cast<__m512>(vector), _MM_FROUND_TO_NEAREST_INT);
+    const __m256i half =
+        _mm512_cvtps_ph(bit_cast<__m512>(vector), _MM_FROUND_TO_NEAREST_INT);
     store_same<16>(&target->bits, bit_cast<Vec<uint16_t, 16>>(half));
     return;
   }
 #endif
 #if defined(__F16C__)
   if constexpr (kLanes == 8) {
-    const __m128i half = _mm256_cvtps_ph(
-        bit_cast<__m256>(vector), _MM_FROUND_TO_NEAREST_INT);
+    const __m128i half =
+        _mm256_cvtps_ph(bit_cast<__m256>(vector), _MM_FROUND_TO_NEAREST_INT);
     store_same<8>(&target->bits, bit_cast<Vec<uint16_t, 8>>(half));
     return;
   }

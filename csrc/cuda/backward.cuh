@@ -26,7 +26,9 @@ VIT_ADAPTER_DEVICE void add_four(float* target, const float* amount) {
 }
 
 template <int kChannels>
-VIT_ADAPTER_DEVICE void add_to(float* target, const float (&amount)[kChannels]) {
+VIT_ADAPTER_DEVICE void add_to(
+    float* target,
+    const float (&amount)[kChannels]) {
   if constexpr (kChannels % 4 == 0) {
 #pragma unroll
     for (int i = 0; i < kChannels; i += 4) {
@@ -70,8 +72,8 @@ VIT_ADAPTER_DEVICE void visit_corners(
     T* grad_value,
     int64_t stride,
     T (&dots)[4]) {
-  const auto weights = corner_weights(
-      position.fraction_x, position.fraction_y, attention);
+  const auto weights =
+      corner_weights(position.fraction_x, position.fraction_y, attention);
   const T weight[4] = {weights.w0, weights.w1, weights.w2, weights.w3};
 #pragma unroll
   for (int corner = 0; corner < 4; ++corner) {
@@ -125,7 +127,9 @@ __global__ void backward_kernel(
         PointGradient<T> gradient = {T(0), T(0), T(0)};
         if (active) {
           const auto position = position_of(
-              level, locations[2 * index], locations[2 * index + 1]);
+              level,
+              locations[2 * index],
+              locations[2 * index + 1]);
           const T attention = weights[index];
           T dots[4] = {};
           if (position.touches) {

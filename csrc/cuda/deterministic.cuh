@@ -63,14 +63,17 @@ VIT_ADAPTER_DEVICE void gather_cell(
     const auto position =
         position_of(level, locations[2 * point], locations[2 * point + 1]);
     const auto corners = corner_weights(
-        position.fraction_x, position.fraction_y, weights[point]);
+        position.fraction_x,
+        position.fraction_y,
+        weights[point]);
     const T weight = corner == 0 ? corners.w0
         : corner == 1            ? corners.w1
         : corner == 2            ? corners.w2
                                  : corners.w3;
     T given[kChannels];
     load<kChannels>(
-        grad_output + point / problem.points_per_row() * problem.dim, given);
+        grad_output + point / problem.points_per_row() * problem.dim,
+        given);
 #pragma unroll
     for (int c = 0; c < kChannels; ++c) {
       sum[c] += weight * given[c];

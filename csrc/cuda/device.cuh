@@ -24,7 +24,7 @@ constexpr int kMaxLevels = 32;
 struct Level {
   int32_t height, width;
   int32_t first_token; // in S
-  int32_t first_cell; // of (height + 1) * (width + 1); see deterministic.cuh
+  int32_t first_cell;  // of (height + 1) * (width + 1); see deterministic.cuh
 };
 
 // Travels as a kernel argument, so that no launch waits for a copy.
@@ -108,7 +108,7 @@ VIT_ADAPTER_DEVICE void store(Storage* target, const T (&source)[kChannels]) {
 // A point in the pixels of its level.
 template <typename T>
 struct Position {
-  bool touches; // false: nothing is sampled, and the rest is zero
+  bool touches;      // false: nothing is sampled, and the rest is zero
   int32_t left, top; // the pixel of corner 0
   T fraction_x, fraction_y;
 
@@ -124,10 +124,8 @@ struct Position {
 };
 
 template <typename T>
-VIT_ADAPTER_DEVICE Position<T> position_of(
-    const Level& level,
-    T location_x,
-    T location_y) {
+VIT_ADAPTER_DEVICE Position<T>
+position_of(const Level& level, T location_x, T location_y) {
   const T width = T(level.width), height = T(level.height);
   const T x = pixel_coordinate(location_x, width);
   const T y = pixel_coordinate(location_y, height);

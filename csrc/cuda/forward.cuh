@@ -1,5 +1,5 @@
-// Forward on the device. Block (x: channels of a row, y: rows), grid (x: rows of
-// an image, y: images); every thread sums kChannels channels of one row.
+// Forward on the device. Block (x: channels of a row, y: rows), grid (x: rows
+// of an image, y: images); every thread sums kChannels channels of one row.
 
 #pragma once
 
@@ -16,8 +16,8 @@ VIT_ADAPTER_DEVICE void add_point(
     const Storage* value, // of this image, head and channel
     int64_t stride,
     T (&sum)[kChannels]) {
-  const auto weights = corner_weights(
-      position.fraction_x, position.fraction_y, attention);
+  const auto weights =
+      corner_weights(position.fraction_x, position.fraction_y, attention);
   const T weight[4] = {weights.w0, weights.w1, weights.w2, weights.w3};
 #pragma unroll
   for (int corner = 0; corner < 4; ++corner) {
@@ -59,7 +59,9 @@ __global__ void forward_kernel(
         const Level level = problem.levels[l];
         for (int p = 0; p < problem.points; ++p, ++index) {
           const auto position = position_of(
-              level, locations[2 * index], locations[2 * index + 1]);
+              level,
+              locations[2 * index],
+              locations[2 * index + 1]);
           if (position.touches) {
             add_point(
                 level,

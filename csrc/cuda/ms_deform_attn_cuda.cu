@@ -16,152 +16,16 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include <algorithm>
 #include <limits>
 
 #include "backward.cuh"
 #include "deterministic.cuh"
 #include "forward.cuh"
+#include "launch.h"
 
 namespace vit_adapter {
+namespace cuda {
 namespace {
-
-using cuda::ArithmeticOf;
-using cuda::Level;
-using cuda::Problem;
-
-constexpr int kThreads = 256; // of a block
-constexpr int64_t kMaxGridY = 65535;
-
-Problem make_problem(const Sizes& sizes, at::IntArrayRef spatial_shapes) {
-  TORCH_CHECK(
-      sizes.levels <= cuda::kMaxLevels,
-      "ms_deform_attn: at most ",
-      cuda::kMaxLevels,
-      " levels on CUDA, got ",
-      sizes.levels);
-  constexpr int64_t kLimit = std::numeric_limits<int32_t>::max();
-  TORCH_CHECK(
-      sizes.queries * sizes.heads < kLimit && sizes.heads < kLimit &&
-          sizes.dim < kLimit && sizes.levels * sizes.points < kLimit,
-      "ms_deform_attn: queries * heads, channels and points must be below 2^31 "
-      "each, got ",
-      sizes.queries,
-      " * ",
-      sizes.heads,
-      ", ",
-      sizes.dim,
-      " and ",
-      sizes.levels * sizes.points);
-  Problem problem{};
-  problem.batch = sizes.batch;
-  problem.tokens = sizes.tokens;
-  problem.queries = sizes.queries;
-  problem.heads = static_cast<int32_t>(sizes.heads);
-  problem.dim = static_cast<int32_t>(sizes.dim);
-  problem.num_levels = static_cast<int32_t>(sizes.levels);
-  problem.points = static_cast<int32_t>(sizes.points);
-  int64_t token = 0, cell = 0;
-  for (int64_t l = 0; l < sizes.levels; ++l) {
-    const int64_t height = spatial_shapes[2 * l];
-    const int64_t width = spatial_shapes[2 * l + 1];
-    problem.levels[l] = {
-        static_cast<int32_t>(height),
-        static_cast<int32_t>(width),
-        static_cast<int32_t>(token),
-        static_cast<int32_t>(cell)};
-    token += height * width;
-    cell += (height + 1) * (width + 1);
-    TORCH_CHECK(
-        cell < kLimit, "ms_deform_attn: the maps are too large, ", spatial_shapes);
-  }
-  return problem;
-}
-
-template <typename Storage>
-struct StorageTag {
-  using type = Storage;
-};
-
-// Calls function(StorageTag<...>()) for the dtype of value.
-template <typename Function>
-void dispatch(const at::Tensor& value, const Function& function) {
-  switch (value.scalar_type()) {
-    case at::kFloat:
-      return function(StorageTag<float>());
-    case at::kDouble:
-      return function(StorageTag<double>());
-    case at::kBFloat16:
-      return function(StorageTag<__nv_bfloat16>());
-    case at::kHalf:
-      return function(StorageTag<__half>());
-    default:
-      TORCH_CHECK(
-          false,
-          "ms_deform_attn: value must be float32, float64, bfloat16 or "
-          "float16, got ",
-          value.scalar_type());
-  }
-}
-
-template <typename T>
-const T* pointer(const at::Tensor& tensor) {
-  return static_cast<const T*>(tensor.const_data_ptr());
-}
-template <typename T>
-T* mutable_pointer(const at::Tensor& tensor) {
-  return static_cast<T*>(tensor.mutable_data_ptr());
-}
-
-// Calls function(integral_constant<channels per thread>): 16 bytes where every
-// row starts on a multiple of 16 bytes, else one channel.
-template <typename Storage, typename Function>
-void dispatch_channels(
-    const Problem& problem,
-    std::initializer_list<const void*> bases,
-    const Function& function) {
-  constexpr int kWide = 16 / sizeof(Storage);
-  bool aligned = problem.dim % kWide == 0;
-  for (const void* base : bases) {
-    aligned = aligned && reinterpret_cast<uintptr_t>(base) % 16 == 0;
-  }
-  if (aligned) {
-    function(std::integral_constant<int, kWide>());
-  } else {
-    function(std::integral_constant<int, 1>());
-  }
-}
-
-struct Launch {
-  dim3 grid, block;
-};
-
-// `lanes` threads for each of `items` in every image.
-Launch make_launch(const Problem& problem, int64_t items, int64_t lanes) {
-  const int64_t per_block = std::max<int64_t>(1, kThreads / lanes);
-  const int64_t blocks = (items + per_block - 1) / per_block;
-  TORCH_CHECK(
-      blocks <= std::numeric_limits<int32_t>::max(),
-      "ms_deform_attn: too many tokens or queries per image for CUDA, ",
-      items);
-  return {
-      dim3(unsigned(blocks), unsigned(std::min(problem.batch, kMaxGridY))),
-      dim3(unsigned(lanes), unsigned(per_block))};
-}
-
-// One lane per pack of channels.
-int64_t lanes_per_row(const Problem& problem, int channels) {
-  return std::min<int64_t>(kThreads, problem.dim / channels);
-}
-
-// A power of two within a warp, for sums by shuffles.
-int64_t lanes_for_shuffles(const Problem& problem, int channels) {
-  int64_t lanes = 1;
-  while (lanes < 32 && lanes * channels < problem.dim) {
-    lanes *= 2;
-  }
-  return lanes;
-}
 
 struct Inputs {
   at::Tensor value, locations, weights; // contiguous
@@ -177,8 +41,10 @@ void launch_backward(
     const at::Tensor& grad_weights) {
   using T = typename ArithmeticOf<Storage>::type;
   const Launch launch = make_launch(
-      problem, problem.rows(), lanes_for_shuffles(problem, kChannels));
-  cuda::backward_kernel<Storage, kChannels, kScatter>
+      problem,
+      problem.rows(),
+      lanes_for_shuffles(problem, kChannels));
+  backward_kernel<Storage, kChannels, kScatter>
       <<<launch.grid, launch.block, 0, c10::cuda::getCurrentCUDAStream()>>>(
           problem,
           pointer<Storage>(grad_output),
@@ -206,9 +72,12 @@ std::tuple<at::Tensor, at::Tensor> sort_by_cell(
       blocks <= std::numeric_limits<int32_t>::max(),
       "ms_deform_attn: too many points for the deterministic backward, ",
       count);
-  cuda::cell_keys_kernel<T, Key>
+  cell_keys_kernel<T, Key>
       <<<unsigned(blocks), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
-          problem, pointer<T>(locations), mutable_pointer<Key>(keys), count);
+          problem,
+          pointer<T>(locations),
+          mutable_pointer<Key>(keys),
+          count);
   C10_CUDA_KERNEL_LAUNCH_CHECK();
   const auto [sorted, order] =
       at::sort(keys, /*stable=*/true, /*dim=*/0, /*descending=*/false);
@@ -224,8 +93,7 @@ void launch_gather(
     const Inputs& inputs,
     const at::Tensor& grad_value) {
   using T = typename ArithmeticOf<Storage>::type;
-  const int64_t cells =
-      problem.batch * problem.heads * cuda::cells_per_head(problem);
+  const int64_t cells = problem.batch * problem.heads * cells_per_head(problem);
   // Half the bits to sort, where they suffice.
   const auto [order, starts] = cells < std::numeric_limits<int32_t>::max()
       ? sort_by_cell<T, int32_t>(problem, inputs.locations, cells, at::kInt)
@@ -234,7 +102,7 @@ void launch_gather(
       problem,
       problem.tokens * problem.heads,
       lanes_per_row(problem, kChannels));
-  cuda::gather_kernel<Storage, kChannels>
+  gather_kernel<Storage, kChannels>
       <<<launch.grid, launch.block, 0, c10::cuda::getCurrentCUDAStream()>>>(
           problem,
           pointer<Storage>(grad_output),
@@ -247,17 +115,24 @@ void launch_gather(
 }
 
 } // namespace
+} // namespace cuda
 
 at::Tensor ms_deform_attn_forward_cuda(
     const at::Tensor& value,
     at::IntArrayRef spatial_shapes,
     const at::Tensor& sampling_locations,
     const at::Tensor& attention_weights) {
+  using namespace cuda;
   const Sizes sizes = check_inputs(
-      value, spatial_shapes, sampling_locations, attention_weights);
+      value,
+      spatial_shapes,
+      sampling_locations,
+      attention_weights);
   const c10::cuda::CUDAGuard guard(value.device());
   const int64_t output_sizes[] = {
-      sizes.batch, sizes.queries, sizes.heads * sizes.dim};
+      sizes.batch,
+      sizes.queries,
+      sizes.heads * sizes.dim};
   if (sizes.empty()) {
     return at::zeros(output_sizes, value.options());
   }
@@ -272,8 +147,10 @@ at::Tensor ms_deform_attn_forward_cuda(
     using T = typename ArithmeticOf<Storage>::type;
     const auto launch_kernel = [&](auto channels) {
       const Launch launch = make_launch(
-          problem, problem.rows(), lanes_per_row(problem, channels));
-      cuda::forward_kernel<Storage, channels>
+          problem,
+          problem.rows(),
+          lanes_per_row(problem, channels));
+      forward_kernel<Storage, channels>
           <<<launch.grid, launch.block, 0, c10::cuda::getCurrentCUDAStream()>>>(
               problem,
               pointer<Storage>(inputs.value),
@@ -283,7 +160,9 @@ at::Tensor ms_deform_attn_forward_cuda(
       C10_CUDA_KERNEL_LAUNCH_CHECK();
     };
     dispatch_channels<Storage>(
-        problem, {inputs.value.const_data_ptr()}, launch_kernel);
+        problem,
+        {inputs.value.const_data_ptr()},
+        launch_kernel);
   });
   return output;
 }
@@ -294,6 +173,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> ms_deform_attn_backward_cuda(
     at::IntArrayRef spatial_shapes,
     const at::Tensor& sampling_locations,
     const at::Tensor& attention_weights) {
+  using namespace cuda;
   const Sizes sizes = check_inputs(
       grad_output,
       value,
@@ -320,7 +200,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> ms_deform_attn_backward_cuda(
   const at::Tensor grad_value = deterministic
       ? at::empty_like(inputs.value)
       : at::zeros_like(
-            inputs.value, inputs.value.options().dtype(inputs.locations.dtype()));
+            inputs.value,
+            inputs.value.options().dtype(inputs.locations.dtype()));
   dispatch(value, [&](auto tag) {
     using Storage = typename decltype(tag)::type;
     const auto launch_kernels = [&](auto channels) {

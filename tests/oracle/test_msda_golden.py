@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from vit_adapter.ops import ms_deform_attn, ms_deform_attn_reference
 from vit_adapter.ops.reference import ms_deform_attn_embedding_bag
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from torch import Tensor
+
 from vit_adapter.ops.extension import has_kernel
 
 
@@ -46,7 +47,7 @@ def sample_inputs(
 ) -> Inputs:
     """Draw float64 inputs; locations are uniform in [low, high], but never close to a pixel's edge.
 
-    At integer pixel coordinates the gradient of the locations jumps, so points keep 0.01 pixels away.
+    At integer pixel coordinates the gradient of the locations jumps: points keep 0.01 pixels away.
     """
     tokens = sum(height * width for height, width in shapes)
     sizes = torch.tensor([[w, h] for h, w in shapes], dtype=torch.float64)[:, None]  # (L, 1, 2)

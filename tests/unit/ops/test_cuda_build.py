@@ -1,4 +1,4 @@
-"""The CUDA sources compile, for the architectures that are promised and without spilling registers."""
+"""The CUDA sources compile for the promised architectures and without spilling registers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ MAX_REGISTERS = 128  # at 256 threads per block: half of a multiprocessor's thre
 
 def cuda_home() -> Path:
     """The toolkit's folder; nvcc on the PATH may be a wrapper outside of it."""
-    candidates = [os.environ.get("CUDA_HOME"), "/usr/local/cuda", Path(shutil.which("nvcc")).parents[1]]
+    beside = Path(shutil.which("nvcc")).parents[1]
+    candidates = [os.environ.get("CUDA_HOME"), "/usr/local/cuda", beside]
     for candidate in candidates:
         if candidate and (Path(candidate) / "include" / "cuda_runtime.h").is_file():
             return Path(candidate)
@@ -42,7 +43,8 @@ def test_cuda_sources_compile_for_ampere_and_hopper(tmp_path, project_root):
     report = process.stderr + process.stdout
     for architecture in ("sm_80", "sm_90"):
         for kernel in ("forward", "backward", "gather", "cell_keys"):
-            assert re.search(rf"Compiling entry function '\S*{kernel}_kernel\S*' for '{architecture}'", report)
+            entry = rf"Compiling entry function '\S*{kernel}_kernel\S*' for '{architecture}'"
+            assert re.search(entry, report)
     registers = [int(number) for number in re.findall(r"Used (\d+) registers", report)]
     assert max(registers) <= MAX_REGISTERS
     assert set(re.findall(r"(\d+) bytes spill", report)) == {"0"}

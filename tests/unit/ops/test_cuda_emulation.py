@@ -1,7 +1,7 @@
 """The unmodified device code, run on the host under AddressSanitizer and UBSan.
 
-`cuda_emulation/cuda_emulation.h` stands in for the CUDA primitives that the kernels use. This shows that
-arithmetic, indices and collectives are right; it cannot show races or speed.
+`cuda_emulation/cuda_emulation.h` stands in for the CUDA primitives that the kernels use. This shows
+that arithmetic, indices and collectives are right; it cannot show races or speed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from vit_adapter.ops import ms_deform_attn_reference
 
 SOURCES = Path(__file__).parent / "cuda_emulation"

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+
 from vit_adapter.ops import extension, extension_info, functional, ms_deform_attn
 from vit_adapter.ops import ms_deform_attn_reference as reference
 from vit_adapter.ops.extension import has_kernel, load_extension, select_backend

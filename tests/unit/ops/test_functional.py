@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from vit_adapter.ops import ms_deform_attn, ms_deform_attn_reference
 
 # Prime Q, odd B, one pixel, one column, D below and beside every vector width, many points.
@@ -176,7 +177,7 @@ def _replaced(inputs, **changes):
 
 
 BAD_ARGUMENTS = {
-    "value rank": (lambda i: _replaced(i, value=i.value[0]), r"value must be \(B, S, M, D\).*36, 3"),
+    "value rank": (lambda i: _replaced(i, value=i.value[0]), r"be \(B, S, M, D\).*\(36, 3, 8\)"),
     "locations rank": (
         lambda i: _replaced(i, sampling_locations=i.sampling_locations[..., 0]),
         r"sampling_locations must be \(B, Q, M, L, P, 2\), got shape \(2, 7, 3, 2, 4\)",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from vit_adapter.ops import ms_deform_attn, ms_deform_attn_reference
 from vit_adapter.ops.reference import ms_deform_attn_embedding_bag
 

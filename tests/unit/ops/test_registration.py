@@ -1,4 +1,4 @@
-"""The operators: gradients, torch.compile, torch.export, vmap, and bits that threads cannot change."""
+"""The operators: gradients, captured graphs, vmap, and bits that threads cannot change."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+
 from vit_adapter.ops import ms_deform_attn
 from vit_adapter.ops.registration import ms_deform_attn_op
 

@@ -1,4 +1,4 @@
-"""The compiled extension: loading it, saying what it holds, and choosing what computes on a device."""
+"""The compiled extension: loading it, describing it, and choosing what computes on a device."""
 
 import functools
 import importlib

@@ -1,7 +1,7 @@
 """The public function: checks of its arguments, mixed precision, and the choice of what computes.
 
-Shape legend: B batch, S value tokens (the sum of H * W over the levels), M heads, D channels per head,
-Q queries, L levels, P points.
+Shape legend: B batch, S value tokens (the sum of H * W over the levels), M heads, D channels per
+head, Q queries, L levels, P points.
 """
 
 import functools
@@ -32,9 +32,9 @@ def ms_deform_attn(
     adds them up with its attention weights. Differentiable once in all three tensors.
 
     Precision: 16-bit values are read and written in 16 bits and computed in float32. Locations and
-    weights are float32 then, for a 16-bit location is off by up to a quarter of a pixel on a 128-pixel map;
-    16-bit ones are accepted and widened. Under autocast float32 values are cast to its dtype, locations
-    and weights are not.
+    weights are float32 then, for a 16-bit location is off by up to a quarter of a pixel on a
+    128-pixel map; 16-bit ones are accepted and widened. Under autocast float32 values are cast to
+    its dtype, locations and weights are not.
 
     Determinism: forward everywhere; backward on the CPU for any number of threads. On CUDA the
     gradient of ``value`` is summed in an order that may change from run to run, unless
@@ -49,7 +49,8 @@ def ms_deform_attn(
         attention_weights: (B, Q, M, L, P), usually summing to one over L and P.
 
     Returns:
-        (B, Q, M * D), heads one after the other, in the dtype of ``value`` (autocast's under autocast).
+        (B, Q, M * D), heads one after the other, in the dtype of ``value`` or, under autocast,
+        in its dtype.
 
     Raises:
         ValueError: shapes, dtypes or devices do not fit together; the message names both sides.
@@ -71,7 +72,7 @@ def ms_deform_attn(
 
 @torch.compiler.assume_constant_result
 def _backend(device_type: str) -> Backend:
-    """Return what computes on a device; a constant to torch.compile, which cannot trace the look-up."""
+    """Return what computes on a device; a constant to torch.compile, which cannot trace this."""
     backend = select_backend(device_type)
     if backend == "reference" and device_type == "cuda":
         _warn_about_slow_cuda()
@@ -133,7 +134,7 @@ def _check_shapes(
 def _check_dtypes_and_devices(
     value: Tensor, sampling_locations: Tensor, attention_weights: Tensor
 ) -> None:
-    """Raise ValueError unless the tensors share a device and have floating dtypes that go together."""
+    """Raise ValueError unless the tensors share a device and have dtypes that go together."""
     if value.dtype not in VALUE_DTYPES:
         raise ValueError(
             f"value must be float32, float64, bfloat16 or float16, got {value.dtype}; "

@@ -1,15 +1,16 @@
 """Multi-scale deformable attention in plain PyTorch: the two formulations used without a kernel.
 
-Eq. (2) of Deformable DETR (arXiv 2010.04159): every query of every head reads ``L * P`` points of the
-value maps by bilinear interpolation and adds them up with its attention weights.
+Eq. (2) of Deformable DETR (arXiv 2010.04159): every query of every head reads ``L * P`` points of
+the value maps by bilinear interpolation and adds them up with its attention weights.
 
-* `ms_deform_attn_reference` samples with `torch.nn.functional.grid_sample`. It is the definition that
-  the kernels are tested against, and the fallback where no kernel exists.
+* `ms_deform_attn_reference` samples with `torch.nn.functional.grid_sample`. It is the definition
+  that the kernels are tested against, and the fallback where no kernel exists.
 * `ms_deform_attn_embedding_bag` writes the same sum as one weighted embedding bag, which needs no
   transposed copies of the values and is the faster of the two on a CPU.
 
-Shape legend: B batch, S value tokens (the sum of H * W over the levels), M heads, D channels per head,
-Q queries, L levels, P points. Points are (x, y) in [0, 1] over the whole map, spatial shapes (H, W).
+Shape legend: B batch, S value tokens (the sum of H * W over the levels), M heads, D channels per
+head, Q queries, L levels, P points. Points are (x, y) in [0, 1] over the whole map, spatial shapes
+(H, W).
 """
 
 from collections.abc import Sequence
@@ -26,8 +27,8 @@ def _in_compute_dtype(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Widen 16-bit inputs to float32 and take non-finite points out of the map.
 
-    A NaN or infinite location contributes nothing and receives no gradient, in the kernels and here.
-    Locations beyond [-1, 2] lie outside a map of any size, so clamping changes no sample.
+    A NaN or infinite location contributes nothing and receives no gradient, in the kernels and
+    here. Locations beyond [-1, 2] lie outside a map of any size, so clamping changes no sample.
     """
     dtype = torch.promote_types(value.dtype, torch.float32)
     sampling_locations = sampling_locations.to(dtype).nan_to_num(nan=2.0).clamp(-1.0, 2.0)
@@ -82,8 +83,9 @@ def ms_deform_attn_embedding_bag(
 ) -> Tensor:
     """Compute multi-scale deformable attention as one weighted embedding bag.
 
-    The values of all images, tokens and heads are the rows of a table; a bag holds the ``4 * L * P``
-    corners that one head of one query reads, weighted by attention times bilinear weight.
+    The values of all images, tokens and heads are the rows of a table; a bag holds the
+    ``4 * L * P`` corners that one head of one query reads, weighted by attention times bilinear
+    weight.
     Arguments and result are those of `ms_deform_attn_reference`.
     """
     dtype = value.dtype

@@ -1,11 +1,11 @@
-"""The operators ``vit_adapter::ms_deform_attn`` and ``..._backward``: kernels, shapes and gradients.
+"""The operators ``vit_adapter::ms_deform_attn`` and its backward: kernels, shapes, gradients.
 
-Registered with `torch.library`, so that autograd, `torch.compile`, `torch.export` and `torch.func.vmap`
-see one opaque operator. A device has a kernel exactly where the compiled extension holds its symbols;
-there is no silent fallback at this level (`functional` chooses).
+Registered with `torch.library`, so that autograd, `torch.compile`, `torch.export` and
+`torch.func.vmap` see one opaque operator. A device has a kernel exactly where the compiled
+extension holds its symbols; there is no silent fallback at this level (`functional` chooses).
 
-The operators take spatial shapes flattened to ``[H_0, W_0, H_1, W_1, ...]``, and locations and weights in
-the dtype of the arithmetic: float64 for float64 values and float32 for all others.
+The operators take spatial shapes flattened to ``[H_0, W_0, H_1, W_1, ...]``, and locations and
+weights in the dtype of the arithmetic: float64 for float64 values and float32 for all others.
 
 Shape legend: B batch, S value tokens, M heads, D channels per head, Q queries, L levels, P points.
 """
@@ -121,9 +121,7 @@ def _fold(tensor: Tensor, dim: int | None, size: int) -> Tensor:
 def _vmap(op: torch._ops.OpOverload, shapes_position: int) -> Callable[..., tuple]:
     """Return the vmap rule of an operator whose tensors all start with the batch."""
 
-    def rule(
-        info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor | Sequence[int]
-    ) -> tuple:
+    def rule(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor | Sequence[int]) -> tuple:
         size = info.batch_size
         folded = [
             given if position == shapes_position else _fold(given, dim, size)

@@ -2,8 +2,8 @@
 //
 // The threads of a block are fibres that run one after the other. A collective
 // lets every fibre of the block arrive before any goes on, and aborts if one
-// returns instead: on a GPU that would be a deadlock or a wrong sum. Arithmetic,
-// indices and collectives can be tested so; races and speed cannot.
+// returns instead: on a GPU that would be a deadlock or a wrong sum.
+// Arithmetic, indices and collectives can be tested so; races and speed cannot.
 
 #pragma once
 

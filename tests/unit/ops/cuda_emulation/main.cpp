@@ -3,8 +3,9 @@
 //   emulation <folder> <float|double|half|bfloat16> <channels per thread>
 //             B S M D Q L P  H_0 W_0 H_1 W_1 ...
 //
-// reads value, grad_output, locations, weights from <folder>, and writes output,
-// grad_value (by scattering), grad_value_gathered, grad_locations, grad_weights.
+// reads value, grad_output, locations, weights from <folder>, and writes
+// output, grad_value (by scattering), grad_value_gathered, grad_locations,
+// grad_weights.
 
 #include "cuda_emulation.h"
 
@@ -29,7 +30,11 @@ std::vector<T> read(const std::string& name, size_t count) {
   std::ifstream file(folder + "/" + name, std::ios::binary);
   file.read(reinterpret_cast<char*>(array.data()), count * sizeof(T));
   if (!file) {
-    std::fprintf(stderr, "cannot read %zu numbers of %s\n", count, name.c_str());
+    std::fprintf(
+        stderr,
+        "cannot read %zu numbers of %s\n",
+        count,
+        name.c_str());
     std::exit(1);
   }
   return array;
@@ -39,7 +44,8 @@ template <typename T>
 void write(const std::string& name, const std::vector<T>& array) {
   std::ofstream file(folder + "/" + name, std::ios::binary);
   file.write(
-      reinterpret_cast<const char*>(array.data()), array.size() * sizeof(T));
+      reinterpret_cast<const char*>(array.data()),
+      array.size() * sizeof(T));
 }
 
 Dim grid_for(const Problem& problem, int64_t items, unsigned per_block) {
@@ -62,8 +68,7 @@ std::vector<int64_t> sort_by_cell(
   std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
     return keys[a] < keys[b];
   });
-  const int64_t cells =
-      problem.batch * problem.heads * cells_per_head(problem);
+  const int64_t cells = problem.batch * problem.heads * cells_per_head(problem);
   for (int64_t cell = 0; cell <= cells; ++cell) {
     starts.push_back(std::count_if(keys.begin(), keys.end(), [&](int64_t key) {
       return key < cell;
@@ -102,17 +107,20 @@ void run(const Problem& problem) {
     lanes *= 2;
   }
   const unsigned rows = 64 / lanes;
-  emulation::launch(grid_for(problem, problem.rows(), rows), {lanes, rows}, [&] {
-    backward_kernel<Storage, kChannels, true>(
-        problem,
-        grad_output.data(),
-        value.data(),
-        locations.data(),
-        weights.data(),
-        grad_value.data(),
-        grad_locations.data(),
-        grad_weights.data());
-  });
+  emulation::launch(
+      grid_for(problem, problem.rows(), rows),
+      {lanes, rows},
+      [&] {
+        backward_kernel<Storage, kChannels, true>(
+            problem,
+            grad_output.data(),
+            value.data(),
+            locations.data(),
+            weights.data(),
+            grad_value.data(),
+            grad_locations.data(),
+            grad_weights.data());
+      });
   std::vector<int64_t> starts;
   const auto order = sort_by_cell(problem, locations, starts);
   const int64_t items = problem.tokens * problem.heads;

@@ -1,0 +1,156 @@
+// Between tensors and kernels: sizes as a kernel argument, dtypes as template
+// arguments, and the shape of a launch. Host code, for .cu files only.
+
+#pragma once
+
+#include "../ms_deform_attn.h"
+
+#include <algorithm>
+#include <initializer_list>
+#include <limits>
+#include <type_traits>
+
+#include "device.cuh"
+
+namespace vit_adapter {
+namespace cuda {
+namespace {
+
+constexpr int kThreads = 256; // of a block
+constexpr int64_t kMaxGridY = 65535;
+
+Problem make_problem(const Sizes& sizes, at::IntArrayRef spatial_shapes) {
+  TORCH_CHECK(
+      sizes.levels <= kMaxLevels,
+      "ms_deform_attn: at most ",
+      kMaxLevels,
+      " levels on CUDA, got ",
+      sizes.levels);
+  constexpr int64_t kLimit = std::numeric_limits<int32_t>::max();
+  TORCH_CHECK(
+      sizes.queries * sizes.heads < kLimit && sizes.heads < kLimit &&
+          sizes.dim < kLimit && sizes.levels * sizes.points < kLimit,
+      "ms_deform_attn: queries * heads, channels and points must be below 2^31 "
+      "each, got ",
+      sizes.queries,
+      " * ",
+      sizes.heads,
+      ", ",
+      sizes.dim,
+      " and ",
+      sizes.levels * sizes.points);
+  Problem problem{};
+  problem.batch = sizes.batch;
+  problem.tokens = sizes.tokens;
+  problem.queries = sizes.queries;
+  problem.heads = static_cast<int32_t>(sizes.heads);
+  problem.dim = static_cast<int32_t>(sizes.dim);
+  problem.num_levels = static_cast<int32_t>(sizes.levels);
+  problem.points = static_cast<int32_t>(sizes.points);
+  int64_t token = 0, cell = 0;
+  for (int64_t l = 0; l < sizes.levels; ++l) {
+    const int64_t height = spatial_shapes[2 * l];
+    const int64_t width = spatial_shapes[2 * l + 1];
+    problem.levels[l] = {
+        static_cast<int32_t>(height),
+        static_cast<int32_t>(width),
+        static_cast<int32_t>(token),
+        static_cast<int32_t>(cell)};
+    token += height * width;
+    cell += (height + 1) * (width + 1);
+    TORCH_CHECK(
+        cell < kLimit,
+        "ms_deform_attn: the maps are too large, ",
+        spatial_shapes);
+  }
+  return problem;
+}
+
+template <typename Storage>
+struct StorageTag {
+  using type = Storage;
+};
+
+// Calls function(StorageTag<...>()) for the dtype of value.
+template <typename Function>
+void dispatch(const at::Tensor& value, const Function& function) {
+  switch (value.scalar_type()) {
+    case at::kFloat:
+      return function(StorageTag<float>());
+    case at::kDouble:
+      return function(StorageTag<double>());
+    case at::kBFloat16:
+      return function(StorageTag<__nv_bfloat16>());
+    case at::kHalf:
+      return function(StorageTag<__half>());
+    default:
+      TORCH_CHECK(
+          false,
+          "ms_deform_attn: value must be float32, float64, bfloat16 or "
+          "float16, got ",
+          value.scalar_type());
+  }
+}
+
+template <typename T>
+const T* pointer(const at::Tensor& tensor) {
+  return static_cast<const T*>(tensor.const_data_ptr());
+}
+template <typename T>
+T* mutable_pointer(const at::Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+// Calls function(integral_constant<channels per thread>): 16 bytes where every
+// row starts on a multiple of 16 bytes, else one channel.
+template <typename Storage, typename Function>
+void dispatch_channels(
+    const Problem& problem,
+    std::initializer_list<const void*> bases,
+    const Function& function) {
+  constexpr int kWide = 16 / sizeof(Storage);
+  bool aligned = problem.dim % kWide == 0;
+  for (const void* base : bases) {
+    aligned = aligned && reinterpret_cast<uintptr_t>(base) % 16 == 0;
+  }
+  if (aligned) {
+    function(std::integral_constant<int, kWide>());
+  } else {
+    function(std::integral_constant<int, 1>());
+  }
+}
+
+struct Launch {
+  dim3 grid, block;
+};
+
+// `lanes` threads for each of `items` in every image.
+Launch make_launch(const Problem& problem, int64_t items, int64_t lanes) {
+  const int64_t per_block = std::max<int64_t>(1, kThreads / lanes);
+  const int64_t blocks = (items + per_block - 1) / per_block;
+  TORCH_CHECK(
+      blocks <= std::numeric_limits<int32_t>::max(),
+      "ms_deform_attn: too many tokens or queries per image for CUDA, ",
+      items);
+  return {
+      dim3(unsigned(blocks), unsigned(std::min(problem.batch, kMaxGridY))),
+      dim3(unsigned(lanes), unsigned(per_block))};
+}
+
+// One lane per pack of channels.
+int64_t lanes_per_row(const Problem& problem, int channels) {
+  return std::min<int64_t>(kThreads, problem.dim / channels);
+}
+
+// A power of two within a warp, for sums by shuffles.
+int64_t lanes_for_shuffles(const Problem& problem, int channels) {
+  int64_t lanes = 1;
+  while (lanes < 32 && lanes * channels < problem.dim) {
+    lanes *= 2;
+  }
+  return lanes;
+}
+
+} // namespace
+} // namespace cuda
+} // namespace vit_adapter
