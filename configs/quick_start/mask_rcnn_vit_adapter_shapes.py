@@ -1,4 +1,4 @@
-"""Mask R-CNN, a ViT-Adapter of 3 M parameters on generated shapes: minutes on two CPU cores."""
+"""Mask R-CNN with a small ViT-Adapter on generated shapes: some minutes on two CPU cores."""
 
 from ..common.models.vit_adapter import micro_scratch as _backbone
 from ..common.quick_start import data, dataloader, lr_multiplier, model, optimizer, train

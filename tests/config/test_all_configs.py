@@ -124,7 +124,8 @@ def test_schedule_follows_max_iter(cfg: DictConfig) -> None:
     cfg.train.max_iter *= 2
     after = instantiate(cfg.lr_multiplier)
     assert after.max_iter == cfg.train.max_iter == 2 * before.max_iter
-    assert after.milestones == [2 * milestone for milestone in before.milestones]
+    doubled = [2 * milestone for milestone in before.milestones]
+    assert after.milestones == pytest.approx(doubled, abs=1)  # rounded to iterations
 
 
 def test_common_parts_define_no_classes_and_no_lambdas() -> None:
