@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
+
 import vit_adapter
 
 PACKAGE = Path(vit_adapter.__file__).parent

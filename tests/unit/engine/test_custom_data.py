@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 from detectron2.config import LazyCall as L
-from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
-from detectron2.data import get_detection_dataset_dicts
+from detectron2.data import (
+    DatasetCatalog,
+    DatasetMapper,
+    MetadataCatalog,
+    get_detection_dataset_dicts,
+)
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 

@@ -17,7 +17,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
 from detectron2.data.datasets import load_coco_json
 
-from .coco_problems import Problems, check_annotations, check_categories, check_images
+from vit_adapter.data.coco_problems import (
+    Problems,
+    check_annotations,
+    check_categories,
+    check_images,
+)
 
 _SECTIONS = ("images", "annotations", "categories")
 

@@ -19,8 +19,8 @@ from detectron2.data import transforms as T
 from detectron2.structures import BoxMode
 from fvcore.transforms.transform import Transform
 
-from .coco_problems import run_length_problem
-from .image_io import read_image, read_label_picture
+from vit_adapter.data.coco_problems import run_length_problem
+from vit_adapter.data.image_io import read_image, read_label_picture
 
 _Record = dict[str, Any]
 _ANNOTATION_ERRORS = (AssertionError, IndexError, KeyError, RuntimeError, TypeError, ValueError)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from . import shapes_writer as writer
-from .shapes_scene import STUFF_CLASSES, THING_CLASSES
+from vit_adapter.data import shapes_writer as writer
+from vit_adapter.data.shapes_scene import STUFF_CLASSES, THING_CLASSES
 
 
 def instance_metadata(root: Path, split: str) -> dict[str, Any]:

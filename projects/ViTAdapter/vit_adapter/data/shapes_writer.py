@@ -34,7 +34,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from .shapes_scene import STUFF_CLASSES, THING_CLASSES, Scene
+from vit_adapter.data.shapes_scene import STUFF_CLASSES, THING_CLASSES, Scene
 
 IGNORE_LABEL = 255
 SPLITS: tuple[str, ...] = ("train", "val")

@@ -1,5 +1,5 @@
 """Evaluators."""
 
-from .coco import build_coco_evaluator
+from vit_adapter.evaluation.coco import build_coco_evaluator
 
 __all__ = ["build_coco_evaluator"]

@@ -1,6 +1,6 @@
 """Parameter groups and learning-rate schedules of the ViT-Adapter recipes."""
 
-from .param_groups import custom_keys_param_groups, layer_decay_param_groups
-from .schedule import WarmupMultiStep
+from vit_adapter.solver.param_groups import custom_keys_param_groups, layer_decay_param_groups
+from vit_adapter.solver.schedule import WarmupMultiStep
 
 __all__ = ["WarmupMultiStep", "custom_keys_param_groups", "layer_decay_param_groups"]
