@@ -12,7 +12,9 @@ from .vit import tiny as _vit_tiny
 from .vit import tiny_scratch as _vit_tiny_scratch
 
 
-def _vit_adapter(vit, drop_path_rate, deform_num_heads, deform_ratio, conv_inplane=64, norm="SyncBN"):
+def _vit_adapter(
+    vit, drop_path_rate, deform_num_heads, deform_ratio, conv_inplane=64, norm="SyncBN"
+):
     quarter = vit.depth // 4
     vit.drop_path_rate = drop_path_rate
     return L(ViTAdapter)(
