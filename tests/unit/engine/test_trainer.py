@@ -5,9 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from detectron2.engine import HookBase
+from detectron2.engine import HookBase, hooks
+from fvcore.common.param_scheduler import LinearParamScheduler
 from torch import Tensor, nn
 
+from vit_adapter.engine import trainer as trainer_module
 from vit_adapter.engine.config import UsageError
 from vit_adapter.engine.trainer import Precision, Trainer
 
@@ -112,6 +114,19 @@ def test_non_finite_loss_names_everything_and_changes_nothing(value: float) -> N
     assert torch.isfinite(trainer.model.linear.weight).all()
 
 
+def test_non_finite_loss_of_another_process_stops_this_one_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trainer = make_trainer([1.0])
+    before = trainer.model.linear.weight.item()
+    other = ({"loss_a": math.nan, "loss_b": 1.0}, 0.1, ["elsewhere.png"])
+    monkeypatch.setattr(trainer_module.comm, "all_gather", lambda mine: [mine, other])
+    with pytest.raises(FloatingPointError, match="(?s)loss_a=nan.*elsewhere.png") as caught:
+        trainer.train(0, 1)
+    assert "image_0.png" not in str(caught.value)
+    assert trainer.model.linear.weight.item() == before
+
+
 def test_error_of_the_model_names_the_images_too() -> None:
     trainer = make_trainer(["raise"])
     with pytest.raises(FloatingPointError, match=r"(?s)contain NaN.*iteration 0.*image_0\.png"):
@@ -129,6 +144,23 @@ def test_state_is_restored() -> None:
     assert second.iter == first.iter
     steps = [entry["step"] for entry in second.optimizer.state_dict()["state"].values()]
     assert steps == [2, 2]
+
+
+def test_learning_rate_and_decay_of_the_config_hold_after_a_resumption() -> None:
+    def make(values: list, lr: float) -> Trainer:
+        trainer = make_trainer(values)
+        options = {"lr": lr, "weight_decay": lr}
+        trainer.optimizer = torch.optim.AdamW(trainer.model.parameters(), **options)
+        trainer.register_hooks([hooks.LRScheduler(scheduler=LinearParamScheduler(0.5, 0.5))])
+        return trainer
+
+    first = make([1.0, 2.0], lr=0.5)
+    first.train(0, 2)
+    second = make([1.0], lr=0.25)
+    second.load_state_dict(first.state_dict())
+    second.train(2, 3)
+    assert second.storage.latest()["lr"] == (0.5 * 0.25, 2)
+    assert second.optimizer.param_groups[0]["weight_decay"] == 0.25
 
 
 def test_bfloat16_on_the_cpu() -> None:

@@ -152,9 +152,20 @@ class Trainer(TrainerBase):
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, object]) -> None:
-        """Restore what :meth:`state_dict` gave; the precision may have changed in between."""
+        """Restore what :meth:`state_dict` gave.
+
+        Learning rate, weight decay and precision stay those of the config, which may have changed
+        in between: a run that diverged is continued with a lower ``optimizer.lr``.
+        """
         super().load_state_dict(state_dict)
+        options = [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in self.optimizer.param_groups
+        ]
         self.optimizer.load_state_dict(state_dict["optimizer"])
+        for group, option in zip(self.optimizer.param_groups, options, strict=True):
+            # PyTorch's schedulers start from "initial_lr" where training goes on.
+            group.update(option, initial_lr=option.get("initial_lr", option["lr"]))
         scale = state_dict.get("grad_scaler")
         if scale and self.precision.scaler.is_enabled():
             self.precision.scaler.load_state_dict(scale)
