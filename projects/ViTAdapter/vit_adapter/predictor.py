@@ -96,7 +96,7 @@ class LazyPredictor:
             )
             return
         allow = OmegaConf.select(self.cfg, "train.allow_mismatch", default=())
-        checkpointer = Checkpointer(self.model, allow_mismatch=tuple(allow))
+        checkpointer = Checkpointer(self.model, allow_mismatch=allow)
         checkpointer.load(os.fspath(path))
 
     @torch.no_grad()

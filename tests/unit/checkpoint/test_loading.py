@@ -79,6 +79,13 @@ def test_a_pattern_covers_only_what_it_finds() -> None:
     assert caught.value.report.misshapen == ()
 
 
+def test_a_lone_pattern_is_not_taken_letter_by_letter() -> None:
+    state_dict = make_model(classes=7).state_dict()
+    load_strict(make_model(), state_dict, allow="predictor")
+    with pytest.raises(CheckpointMismatchError):
+        load_strict(make_model(), state_dict, allow="body")
+
+
 def test_invalid_pattern() -> None:
     state_dict = make_model(classes=7).state_dict()
     with pytest.raises(ValueError, match=r"'\(' is no regular expression"):

@@ -38,8 +38,8 @@ class Checkpointer(DetectionCheckpointer):
         save_dir: folder of the checkpoints; "" if nothing is saved.
         trainer: object whose ``state_dict()`` is stored and restored under ``trainer``
             (iteration, optimizer, hooks); None for the weights alone.
-        allow_mismatch: regular expressions of names that need not fit in :meth:`load`. A resumed
-            run is always strict: its checkpoint was written by the same config.
+        allow_mismatch: one or several regular expressions of names that need not fit in
+            :meth:`load`. A resumed run is always strict: the same config wrote its checkpoint.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class Checkpointer(DetectionCheckpointer):
         save_dir: str = "",
         *,
         trainer: object | None = None,
-        allow_mismatch: Sequence[str] = (),
+        allow_mismatch: str | Sequence[str] = (),
     ) -> None:
         super().__init__(model, save_dir, **({} if trainer is None else {"trainer": trainer}))
-        self.allow_mismatch = tuple(allow_mismatch)
+        self.allow_mismatch = allow_mismatch
 
     def save(self, name: str, **extra: object) -> None:
         """Write ``{name}.pth`` in ``save_dir`` and point ``last_checkpoint`` at it.
@@ -112,7 +112,7 @@ class Checkpointer(DetectionCheckpointer):
         return self._load(last, None, ())
 
     def _load(
-        self, path: str, checkpointables: Sequence[str] | None, allow: Sequence[str]
+        self, path: str, checkpointables: Sequence[str] | None, allow: str | Sequence[str]
     ) -> dict[str, object]:
         if not path:
             logger.info("No checkpoint given: the model keeps its initial weights.")

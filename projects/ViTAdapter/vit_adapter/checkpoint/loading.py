@@ -38,7 +38,7 @@ class LoadReport:
         """Whether every name matched, with its shape."""
         return not (self.unused or self.missing or self.misshapen)
 
-    def without(self, patterns: Sequence[str]) -> "LoadReport":
+    def without(self, patterns: str | Sequence[str]) -> "LoadReport":
         """The same report without the mismatches that one of the regular expressions finds."""
         compiled = _compile(patterns)
 
@@ -104,7 +104,7 @@ def compare_keys(model: nn.Module, state_dict: Mapping[str, Tensor]) -> LoadRepo
 def load_strict(
     model: nn.Module,
     state_dict: dict[str, Tensor],
-    allow: Sequence[str] = (),
+    allow: str | Sequence[str] = (),
     *,
     source: str = "the checkpoint",
 ) -> LoadReport:
@@ -113,8 +113,8 @@ def load_strict(
     Args:
         model: receives the weights; not wrapped by DistributedDataParallel.
         state_dict: name -> tensor.
-        allow: regular expressions, searched for anywhere in a name. A mismatch of a name that one
-            of them finds is passed over: the model keeps its own value there.
+        allow: one or several regular expressions, searched for anywhere in a name. A mismatch of a
+            name that one of them finds is passed over: the model keeps its own value there.
         source: what the messages call the checkpoint.
 
     Returns:
@@ -147,9 +147,10 @@ def load_strict(
     return report
 
 
-def _compile(patterns: Sequence[str]) -> list[re.Pattern[str]]:
+def _compile(patterns: str | Sequence[str]) -> list[re.Pattern[str]]:
     compiled = []
-    for pattern in patterns:
+    # Taken as a sequence, the letters of a lone pattern would find nearly every name.
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
         try:
             compiled.append(re.compile(pattern))
         except re.error as error:
