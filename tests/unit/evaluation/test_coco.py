@@ -149,6 +149,22 @@ def test_files_without_area_and_crowd_flags_and_with_ids_from_0_are_evaluated(ow
     assert results["bbox"]["APs"] == pytest.approx(100) and np.isnan(results["bbox"]["APm"])
 
 
+def test_masks_are_not_evaluated_on_data_of_boxes(tmp_path, own_data):
+    content = json.loads((tmp_path / "own.json").read_text())
+    for annotation in content["annotations"]:
+        del annotation["segmentation"]
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    register_coco_format("evaluated_boxes", tmp_path / "boxes.json", tmp_path)
+    perfect = _perfect(DatasetCatalog.get(own_data)[0])
+    try:
+        results = _evaluate("evaluated_boxes", lambda _: perfect)
+    finally:
+        DatasetCatalog.remove("evaluated_boxes")
+        MetadataCatalog.remove("evaluated_boxes")
+    assert set(results) == {"bbox"}
+    assert results["bbox"]["AP"] == pytest.approx(100)
+
+
 def test_missing_annotations_of_other_data_are_named(tmp_path, own_data):
     (tmp_path / "own.json").unlink()
     with pytest.raises(FileNotFoundError, match="own.json"):

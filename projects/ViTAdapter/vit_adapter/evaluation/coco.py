@@ -26,11 +26,15 @@ def build_coco_evaluator(
     Args:
         dataset_name: name in Detectron2's catalogs; data that generate themselves are generated.
         output_dir: folder for the predictions and COCO result files, None for no files.
-        tasks: some of "bbox", "segm", "keypoints"; None takes them from the predictions.
+        tasks: some of "bbox", "segm", "keypoints"; None takes them from the predictions, but only
+            "bbox" for data known to have no masks.
         distributed: gather the predictions of all processes.
         max_dets_per_image: detections that count in each image, None for COCO's 100.
     """
-    json_file = MetadataCatalog.get(dataset_name).get("json_file")
+    metadata = MetadataCatalog.get(dataset_name)
+    json_file = metadata.get("json_file")
+    if tasks is None and metadata.get("mask_format", "unknown") is None:
+        tasks = ("bbox",)  # COCO's evaluation of masks fails where the truth has none
     if json_file is not None and not os.path.isfile(json_file):
         DatasetCatalog.get(dataset_name)  # writes generated data; names what is missing of others
     evaluator = COCOEvaluator(
