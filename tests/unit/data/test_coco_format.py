@@ -103,6 +103,12 @@ def test_run_length_codes_need_bit_masks(folder):
     assert mask_util.decode(segmentation).sum() == 10
 
 
+def test_run_length_codes_of_crowds_do_not_count(folder):
+    content = _content()
+    content["annotations"][1] |= {"segmentation": _run_length(), "iscrowd": 1}
+    assert _register(folder, content).mask_format == "polygon"
+
+
 @pytest.mark.parametrize("empty", [None, [], "absent"])
 def test_data_without_any_masks_are_boxes(folder, empty):
     content = _content()

@@ -50,8 +50,7 @@ def register_coco_format(
     Raises:
         FileNotFoundError: the JSON file or the image folder does not exist.
         ValueError: the name is taken by other data, or the data are broken; every kind of problem
-            is
-            listed with the number of cases and the first few of them.
+            is listed with the number of cases and the first few of them.
     """
     json_file, image_root = Path(json_file).absolute(), Path(image_root).absolute()
     if name in DatasetCatalog:

@@ -7,11 +7,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from vit_adapter.data.image_io import MIN_SIDE
+
 Identifier = int | str
 _Entry = dict[str, Any]
 
 _EXAMPLES = 5
-_MIN_SIDE = 2  # px; less is a placeholder or a broken export, nothing can be seen in it
 
 
 class Problems:
@@ -69,9 +70,9 @@ def check_images(
             problems.add("image id that occurs twice", str(identifier))
         by_id[identifier] = image
         sides = image.get("height"), image.get("width")
-        if not all(_is_integer(side) and side >= _MIN_SIDE for side in sides):
+        if not all(_is_integer(side) and side >= MIN_SIDE for side in sides):
             problems.add(
-                f"image whose 'height' and 'width' are not integers of at least {_MIN_SIDE} pixels",
+                f"image whose 'height' and 'width' are not integers of at least {MIN_SIDE} pixels",
                 f"{name} (height={sides[0]}, width={sides[1]})",
             )
         if not (image_root / name).is_file():
@@ -88,7 +89,8 @@ def check_annotations(
     """Check ids, references, boxes and masks.
 
     Returns:
-        "polygon" if all masks are polygons, "bitmask" if some are run-length codes, else None.
+        "polygon" if all masks are polygons, "bitmask" if some are run-length codes, None if there
+        are none. Crowds do not count: their masks are run-length codes, which training leaves out.
     """
     seen: set[Identifier] = set()
     without_mask: list[str] = []
@@ -106,7 +108,8 @@ def check_annotations(
         if not segmentation:
             without_mask.append(f"{label}{_of_image(image)}")
             continue
-        formats.add("bitmask" if isinstance(segmentation, dict) else "polygon")
+        if not annotation.get("iscrowd"):
+            formats.add("bitmask" if isinstance(segmentation, dict) else "polygon")
         problem = mask_problem(segmentation, size)
         if problem:
             problems.add(f"{problem}; correct or remove it", f"{label}{_of_image(image)}")

@@ -45,8 +45,9 @@ class Scene:
 
     Attributes:
         image: (H, W, 3) uint8, RGB.
-        categories: class of each shape, an index into ``THING_CLASSES``, in painting order; length
-        K. segments: (H, W) uint8, 0 on the ground, k + 1 where shape k is visible.
+        categories: class of each of the K shapes, an index into ``THING_CLASSES``, in painting
+            order.
+        segments: (H, W) uint8, 0 on the ground, k + 1 where shape k is visible.
         ground: (H, W) uint8, index into ``STUFF_CLASSES`` of the ground, also underneath the
             shapes.
     """
