@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 from detectron2.config import LazyCall as L
+from detectron2.config import LazyConfig, instantiate
 from detectron2.data import (
     DatasetCatalog,
     DatasetMapper,
     MetadataCatalog,
     get_detection_dataset_dicts,
 )
+from detectron2.evaluation import COCOEvaluator
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
@@ -120,6 +122,20 @@ def test_training_data_alone_is_not_evaluated_on_other_data(tmp_path: Path) -> N
     apply_custom_data(cfg)
     assert cfg.dataloader.evaluator is None
     assert dataset_names(cfg, "test") == ["custom_train"]
+
+
+def test_validation_data_come_later_to_the_config_of_a_run_without(tmp_path: Path) -> None:
+    train, val = (write_data(tmp_path / split, ["cell"]) for split in ("train", "val"))
+    cfg = make_config(**paths("train", train))
+    cfg.train = {"output_dir": str(tmp_path / "run")}
+    LazyConfig.save(apply_custom_data(cfg), str(tmp_path / "config.yaml"))
+    saved = LazyConfig.load(str(tmp_path / "config.yaml"))
+    saved.data.update({key: str(path) for key, path in paths("val", val).items()})
+    evaluator = instantiate(apply_custom_data(saved).dataloader.evaluator)
+    assert isinstance(evaluator, COCOEvaluator)
+    assert (evaluator._metadata.name, evaluator._output_dir) == (
+        "custom_val", str(tmp_path / "run/inference"),
+    )
 
 
 @pytest.mark.parametrize(

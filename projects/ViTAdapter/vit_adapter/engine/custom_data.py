@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Iterator
 
+from detectron2.config import LazyCall as L
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -19,6 +20,7 @@ from vit_adapter.data.checks import (
 )
 from vit_adapter.data.coco_format import register_coco_format
 from vit_adapter.engine.config import UsageError
+from vit_adapter.evaluation import build_coco_evaluator
 
 __all__ = ["apply_custom_data", "check_classes", "dataset_names", "set_num_classes"]
 
@@ -55,6 +57,10 @@ def apply_custom_data(cfg: DictConfig) -> DictConfig:
     if val:
         _register("custom_val", *val)
         cfg.dataloader.test.dataset.names = "custom_val"
+        if cfg.dataloader.get("evaluator") is None:  # saved by a run without validation data
+            cfg.dataloader.evaluator = L(build_coco_evaluator)(
+                output_dir="${train.output_dir}/inference"
+            )
         cfg.dataloader.evaluator.dataset_name = "custom_val"
     else:
         logger.warning("No data.val_json is given: the model is trained, but not evaluated.")
