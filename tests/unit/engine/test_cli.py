@@ -25,6 +25,11 @@ def config_file(tmp_path: Path) -> str:
         (["--config-file", "CONFIG", "train.device=tpu7"], "train.device='tpu7' is no device"),
         ([], "use --config-file"),
         (["--config-file", "CONFIG", "train.device=cpu:0", "--num-gpus", "2"], "is one device for"),
+        (
+            ["--config-file", "CONFIG", "train.device=cpu:0", "--num-machines", "2", "--dist-url",
+             "tcp://host:1"],
+            "train.device=cpu:0 is one device for 2 processes; use train.device=cpu and",
+        ),
         (["--config-file", "CONFIG", "--bogus"], "unrecognized arguments"),
     ],
 )

@@ -114,3 +114,11 @@ def test_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match="no CUDA device is visible"):
         resolve_device(OmegaConf.create({"train": {"device": "cuda"}}))
+
+
+def test_cuda_device_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device(OmegaConf.create({"train": {"device": "cuda:1"}})).index == 1
+    with pytest.raises(UsageError, match="train.device=cuda:2, .* from 0 to 1"):
+        resolve_device(OmegaConf.create({"train": {"device": "cuda:2"}}))

@@ -46,7 +46,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(command_line: Sequence[str] | None = None) -> None:
     """Parse the command line and run it in as many processes as it asks for.
 
-    A mistake in the command line ends with a message and exit status 2, without a traceback.
+    A mistake in the command line ends with a message and exit status 2, without a traceback; one
+    that shows only in the processes of a run of several ends with their traceback.
 
     Args:
         command_line: arguments without the program's name; None for those of the process.
@@ -56,11 +57,6 @@ def main(command_line: Sequence[str] | None = None) -> None:
     try:
         cfg = load_config(arguments.config_file, arguments.overrides)
         device = resolve_device(cfg)
-        if device.index is not None and arguments.num_gpus > 1:
-            raise UsageError(
-                f"train.device={device} is one device for --num-gpus {arguments.num_gpus}; use "
-                "train.device=cuda and choose devices by CUDA_VISIBLE_DEVICES."
-            )
         layout = ProcessLayout(
             device_type=device.type,
             processes_per_machine=arguments.num_gpus,
@@ -68,6 +64,11 @@ def main(command_line: Sequence[str] | None = None) -> None:
             machine_rank=arguments.machine_rank,
             dist_url=arguments.dist_url,
         )
+        if device.index is not None and layout.world_size > 1:
+            raise UsageError(
+                f"train.device={device} is one device for {layout.world_size} processes; use "
+                f"train.device={device.type} and choose GPUs by CUDA_VISIBLE_DEVICES."
+            )
         launch(run, layout, (arguments,))
     except UsageError as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")

@@ -81,6 +81,9 @@ def resolve_device(cfg: DictConfig) -> torch.device:
         raise UsageError(f"train.device={name!r} is no device; use auto, cpu or cuda.") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError("train.device=cuda, but no CUDA device is visible; use train.device=cpu.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        last = torch.cuda.device_count() - 1
+        raise UsageError(f"train.device={name}, but CUDA devices are visible from 0 to {last}.")
     return device
 
 
