@@ -15,6 +15,7 @@ PROGRAM = '''
 import torch
 import torch.distributed as dist
 from detectron2.utils import comm
+from vit_adapter.engine.evaluation import share_buffers
 from vit_adapter.engine.processes import ProcessLayout, launch
 from vit_adapter.engine.norms import GlooSyncBatchNorm, adapt_sync_batch_norm
 
@@ -41,6 +42,13 @@ def work():
         torch.testing.assert_close(
             mine.grad.float(), whole.grad[part], rtol=2 * tolerance, atol=10 * tolerance
         )
+    norm = torch.nn.BatchNorm2d(3)
+    norm(torch.randn(2, 3, 5, 5) + comm.get_rank())
+    norms = comm.all_gather(norm.state_dict())
+    assert not torch.equal(norms[0]["running_mean"], norms[1]["running_mean"])
+    share_buffers(norm)
+    for name, value in norm.state_dict().items():
+        assert torch.equal(value, norms[0][name])
     comm.synchronize()
     if comm.get_rank() == 0:
         print("finished with", torch.get_num_threads(), "threads", flush=True)
@@ -56,7 +64,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 def test_two_cpu_processes(tmp_path: Path) -> None:
-    """They share batch statistics and cores, and the failure of one ends both."""
+    """They share batch statistics, buffers and cores, and the failure of one ends both."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 
+import torch.distributed as dist
 from detectron2.config import instantiate
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
@@ -16,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vit_adapter.checkpoint.files import atomic_open
 
-__all__ = ["RESULTS_FILE", "evaluate", "format_results", "write_results"]
+__all__ = ["RESULTS_FILE", "evaluate", "format_results", "share_buffers", "write_results"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, dict[str, float]]:
         return {}
     # Wrapped, a process with fewer images would leave the others waiting in its forward pass.
     inner = model.module if isinstance(model, DistributedDataParallel) else model
+    share_buffers(inner)
     loader = instantiate(cfg.dataloader.test)
     results = inference_on_dataset(inner, loader, instantiate(cfg.dataloader.evaluator))
     if not comm.is_main_process():
@@ -57,6 +59,17 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, dict[str, float]]:
         logger.warning("The evaluator gave no result: the model predicted nothing at all.")
     write_results(results, cfg.train.output_dir)
     return results
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give every process the buffers of the main process, whose model the checkpoints hold.
+
+    A batch norm that is not synchronised has other running statistics in each process, so each
+    would evaluate another model.
+    """
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 def format_results(results: Results) -> str:
