@@ -1,5 +1,6 @@
 """Hooks of the trainer that Detectron2's own do not cover."""
 
+import os
 from collections.abc import Callable, Mapping
 
 from detectron2.engine import HookBase, hooks
@@ -55,5 +56,5 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
             self.recent_checkpoints = sorted(
                 file
                 for file in self.checkpointer.get_all_checkpoint_files()
-                if file.rpartition("/")[2].removeprefix(prefix).removesuffix(".pth").isdigit()
+                if os.path.basename(file).removeprefix(prefix).removesuffix(".pth").isdigit()
             )

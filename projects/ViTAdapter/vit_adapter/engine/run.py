@@ -118,7 +118,8 @@ def evaluate_checkpoint(cfg: DictConfig, *, resume: bool = False) -> dict[str, d
     seed_model(options.seed)
     model = build_model(cfg)
     checkpointer = Checkpointer(model, options.output_dir, allow_mismatch=options.allow_mismatch)
-    if not options.init_checkpoint and not (resume and checkpointer.has_checkpoint()):
+    resume = _can_resume(checkpointer, resume)
+    if not options.init_checkpoint and not resume:
         raise UsageError(
             "--eval-only needs weights: give train.init_checkpoint=<file>, or --resume for the "
             f"last checkpoint in train.output_dir ({options.output_dir})."
@@ -131,12 +132,17 @@ def evaluate_checkpoint(cfg: DictConfig, *, resume: bool = False) -> dict[str, d
 def _load_weights(cfg: DictConfig, checkpointer: Checkpointer, *, resume: bool) -> int:
     """Load the weights that a run starts from and return the iteration at which it starts."""
     options = cfg.train
-    resumed = comm.all_gather(resume and checkpointer.has_checkpoint())[0]
+    resumed = _can_resume(checkpointer, resume)
     if not resumed and not options.init_checkpoint:
         load_trunk(cfg, checkpointer.model)
     checkpointer.resume_or_load(options.init_checkpoint, resume=resumed)
     # The checkpoint stores the iteration that was just finished.
     return checkpointer.checkpointables["trainer"].iter + 1 if resumed else 0
+
+
+def _can_resume(checkpointer: Checkpointer, wanted: bool) -> bool:
+    """Whether there is a checkpoint to resume; all processes follow what the main one sees."""
+    return comm.all_gather(wanted and checkpointer.has_checkpoint())[0]
 
 
 def _output_hooks(

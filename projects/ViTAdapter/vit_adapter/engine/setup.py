@@ -5,7 +5,6 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
-import torch
 from detectron2.config import LazyConfig
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
@@ -37,7 +36,6 @@ def set_up_logging(cfg: DictConfig, arguments: Namespace) -> None:
     logger.info("Environment:\n%s", collect_env_info())
     logger.info("Extension: %s", extension_info())
     logger.info("Command line: %s", arguments)
-    torch.backends.cudnn.benchmark = bool(cfg.train.get("cudnn_benchmark", False))
 
 
 def save_config(cfg: DictConfig, output_dir: str, name: str = "config.yaml") -> None:
