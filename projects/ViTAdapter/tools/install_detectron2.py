@@ -116,15 +116,19 @@ def download_archive(folder: Path) -> Path:
 def extract_archive(archive: Path, folder: Path) -> Path:
     """Unpacks the .tar.gz ``archive`` below ``folder``; returns the folder above ``detectron2/``.
 
-    Links are left out (none is needed), and entries that point outside ``folder`` are refused.
+    Files alone are written: no link is needed. Entries that point outside ``folder`` are refused.
+    (The filters of ``tarfile`` would do the same, but Python 3.11 has them from 3.11.4 on only.)
     """
-
-    def without_links(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
-        return None if member.issym() or member.islnk() else tarfile.data_filter(member, path)
-
+    root = folder.resolve()
     try:
         with tarfile.open(archive, "r:gz") as tar:
-            tar.extractall(folder, filter=without_links)
+            for member in tar:
+                target = (root / member.name).resolve()
+                if not target.is_relative_to(root):
+                    raise tarfile.TarError(f"{member.name} points outside of it")
+                if member.isfile():
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(tar.extractfile(member).read())
     except (tarfile.TarError, EOFError, OSError) as error:
         raise InstallError(f"{archive} cannot be unpacked: {error}. Download it again.") from error
     packages = list(folder.glob("*/detectron2/__init__.py"))
