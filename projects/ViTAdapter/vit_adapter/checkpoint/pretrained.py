@@ -75,16 +75,7 @@ def load_pretrained_vit(vit: ViTTrunk, path: str | os.PathLike[str]) -> LoadRepo
         CheckpointMismatchError: a name or shape does not fit; nothing was loaded.
     """
     name = os.fspath(path)
-    state_dict: Mapping[str, Tensor] = load_state_dict_file(path)
-    if any(key.startswith("Transformer/encoderblock_") for key in state_dict):
-        state_dict = convert_augreg(state_dict)
-    if not any(key.startswith("blocks.") for key in state_dict):
-        raise CheckpointFileError(
-            f"checkpoint {name!r} holds no plain ViT: no parameter is called 'blocks.*'. The first "
-            f"names are {', '.join(list(state_dict)[:5])}. For the checkpoint of a whole detector "
-            "use train.init_checkpoint."
-        )
-    state_dict = match_trunk_names(vit, state_dict)
+    state_dict = match_trunk_names(vit, _read_plain_vit(name))
     report = compare_keys(vit, state_dict)
     _check_position_grid(vit, report, name)
     refused = replace(
@@ -106,6 +97,20 @@ def load_pretrained_vit(vit: ViTTrunk, path: str | os.PathLike[str]) -> LoadRepo
         ", ".join(report.unused) or "none", ", ".join(report.missing) or "none",
     )
     return report
+
+
+def _read_plain_vit(name: str) -> dict[str, Tensor]:
+    """Read a file or URL of a plain ViT; returns timm's names."""
+    state_dict = load_state_dict_file(name)
+    if any(key.startswith("Transformer/encoderblock_") for key in state_dict):
+        state_dict = convert_augreg(state_dict)
+    if not any(key.startswith("blocks.") for key in state_dict):
+        raise CheckpointFileError(
+            f"checkpoint {name!r} holds no plain ViT: no parameter is called 'blocks.*'. The first "
+            f"names are {', '.join(list(state_dict)[:5])}. For the checkpoint of a whole detector "
+            "use train.init_checkpoint."
+        )
+    return state_dict
 
 
 def match_trunk_names(vit: ViTTrunk, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

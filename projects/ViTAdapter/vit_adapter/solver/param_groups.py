@@ -106,21 +106,14 @@ def layer_decay_param_groups(
     trunk = re.compile(rf"(?:^|\.){re.escape(trunk_name)}\.(.+)$")
     last_layer = _count_blocks(model, trunk, trunk_name) + 1
 
-    def layer(name: str) -> int:
-        if name.startswith(tuple(first_layer_names)):
-            return 0
-        in_trunk = trunk.search(name)
-        if in_trunk is None:
-            return last_layer
-        if _INPUT_LAYER.match(in_trunk[1]):
-            return 0
-        block = _BLOCK.match(in_trunk[1])
-        return last_layer if block is None else int(block[1]) + 1
-
     def rule(name: str, param: nn.Parameter) -> tuple[float, float]:
+        in_trunk = trunk.search(name)
+        if name.startswith(tuple(first_layer_names)):
+            layer = 0
+        else:
+            layer = last_layer if in_trunk is None else _trunk_layer(in_trunk[1], last_layer)
         exempt = param.ndim == 1 or name.endswith(".bias")
-        lr_scale = decay_rate ** (last_layer - layer(name))
-        return base_lr * lr_scale, 0.0 if exempt else weight_decay
+        return base_lr * decay_rate ** (last_layer - layer), 0.0 if exempt else weight_decay
 
     return _collect(model, rule)
 
@@ -130,6 +123,14 @@ def _check_base_values(base_lr: float, weight_decay: float) -> None:
         raise ValueError(f"base_lr must be a positive number, got {base_lr}")
     if not (math.isfinite(weight_decay) and weight_decay >= 0):
         raise ValueError(f"weight_decay must be a number >= 0, got {weight_decay}")
+
+
+def _trunk_layer(name: str, last_layer: int) -> int:
+    """Layer of a ViT's parameter, by its name within the ViT."""
+    if _INPUT_LAYER.match(name):
+        return 0
+    block = _BLOCK.match(name)
+    return last_layer if block is None else int(block[1]) + 1
 
 
 def _count_blocks(model: nn.Module, trunk: re.Pattern[str], trunk_name: str) -> int:
