@@ -72,7 +72,7 @@ inline void check_spatial_shapes(
     at::IntArrayRef spatial_shapes,
     int64_t tokens) {
   // Kernels keep the row of a token in 32 bits, with room for a zero border.
-  constexpr int64_t kMaxTokens = int64_t(1) << 30;
+  constexpr int64_t kMaxTokens = int64_t(1) << 29;
   TORCH_CHECK(
       !spatial_shapes.empty() && spatial_shapes.size() % 2 == 0,
       "ms_deform_attn: spatial_shapes must hold (H, W) of every level, got ",
@@ -82,7 +82,7 @@ inline void check_spatial_shapes(
     const int64_t height = spatial_shapes[i], width = spatial_shapes[i + 1];
     TORCH_CHECK(
         height > 0 && width > 0 && height <= kMaxTokens / width,
-        "ms_deform_attn: spatial_shapes must be positive and below 2^30 "
+        "ms_deform_attn: spatial_shapes must be positive and below 2^29 "
         "tokens, got ",
         spatial_shapes);
     total += height * width;
@@ -95,7 +95,7 @@ inline void check_spatial_shapes(
       total,
       " tokens, but value has S = ",
       tokens,
-      " (at most 2^30)");
+      " (at most 2^29)");
 }
 
 // The only check between the Python functions and the kernels' raw pointers.

@@ -18,24 +18,19 @@
 
 namespace vit_adapter {
 
+// T is a float, a double, or (on the CPU) a vector of either.
+
 // The coordinate of a location, in pixels of an axis of `size` pixels.
 template <typename T>
 VIT_ADAPTER_INLINE T pixel_coordinate(T location, T size) {
-  return location * size - T(0.5);
+  return location * size - 0.5f;
 }
 
 // Whether any of the four pixels around the point lies in the map. False for
 // NaN, so no caller ever turns a NaN into an index.
 template <typename T>
-VIT_ADAPTER_INLINE bool touches_map(T x, T y, T width, T height) {
-  return (x > T(-1)) & (y > T(-1)) & (x < width) & (y < height);
-}
-
-// floor() of a coordinate that fits an int; vectorizes without SSE4.1.
-template <typename T>
-VIT_ADAPTER_INLINE int floor_to_int(T coordinate) {
-  const int truncated = static_cast<int>(coordinate);
-  return truncated - static_cast<int>(coordinate < static_cast<T>(truncated));
+VIT_ADAPTER_INLINE auto touches_map(T x, T y, T width, T height) {
+  return (x > -1.0f) & (y > -1.0f) & (x < width) & (y < height);
 }
 
 template <typename T>

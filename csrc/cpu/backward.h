@@ -11,126 +11,12 @@
 
 #include "buffer.h"
 #include "kernels.h"
-#include "reduce.h"
-#include "vec.h"
+#include "point_batch.h"
 
 namespace vit_adapter {
 namespace cpu {
 namespace VIT_ADAPTER_ISA {
 namespace {
-
-// A map of one level and head with its border: (H + 2, W + 2, D).
-struct BorderedMap {
-  int64_t height, width; // without the border
-
-  int64_t row() const { // tokens from row to row
-    return width + 2;
-  }
-  int64_t tokens() const {
-    return (height + 2) * row();
-  }
-};
-
-// Copies the tokens of one head into a bordered map, whose border gets zero.
-template <typename Storage, typename T>
-void pack(
-    const BorderedMap& map,
-    const Storage* source,
-    int64_t stride,
-    int64_t dim,
-    T* target) {
-  __builtin_memset(target, 0, map.row() * dim * sizeof(T));
-  target += map.row() * dim;
-  for (int64_t y = 0; y < map.height; ++y) {
-    __builtin_memset(target, 0, dim * sizeof(T));
-    target += dim;
-    for (int64_t x = 0; x < map.width; ++x, source += stride, target += dim) {
-      convert<kMaxLanes<T>>(source, target, dim);
-    }
-    __builtin_memset(target, 0, dim * sizeof(T));
-    target += dim;
-  }
-  __builtin_memset(target, 0, map.row() * dim * sizeof(T));
-}
-
-// The way back, without the border: what is there fell outside the map.
-template <typename Storage, typename T>
-void unpack(
-    const BorderedMap& map,
-    const T* source,
-    int64_t stride,
-    int64_t dim,
-    Storage* target) {
-  for (int64_t y = 0; y < map.height; ++y) {
-    source += (y == 0 ? map.row() + 1 : 2) * dim;
-    for (int64_t x = 0; x < map.width; ++x, source += dim, target += stride) {
-      convert<kMaxLanes<T>>(source, target, dim);
-    }
-  }
-}
-
-// Points of several queries in one level and head, and what backward leaves
-// for each. Plain arrays, so that the arithmetic on them vectorizes.
-template <typename T>
-struct PointBatch {
-  static constexpr int kCapacity = 64;
-
-  alignas(64) T x[kCapacity], y[kCapacity]; // location, then its gradient
-  alignas(64) T weight[kCapacity];          // attention, then its gradient
-  alignas(64) T attention[kCapacity]; // zero for a point that is not sampled
-  alignas(64) T fraction_x[kCapacity], fraction_y[kCapacity];
-  alignas(64) T corner_weight[4][kCapacity];
-  alignas(64) uint32_t token[kCapacity]; // of corner 0 in the bordered map
-  alignas(64) int32_t sampled[kCapacity];
-  alignas(64) T dot[4 * kCapacity]; // four corners of a point side by side
-
-  void locate(const BorderedMap& map, int count) {
-    const T width = static_cast<T>(map.width);
-    const T height = static_cast<T>(map.height);
-    const uint32_t row = static_cast<uint32_t>(map.row());
-    for (int i = 0; i < count; ++i) {
-      const T pixel_x = pixel_coordinate(x[i], width);
-      const T pixel_y = pixel_coordinate(y[i], height);
-      const bool touches = touches_map(pixel_x, pixel_y, width, height);
-      const T inside_x = touches ? pixel_x : T(0);
-      const T inside_y = touches ? pixel_y : T(0);
-      const int32_t left = floor_to_int(inside_x);
-      const int32_t top = floor_to_int(inside_y);
-      fraction_x[i] = inside_x - static_cast<T>(left);
-      fraction_y[i] = inside_y - static_cast<T>(top);
-      attention[i] = touches ? weight[i] : T(0);
-      sampled[i] = touches;
-      token[i] = static_cast<uint32_t>(top + 1) * row +
-          static_cast<uint32_t>(left + 1);
-      const auto corner =
-          corner_weights(fraction_x[i], fraction_y[i], attention[i]);
-      corner_weight[0][i] = corner.w0;
-      corner_weight[1][i] = corner.w1;
-      corner_weight[2][i] = corner.w2;
-      corner_weight[3][i] = corner.w3;
-    }
-  }
-
-  void differentiate(const BorderedMap& map, int count) {
-    const T width = static_cast<T>(map.width);
-    const T height = static_cast<T>(map.height);
-    for (int i = 0; i < count; ++i) {
-      const auto gradient = point_gradient(
-          dot[4 * i],
-          dot[4 * i + 1],
-          dot[4 * i + 2],
-          dot[4 * i + 3],
-          fraction_x[i],
-          fraction_y[i],
-          attention[i],
-          width,
-          height);
-      x[i] = gradient.x;
-      y[i] = gradient.y;
-      weight[i] = gradient.weight;
-    }
-  }
-};
 
 // The four pixels of one sampled point.
 template <typename T>
@@ -244,6 +130,15 @@ class LevelTask {
     return level * problem_.points + range.point;
   }
 
+  // The output's gradient of the range's n-th query and of its head.
+  VIT_ADAPTER_INLINE_METHOD const Storage* row_gradient(
+      const Range& range,
+      int64_t n) const {
+    const int64_t query = range.image * problem_.queries + range.query + n;
+    return static_cast<const Storage*>(gradients_.output) + query * stride_ +
+        range.head * dim_;
+  }
+
   void run_batch(const BorderedMap& map, const Range& range) {
     const int count = static_cast<int>(range.queries * range.points);
     const T* locations = static_cast<const T*>(problem_.locations);
@@ -272,12 +167,8 @@ class LevelTask {
   }
 
   void add_points(const BorderedMap& map, const Range& range) {
-    const Storage* output_gradient =
-        static_cast<const Storage*>(gradients_.output) +
-        (range.image * problem_.queries + range.query) * stride_ +
-        range.head * dim_;
     for (int64_t n = 0, i = 0; n < range.queries; ++n) {
-      convert<kMaxLanes<T>>(output_gradient + n * stride_, given_.data(), dim_);
+      convert<kMaxLanes<T>>(row_gradient(range, n), given_.data(), dim_);
       for (int64_t p = 0; p < range.points; ++p, ++i) {
         Vec<T, 4> dots = {};
         if (batch_.sampled[i]) {
@@ -293,7 +184,9 @@ class LevelTask {
                batch_.corner_weight[3][i]}};
           corners.template add<kMaxLanes<T>>(given_.data(), 0, dim_, dots);
         }
-        store<4>(batch_.dot + 4 * i, dots);
+        for (int c = 0; c < 4; ++c) {
+          batch_.dot[c][i] = dots[c];
+        }
       }
     }
   }

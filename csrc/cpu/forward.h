@@ -6,7 +6,7 @@
 
 #include "buffer.h"
 #include "kernels.h"
-#include "vec.h"
+#include "points.h"
 
 namespace vit_adapter {
 namespace cpu {
@@ -16,91 +16,120 @@ namespace {
 constexpr int kAllCorners = 15;
 
 // Where and how strongly every point of one query (M * L * P of them) samples.
-// Filled by plain loops over arrays, which the compiler vectorizes; the sums
-// over channels then do no arithmetic on coordinates.
+// Computed for whole vectors of points before any value is read; the sums over
+// channels then do no arithmetic on coordinates.
 template <typename T>
 class QueryPoints {
  public:
   explicit QueryPoints(const Problem& problem)
       : count_(problem.heads * problem.levels * problem.points),
-        scalars_(6 * count_),
-        integers_(4 * count_) {
+        scalars_(kScalars * padded<T>(count_)),
+        indices_(kIndices * padded<T>(count_)) {
     const int64_t per_head = problem.levels * problem.points;
-    T* width = scalars_.data();
-    int32_t* start = integers_.data();
-    int32_t level_start = 0;
-    for (int64_t level = 0; level < problem.levels; ++level) {
+    for (int64_t i = 0; i < padded<T>(count_); ++i) {
+      // What follows the last point is computed too, as any point, and unused.
+      const int64_t level = i % per_head / problem.points;
       const int64_t rows = problem.spatial_shapes[2 * level];
       const int64_t columns = problem.spatial_shapes[2 * level + 1];
-      for (int64_t head = 0; head < problem.heads; ++head) {
-        for (int64_t point = 0; point < problem.points; ++point) {
-          const int64_t i = head * per_head + level * problem.points + point;
-          width[i] = static_cast<T>(columns);
-          width[count_ + i] = static_cast<T>(rows); // height
-          start[i] = level_start;
-          start[count_ + i] = static_cast<int32_t>(columns);
-        }
+      int64_t start = 0;
+      for (int64_t before = 0; before < level; ++before) {
+        start += problem.spatial_shapes[2 * before] *
+            problem.spatial_shapes[2 * before + 1];
       }
-      level_start += static_cast<int32_t>(rows * columns);
+      scalar(kWidth)[i] = static_cast<T>(columns);
+      scalar(kHeight)[i] = static_cast<T>(rows);
+      scalar(kX)[i] = scalar(kY)[i] = scalar(kWeight)[i] = T(0);
+      index(kRows)[i] = static_cast<Index<T>>(rows);
+      index(kColumns)[i] = static_cast<Index<T>>(columns);
+      index(kStart)[i] = static_cast<Index<T>>(start);
     }
   }
 
   // Takes the locations (M, L, P, 2) and weights (M, L, P) of a query.
-  void fill(const T* __restrict locations, const T* __restrict weights) {
-    const T* __restrict width = scalars_.data();
-    const T* __restrict height = width + count_;
-    T* __restrict corner_weight = scalars_.data() + 2 * count_;
-    const int32_t* __restrict start = integers_.data();
-    const int32_t* __restrict columns = start + count_;
-    int32_t* __restrict token = integers_.data() + 2 * count_;
-    int32_t* __restrict corners = token + count_;
+  void fill(const T* locations, const T* weights) {
+    T* const x = scalar(kX);
+    T* const y = scalar(kY);
+    T* const weight = scalar(kWeight);
     for (int64_t i = 0; i < count_; ++i) {
-      const T pixel_x = pixel_coordinate(locations[2 * i], width[i]);
-      const T pixel_y = pixel_coordinate(locations[2 * i + 1], height[i]);
-      const bool sampled = touches_map(pixel_x, pixel_y, width[i], height[i]);
-      const T x = sampled ? pixel_x : T(0);
-      const T y = sampled ? pixel_y : T(0);
-      const int32_t left = floor_to_int(x);
-      const int32_t top = floor_to_int(y);
-      const auto corner = corner_weights(
-          x - static_cast<T>(left),
-          y - static_cast<T>(top),
-          weights[i]);
-      corner_weight[i] = corner.w0;
-      corner_weight[count_ + i] = corner.w1;
-      corner_weight[2 * count_ + i] = corner.w2;
-      corner_weight[3 * count_ + i] = corner.w3;
-      token[i] = start[i] + top * columns[i] + left;
-      const int32_t in_left = left >= 0;
-      const int32_t in_right = static_cast<T>(left + 1) < width[i];
-      const int32_t in_top = top >= 0;
-      const int32_t in_bottom = static_cast<T>(top + 1) < height[i];
-      const int32_t in_row = in_left | (in_right << 1);
-      const int32_t in_map = (in_row & -in_top) | ((in_row & -in_bottom) << 2);
-      corners[i] = in_map & -static_cast<int32_t>(sampled);
+      x[i] = locations[2 * i];
+      y[i] = locations[2 * i + 1];
+      weight[i] = weights[i];
+    }
+    for (int64_t i = 0; i < count_; i += kMaxLanes<T>) {
+      locate(i);
     }
   }
 
   VIT_ADAPTER_INLINE_METHOD T corner_weight(int corner, int64_t i) const {
-    return scalars_.data()[(2 + corner) * count_ + i];
+    return scalar(kCornerWeight + corner)[i];
   }
   // Columns of the map, the distance in tokens between the rows of corners.
   VIT_ADAPTER_INLINE_METHOD int64_t columns(int64_t i) const {
-    return integers_.data()[count_ + i];
+    return index(kColumns)[i];
   }
   // The token of corner 0; meaningless where that corner is outside.
   VIT_ADAPTER_INLINE_METHOD int64_t token(int64_t i) const {
-    return integers_.data()[2 * count_ + i];
+    return index(kToken)[i];
   }
   // Bit c tells whether corner c is inside the map.
-  VIT_ADAPTER_INLINE_METHOD int32_t corners(int64_t i) const {
-    return integers_.data()[3 * count_ + i];
+  VIT_ADAPTER_INLINE_METHOD int corners(int64_t i) const {
+    return static_cast<int>(index(kCorners)[i]);
   }
 
  private:
+  // Rows of scalars_ and of indices_.
+  enum { kWidth, kHeight, kX, kY, kWeight, kCornerWeight, kScalars = 9 };
+  enum { kRows, kColumns, kStart, kToken, kCorners, kIndices };
+
+  // A vector of points, from point i on.
+  VIT_ADAPTER_INLINE_METHOD void locate(int64_t i) {
+    const auto at = positions_of<T>(
+        load_all(scalar(kX) + i),
+        load_all(scalar(kY) + i),
+        load_all(scalar(kWidth) + i),
+        load_all(scalar(kHeight) + i));
+    const auto weights = corner_weights(
+        at.fraction_x,
+        at.fraction_y,
+        load_all(scalar(kWeight) + i));
+    store<kMaxLanes<T>>(scalar(kCornerWeight) + i, weights.w0);
+    store<kMaxLanes<T>>(scalar(kCornerWeight + 1) + i, weights.w1);
+    store<kMaxLanes<T>>(scalar(kCornerWeight + 2) + i, weights.w2);
+    store<kMaxLanes<T>>(scalar(kCornerWeight + 3) + i, weights.w3);
+
+    constexpr int kLanes = kMaxLanes<T>;
+    const auto columns = load_same<kLanes>(index(kColumns) + i);
+    const auto start = load_same<kLanes>(index(kStart) + i);
+    store_same<kLanes>(
+        index(kToken) + i,
+        Indices<T>(start + at.top * columns + at.left));
+    const Indices<T> left = at.sampled & (at.left >= 0);
+    const Indices<T> right = at.sampled & (at.left + 1 < columns);
+    const Indices<T> top = at.top >= 0;
+    const Indices<T> bottom = at.top + 1 < load_same<kLanes>(index(kRows) + i);
+    store_same<kLanes>(
+        index(kCorners) + i,
+        Indices<T>(
+            (top & left & 1) | (top & right & 2) | (bottom & left & 4) |
+            (bottom & right & 8)));
+  }
+
+  VIT_ADAPTER_INLINE_METHOD T* scalar(int row) {
+    return scalars_.data() + row * padded<T>(count_);
+  }
+  VIT_ADAPTER_INLINE_METHOD const T* scalar(int row) const {
+    return scalars_.data() + row * padded<T>(count_);
+  }
+  VIT_ADAPTER_INLINE_METHOD Index<T>* index(int row) {
+    return indices_.data() + row * padded<T>(count_);
+  }
+  VIT_ADAPTER_INLINE_METHOD const Index<T>* index(int row) const {
+    return indices_.data() + row * padded<T>(count_);
+  }
+
   int64_t count_;
-  Buffer<T> scalars_;        // width, height, four corner weights
-  Buffer<int32_t> integers_; // start, columns, token, corners
+  Buffer<T> scalars_;
+  Buffer<Index<T>> indices_;
 };
 
 // The points of one head and the values they sample.
@@ -121,7 +150,7 @@ struct HeadSum {
     // Two chains of additions, since one would wait for its own latency.
     Vec<T, kLanes> upper[kVectors] = {}, lower[kVectors] = {};
     for (int64_t i = first; i < last; ++i) {
-      const int32_t corners = points.corners(i);
+      const int corners = points.corners(i);
       if (corners == 0) {
         continue;
       }

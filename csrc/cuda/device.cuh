@@ -105,6 +105,13 @@ VIT_ADAPTER_DEVICE void store(Storage* target, const T (&source)[kChannels]) {
   *reinterpret_cast<Pack<Storage, kChannels>*>(target) = pack;
 }
 
+// floor() of a coordinate that fits an int.
+template <typename T>
+VIT_ADAPTER_DEVICE int32_t floor_to_int(T coordinate) {
+  const int32_t truncated = static_cast<int32_t>(coordinate);
+  return truncated - (coordinate < static_cast<T>(truncated) ? 1 : 0);
+}
+
 // A point in the pixels of its level.
 template <typename T>
 struct Position {
