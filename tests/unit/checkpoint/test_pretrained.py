@@ -193,6 +193,14 @@ def test_incomplete_augreg_archive(tmp_path: Path) -> None:
         load_pretrained_vit(make_trunk(), tmp_path / "augreg.npz")
 
 
+def test_augreg_archive_without_patch_embedding(tmp_path: Path) -> None:
+    arrays = make_augreg()
+    del arrays["embedding/kernel"]
+    np.savez(tmp_path / "augreg.npz", **arrays)
+    with pytest.raises(CheckpointMismatchError, match="missing.*\n  patch_embed.proj.weight"):
+        load_pretrained_vit(make_trunk(), tmp_path / "augreg.npz")
+
+
 def test_hybrid_archive_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "hybrid.npz", **make_augreg(), **{"conv_root/kernel": np.ones(2)})
     with pytest.raises(CheckpointFileError, match="hybrid"):

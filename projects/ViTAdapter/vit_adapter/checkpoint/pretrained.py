@@ -185,11 +185,7 @@ def convert_augreg(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
         raise CheckpointFileError(
             "the .npz holds a hybrid ResNet-ViT; only plain ViTs such as 'L_16-i21k-300ep-...' fit."
         )
-    kernel = arrays["embedding/kernel"]
-    converted = {
-        "patch_embed.proj.weight": kernel.permute(3, 2, 0, 1),
-        "patch_embed.proj.bias": arrays["embedding/bias"],
-    }
+    converted = {}
     blocks: dict[str, dict[str, Tensor]] = {}
     for key, value in arrays.items():
         block = re.fullmatch(r"Transformer/encoderblock_(\d+)/(.+)", key)
@@ -201,7 +197,11 @@ def convert_augreg(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
             converted["pos_embed"] = value
         elif key.startswith("Transformer/encoder_norm/"):
             converted[f"norm.{'weight' if key.endswith('scale') else 'bias'}"] = value
-        elif not key.startswith("embedding/"):
+        elif key == "embedding/kernel":
+            converted["patch_embed.proj.weight"] = value.permute(3, 2, 0, 1)
+        elif key == "embedding/bias":
+            converted["patch_embed.proj.bias"] = value
+        else:
             converted[key.replace("/", ".")] = value
     for index, block_arrays in blocks.items():
         try:
