@@ -254,3 +254,15 @@ def test_bfloat16_on_the_cpu(command: list[str], tmp_path: Path) -> None:
     full = losses(tmp_path / "full")
     assert recorded[0] == pytest.approx(full[0], rel=0.05)
     assert recorded[0] != full[0]
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_mixed_precision_on_cuda(command: list[str], dtype: str, tmp_path: Path) -> None:
+    amp = ["train.amp.enabled=True", f"train.amp.dtype={dtype}"]
+    main([*command, "train.device=cuda", *amp, "train.max_iter=2"])
+    recorded = losses(tmp_path / "run")
+    assert sorted(recorded) == [0, 1]
+    full = tmp_path / "full"
+    main([*command, "train.device=cuda", "train.max_iter=1", f"train.output_dir={full}"])
+    assert recorded[0] == pytest.approx(losses(full)[0], rel=0.1)
