@@ -43,7 +43,7 @@ def emulator(tmp_path_factory, project_root) -> Path:
     program = tmp_path_factory.mktemp("emulation") / "emulation"
     includes = [f"-I{SOURCES}", f"-I{project_root / 'csrc'}"]
     quiet = ["-w"]  # host compilers do not know the device code's pragmas
-    command = [compiler, "-std=c++17", "-g", "-O1", *quiet, *SANITIZERS, *includes]
+    command = [compiler, "-std=c++17", "-O0", *quiet, *SANITIZERS, *includes]
     subprocess.run([*command, SOURCES / "main.cpp", "-o", program], check=True)
     return program
 
