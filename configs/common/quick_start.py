@@ -2,8 +2,8 @@
 
 Made for images of about 256 px and a few hundred to a few thousand of them: a narrow pyramid and
 narrow heads, fewer sampled regions, anchors a quarter of the usual ones, and a norm in the pyramid,
-which has to learn from nothing and without a process group. The data are the generated shapes unless
-``data.*`` names others; masks are read as bitmaps, for which polygons will do as well.
+which has to learn from nothing and without a process group. The data are the generated shapes,
+unless ``data.*`` names others; masks are read as bitmaps, for which polygons will do as well.
 """
 
 from detectron2.config import LazyCall as L

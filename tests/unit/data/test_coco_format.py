@@ -120,6 +120,14 @@ def test_data_without_any_masks_are_boxes(folder, empty):
     assert len(DatasetCatalog.get("own_data")) == 2
 
 
+def test_boxes_without_area_are_counted_in_a_warning(folder, caplog):
+    content = _content()
+    content["annotations"][1]["bbox"] = [2, 2, 6, 0]
+    _register(folder, content)
+    assert "1 of 3 boxes" in caplog.text and "have no area" in caplog.text
+    assert len(DatasetCatalog.get("own_data")) == 2
+
+
 def test_images_without_annotations_are_fine(folder):
     content = _content()
     del content["annotations"][2]
@@ -235,9 +243,8 @@ BROKEN = {
     "box of 3": (_box(1, 2, 3), "not four finite numbers.*annotation 11 of a.png"),
     "box of text": (_box(1, 2, 3, "4"), "not four finite numbers"),
     "box of NaN": (_box(1, 2, float("nan"), 4), "not four finite numbers"),
-    "box of zero width": (_box(1, 2, 0, 4), "no area.*annotation 11 of a.png"),
-    "box of negative height": (_box(1, 2, 3, -4), "no area"),
-    "box outside": (_box(30, 2, 5, 5), "outside the image"),
+    "box of negative height": (_box(1, 2, 3, -4), "negative width or height.*11 of a.png"),
+    "box outside": (_box(31, 2, 5, 5), "outside the image"),
     "box left of image": (_box(-9, 2, 5, 5), "outside the image"),
     "mask missing": (_mask([]), "without 'segmentation' where others have one.*11 of a.png"),
     "mask of text": (_mask("xyz"), "neither polygons of finite numbers nor"),
@@ -271,7 +278,7 @@ def test_broken_entries_are_named_and_nothing_is_registered(folder, case):
 
 def test_all_kinds_of_problems_are_told_at_once_with_counts_and_few_examples(folder):
     content = _content()
-    content["annotations"][0]["bbox"] = [0, 0, 0, 0]
+    content["annotations"][0]["bbox"] = [0, 0, -1, 0]
     image = content["images"][0]
     content["images"] += [{**image, "id": 100 + i, "file_name": f"gone{i}.png"} for i in range(12)]
     with pytest.raises(ValueError) as error:
@@ -280,7 +287,7 @@ def test_all_kinds_of_problems_are_told_at_once_with_counts_and_few_examples(fol
     assert len(lines) == 3
     assert lines[1].startswith("- 12 x image file missing in")
     assert lines[1].endswith("gone0.png, gone1.png, gone2.png, gone3.png, gone4.png, ...")
-    assert lines[2].startswith("- 1 x 'bbox' has no area")
+    assert lines[2].startswith("- 1 x 'bbox' has a negative width")
 
 
 def test_every_truncation_of_a_code_is_found(folder):

@@ -89,6 +89,11 @@ def test_crowds_are_left_out(tmp_path):
     assert len(_mapper()(record)["instances"]) == 1
 
 
+def test_boxes_without_area_are_left_out(tmp_path):
+    record = _record(tmp_path, bbox=[2, 3, 6, 0])
+    assert _mapper()(record)["instances"].gt_boxes.tensor.tolist() == [[2, 3, 8, 8]]
+
+
 def test_boxes_only(tmp_path):
     record = _record(tmp_path, segmentation=ABSENT)
     instances = _mapper(use_instance_mask=False)(record)["instances"]

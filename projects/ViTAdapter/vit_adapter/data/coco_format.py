@@ -132,6 +132,14 @@ def check_coco_content(content: dict[str, Any], json_file: Path, image_root: Pat
     mask_format = check_annotations(content["annotations"], images, category_ids, problems)
     if problems:
         raise ValueError(f"{json_file} cannot be used:\n{problems.describe()}")
+    without_area = sum(0 in annotation["bbox"][2:] for annotation in content["annotations"])
+    if without_area:
+        _logger.warning(
+            "%d of %d boxes in %s have no area; training leaves them out.",
+            without_area,
+            len(content["annotations"]),
+            json_file,
+        )
     overhanging = _count_overhanging_boxes(content["annotations"], images)
     if overhanging:
         _logger.warning(

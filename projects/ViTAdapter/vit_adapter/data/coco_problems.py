@@ -123,6 +123,8 @@ def check_annotations(
 def box_problem(box: Any, size: tuple[int, int] | None) -> str | None:
     """Return what is wrong with a COCO box (x, y, width, height) in pixels, or None.
 
+    A box without area is nothing wrong: COCO train2017 has two, and training leaves them out.
+
     Args:
         box: the value of ``bbox``.
         size: (height, width) of the image, None if unknown.
@@ -132,9 +134,9 @@ def box_problem(box: Any, size: tuple[int, int] | None) -> str | None:
     if not _are_numbers(box) or len(box) != 4:
         return "'bbox' is not four finite numbers (x, y, width, height)"
     x, y, width, height = box
-    if width <= 0 or height <= 0:
-        return "'bbox' has no area (width and height must be positive)"
-    if size and (x >= size[1] or y >= size[0] or x + width <= 0 or y + height <= 0):
+    if width < 0 or height < 0:
+        return "'bbox' has a negative width or height (x, y, width, height)"
+    if size and (x > size[1] or y > size[0] or x + width < 0 or y + height < 0):
         return "'bbox' lies outside the image"
     return None
 
