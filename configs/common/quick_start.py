@@ -2,7 +2,8 @@
 
 Made for images of about 256 px and a few hundred to a few thousand of them: a narrow pyramid and
 narrow heads, fewer sampled regions, anchors a quarter of the usual ones, and a norm in the pyramid,
-which has to learn from nothing and without a process group. The data are the generated shapes,
+which has to learn from nothing. It is a group norm: over the few and unlike images of a batch, a
+batch norm learns statistics of the batch and fails at test time. The data are the generated shapes,
 unless ``data.*`` names others; masks are read as bitmaps, for which polygons will do as well.
 """
 
@@ -18,7 +19,7 @@ from .schedule import lr_scratch as lr_multiplier
 from .train import train_scratch as train
 
 model.backbone.out_channels = 64
-model.backbone.norm = "BN"
+model.backbone.norm = "GN"
 model.proposal_generator.anchor_generator.sizes = [[8], [16], [32], [64], [128]]  # 2 x stride
 model.proposal_generator.batch_size_per_image = 128
 model.proposal_generator.pre_nms_topk = [500, 300]

@@ -41,5 +41,5 @@ small = _vit_adapter(_vit_small, 0.2, deform_num_heads=6, deform_ratio=1.0)
 base = _vit_adapter(_vit_base, 0.3, deform_num_heads=12, deform_ratio=0.5)
 large = _vit_adapter(_vit_large, 0.4, deform_num_heads=16, deform_ratio=0.5)
 
-tiny_scratch = _vit_adapter(_vit_tiny_scratch, 0.0, 6, 1.0, norm="BN")
+tiny_scratch = _vit_adapter(_vit_tiny_scratch, 0.0, 6, 1.0, norm="GN")
 micro_scratch = _vit_adapter(_vit_micro_scratch, 0.0, 3, 1.0, conv_inplane=32, norm="BN")
