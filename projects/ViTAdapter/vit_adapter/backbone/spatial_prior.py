@@ -6,7 +6,7 @@ Shapes: B batch, H/W image sides in pixels (multiples of 32), P inner channels, 
 import torch
 from torch import Tensor, nn
 
-from vit_adapter.layers import build_norm, map_to_tokens
+from vit_adapter.layers import ConvNormSequential, build_norm, map_to_tokens
 
 
 class SpatialPriorModule(nn.Module):
@@ -22,17 +22,19 @@ class SpatialPriorModule(nn.Module):
                 :func:`vit_adapter.layers.build_norm`.
         """
         super().__init__()
-        self.stem = nn.Sequential(
+        self.stem = ConvNormSequential(
             *_conv_norm_relu(3, inplanes, stride=2, norm=norm),
             *_conv_norm_relu(inplanes, inplanes, stride=1, norm=norm),
             *_conv_norm_relu(inplanes, inplanes, stride=1, norm=norm),
             nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
         )
-        self.conv2 = nn.Sequential(*_conv_norm_relu(inplanes, 2 * inplanes, stride=2, norm=norm))
-        self.conv3 = nn.Sequential(
+        self.conv2 = ConvNormSequential(
+            *_conv_norm_relu(inplanes, 2 * inplanes, stride=2, norm=norm)
+        )
+        self.conv3 = ConvNormSequential(
             *_conv_norm_relu(2 * inplanes, 4 * inplanes, stride=2, norm=norm)
         )
-        self.conv4 = nn.Sequential(
+        self.conv4 = ConvNormSequential(
             *_conv_norm_relu(4 * inplanes, 4 * inplanes, stride=2, norm=norm)
         )
         self.fc1 = nn.Conv2d(inplanes, embed_dim, 1)

@@ -1,7 +1,7 @@
 """Modules and functions that know tensors, not detectors: shared by backbones and heads."""
 
 from vit_adapter.layers.deform_attn import MSDeformAttn
-from vit_adapter.layers.norm import ChannelLayerNorm, build_norm
+from vit_adapter.layers.norm import ChannelLayerNorm, ConvNormSequential, build_norm
 from vit_adapter.layers.position import resize_position_embedding
 from vit_adapter.layers.pyramid import (
     GridSize,
@@ -18,6 +18,7 @@ from vit_adapter.layers.windows import window_merge, window_partition
 
 __all__ = [
     "ChannelLayerNorm",
+    "ConvNormSequential",
     "GridSize",
     "MSDeformAttn",
     "PyramidGeometry",

@@ -1,7 +1,12 @@
-"""Normalisation layers of feature maps."""
+"""Normalisation layers of feature maps, alone and behind a convolution.
 
-from detectron2.layers import get_norm
+Shapes: B batch, C channels, H/W height and width of a map.
+"""
+
+import torch
+from detectron2.layers import FrozenBatchNorm2d, get_norm
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 _NAMES = ("BN", "SyncBN", "naiveSyncBN", "naiveSyncBN_N", "FrozenBN", "GN")
 
@@ -30,3 +35,47 @@ class ChannelLayerNorm(nn.LayerNorm):
     def forward(self, features: Tensor) -> Tensor:
         """Normalise (B, C, H, W); the result has channels-last strides."""
         return super().forward(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class ConvNormSequential(nn.Sequential):
+    """Layers one after the other; in evaluation a batch norm is folded into the convolution before.
+
+    Folding spares a pass over the map. It is done anew at each call, on the weights alone, and
+    nothing is kept: states and gradients are those of a plain :class:`torch.nn.Sequential`. Where
+    gradients are recorded, or the norm takes its statistics from the batch, nothing is folded.
+    Forward hooks of two layers that run as one are not called.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, H, W) -> what the last layer makes of it."""
+        layers = list(self)
+        while layers:
+            layer = layers.pop(0)
+            if layers and _can_fold(layer, layers[0]):
+                features = _convolve_and_normalise(features, layer, layers.pop(0))
+            else:
+                features = layer(features)
+        return features
+
+
+def _can_fold(layer: nn.Module, following: nn.Module) -> bool:
+    """Whether two layers are a convolution and a norm that scales each channel by constants."""
+    if torch.is_grad_enabled() or type(layer) is not nn.Conv2d:
+        return False
+    if isinstance(following, FrozenBatchNorm2d):
+        return True
+    has_statistics = isinstance(following, _BatchNorm) and following.running_mean is not None
+    return has_statistics and following.affine and not following.training
+
+
+def _convolve_and_normalise(
+    features: Tensor, conv: nn.Conv2d, norm: _BatchNorm | FrozenBatchNorm2d
+) -> Tensor:
+    """Compute ``norm(conv(features))`` as one convolution; folded in float32 or wider."""
+    wide = torch.promote_types(conv.weight.dtype, torch.float32)
+    scale = norm.weight * (norm.running_var.to(wide) + norm.eps).rsqrt()
+    shift = norm.bias - norm.running_mean * scale
+    if conv.bias is not None:
+        shift = shift + conv.bias * scale
+    weight = (conv.weight * scale.view(-1, 1, 1, 1)).to(conv.weight.dtype)
+    return conv._conv_forward(features, weight, shift.to(weight.dtype))
