@@ -158,7 +158,7 @@ class ViTAdapter(PyramidBackbone):
         """Make the output maps (B, D, H / stride, W / stride) of the padded image."""
         levels = split_levels(prior_tokens, geometry.prior_shapes)
         maps = list(map(tokens_to_map, levels, geometry.prior_shapes))
-        maps.insert(0, None if stride_4 is None else self.up(maps[0]) + stride_4)
+        maps.insert(0, None if stride_4 is None else _add_into(stride_4, self.up(maps[0])))
         outputs = {}
         for i, (name, norm) in enumerate(zip(STRIDES, self._norms(), strict=True)):
             if not self.wants(name):
@@ -166,9 +166,11 @@ class ViTAdapter(PyramidBackbone):
             features = maps[i]
             if self.vit_feature_fusion != "none":
                 tap = vit_taps[i] if self.vit_feature_fusion == "per_interaction" else vit_taps[-1]
-                vit_map = tokens_to_map(tap, geometry.vit_shape)
-                features = features + _resize(vit_map, _FUSION_SCALES[i])
-            outputs[name] = norm(features.contiguous())  # see tokens_to_map
+                resized = _resize(tokens_to_map(tap, geometry.vit_shape), _FUSION_SCALES[i])
+                features = _add_into(features, resized) if i == 0 else features + resized
+            if torch.is_grad_enabled():
+                features = features.contiguous()  # see tokens_to_map
+            outputs[name] = norm(features)
         return outputs
 
     def _norms(self) -> tuple[nn.Module, ...]:
@@ -189,6 +191,12 @@ def _resize(features: Tensor, scale: float) -> Tensor:
     if scale == 1:
         return features
     return F.interpolate(features, scale_factor=scale, mode="bilinear", align_corners=False)
+
+
+def _add_into(total: Tensor, term: Tensor) -> Tensor:
+    """Add to a map that nobody else needs: in place, for at stride 4 new memory costs the most."""
+    widens = torch.promote_types(total.dtype, term.dtype) != total.dtype  # under autocast
+    return total + term if widens else total.add_(term)
 
 
 def _check_interactions(indexes: Sequence[Sequence[int]], depth: int) -> list[tuple[int, int]]:
