@@ -60,7 +60,8 @@ def num_positions(spatial_shapes: Sequence[GridSize]) -> int:
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
     """Pad (B, C, H, W) with zeros, at the bottom and right, to multiples of ``multiple``."""
     height, width = images.shape[-2:]
-    bottom, right = -height % multiple, -width % multiple
+    # Not -height % multiple: torch.compile cannot trace Python's remainder of negative numbers.
+    bottom, right = (-(-side // multiple) * multiple - side for side in (height, width))
     return F.pad(images, (0, right, 0, bottom)) if bottom or right else images
 
 
