@@ -1,27 +1,43 @@
-"""Time multi-scale deformable attention against its plain-PyTorch formulations.
+"""Time multi-scale deformable attention against every other implementation that can be imported.
 
-    benchmark_op.py [--device cuda] [--dtype bfloat16] [--threads 2] [--points uniform]
+    benchmark_op.py [--device cuda] [--dtypes float32 bfloat16] [--points local] [--threads 2]
 
 The cases are calls that real models make at batch 1: injectors (queries at stride 16, values at
-strides 8, 16, 32) and extractors (the reverse) of ViT-Adapter-S at 512 x 512 and -B at 896 x 896,
-and a layer of Mask2Former's pixel decoder at 512 x 512. Formulations take turns within each
-repetition, so that a disturbance of the machine meets them all; the medians are printed.
+strides 8, 16, 32) and extractors (the reverse) of ViT-Adapter, and a layer of Mask2Former's pixel
+decoder. Without options every dtype and both kinds of points are measured. Written into the output
+folder: ``benchmark_op.md``, tables with
+
+* the medians of forward and of forward with backward, and the gains over `grid_sample`;
+* the share of the bandwidth bound: the time that a copy takes for the bytes that have to be read
+  and written once, relative to the time taken (more than 100 % where a cache holds them);
+* errors against float64, as |difference| / |float64| in the Euclidean norm, of the output and of
+  the worst of the three gradients, where float64 gets the same rounded inputs;
+* the memory that one forward and backward needs beyond its inputs;
+
+``benchmark_op.png``, a picture of the times, and ``benchmark_op.json``, all of it as numbers.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
-import statistics
-import time
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from benchmark_formulations import Formulation, available_formulations
+from benchmark_report import to_markdown, to_picture
+from benchmark_timing import (
+    MEBIBYTE,
+    copy_bandwidth,
+    describe_machine,
+    medians,
+    peak_memory,
+)
 from torch import Tensor
 
-from vit_adapter.ops import extension_info, ms_deform_attn, ms_deform_attn_reference
-from vit_adapter.ops.reference import ms_deform_attn_embedding_bag
+from vit_adapter.ops import ms_deform_attn_reference
 
 NUM_POINTS = 4
 OFFSET_NOISE = 2.0  # pixels: how far learned offsets stray from those of the initialisation
@@ -44,12 +60,13 @@ CASES = {
     "B 896 injector": Case(896, 12, 32, (16,), PYRAMID),
     "B 896 extractor": Case(896, 12, 32, PYRAMID, (16,)),
     "Mask2Former 512": Case(512, 8, 32, PYRAMID, PYRAMID),
+    "S 896 injector": Case(896, 6, 64, (16,), PYRAMID),
+    "S 896 extractor": Case(896, 6, 64, PYRAMID, (16,)),
+    "L 1024 injector": Case(1024, 16, 32, (16,), PYRAMID),
+    "L 1024 extractor": Case(1024, 16, 32, PYRAMID, (16,)),
+    "Mask2Former 1024": Case(1024, 8, 32, PYRAMID, PYRAMID),
 }
-FORMULATIONS = {
-    "ours": ms_deform_attn,
-    "grid_sample": ms_deform_attn_reference,
-    "embedding_bag": ms_deform_attn_embedding_bag,
-}
+NUM_CPU_CASES = 5  # the larger ones say nothing new about a CPU
 
 
 class Inputs(NamedTuple):
@@ -59,6 +76,16 @@ class Inputs(NamedTuple):
     spatial_shapes: list[tuple[int, int]]
     sampling_locations: Tensor
     attention_weights: Tensor
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Inputs:
+        """Cast the values to a dtype, and the rest to the dtype that goes with it."""
+        wide = torch.promote_types(dtype, torch.float32)
+        return Inputs(
+            self.value.to(device, dtype),
+            self.spatial_shapes,
+            self.sampling_locations.to(device, wide),
+            self.attention_weights.to(device, wide),
+        )
 
 
 def make_inputs(case: Case, points: str) -> Inputs:
@@ -90,108 +117,128 @@ def make_inputs(case: Case, points: str) -> Inputs:
     )
 
 
-def milliseconds(function: Callable[[], object], device: torch.device) -> float:
-    """Time one call."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    function()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return 1000 * (time.perf_counter() - start)
+def minimal_bytes(inputs: Inputs) -> tuple[int, int]:
+    """Bytes that forward, and forward with backward, read and write at least, each once."""
+    value, _, locations, weights = inputs
+    output = locations.shape[1] * value[0, 0].nbytes
+    read = value.nbytes + locations.nbytes + weights.nbytes
+    return read + output, 3 * read + 2 * output
 
 
-def medians(
-    functions: dict[str, Callable[[], object]], repeats: int, device: torch.device
-) -> dict[str, float]:
-    """Return the median time in milliseconds of each function, called in turns."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for repetition in range(repeats + 1):
-        for name, function in functions.items():
-            elapsed = milliseconds(function, device)
-            if repetition > 0:  # the first one warms up
-                times[name].append(elapsed)
-    return {name: statistics.median(values) for name, values in times.items()}
+def forward_call(function: Formulation, inputs: Inputs) -> Callable[[], Tensor]:
+    """Return a call that computes the output."""
+
+    def call() -> Tensor:
+        with torch.no_grad():
+            return function(*inputs)
+
+    return call
 
 
-def run_case(
-    inputs: Inputs, repeats: int, device: torch.device
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the medians of forward, and of forward with backward, by formulation."""
+def training_call(function: Formulation, inputs: Inputs) -> Callable[[], tuple[Tensor, ...]]:
+    """Return a call that computes the output and the three gradients."""
     value, shapes, locations, weights = inputs
     leaves = [tensor.clone().requires_grad_() for tensor in (value, locations, weights)]
-    grad_output = torch.randn_like(ms_deform_attn(*inputs))
+    torch.manual_seed(1)
+    grad_output = torch.randn(1, locations.shape[1], value[0, 0].numel()).to(value)
 
-    def forward(function: Callable[..., Tensor]) -> Callable[[], object]:
-        def call() -> None:
-            with torch.no_grad():
-                function(value, shapes, locations, weights)
+    def call() -> tuple[Tensor, ...]:
+        output = function(leaves[0], shapes, leaves[1], leaves[2])
+        return (output.detach(), *torch.autograd.grad(output, leaves, grad_output))
 
-        return call
+    return call
 
-    def train(function: Callable[..., Tensor]) -> Callable[[], object]:
-        def call() -> None:
-            output = function(leaves[0], shapes, leaves[1], leaves[2])
-            torch.autograd.grad(output, leaves, grad_output)
 
-        return call
-
-    return (
-        medians({name: forward(f) for name, f in FORMULATIONS.items()}, repeats, device),
-        medians({name: train(f) for name, f in FORMULATIONS.items()}, repeats, device),
+def errors(function: Formulation, inputs: Inputs, exact: tuple[Tensor, ...]) -> tuple[float, float]:
+    """Relative errors of the output, and of the worst gradient, in the Euclidean norm."""
+    actual = training_call(function, inputs)()
+    output, *gradients = (
+        float((tensor.double() - truth).norm() / truth.norm())
+        for tensor, truth in zip(actual, exact, strict=True)
     )
+    return output, max(gradients)
 
 
-def describe_machine(device: torch.device) -> str:
-    """Name what the figures belong to."""
-    info = extension_info()
-    backend = info["backends"].get(device.type, "reference")
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, ours: {backend}"
-    names = [platform.processor() or platform.machine()]
+def runs(name: str, function: Formulation, inputs: Inputs) -> bool:
+    """Whether a formulation computes these inputs; other projects' kernels refuse many."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names += [line.split(":")[1].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        pass  # not Linux: the architecture must do
-    return (
-        f"{names[-1]}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"ours: {backend} {info['cpu_instruction_set']}".rstrip()
-    )
+        training_call(function, inputs)()
+    except (RuntimeError, ValueError, TypeError) as error:
+        if name in ("ours", "grid_sample", "embedding_bag"):
+            raise
+        print(f"{name} does not run: {str(error).splitlines()[0]}", flush=True)
+        return False
+    return True
+
+
+def measure(inputs: Inputs, repeats: int, bandwidth: float) -> Iterator[dict[str, object]]:
+    """Yield one record per formulation."""
+    device = inputs.value.device
+    found = available_formulations(device)
+    functions = {name: f for name, f in found.items() if runs(name, f, inputs)}
+    forward = medians({n: forward_call(f, inputs) for n, f in functions.items()}, repeats, device)
+    training = medians({n: training_call(f, inputs) for n, f in functions.items()}, repeats, device)
+    bounds = [1000 * size / bandwidth for size in minimal_bytes(inputs)]  # ms
+    exact = training_call(ms_deform_attn_reference, inputs.to(device, torch.float64))()
+    for name, function in functions.items():
+        error_output, error_gradients = errors(function, inputs, exact)
+        yield {
+            "formulation": name,
+            "forward_ms": forward[name],
+            "training_ms": training[name],
+            "forward_gain": forward["grid_sample"] / forward[name],
+            "training_gain": training["grid_sample"] / training[name],
+            "forward_share_of_bound": bounds[0] / forward[name],
+            "training_share_of_bound": bounds[1] / training[name],
+            "error_output": error_output,
+            "error_gradients": error_gradients,
+            "peak_mib": peak_memory(training_call(function, inputs), device) / MEBIBYTE,
+        }
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Time multi-scale deformable attention.")
+    parser.add_argument("--device", default="cpu")
+    dtypes = ["float32", "bfloat16", "float16", "float64"]
+    parser.add_argument("--dtypes", nargs="+", default=dtypes, help="of the values (default: all)")
+    parser.add_argument("--points", nargs="+", default=["local", "uniform"])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--cases", nargs="+", choices=list(CASES))
+    parser.add_argument("--output", type=Path, default=Path("output/benchmark_op"))
+    options = parser.parse_args(arguments)
+    if options.cases is None:
+        options.cases = list(CASES)[: NUM_CPU_CASES if options.device == "cpu" else None]
+    return options
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print one table row per case."""
-    parser = argparse.ArgumentParser(description="Time multi-scale deformable attention.")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", help="of the values (default: float32)")
-    parser.add_argument("--points", default="local", choices=("local", "uniform"))
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
-    options = parser.parse_args(arguments)
-    torch.manual_seed(0)
+    """Measure, and write tables and picture."""
+    options = parse(arguments)
     torch.set_num_threads(options.threads)
-    device, dtype = torch.device(options.device), getattr(torch, options.dtype)
+    device = torch.device(options.device)
+    bandwidth = copy_bandwidth(device)
+    machine = f"{describe_machine(device)}; a copy moves {bandwidth / 1e9:.0f} GB/s"
+    print(machine, flush=True)
+    records = []
+    for dtype in options.dtypes:
+        for points in options.points:
+            for case in options.cases:
+                torch.manual_seed(0)
+                inputs = make_inputs(CASES[case], points).to(device, getattr(torch, dtype))
+                setting = {"dtype": dtype, "points": points, "case": case}
+                for record in measure(inputs, options.repeats, bandwidth):
+                    records.append({**setting, **record})
+                print(f"{dtype}, {points} points, {case}: done", flush=True)
 
-    print(f"{describe_machine(device)}; {options.dtype}, {options.points} points; medians in ms")
-    names = list(FORMULATIONS)
-    header = [f"{what} {name}" for what in ("fwd", "fwd+bwd") for name in names]
-    print("| case | " + " | ".join(header) + " | gain over grid_sample, fwd / fwd+bwd |")
-    print("|---" * (len(header) + 2) + "|")
-    for name in options.cases:
-        inputs = make_inputs(CASES[name], options.points)
-        wide = torch.promote_types(dtype, torch.float32)
-        inputs = Inputs(
-            inputs.value.to(device, dtype),
-            inputs.spatial_shapes,
-            inputs.sampling_locations.to(device, wide),
-            inputs.attention_weights.to(device, wide),
-        )
-        results = run_case(inputs, options.repeats, device)
-        cells = [f"{times[key]:.2f}" for times in results for key in names]
-        gains = " / ".join(f"{times['grid_sample'] / times['ours']:.1f}x" for times in results)
-        print(f"| {name} | " + " | ".join(cells) + f" | {gains} |", flush=True)
+    options.output.mkdir(parents=True, exist_ok=True)
+    table = to_markdown(machine, records)
+    (options.output / "benchmark_op.md").write_text(table)
+    content = {"machine": machine, "records": records}
+    (options.output / "benchmark_op.json").write_text(json.dumps(content, indent=1))
+    to_picture(machine, records, options.output / "benchmark_op.png")
+    print(table)
 
 
 if __name__ == "__main__":

@@ -1,32 +1,74 @@
-"""The benchmark of the operator runs, and draws the points that it claims to."""
+"""The benchmark of the operator runs, writes what it promises, and draws the points it claims to."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+import json
 import re
+from types import ModuleType
 
 import pytest
 import torch
 
 
 @pytest.fixture
-def tool(project_root):
-    path = project_root / "projects" / "ViTAdapter" / "tools" / "benchmark_op.py"
-    spec = importlib.util.spec_from_file_location("benchmark_op", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(project_root, monkeypatch) -> ModuleType:
+    monkeypatch.syspath_prepend(project_root / "projects" / "ViTAdapter" / "tools")
+    return importlib.import_module("benchmark_op")
 
 
-def test_prints_one_row_per_case(tool, monkeypatch, capsys):
-    small = {"small": tool.Case(64, 2, 8, (16,), (8, 16, 32))}
-    monkeypatch.setattr(tool, "CASES", small)
+@pytest.fixture
+def small(tool, monkeypatch) -> None:
+    """One case that takes no time."""
+    monkeypatch.setattr(tool, "CASES", {"small": tool.Case(64, 2, 8, (16,), (8, 16, 32))})
+
+
+def test_writes_tables_numbers_and_a_picture(tool, small, tmp_path, capsys):
     threads = str(torch.get_num_threads())
-    tool.main(["--cases", "small", "--repeats", "1", "--threads", threads, "--dtype", "bfloat16"])
-    machine, header, _, row = capsys.readouterr().out.splitlines()
-    assert f"{threads} threads" in machine
-    assert header.count("|") == row.count("|")
-    assert re.search(r"\| small \|( \d+\.\d\d \|){6} \d+\.\dx / \d+\.\dx \|$", row)
+    options = ["--repeats", "1", "--threads", threads, "--output", str(tmp_path)]
+    tool.main([*options, "--dtypes", "float32", "bfloat16", "--points", "local"])
+    table = (tmp_path / "benchmark_op.md").read_text()
+    assert table in capsys.readouterr().out
+    assert f"{threads} threads" in table
+    pattern = (
+        r"\| small \| ours \| \d+\.\d+ \| \d+\.\d+ \| \d+\.\dx / \d+\.\dx \| \d+% / \d+% \| "
+        r"\de-\d+ / \de-\d+ \| \d+\.\d \|"
+    )
+    assert len(re.findall(pattern, table)) == 2
+    assert (tmp_path / "benchmark_op.png").stat().st_size > 10_000
+    records = json.loads((tmp_path / "benchmark_op.json").read_text())["records"]
+    names = ["ours", "grid_sample", "embedding_bag"]
+    assert [(r["dtype"], r["formulation"]) for r in records] == [
+        (dtype, name) for dtype in ("float32", "bfloat16") for name in names
+    ]
+    for record in records:
+        limit = 1e-5 if record["dtype"] == "float32" else 1e-2
+        assert 0 < record["error_output"] < limit and 0 < record["error_gradients"] < limit
+        is_reference = record["formulation"] == "grid_sample"
+        assert (record["forward_gain"] == 1) == is_reference
+    # Output and gradients, at least; grid_sample also keeps its samples.
+    inputs = tool.make_inputs(tool.CASES["small"], "local")
+    kept = inputs.value.nbytes + inputs.sampling_locations.nbytes + inputs.attention_weights.nbytes
+    ours, reference = records[0]["peak_mib"], records[1]["peak_mib"]
+    assert kept / 2**20 < ours < reference
+
+
+def test_counts_the_bytes_that_have_to_move(tool):
+    inputs = tool.make_inputs(tool.Case(512, 6, 64, (16,), (8, 16, 32)), "uniform")
+    forward, training = tool.minimal_bytes(inputs)
+    assert forward == pytest.approx(10.7e6, rel=0.01)
+    assert training - forward == pytest.approx(19.9e6, rel=0.01)
+
+
+def test_kernels_of_others_may_refuse_but_ours_may_not(tool, capsys):
+    def refuse(*inputs: object) -> None:
+        raise RuntimeError('not implemented for "Half"\nin a file')
+
+    inputs = tool.make_inputs(tool.Case(32, 1, 8, (16,), (16,)), "local")
+    assert not tool.runs("mmcv", refuse, inputs)
+    assert capsys.readouterr().out == 'mmcv does not run: not implemented for "Half"\n'
+    with pytest.raises(RuntimeError, match="not implemented"):
+        tool.runs("ours", refuse, inputs)
 
 
 def test_local_points_stay_near_their_query(tool):

@@ -1,0 +1,153 @@
+"""The implementations that ``benchmark_op.py`` compares, and where their kernels can be had.
+
+Each is a function of the arguments of :func:`vit_adapter.ops.ms_deform_attn`. Those of other
+projects are there if they can be imported:
+
+* ``mmcv``: https://github.com/open-mmlab/mmcv, ``pip install mmcv`` (with its CUDA extension);
+* ``deformable_detr``: the extension ``MultiScaleDeformableAttention`` that Deformable DETR,
+  Mask2Former and the original ViT-Adapter build in their ``ops`` folders;
+* ``deformops``: https://github.com/tue-p8n/deformops, ``pip install deformops``, Python >= 3.12.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vit_adapter.ops import ms_deform_attn, ms_deform_attn_reference
+from vit_adapter.ops.reference import ms_deform_attn_embedding_bag
+
+Formulation = Callable[[Tensor, Sequence[tuple[int, int]], Tensor, Tensor], Tensor]
+
+# Images that the other CUDA kernels take at a time; it has to divide the batch, which is 1 here.
+_IM2COL_STEP = 1
+
+
+def available_formulations(device: torch.device) -> dict[str, Formulation]:
+    """Return what can compute on a device, ours first and the reference second."""
+    formulations: dict[str, Formulation] = {
+        "ours": ms_deform_attn,
+        "grid_sample": ms_deform_attn_reference,
+        "embedding_bag": ms_deform_attn_embedding_bag,
+    }
+    if device.type != "cuda":
+        return formulations  # the others have no kernels for anything else
+    formulations["ours, deterministic"] = _deterministic
+    for name, (module, adapt) in _OTHERS.items():
+        try:
+            formulations[name] = adapt(importlib.import_module(module))
+        except (ImportError, AttributeError):  # not installed, or without its CUDA part
+            continue
+    return formulations
+
+
+def _deterministic(
+    value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
+) -> Tensor:
+    """Compute ours with the gradient whose sums have a fixed order."""
+    return _InFixedOrder.apply(value, shapes, locations, weights)
+
+
+class _InFixedOrder(torch.autograd.Function):
+    """Runs the backward of ours under `torch.use_deterministic_algorithms`."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, shapes: Any, locations: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(value, locations, weights)
+        ctx.shapes = [side for shape in shapes for side in shape]
+        return ms_deform_attn(value, shapes, locations, weights)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        value, locations, weights = ctx.saved_tensors
+        torch.use_deterministic_algorithms(True)
+        try:
+            gradients = torch.ops.vit_adapter.ms_deform_attn_backward(
+                grad_output, value, ctx.shapes, locations, weights
+            )
+        finally:
+            torch.use_deterministic_algorithms(False)
+        return gradients[0], None, gradients[1], gradients[2]
+
+
+def _level_tensors(
+    shapes: Sequence[tuple[int, int]], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return (H, W) and the first token of every level, as the other implementations want them."""
+    sizes = torch.tensor(shapes, device=device)
+    lengths = sizes.prod(1)
+    return sizes, lengths.cumsum(0) - lengths
+
+
+def _adapt_mmcv(module: Any) -> Formulation:
+    function = module.MultiScaleDeformableAttnFunction
+    levels = _LevelCache()
+
+    def compute(
+        value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
+    ) -> Tensor:
+        # Its kernels know one dtype only, also for the locations.
+        narrow = (locations.to(value.dtype), weights.to(value.dtype))
+        return function.apply(value, *levels(shapes, value.device), *narrow, _IM2COL_STEP)
+
+    return compute
+
+
+def _adapt_deformable_detr(module: Any) -> Formulation:
+    forward, backward = module.ms_deform_attn_forward, module.ms_deform_attn_backward
+    levels = _LevelCache()
+
+    class Function(torch.autograd.Function):
+        """The two kernels, without the casts of the public wrappers."""
+
+        @staticmethod
+        def forward(ctx: Any, value: Tensor, shapes: Any, *points: Tensor) -> Tensor:
+            arguments = (value, *levels(shapes, value.device), *points)
+            ctx.save_for_backward(*arguments)
+            return forward(*arguments, _IM2COL_STEP)
+
+        @staticmethod
+        def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+            gradients = backward(*ctx.saved_tensors, grad_output.contiguous(), _IM2COL_STEP)
+            return gradients[0], None, gradients[1], gradients[2]
+
+    return Function.apply
+
+
+def _adapt_deformops(module: Any) -> Formulation:
+    levels = _LevelCache()
+
+    def compute(
+        value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
+    ) -> Tensor:
+        return module.msda(
+            value, *levels(shapes, value.device), locations, weights.to(value.dtype)
+        )
+
+    return compute
+
+
+class _LevelCache:
+    """The tensors of :func:`_level_tensors`, made once: a model would not make them in each call."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple, tuple[Tensor, Tensor]] = {}
+
+    def __call__(
+        self, shapes: Sequence[tuple[int, int]], device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        key = (tuple(shapes), device)
+        if key not in self._made:
+            self._made[key] = _level_tensors(shapes, device)
+        return self._made[key]
+
+
+_OTHERS: dict[str, tuple[str, Callable[[Any], Formulation]]] = {
+    "mmcv": ("mmcv.ops.multi_scale_deform_attn", _adapt_mmcv),
+    "deformable_detr": ("MultiScaleDeformableAttention", _adapt_deformable_detr),
+    "deformops": ("deformops.registry", _adapt_deformops),
+}
