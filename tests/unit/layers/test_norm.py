@@ -1,10 +1,10 @@
-"""Norm layers by name."""
+"""Norm layers by name, and behind convolutions."""
 
 import pytest
 import torch
 from torch import nn
 
-from vit_adapter.layers import ChannelLayerNorm, build_norm
+from vit_adapter.layers import ChannelLayerNorm, ConvNormSequential, build_norm
 
 
 @pytest.mark.parametrize("name", ["BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN", ""])
@@ -31,3 +31,53 @@ def test_channel_layer_norm_normalises_every_position() -> None:
     normed = norm(features)
     expected = (features - features.mean(1, keepdim=True)) / features.std(1, False, keepdim=True)
     torch.testing.assert_close(normed, expected)
+
+
+def make_layers(norm: str, **changes: object) -> list[nn.Module]:
+    """A convolution, a norm with statistics of its own, and a ReLU."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(4, 32, 3, padding=1, **changes), build_norm(norm, 32), nn.ReLU()]
+    for tensor in layers[1].state_dict().values():
+        if tensor.is_floating_point():
+            tensor.uniform_(0.5, 2)
+    return layers
+
+
+@pytest.mark.parametrize("norm", ["BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN", ""])
+@pytest.mark.parametrize("changes", [{"bias": False}, {"padding_mode": "reflect", "stride": 2}])
+def test_folding_changes_nothing(norm: str, changes: dict[str, object]) -> None:
+    layers = make_layers(norm, **changes)
+    plain, folding = nn.Sequential(*layers).eval(), ConvNormSequential(*layers).eval()
+    assert list(plain.state_dict()) == list(folding.state_dict())
+    images = torch.randn(2, 4, 6, 5)
+    with torch.no_grad():
+        expected = plain(images)
+        torch.testing.assert_close(folding(images), expected)
+        layers[0].weight.mul_(2)  # nothing of the old weights may be left
+        assert not torch.allclose(folding(images), expected)
+        torch.testing.assert_close(folding(images), plain(images))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_folding_is_as_precise_as_the_dtype(dtype: torch.dtype) -> None:
+    layers = [layer.to(dtype).eval() for layer in make_layers("BN")]
+    images = torch.randn(2, 4, 6, 5, dtype=dtype)
+    with torch.no_grad():
+        expected = nn.Sequential(*layers)(images)
+        actual = ConvNormSequential(*layers)(images)
+    tolerance = 1e-12 if dtype == torch.float64 else 3e-2
+    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)
+
+
+def test_folds_only_where_nothing_depends_on_the_batch() -> None:
+    layers = make_layers("BN")
+    calls = []
+    layers[1].register_forward_hook(lambda *_: calls.append(1))
+    model = ConvNormSequential(*layers)
+    images = torch.randn(2, 4, 6, 5)
+    model.eval()(images)  # with gradients
+    with torch.no_grad():
+        model.train()(images)
+        assert len(calls) == 2
+        model.eval()(images)
+        assert len(calls) == 2
