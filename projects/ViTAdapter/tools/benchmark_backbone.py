@@ -1,0 +1,156 @@
+"""Time the ViT-Adapter backbone with our operator against the same model on `grid_sample`.
+
+    benchmark_backbone.py [--sizes tiny small base] [--image-size 512] [--threads 2] [--compile]
+
+The models are those of the configs at batch 1, with global attention as in the original's
+segmentors, random weights, and one set of weights for all variants. A training step is forward,
+backward and a step of AdamW with stochastic depth switched off. Variants take turns, so that a
+disturbance of the machine meets them all; the medians are printed as a table. ``--compile`` adds
+the model compiled by torch.compile, which has to be one graph.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from benchmark_timing import describe_machine, medians
+from detectron2.config import LazyConfig, instantiate
+from torch import Tensor, nn
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+SIZES = ("tiny", "small", "base", "large")
+FORCE_REFERENCE = "VIT_ADAPTER_FORCE_REFERENCE"
+# Learned offsets: without them a third of the points lie exactly between two pixels.
+OFFSET_NOISE = 0.3
+
+Call = Callable[[], object]
+
+
+def build(size: str, device: torch.device) -> nn.Module:
+    """Make a backbone of the configs without windows, stochastic depth and process groups."""
+    path = REPOSITORY / "configs" / "common" / "models" / "vit_adapter.py"
+    config = LazyConfig.load(str(path))[size]
+    config.norm = "BN"
+    config.vit.window_sizes = []
+    config.vit.drop_path_rate = 0.0
+    torch.manual_seed(0)
+    model = instantiate(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("sampling_offsets.bias", "injector.gamma")):
+                parameter += OFFSET_NOISE * torch.randn_like(parameter)
+    return model.to(device)
+
+
+@contextlib.contextmanager
+def on_grid_sample() -> Iterator[None]:
+    """Let plain PyTorch compute the operator."""
+    before = os.environ.get(FORCE_REFERENCE)
+    os.environ[FORCE_REFERENCE] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[FORCE_REFERENCE]
+        else:
+            os.environ[FORCE_REFERENCE] = before
+
+
+def with_grid_sample(call: Call) -> Call:
+    """Return the call with the operator computed by plain PyTorch."""
+
+    def wrapped() -> object:
+        with on_grid_sample():
+            return call()
+
+    return wrapped
+
+
+def forward_call(model: Callable[[Tensor], dict[str, Tensor]], images: Tensor) -> Call:
+    """Return a call of the model without gradients."""
+
+    def call() -> object:
+        with torch.no_grad():
+            return model(images)
+
+    return call
+
+
+def training_call(
+    model: Callable[[Tensor], dict[str, Tensor]], parameters: list[Tensor], images: Tensor
+) -> Call:
+    """Return a training step."""
+    optimizer = torch.optim.AdamW(parameters, lr=1e-6)
+
+    def call() -> None:
+        loss = sum(features.square().mean() for features in model(images).values())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return call
+
+
+def measure(
+    size: str, image_size: int, repeats: int, compiled: bool, device: torch.device
+) -> dict[str, dict[str, float]]:
+    """Return "forward" and "training step" -> variant -> milliseconds."""
+    model = build(size, device)
+    images = torch.randn(1, 3, image_size, image_size, device=device)
+    runners = {"ours": model}
+    if compiled:
+        runners["compiled"] = torch.compile(model, fullgraph=True)
+    results = {}
+    for what, training in (("forward", False), ("training step", True)):
+        model.train(training)
+        calls: dict[str, Call] = {}
+        for name, runner in runners.items():
+            if training:
+                calls[name] = training_call(runner, list(model.parameters()), images)
+            else:
+                calls[name] = forward_call(runner, images)
+        calls["grid_sample"] = with_grid_sample(calls["ours"])
+        results[what] = medians(calls, repeats, device)
+    return results
+
+
+def row(size: str, what: str, times: dict[str, float]) -> str:
+    """Write a line of the table."""
+    ours, reference = times["ours"], times["grid_sample"]
+    cells = [size, what, f"{reference:.0f}", f"{ours:.0f}", f"{reference / ours:.2f}x"]
+    if "compiled" in times:
+        cells += [f"{times['compiled']:.0f}", f"{ours / times['compiled']:.2f}x"]
+    return "| " + " | ".join(cells) + " |"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print one table row per model and kind of run."""
+    parser = argparse.ArgumentParser(description="Time the backbone with and without the operator.")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--sizes", nargs="+", default=SIZES[:3], choices=SIZES)
+    parser.add_argument("--image-size", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--compile", action="store_true", help="also time torch.compile")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+
+    print(f"{describe_machine(device)}; {options.image_size} px, batch 1, float32, medians in ms\n")
+    header = ["model", "run", "grid_sample", "ours", "gain"]
+    header += ["compiled", "gain over eager"] if options.compile else []
+    print("| " + " | ".join(header) + " |")
+    print("|---" * len(header) + "|")
+    for size in options.sizes:
+        results = measure(size, options.image_size, options.repeats, options.compile, device)
+        for what, times in results.items():
+            print(row(size, what, times), flush=True)
+
+
+if __name__ == "__main__":
+    main()
