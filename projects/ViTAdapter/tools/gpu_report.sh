@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Shows in one command what only a GPU can show:
+#
+#     VIT_ADAPTER_BUILD=cuda pip install --no-build-isolation -e .
+#     projects/ViTAdapter/tools/gpu_report.sh [FOLDER]
+#
+# runs the tests that need a GPU, the operator's under compute-sanitizer (memcheck and racecheck,
+# where it is installed), and the benchmarks of operator and backbone. Every step's output goes to a
+# file in FOLDER (default output/gpu); the exit status is that of the worst step. PYTHON names the
+# interpreter. Other projects' kernels are compared if they are installed (benchmark_formulations.py).
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
+python=${PYTHON:-python}
+folder=${1:-output/gpu}
+tools=projects/ViTAdapter/tools
+status=0
+mkdir -p "$folder"
+
+step() { # step NAME COMMAND...
+  local name=$1
+  shift
+  echo "== $name"
+  "$@" 2>&1 | tee "$folder/$name.txt" | tail -n 3
+  if [ "${PIPESTATUS[0]}" -ne 0 ]; then
+    echo "== $name FAILED, see $folder/$name.txt"
+    status=1
+  fi
+}
+
+check() { # check TOOL: the operator's tests under compute-sanitizer
+  # Without PyTorch's pool every tensor is a block of its own, and nothing can overrun unseen.
+  step "$1" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$1" --error-exitcode 1 \
+    "$python" -m pytest -q -m cuda tests/unit/ops/test_functional.py tests/unit/ops/test_registration.py
+}
+
+step gpu nvidia-smi
+step tests "$python" -m pytest -q -m cuda tests
+if command -v compute-sanitizer > /dev/null; then
+  check memcheck
+  check racecheck
+else
+  echo "== memcheck and racecheck left out: no compute-sanitizer in PATH"
+  status=1
+fi
+step operator "$python" $tools/benchmark_op.py --device cuda --output "$folder"
+step backbone "$python" $tools/benchmark_backbone.py --device cuda --compile \
+  --sizes tiny small base large --image-size 512
+exit $status
