@@ -124,15 +124,14 @@ def _adapt_deformops(module: Any) -> Formulation:
     def compute(
         value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
     ) -> Tensor:
-        return module.msda(
-            value, *levels(shapes, value.device), locations, weights.to(value.dtype)
-        )
+        sizes, starts = levels(shapes, value.device)
+        return module.msda(value, sizes, starts, locations, weights.to(value.dtype))
 
     return compute
 
 
 class _LevelCache:
-    """The tensors of :func:`_level_tensors`, made once: a model would not make them in each call."""
+    """The tensors of :func:`_level_tensors`, made once, as a model would."""
 
     def __init__(self) -> None:
         self._made: dict[tuple, tuple[Tensor, Tensor]] = {}

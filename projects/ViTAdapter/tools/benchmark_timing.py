@@ -75,10 +75,10 @@ def peak_memory(call: Call, device: torch.device) -> int:
         trace = Path(folder) / "trace.json"
         profile.export_chrome_trace(str(trace))
         events = json.loads(trace.read_text())["traceEvents"]
-    steps = [(event["ts"], event["args"]["Bytes"]) for event in events if event["name"] == "[memory]"]
+    changes = [event for event in events if event["name"] == "[memory]"]
     current = peak = 0
-    for _, step in sorted(steps, key=lambda item: item[0]):
-        current += step
+    for change in sorted(changes, key=lambda event: event["ts"]):
+        current += change["args"]["Bytes"]
         peak = max(peak, current)
     return peak
 

@@ -6,8 +6,8 @@
 #
 # runs the tests that need a GPU, the operator's under compute-sanitizer (memcheck and racecheck,
 # where it is installed), and the benchmarks of operator and backbone. Every step's output goes to a
-# file in FOLDER (default output/gpu); the exit status is that of the worst step. PYTHON names the
-# interpreter. Other projects' kernels are compared if they are installed (benchmark_formulations.py).
+# file in FOLDER (default output/gpu); the exit status is 1 if a step failed. PYTHON names the
+# interpreter. Other projects' kernels are compared if installed (see benchmark_formulations.py).
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 python=${PYTHON:-python}
@@ -29,8 +29,9 @@ step() { # step NAME COMMAND...
 
 check() { # check TOOL: the operator's tests under compute-sanitizer
   # Without PyTorch's pool every tensor is a block of its own, and nothing can overrun unseen.
-  step "$1" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$1" --error-exitcode 1 \
-    "$python" -m pytest -q -m cuda tests/unit/ops/test_functional.py tests/unit/ops/test_registration.py
+  step "$1" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 \
+    compute-sanitizer --tool "$1" --error-exitcode 1 "$python" -m pytest -q -m cuda \
+    tests/unit/ops/test_functional.py tests/unit/ops/test_registration.py
 }
 
 step gpu nvidia-smi

@@ -9,11 +9,11 @@ from vit_adapter import PlainViT, ViTAdapter
 
 
 def make_adapter() -> ViTAdapter:
-    """A small one with global and windowed attention, on random weights."""
+    """A small one with windowed and global attention, on random weights."""
     vit = PlainViT(img_size=64, embed_dim=12, depth=2, num_heads=2, window_sizes=[3, 0])
     adapter = ViTAdapter(
         vit,
-        interaction_indexes=[(0, 0), (1, 1)],
+        interaction_indexes=[(0, 1)],
         conv_inplane=4,
         deform_num_heads=2,
         use_extra_extractor=False,
@@ -38,6 +38,7 @@ def _fresh_compiler() -> None:
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 def test_training_compiles_into_one_graph() -> None:
     counter = CompileCounterWithBackend("aot_eager")
     adapter = make_adapter().train()
@@ -48,6 +49,7 @@ def test_training_compiles_into_one_graph() -> None:
     assert counter.frame_count == 1
 
 
+@pytest.mark.slow
 def test_inference_compiles_into_one_graph_for_many_sizes() -> None:
     counter = CompileCounterWithBackend("eager")
     adapter = make_adapter().eval()

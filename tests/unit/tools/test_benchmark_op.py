@@ -1,4 +1,4 @@
-"""The benchmark of the operator runs, writes what it promises, and draws the points it claims to."""
+"""The operator's benchmark runs, writes what it promises, and draws the points it claims to."""
 
 from __future__ import annotations
 
