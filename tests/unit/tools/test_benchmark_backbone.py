@@ -21,7 +21,7 @@ def tool(project_root, monkeypatch) -> ModuleType:
 
 def test_prints_forward_and_training_step(tool, capsys):
     threads = str(torch.get_num_threads())
-    tool.main(["--sizes", "tiny", "--image-size", "32", "--repeats", "1", "--threads", threads])
+    tool.main(["--sizes", "tiny", "--image-size", "64", "--repeats", "1", "--threads", threads])
     machine, _, header, _, forward, training = capsys.readouterr().out.splitlines()
     assert f"{threads} threads" in machine
     assert header.count("|") == forward.count("|")
