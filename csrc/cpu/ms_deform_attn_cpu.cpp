@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "forked_process.h"
 #include "kernels.h"
 
 namespace vit_adapter {
@@ -106,6 +107,7 @@ at::Tensor ms_deform_attn_forward_cpu(
       sampling_locations,
       attention_weights);
   const auto kernel = kernels().forward[value_type(value)];
+  const cpu::ForkedProcessGuard guard;
   const int64_t output_sizes[] = {
       sizes.batch,
       sizes.queries,
@@ -147,6 +149,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> ms_deform_attn_backward_cpu(
       sampling_locations,
       attention_weights);
   const auto kernel = kernels().backward[value_type(value)];
+  const cpu::ForkedProcessGuard guard;
   const at::Tensor values = value.contiguous();
   const at::Tensor locations = sampling_locations.contiguous();
   const at::Tensor weights = attention_weights.contiguous();
