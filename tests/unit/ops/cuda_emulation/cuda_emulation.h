@@ -15,6 +15,9 @@
 #include <functional>
 #include <memory>
 #include <vector>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
 
 #define __CUDA_ARCH__ 900 // takes the path of 128-bit reductions
 #define __host__
@@ -54,6 +57,25 @@ inline void enter() {
   swapcontext(&fibres[current]->context, &scheduler);
 }
 
+// Makes a fibre of the block's body; stacks are used again.
+inline void start(std::unique_ptr<Fibre>& fibre, Dim index) {
+  if (!fibre) {
+    fibre = std::make_unique<Fibre>();
+    fibre->stack.resize(kStackBytes);
+  }
+#ifdef __SANITIZE_ADDRESS__
+  // The last frames on this stack never returned.
+  __asan_unpoison_memory_region(fibre->stack.data(), kStackBytes);
+#endif
+  fibre->index = index;
+  fibre->finished = false;
+  getcontext(&fibre->context);
+  fibre->context.uc_stack.ss_sp = fibre->stack.data();
+  fibre->context.uc_stack.ss_size = kStackBytes;
+  fibre->context.uc_link = nullptr;
+  makecontext(&fibre->context, enter, 0);
+}
+
 // Lets every fibre run to its next collective, until all have returned.
 inline void run_block() {
   for (size_t finished = 0; finished < fibres.size();) {
@@ -69,27 +91,20 @@ inline void run_block() {
   }
 }
 
+// Runs the blocks from `from` to before `to`, of a grid of a size.
 template <typename Kernel>
-void launch(Dim grid_size, Dim block_size, const Kernel& kernel) {
+void launch(Dim grid_size, Dim from, Dim to, Dim block_size, Kernel kernel) {
   grid = grid_size;
   block = block_size;
   body = kernel;
   const size_t threads = size_t(block.x) * block.y;
   exchange.assign(threads, 0);
-  for (unsigned y = 0; y < grid.y; ++y) {
-    for (unsigned x = 0; x < grid.x; ++x) {
+  for (unsigned y = from.y; y < to.y; ++y) {
+    for (unsigned x = from.x; x < to.x; ++x) {
       block_index = {x, y};
-      fibres.clear();
+      fibres.resize(threads);
       for (size_t i = 0; i < threads; ++i) {
-        auto fibre = std::make_unique<Fibre>();
-        fibre->stack.resize(kStackBytes);
-        fibre->index = {unsigned(i % block.x), unsigned(i / block.x)};
-        getcontext(&fibre->context);
-        fibre->context.uc_stack.ss_sp = fibre->stack.data();
-        fibre->context.uc_stack.ss_size = kStackBytes;
-        fibre->context.uc_link = nullptr;
-        makecontext(&fibre->context, enter, 0);
-        fibres.push_back(std::move(fibre));
+        start(fibres[i], {unsigned(i % block.x), unsigned(i / block.x)});
       }
       run_block();
     }
