@@ -61,11 +61,12 @@ def test_a_missing_compiler_is_named(tool, monkeypatch, tmp_path):
 
 
 def test_instruction_sets_have_the_flags_of_the_build(tool, project_root):
+    name = "INSTRUCTION_SET_FLAGS"
     tree = ast.parse((project_root / "setup.py").read_text(encoding="utf-8"))
     (flags,) = (
         ast.unparse(node.value)
         for node in tree.body
-        if isinstance(node, ast.Assign) and node.targets[0].id == "INSTRUCTION_SET_FLAGS"
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name
     )
     expected = {f"_{name}.cpp": given for name, given in tool.INSTRUCTION_SETS.items() if given}
     assert eval(flags) == expected
