@@ -1,4 +1,4 @@
-"""Bridge to the original code base, czczup/ViT-Adapter: its classes, arguments and state dicts.
+"""Our backbones from the original's classes and constructor arguments.
 
 The original keeps two copies of its backbones that are not the same network. The detection tree
 adds the ViT's final tokens to all four outputs, the segmentation tree those after interaction 1 to
@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from detectron2.modeling.backbone import Backbone
-from torch import Tensor
 
 from vit_adapter.backbone import PlainViT, ViTAdapter, ViTBaseline
 
@@ -49,10 +48,6 @@ _ADAPTER_DEFAULTS: dict[str, Any] = {
 }
 _BASELINE_DEFAULTS: dict[str, Any] = {"out_indices": None}
 
-_TRUNK_KEYS = ("pos_embed", "patch_embed", "blocks")
-_NORM_KEYS = ("norm1", "norm2", "norm3", "norm4")
-_OTHER_KEYS = ("level_embed", "spm", "interactions", "up", "up1", "up2", *_NORM_KEYS)
-
 
 def build_backbone(cls: str, kwargs: Mapping[str, Any], *, norm: str = "SyncBN") -> Backbone:
     """Build our backbone from the original's class and constructor arguments.
@@ -78,45 +73,6 @@ def build_backbone(cls: str, kwargs: Mapping[str, Any], *, norm: str = "SyncBN")
             f"known are {', '.join(sorted(known))}"
         )
     return _BUILDERS[name](tree, {**known, **kwargs}, norm)
-
-
-def convert_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the original's parameters and buffers to ours; the tensors are shared, not copied.
-
-    Args:
-        state_dict: a backbone's state dict, or the backbone part of a detector's, whose keys begin
-            with ``backbone.``.
-
-    Returns:
-        the state dict for :func:`build_backbone`'s result; with ``backbone.bottom_up.`` in front of
-        every key, as in a Detectron2 detector with an FPN, if the input had ``backbone.``.
-
-    Raises:
-        ValueError: keys that belong to no known part (all of them are listed), or values that are
-        no tensors.
-    """
-    whole = any(key.startswith("backbone.") for key in state_dict)
-    prefix, target = ("backbone.", "backbone.bottom_up.") if whole else ("", "")
-    converted: dict[str, Tensor] = {}
-    unknown = []
-    for key, value in state_dict.items():
-        if not isinstance(value, Tensor):
-            raise ValueError(
-                f"expected a tensor for every key, got {type(value).__name__} for {key!r}"
-            )
-        name = key.removeprefix(prefix)
-        part = name.split(".", 1)[0]
-        if not key.startswith(prefix) or part not in _TRUNK_KEYS + _OTHER_KEYS:
-            unknown.append(key)
-            continue
-        converted[target + ("vit." if part in _TRUNK_KEYS else "") + name] = value
-    if unknown:
-        raise ValueError(
-            f"{len(unknown)} keys belong to no known part of a ViT-Adapter backbone: "
-            f"{', '.join(unknown)}; known parts are {', '.join(_TRUNK_KEYS + _OTHER_KEYS)}, "
-            "all with or all without 'backbone.' in front"
-        )
-    return converted
 
 
 def _split_class(cls: str) -> tuple[str, str]:
