@@ -1,12 +1,18 @@
 """Strict loading: every name is accounted for, and a refusal changes nothing."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from vit_adapter.checkpoint.loading import CheckpointMismatchError, compare_keys, load_strict
+from vit_adapter.checkpoint.loading import (
+    CheckpointMismatchError,
+    ResizedEntry,
+    compare_keys,
+    load_strict,
+)
 
 
 def make_model(classes: int = 3) -> nn.Module:
@@ -105,3 +111,13 @@ def test_other_precision_is_converted() -> None:
     load_strict(target, half)
     assert target.body.weight.dtype == torch.float32
     torch.testing.assert_close(target.body.weight, source.body.weight.half().float())
+
+
+def test_resized_tensors_are_described_and_no_mismatch() -> None:
+    report = compare_keys(make_model(), make_model().state_dict())
+    resized = replace(report, resized=(ResizedEntry("body.weight", (4, 5), (8, 5)),))
+    assert resized.is_exact
+    assert resized.without("nothing").resized == resized.resized
+    assert resized.describe() == (
+        "1 resized to the model's shape:\n  body.weight: (4, 5) -> (8, 5)"
+    )

@@ -4,17 +4,35 @@ import copy
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
-__all__ = ["CheckpointMismatchError", "LoadReport", "compare_keys", "load_strict"]
+__all__ = [
+    "CheckpointMismatchError",
+    "LoadReport",
+    "ResizedEntry",
+    "compare_keys",
+    "load_strict",
+]
 
 logger = logging.getLogger(__name__)
 
 _COUNTER_SUFFIX = ".num_batches_tracked"
 """Batch norm's step counter: read by nothing as long as the momentum is fixed, and absent from
 checkpoints of older frameworks, so its absence is no mismatch."""
+
+
+class ResizedEntry(NamedTuple):
+    """A tensor that was loaded in another shape than its file has."""
+
+    name: str
+    checkpoint_shape: tuple[int, ...]
+    model_shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.checkpoint_shape} -> {self.model_shape}"
 
 
 @dataclass(frozen=True)
@@ -26,12 +44,14 @@ class LoadReport:
         unused: names of the checkpoint that the model lacks.
         missing: names of the model that the checkpoint lacks; they keep their values.
         misshapen: (name, shape in the checkpoint, shape in the model); they keep their values.
+        resized: names among ``loaded`` whose tensor was resized to the model's shape.
     """
 
     loaded: tuple[str, ...]
     unused: tuple[str, ...]
     missing: tuple[str, ...]
     misshapen: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+    resized: tuple[ResizedEntry, ...] = ()
 
     @property
     def is_exact(self) -> bool:
@@ -45,15 +65,15 @@ class LoadReport:
         def refused(name: str) -> bool:
             return not any(pattern.search(name) for pattern in compiled)
 
-        return LoadReport(
-            loaded=self.loaded,
+        return replace(
+            self,
             unused=tuple(filter(refused, self.unused)),
             missing=tuple(filter(refused, self.missing)),
             misshapen=tuple(entry for entry in self.misshapen if refused(entry[0])),
         )
 
     def describe(self) -> str:
-        """Every mismatch, one name per line; the empty string if there is none."""
+        """Every mismatch and every resized tensor, one name per line; "" if there is none."""
         parts = []
         if self.unused:
             parts.append(_section("only in the checkpoint (unused)", self.unused))
@@ -65,6 +85,8 @@ class LoadReport:
                 for name, checkpoint_shape, model_shape in self.misshapen
             ]
             parts.append(_section("of another shape (misshapen)", lines))
+        if self.resized:
+            parts.append(_section("resized to the model's shape", list(map(str, self.resized))))
         return "\n".join(parts)
 
 

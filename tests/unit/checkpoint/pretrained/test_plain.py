@@ -1,9 +1,8 @@
-"""Weights of plain ViTs for the trunk, with timm's ViT and its own reader as the oracle."""
+"""Weights of plain ViTs for the trunk, with timm's ViT as the oracle."""
 
 import logging
 from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from vit_adapter.backbone.plain_vit import PlainViT
 from vit_adapter.checkpoint.files import CheckpointFileError
 from vit_adapter.checkpoint.loading import CheckpointMismatchError
-from vit_adapter.checkpoint.pretrained import convert_augreg, find_trunk, load_pretrained_vit
+from vit_adapter.checkpoint.pretrained import load_pretrained_vit
 
 DIM, DEPTH, HEADS, GRID = 24, 2, 3, 4
 
@@ -75,7 +74,8 @@ def test_layer_scale_of_timm_is_renamed(tmp_path: Path) -> None:
 
 def test_position_embedding_without_a_class_row_gets_one(tmp_path: Path) -> None:
     oracle, trunk = make_timm(no_embed_class=True), make_trunk()
-    load_pretrained_vit(trunk, save(oracle.state_dict(), tmp_path))
+    report = load_pretrained_vit(trunk, save(oracle.state_dict(), tmp_path))
+    assert report.resized == (("pos_embed", (1, 16, DIM), (1, 17, DIM)),)
     torch.testing.assert_close(trunk.pos_embed[:, 1:], oracle.pos_embed)
     assert_same_features(trunk, oracle)
 
@@ -131,86 +131,3 @@ def test_layer_scale_that_the_trunk_lacks_is_refused(tmp_path: Path) -> None:
 def test_a_file_without_blocks_is_no_vit(tmp_path: Path) -> None:
     with pytest.raises(CheckpointFileError, match=r"no plain ViT.*backbone\.a"):
         load_pretrained_vit(make_trunk(), save({"backbone.a": torch.ones(1)}, tmp_path))
-
-
-def make_augreg() -> dict[str, np.ndarray]:
-    """Random arrays with the names and shapes of google-research/vision_transformer."""
-    generator = np.random.default_rng(0)
-    head_dim, hidden = DIM // HEADS, 4 * DIM
-    shapes = {
-        "cls": (1, 1, DIM),
-        "embedding/kernel": (16, 16, 3, DIM),
-        "embedding/bias": (DIM,),
-        "head/kernel": (DIM, 5),
-        "head/bias": (5,),
-        "Transformer/posembed_input/pos_embedding": (1, 1 + GRID * GRID, DIM),
-        "Transformer/encoder_norm/scale": (DIM,),
-        "Transformer/encoder_norm/bias": (DIM,),
-    }
-    for index in range(DEPTH):
-        block = f"Transformer/encoderblock_{index}"
-        attention = f"{block}/MultiHeadDotProductAttention_1"
-        for part in ("query", "key", "value"):
-            shapes[f"{attention}/{part}/kernel"] = (DIM, HEADS, head_dim)
-            shapes[f"{attention}/{part}/bias"] = (HEADS, head_dim)
-        shapes[f"{attention}/out/kernel"] = (HEADS, head_dim, DIM)
-        shapes[f"{attention}/out/bias"] = (DIM,)
-        for norm in ("LayerNorm_0", "LayerNorm_2"):
-            shapes[f"{block}/{norm}/scale"] = shapes[f"{block}/{norm}/bias"] = (DIM,)
-        for dense, (fan_in, fan_out) in enumerate(((DIM, hidden), (hidden, DIM))):
-            shapes[f"{block}/MlpBlock_3/Dense_{dense}/kernel"] = (fan_in, fan_out)
-            shapes[f"{block}/MlpBlock_3/Dense_{dense}/bias"] = (fan_out,)
-    return {
-        name: generator.normal(size=shape).astype(np.float32) for name, shape in shapes.items()
-    }
-
-
-def test_augreg_archive_is_read_as_timm_reads_it(tmp_path: Path) -> None:
-    np.savez(tmp_path / "augreg.npz", **make_augreg())
-    oracle = make_timm()
-    oracle.load_pretrained(str(tmp_path / "augreg.npz"))
-    converted = convert_augreg(
-        {name: torch.from_numpy(value) for name, value in make_augreg().items()}
-    )
-    expected = oracle.state_dict()
-    for name in ("head.weight", "head.bias"):  # the classifier is not converted
-        expected.pop(name)
-    assert set(expected) <= set(converted)
-    for name, value in expected.items():
-        torch.testing.assert_close(converted[name], value, rtol=0, atol=0)
-
-    trunk = make_trunk()
-    report = load_pretrained_vit(trunk, tmp_path / "augreg.npz")
-    assert_same_features(trunk, oracle)
-    assert {"head.kernel", "cls_token", "norm.weight"} <= set(report.unused)
-
-
-def test_incomplete_augreg_archive(tmp_path: Path) -> None:
-    arrays = make_augreg()
-    del arrays["Transformer/encoderblock_1/MlpBlock_3/Dense_0/bias"]
-    np.savez(tmp_path / "augreg.npz", **arrays)
-    with pytest.raises(CheckpointFileError, match="Dense_0/bias.* of encoderblock_1"):
-        load_pretrained_vit(make_trunk(), tmp_path / "augreg.npz")
-
-
-def test_augreg_archive_without_patch_embedding(tmp_path: Path) -> None:
-    arrays = make_augreg()
-    del arrays["embedding/kernel"]
-    np.savez(tmp_path / "augreg.npz", **arrays)
-    with pytest.raises(CheckpointMismatchError, match="missing.*\n  patch_embed.proj.weight"):
-        load_pretrained_vit(make_trunk(), tmp_path / "augreg.npz")
-
-
-def test_hybrid_archive_is_refused(tmp_path: Path) -> None:
-    np.savez(tmp_path / "hybrid.npz", **make_augreg(), **{"conv_root/kernel": np.ones(2)})
-    with pytest.raises(CheckpointFileError, match="hybrid"):
-        load_pretrained_vit(make_trunk(), tmp_path / "hybrid.npz")
-
-
-def test_the_trunk_of_a_model_is_found() -> None:
-    trunk = make_trunk()
-    assert find_trunk(nn.ModuleDict({"backbone": nn.Sequential(trunk)})) is trunk
-    with pytest.raises(ValueError, match="this one has 0"):
-        find_trunk(nn.Linear(1, 1))
-    with pytest.raises(ValueError, match="this one has 2"):
-        find_trunk(nn.Sequential(trunk, make_trunk()))

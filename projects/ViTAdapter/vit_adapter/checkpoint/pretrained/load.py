@@ -1,0 +1,95 @@
+"""Pre-trained weights for the ViT inside a model, read by the rules of the ViT's family."""
+
+import logging
+import os
+from dataclasses import replace
+
+from torch import nn
+
+from vit_adapter.backbone.plain_vit import PlainViT
+from vit_adapter.backbone.trunk import ViTTrunk
+from vit_adapter.checkpoint.files import load_state_dict_file
+from vit_adapter.checkpoint.loading import CheckpointMismatchError, LoadReport, compare_keys
+from vit_adapter.checkpoint.pretrained import plain
+from vit_adapter.checkpoint.pretrained.reader import Reader
+
+__all__ = ["find_trunk", "load_pretrained_vit"]
+
+logger = logging.getLogger(__name__)
+
+_READERS: dict[type[ViTTrunk], Reader] = {
+    PlainViT: plain.READER,
+}
+
+
+def find_trunk(model: nn.Module) -> ViTTrunk:
+    """Return the one plain ViT inside a model.
+
+    Raises:
+        ValueError: there is none, or more than one.
+    """
+    trunks = [module for module in model.modules() if isinstance(module, ViTTrunk)]
+    if len(trunks) != 1:
+        raise ValueError(
+            f"weights of a plain ViT need a model with one ViT trunk, this one has {len(trunks)}; "
+            "give the weights of the whole model instead (train.init_checkpoint)."
+        )
+    return trunks[0]
+
+
+def load_pretrained_vit(vit: ViTTrunk, path: str | os.PathLike[str]) -> LoadReport:
+    """Load pre-trained weights into a trunk, with an account of every name.
+
+    The class of the trunk decides how the file is read (see the modules beside this one). Names
+    that only a classifier or a reconstruction decoder has are passed over, and what no
+    pre-training has (layer scale of a plain ViT, ViTDet's residual blocks) keeps its initial
+    values; both are logged, and so is every tensor that was resized. Everything else has to fit.
+
+    Args:
+        vit: the trunk.
+        path: file or URL of the weights; see :func:`load_state_dict_file` for the formats.
+
+    Returns:
+        The account; the names that were passed over are its ``unused`` and ``missing``.
+
+    Raises:
+        CheckpointFileError: the file cannot be read, or holds no ViT of the trunk's family.
+        CheckpointMismatchError: a name or shape does not fit; nothing was loaded.
+        ValueError: no reader is known for a trunk of this class.
+    """
+    name = os.fspath(path)
+    reader = _find_reader(vit)
+    weights = reader.adapt(vit, load_state_dict_file(name), name)
+    report = replace(compare_keys(vit, weights.state_dict), resized=weights.resized)
+    refused = replace(
+        report,
+        unused=report.without(reader.passed_over).unused,
+        missing=report.without(reader.not_pretrained).missing,
+        resized=(),
+    )
+    if not refused.is_exact:
+        raise CheckpointMismatchError(
+            f"checkpoint {name!r} does not fit the trunk; nothing was loaded.\n"
+            f"{refused.describe()}\n{reader.advise(vit, refused)}",
+            refused,
+        )
+    vit.load_state_dict({key: weights.state_dict[key] for key in report.loaded}, strict=False)
+    logger.info(
+        "Loaded %d of %d tensors of %s; passed over: %s; kept their initial values: %s",
+        len(report.loaded), len(weights.state_dict), name,
+        ", ".join(report.unused) or "none", ", ".join(report.missing) or "none",
+    )
+    if report.resized:
+        logger.info("Resized while loading: %s", "; ".join(map(str, report.resized)))
+    return report
+
+
+def _find_reader(vit: ViTTrunk) -> Reader:
+    for cls in type(vit).__mro__:
+        if cls in _READERS:
+            return _READERS[cls]
+    known = ", ".join(cls.__name__ for cls in _READERS)
+    raise ValueError(
+        f"no reader of pre-trained weights is known for a {type(vit).__name__}; there are readers "
+        f"for {known}. Give the weights of the whole model instead (train.init_checkpoint)."
+    )

@@ -1,0 +1,99 @@
+"""Weights of plain, pre-trained ViTs: DeiT, MAE, timm's own names, Google's AugReg.
+
+Shape letters: N tokens of the pre-training grid, D embedding width.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from vit_adapter.backbone.trunk import ViTTrunk
+from vit_adapter.checkpoint.files import CheckpointFileError
+from vit_adapter.checkpoint.loading import LoadReport, ResizedEntry
+from vit_adapter.checkpoint.pretrained.augreg import convert_augreg, is_augreg
+from vit_adapter.checkpoint.pretrained.reader import Reader, TrunkWeights
+
+__all__ = ["READER"]
+
+_UNUSED_IN_TRUNK = (
+    r"^head\b",  # classifier
+    r"^head_dist\b",
+    r"^pre_logits\b",
+    r"^norm\.",  # the final norm: the adapter reads the blocks' outputs instead
+    r"^fc_norm\.",
+    r"^cls_token$",
+    r"^mask_token$",
+    r"^decoder_",  # MAE's reconstruction decoder
+)
+"""What classifiers and reconstruction models have and a trunk for dense prediction has not."""
+
+_NOT_PRETRAINED = (
+    r"\.gamma[12]$",  # layer scale starts at one, which is what its absence means
+    r"\.residual\.",  # ViTDet's bottlenecks start as the identity
+)
+"""What a trunk may have and plain pre-training has not."""
+
+
+def _adapt(vit: ViTTrunk, state_dict: dict[str, Tensor], source: str) -> TrunkWeights:
+    """See :attr:`Reader.adapt`."""
+    if is_augreg(state_dict):
+        state_dict = convert_augreg(state_dict)
+    if not any(key.startswith("blocks.") for key in state_dict):
+        raise CheckpointFileError(
+            f"checkpoint {source!r} holds no plain ViT: no parameter is called 'blocks.*'. The "
+            f"first names are {', '.join(list(state_dict)[:5])}. For the checkpoint of a whole "
+            "detector use train.init_checkpoint."
+        )
+    return _match_trunk_names(state_dict)
+
+
+def _match_trunk_names(state_dict: Mapping[str, Tensor]) -> TrunkWeights:
+    """Rename timm's layer scale and add the class row that a position embedding may lack.
+
+    ``blocks.i.ls1.gamma`` becomes ``blocks.i.gamma1``. A ``pos_embed`` of exactly N rows (1, N, D),
+    as models without an embedded class token have it, gets a row of zeros in front, which no
+    forward pass reads.
+    """
+    renamed = {
+        re.sub(r"\.ls([12])\.gamma$", r".gamma\1", key): value for key, value in state_dict.items()
+    }
+    found = renamed.get("pos_embed")
+    if found is None or found.dim() != 3 or _grid_side(found.shape[1]) is None:
+        return TrunkWeights(renamed)
+    renamed["pos_embed"] = torch.cat([torch.zeros_like(found[:, :1]), found], dim=1)
+    shapes = tuple(found.shape), tuple(renamed["pos_embed"].shape)
+    return TrunkWeights(renamed, (ResizedEntry("pos_embed", *shapes),))
+
+
+def _advise(vit: ViTTrunk, report: LoadReport) -> str:
+    """See :attr:`Reader.advise`; names both grids where position embeddings differ in length."""
+    general = (
+        "Choose the weights of the same size and patch size, or change embed_dim, depth, "
+        "num_heads, patch_size or img_size in the config."
+    )
+    shapes = next((entry[1:] for entry in report.misshapen if entry[0] == "pos_embed"), None)
+    if shapes is None or len(shapes[0]) != 3 or shapes[0][2] != shapes[1][2]:
+        return general
+    found, expected = (_grid_side(shape[1] - 1) for shape in shapes)
+    if found is None or expected is None:
+        return general
+    patch = vit.patch_size
+    return (
+        f"The position embedding of the checkpoint is for a {found}x{found} grid "
+        f"({found * patch} pixels at patch size {patch}), that of the model for "
+        f"{expected}x{expected} ({expected * patch} pixels). Build the trunk for the grid of the "
+        f"checkpoint, img_size={found * patch}: every forward pass resizes it to the image."
+    )
+
+
+def _grid_side(rows: int) -> int | None:
+    side = math.isqrt(max(rows, 0))
+    return side if side > 0 and side * side == rows else None
+
+
+READER = Reader(
+    adapt=_adapt, passed_over=_UNUSED_IN_TRUNK, not_pretrained=_NOT_PRETRAINED, advise=_advise
+)

@@ -1,0 +1,45 @@
+"""What a family of pre-trained ViTs has to say about its checkpoints."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from vit_adapter.backbone.trunk import ViTTrunk
+from vit_adapter.checkpoint.loading import LoadReport, ResizedEntry
+
+__all__ = ["Reader", "TrunkWeights"]
+
+
+@dataclass(frozen=True)
+class TrunkWeights:
+    """The weights of a file under the names of a trunk.
+
+    Attributes:
+        state_dict: what the file holds, what the trunk lacks included, under the trunk's names.
+        resized: the tensors whose shape was changed to that of the trunk.
+    """
+
+    state_dict: dict[str, Tensor]
+    resized: tuple[ResizedEntry, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How the checkpoints of one family become the weights of its trunk.
+
+    Attributes:
+        adapt: called with the trunk, the state dict of a file and the file's name for messages;
+            renames, reshapes and resizes, but drops only what is computed from the rest.
+            Raises ``CheckpointFileError`` if the file is of another family.
+        passed_over: regular expressions of what such files hold besides a trunk's weights.
+        not_pretrained: regular expressions of what a trunk has besides such files' weights; it
+            keeps its initial values.
+        advise: called with the trunk and the mismatches that neither list covers; says what the
+            user can do.
+    """
+
+    adapt: Callable[[ViTTrunk, dict[str, Tensor], str], TrunkWeights]
+    passed_over: tuple[str, ...]
+    not_pretrained: tuple[str, ...]
+    advise: Callable[[ViTTrunk, LoadReport], str]

@@ -1,0 +1,46 @@
+"""The choice of the trunk inside a model and of the reader for it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from vit_adapter.backbone import PlainViT, ViTTrunk
+from vit_adapter.checkpoint.pretrained import find_trunk, load_pretrained_vit
+
+
+class _Trunk(ViTTrunk):
+    """A ViT of a family that nobody has written a reader for."""
+
+    def embed(self, images):
+        raise NotImplementedError
+
+    def forward_blocks(self, tokens, grid, start, stop):
+        raise NotImplementedError
+
+
+class _Derived(PlainViT):
+    """A subclass, read as its parent is."""
+
+
+def test_the_trunk_of_a_model_is_found() -> None:
+    trunk = _Trunk()
+    assert find_trunk(nn.ModuleDict({"backbone": nn.Sequential(trunk)})) is trunk
+    with pytest.raises(ValueError, match="this one has 0"):
+        find_trunk(nn.Linear(1, 1))
+    with pytest.raises(ValueError, match="this one has 2"):
+        find_trunk(nn.Sequential(trunk, _Trunk()))
+
+
+def test_an_unknown_family_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no reader .* for a _Trunk; there are .*PlainViT"):
+        load_pretrained_vit(_Trunk(), tmp_path / "unread.pth")
+
+
+def test_a_subclass_is_read_as_its_parent(tmp_path: Path) -> None:
+    trunk = _Derived(img_size=32, embed_dim=8, depth=1, num_heads=1)
+    weights = {name: torch.randn_like(value) for name, value in trunk.state_dict().items()}
+    torch.save(weights, tmp_path / "vit.pth")
+    load_pretrained_vit(trunk, tmp_path / "vit.pth")
+    torch.testing.assert_close(trunk.state_dict(), weights, rtol=0, atol=0)
