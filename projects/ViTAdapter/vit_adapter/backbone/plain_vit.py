@@ -11,11 +11,22 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from vit_adapter.backbone.trunk import ViTTrunk, check_images
+from vit_adapter.backbone.trunk import ViTTrunk
+from vit_adapter.backbone.vit_parts import (
+    LAYER_NORM_EPS,
+    Mlp,
+    PatchEmbed,
+    attend,
+    check_arguments,
+    check_img_size,
+    check_window_sizes,
+    make_drop_path,
+    patch_grid,
+    run_blocks,
+    scale_branch,
+)
 from vit_adapter.layers import (
     ChannelLayerNorm,
     GridSize,
@@ -25,8 +36,6 @@ from vit_adapter.layers import (
     window_merge,
     window_partition,
 )
-
-LAYER_NORM_EPS = 1e-6
 
 
 class PlainViT(ViTTrunk):
@@ -75,15 +84,15 @@ class PlainViT(ViTTrunk):
         use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        _check_arguments(img_size, patch_size, embed_dim, depth, num_heads, drop_path_rate)
-        window_sizes = _check_windows(window_sizes, depth)
+        check_arguments(patch_size, embed_dim, depth, num_heads, drop_path_rate)
+        window_sizes = check_window_sizes(window_sizes, depth)
         _check_residual_indexes(residual_indexes, depth)
         self.embed_dim = embed_dim
         self.depth = depth
         self.patch_size = patch_size
         self.norm_layer = partial(nn.LayerNorm, eps=LAYER_NORM_EPS)
         self.use_checkpoint = use_checkpoint
-        self.pretrain_grid = (img_size // patch_size, img_size // patch_size)
+        self.pretrain_grid = check_img_size(img_size, patch_size)
 
         self.patch_embed = PatchEmbed(patch_size, embed_dim)
         # The first row belongs to the class token of the pre-training. It is kept for its weights'
@@ -115,39 +124,13 @@ class PlainViT(ViTTrunk):
 
     def embed(self, images: Tensor) -> tuple[Tensor, GridSize]:
         """See :meth:`ViTTrunk.embed`."""
-        check_images(images)
-        height, width = images.shape[-2:]
-        if height % self.patch_size or width % self.patch_size:
-            raise ValueError(
-                f"image sides must be multiples of the patch size {self.patch_size}, "
-                f"got {height} x {width}"
-            )
-        grid = (height // self.patch_size, width // self.patch_size)
+        grid = patch_grid(images, self.patch_size)
         positions = resize_position_embedding(self.pos_embed[:, 1:], self.pretrain_grid, grid)
         return self.patch_embed(images) + positions, grid
 
     def forward_blocks(self, tokens: Tensor, grid: GridSize, start: int, stop: int) -> Tensor:
         """See :meth:`ViTTrunk.forward_blocks`."""
-        recompute = self.use_checkpoint and torch.is_grad_enabled()
-        for block in self.blocks[start:stop]:
-            if recompute:
-                tokens = checkpoint(block, tokens, grid, use_reentrant=False)
-            else:
-                tokens = block(tokens, grid)
-        return tokens
-
-
-class PatchEmbed(nn.Module):
-    """Linear projection of non-overlapping patches."""
-
-    def __init__(self, patch_size: int, embed_dim: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(3, embed_dim, patch_size, stride=patch_size)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Project (B, 3, H, W) to row-major tokens (B, N, D)."""
-        # Later layers add to the tokens again and again, which is slower on a strided view.
-        return map_to_tokens(self.proj(images)).contiguous()
+        return run_blocks(self.blocks[start:stop], tokens, grid, recompute=self.use_checkpoint)
 
 
 class Block(nn.Module):
@@ -170,16 +153,16 @@ class Block(nn.Module):
         self.attn = Attention(dim, num_heads=num_heads, qkv_bias=qkv_bias, window_size=window_size)
         self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.drop_path = make_drop_path(drop_path)
         self.gamma1 = nn.Parameter(torch.ones(dim)) if layer_scale else None
         self.gamma2 = nn.Parameter(torch.ones(dim)) if layer_scale else None
         self.residual = ResidualBottleneck(dim) if residual else None
 
     def forward(self, tokens: Tensor, grid: GridSize) -> Tensor:
         """(B, N, D) -> (B, N, D); ``grid`` is (h, w)."""
-        attended = _scale(self.attn(self.norm1(tokens), grid), self.gamma1)
+        attended = scale_branch(self.attn(self.norm1(tokens), grid), self.gamma1)
         tokens = tokens + self.drop_path(attended)
-        hidden = _scale(self.mlp(self.norm2(tokens)), self.gamma2)
+        hidden = scale_branch(self.mlp(self.norm2(tokens)), self.gamma2)
         tokens = tokens + self.drop_path(hidden)
         return tokens if self.residual is None else self.residual(tokens, grid)
 
@@ -198,28 +181,9 @@ class Attention(nn.Module):
         """(B, N, D) -> (B, N, D); padding of windows is zero after the projection, not masked."""
         qkv = self.qkv(tokens)
         if not self.window_size:
-            return self.proj(self._attend(qkv))
-        windows = self._attend(window_partition(qkv, grid, self.window_size))
+            return self.proj(attend(qkv, self.num_heads))
+        windows = attend(window_partition(qkv, grid, self.window_size), self.num_heads)
         return self.proj(window_merge(windows, grid, self.window_size))
-
-    def _attend(self, qkv: Tensor) -> Tensor:
-        """Attention within each row of the batch: (B, N, 3 * D) -> (B, N, D)."""
-        qkv = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        query, key, value = qkv  # (B, M, N, D/M) each
-        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-
-
-class Mlp(nn.Module):
-    """Two linear layers with an exact GELU between them."""
-
-    def __init__(self, dim: int, hidden_dim: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, N, D) -> (B, N, D)."""
-        return self.fc2(F.gelu(self.fc1(tokens)))
 
 
 class ResidualBottleneck(nn.Module):
@@ -249,42 +213,6 @@ class ResidualBottleneck(nn.Module):
         x = F.gelu(self.norm1(self.conv1(x)))
         x = F.gelu(self.norm2(self.conv2(x)))
         return tokens + map_to_tokens(self.norm3(self.conv3(x)))
-
-
-def _scale(branch: Tensor, gamma: Tensor | None) -> Tensor:
-    return branch if gamma is None else gamma * branch
-
-
-def _check_arguments(
-    img_size: int,
-    patch_size: int,
-    embed_dim: int,
-    depth: int,
-    num_heads: int,
-    drop_path_rate: float,
-) -> None:
-    if min(img_size, patch_size, embed_dim, depth, num_heads) < 1:
-        raise ValueError(
-            "img_size, patch_size, embed_dim, depth and num_heads must be at least 1, "
-            f"got {img_size}, {patch_size}, {embed_dim}, {depth}, {num_heads}"
-        )
-    if img_size % patch_size:
-        raise ValueError(f"img_size must be a multiple of patch_size {patch_size}, got {img_size}")
-    if embed_dim % num_heads:
-        raise ValueError(f"embed_dim must be a multiple of num_heads {num_heads}, got {embed_dim}")
-    if not 0 <= drop_path_rate < 1:
-        raise ValueError(f"drop_path_rate must be in [0, 1), got {drop_path_rate}")
-
-
-def _check_windows(window_sizes: Sequence[int], depth: int) -> list[int]:
-    """The window of every block, 0 for global."""
-    sizes = list(window_sizes) or [0] * depth
-    if len(sizes) != depth or any(not isinstance(size, int) or size < 0 for size in sizes):
-        raise ValueError(
-            f"window_sizes must be empty or hold one integer >= 0 for each of the {depth} blocks "
-            f"(0 for global attention), got {sizes}"
-        )
-    return sizes
 
 
 def _check_residual_indexes(residual_indexes: Sequence[int], depth: int) -> None:
