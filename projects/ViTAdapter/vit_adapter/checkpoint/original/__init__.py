@@ -1,6 +1,19 @@
 """Bridge to the original code base, czczup/ViT-Adapter: its classes, arguments and state dicts."""
 
 from vit_adapter.checkpoint.original.backbones import build_backbone
-from vit_adapter.checkpoint.original.state_dict import convert_state_dict
+from vit_adapter.checkpoint.original.state_dict import (
+    Conversion,
+    convert,
+    convert_state_dict,
+    revert,
+    revert_state_dict,
+)
 
-__all__ = ["build_backbone", "convert_state_dict"]
+__all__ = [
+    "Conversion",
+    "build_backbone",
+    "convert",
+    "convert_state_dict",
+    "revert",
+    "revert_state_dict",
+]

@@ -1,48 +1,156 @@
-"""The original's names of parameters and buffers, and ours."""
+"""State dicts of the original as ours, and back. Tensors are shared, never copied or changed."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 
 from torch import Tensor
 
-_TRUNK_KEYS = ("pos_embed", "patch_embed", "blocks")
-_NORM_KEYS = ("norm1", "norm2", "norm3", "norm4")
-_OTHER_KEYS = ("level_embed", "spm", "interactions", "up", "up1", "up2", *_NORM_KEYS)
+from vit_adapter.checkpoint.original.rules import Renamer
+from vit_adapter.checkpoint.original.tables import (
+    FIRST_STAGE,
+    IGNORED,
+    KNOWN_MODELS,
+    MASK_RCNN,
+    NUM_OUTPUTS,
+    UNSUPPORTED,
+    backbone_rules,
+    fpn_rules,
+)
+
+__all__ = ["Conversion", "convert", "convert_state_dict", "revert", "revert_state_dict"]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A renamed state dict and what became of each name.
+
+    Attributes:
+        state_dict: new name -> tensor.
+        names: old name -> new name, in the order of the old state dict.
+        dropped: old names that have no place in the new state dict -> why.
+    """
+
+    state_dict: dict[str, Tensor]
+    names: dict[str, str]
+    dropped: dict[str, str]
 
 
 def convert_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the original's parameters and buffers to ours; the tensors are shared, not copied.
+    """The state dict of :func:`convert` alone."""
+    return convert(state_dict).state_dict
+
+
+def revert_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of :func:`revert` alone."""
+    return revert(state_dict).state_dict
+
+
+def convert(state_dict: Mapping[str, Tensor]) -> Conversion:
+    """Rename the original's parameters and buffers to ours.
 
     Args:
-        state_dict: a backbone's state dict, or the backbone part of a detector's, whose keys begin
-            with ``backbone.``.
+        state_dict: of a backbone alone, of the backbone part of a detector (all names begin with
+            ``backbone.``), or of a whole Mask R-CNN.
 
     Returns:
-        the state dict for :func:`build_backbone`'s result; with ``backbone.bottom_up.`` in front of
-        every key, as in a Detectron2 detector with an FPN, if the input had ``backbone.``.
+        the state dict for :func:`build_backbone`'s result or, where the names begin with
+        ``backbone.``, for a Detectron2 model with that backbone as ``backbone.bottom_up``.
 
     Raises:
-        ValueError: keys that belong to no known part (all of them are listed), or values that are
-        no tensors.
+        ValueError: parts that this project has nothing for, names that belong to no known part
+            (all of them are listed), or values that are no tensors.
     """
-    whole = any(key.startswith("backbone.") for key in state_dict)
-    prefix, target = ("backbone.", "backbone.bottom_up.") if whole else ("", "")
-    converted: dict[str, Tensor] = {}
-    unknown = []
-    for key, value in state_dict.items():
+    laterals = _numbers(r"neck\.lateral_convs\.(\d+)\.", state_dict)
+    renamer = _renamer(state_dict, start_level=NUM_OUTPUTS - len(laterals) if laterals else 0)
+    dropped = {}
+    for name in state_dict:
+        reason = _first(IGNORED, name)
+        if reason is not None:
+            dropped[name] = reason
+    return _rename(state_dict, renamer.to_ours, _describe_unknown, dropped)
+
+
+def revert(state_dict: Mapping[str, Tensor]) -> Conversion:
+    """Rename our parameters and buffers to the original's: the opposite of :func:`convert`.
+
+    Args:
+        state_dict: of our backbone, or of a Detectron2 model with it as ``backbone.bottom_up``.
+
+    Raises:
+        ValueError: names that the original has nothing for (all of them are listed), or values
+            that are no tensors.
+    """
+    stages = _numbers(r"backbone\.fpn_lateral(\d+)\.", state_dict)
+    renamer = _renamer(state_dict, start_level=min(stages) - FIRST_STAGE if stages else 0)
+    return _rename(state_dict, renamer.to_theirs, _describe_ours)
+
+
+def _renamer(names: Iterable[str], start_level: int) -> Renamer:
+    if not any(name.startswith("backbone.") for name in names):
+        return Renamer(backbone_rules("", ""))
+    backbone = backbone_rules("backbone.", "backbone.bottom_up.")
+    return Renamer([*backbone, *fpn_rules(start_level), *MASK_RCNN])
+
+
+def _rename(
+    state_dict: Mapping[str, Tensor],
+    rename: Callable[[str], str | None],
+    describe: Callable[[Sequence[str]], str],
+    dropped: Mapping[str, str] = MappingProxyType({}),
+) -> Conversion:
+    names, unknown, renamed = {}, [], {}
+    for name, value in state_dict.items():
         if not isinstance(value, Tensor):
             raise ValueError(
-                f"expected a tensor for every key, got {type(value).__name__} for {key!r}"
+                f"expected a tensor for every key, got {type(value).__name__} for {name!r}"
             )
-        name = key.removeprefix(prefix)
-        part = name.split(".", 1)[0]
-        if not key.startswith(prefix) or part not in _TRUNK_KEYS + _OTHER_KEYS:
-            unknown.append(key)
+        if name in dropped:
             continue
-        converted[target + ("vit." if part in _TRUNK_KEYS else "") + name] = value
+        new = rename(name)
+        if new is None:
+            unknown.append(name)
+        else:
+            names[name] = new
+            renamed[new] = value
     if unknown:
-        raise ValueError(
-            f"{len(unknown)} keys belong to no known part of a ViT-Adapter backbone: "
-            f"{', '.join(unknown)}; known parts are {', '.join(_TRUNK_KEYS + _OTHER_KEYS)}, "
-            "all with or all without 'backbone.' in front"
+        raise ValueError(describe(unknown))
+    assert len(renamed) == len(names), "two names became one"
+    return Conversion(renamed, names, dict(dropped))
+
+
+def _describe_unknown(names: Sequence[str]) -> str:
+    """Group names by the part of the original that they belong to."""
+    parts: dict[str | None, list[str]] = {}
+    for name in names:
+        parts.setdefault(_first(UNSUPPORTED, name), []).append(name)
+    strangers = parts.pop(None, [])
+    lines = [
+        f"{part} is not supported by this project: {len(of_part)} keys: {', '.join(of_part)}"
+        for part, of_part in parts.items()
+    ]
+    if strangers:
+        lines.append(
+            f"{len(strangers)} keys belong to no known part of a ViT-Adapter model: "
+            f"{', '.join(strangers)}; known are the original's backbones, alone or with "
+            f"'backbone.' before every key, and its {', '.join(KNOWN_MODELS)}"
         )
-    return converted
+    return "\n".join(lines)
+
+
+def _describe_ours(names: Sequence[str]) -> str:
+    return (
+        f"{len(names)} keys of this project have no counterpart in the original's models: "
+        f"{', '.join(names)}; known are the backbones that build_backbone makes, alone or as "
+        f"backbone.bottom_up of a detector, and {', '.join(KNOWN_MODELS)}"
+    )
+
+
+def _first(patterns: Mapping[str, str], name: str) -> str | None:
+    """What stands beside the first pattern that matches the beginning of ``name``."""
+    return next((text for pattern, text in patterns.items() if re.match(pattern, name)), None)
+
+
+def _numbers(pattern: str, names: Iterable[str]) -> set[int]:
+    return {int(found[1]) for name in names if (found := re.match(pattern, name))}

@@ -1,10 +1,10 @@
-"""Building our backbones from the original's arguments, and renaming its weights."""
+"""Building our backbones from the original's classes and arguments."""
 
 import pytest
 import torch
 
 from vit_adapter import PlainViT, ViTAdapter, ViTBaseline
-from vit_adapter.checkpoint.original import build_backbone, convert_state_dict
+from vit_adapter.checkpoint.original import build_backbone
 
 DETECTION = "mmdet_custom.models.backbones.vit_adapter.ViTAdapter"
 SEGMENTATION = "mmseg_custom.models.backbones.vit_adapter.ViTAdapter"
@@ -116,48 +116,3 @@ def test_unknown_class(cls: str) -> None:
 def test_arguments_that_do_not_fit(kwargs: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_backbone("detection.ViTAdapter", {**TINY, **kwargs})
-
-
-def original_keys() -> dict[str, torch.Tensor]:
-    keys = ("pos_embed", "patch_embed.proj.weight", "blocks.0.norm1.weight", "norm1.weight")
-    return {key: torch.randn(2) for key in (*keys, "spm.stem.0.weight", "level_embed", "up.bias")}
-
-
-def test_trunk_keys_move_into_the_vit() -> None:
-    original = original_keys()
-    converted = convert_state_dict(original)
-    assert list(converted) == [
-        "vit.pos_embed",
-        "vit.patch_embed.proj.weight",
-        "vit.blocks.0.norm1.weight",
-        "norm1.weight",
-        "spm.stem.0.weight",
-        "level_embed",
-        "up.bias",
-    ]
-    for ours, theirs in zip(converted.values(), original.values(), strict=True):
-        assert ours is theirs
-
-
-def test_keys_of_a_detector_go_where_detectron2_has_its_backbone() -> None:
-    original = original_keys()
-    converted = convert_state_dict({f"backbone.{key}": value for key, value in original.items()})
-    bare = convert_state_dict(original)
-    assert list(converted) == [f"backbone.bottom_up.{key}" for key in bare]
-
-
-def test_every_unknown_key_is_listed() -> None:
-    keys = {**original_keys(), "cls_token": torch.zeros(1), "neck.convs.0.bias": torch.zeros(1)}
-    with pytest.raises(ValueError, match="2 keys .*: cls_token, neck.convs.0.bias; known parts"):
-        convert_state_dict(keys)
-
-
-def test_mixed_prefixes_are_refused() -> None:
-    keys = {"backbone.pos_embed": torch.zeros(1), "blocks.0.norm1.weight": torch.zeros(1)}
-    with pytest.raises(ValueError, match="1 keys .*: blocks.0.norm1.weight"):
-        convert_state_dict(keys)
-
-
-def test_values_must_be_tensors() -> None:
-    with pytest.raises(ValueError, match="a tensor for every key, got dict for 'state_dict'"):
-        convert_state_dict({"state_dict": {}})

@@ -1,0 +1,120 @@
+"""Renaming the original's weights, and ours back."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from vit_adapter.checkpoint.original import (
+    convert,
+    convert_state_dict,
+    revert,
+    revert_state_dict,
+)
+
+TRUNK = ("pos_embed", "cls_token", "patch_embed.proj.weight", "blocks.0.norm1.weight",
+         "layers.0.self_attn.in_proj.weight", "visual_embed.patch_embed.proj.bias")
+ADAPTER = ("norm1.weight", "spm.stem.0.weight", "level_embed", "up.bias",
+           "interactions.3.extra_extractors.1.ffn.fc1.weight")
+
+
+def tensors(*names: str) -> dict[str, Tensor]:
+    return {name: torch.randn(2) for name in names}
+
+
+def test_the_trunk_moves_into_the_vit() -> None:
+    original = tensors(*TRUNK, *ADAPTER)
+    converted = convert_state_dict(original)
+    assert list(converted) == [*(f"vit.{name}" for name in TRUNK), *ADAPTER]
+    for ours, theirs in zip(converted.values(), original.values(), strict=True):
+        assert ours is theirs
+
+
+def test_a_detectors_backbone_goes_where_detectron2_has_it() -> None:
+    names = (*TRUNK, *ADAPTER)
+    converted = convert_state_dict(tensors(*(f"backbone.{name}" for name in names)))
+    bare = convert_state_dict(tensors(*names))
+    assert list(converted) == [f"backbone.bottom_up.{name}" for name in bare]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("neck.lateral_convs.0.conv.weight", "backbone.fpn_lateral2.weight"),
+        ("neck.fpn_convs.3.conv.bias", "backbone.fpn_output5.bias"),
+        ("neck.fpn_convs.3.bn.running_var", "backbone.fpn_output5.norm.running_var"),
+        ("rpn_head.rpn_conv.weight", "proposal_generator.rpn_head.conv.weight"),
+        ("rpn_head.rpn_conv.1.conv.bias", "proposal_generator.rpn_head.conv.conv1.bias"),
+        ("rpn_head.rpn_cls.bias", "proposal_generator.rpn_head.objectness_logits.bias"),
+        ("rpn_head.rpn_reg.bias", "proposal_generator.rpn_head.anchor_deltas.bias"),
+        ("roi_head.bbox_head.shared_convs.3.conv.weight", "roi_heads.box_head.conv4.weight"),
+        ("roi_head.bbox_head.shared_convs.0.bn.bias", "roi_heads.box_head.conv1.norm.bias"),
+        ("roi_head.bbox_head.shared_fcs.1.bias", "roi_heads.box_head.fc2.bias"),
+        ("roi_head.bbox_head.fc_cls.weight", "roi_heads.box_predictor.cls_score.weight"),
+        ("roi_head.bbox_head.fc_reg.weight", "roi_heads.box_predictor.bbox_pred.weight"),
+        ("roi_head.mask_head.convs.0.conv.weight", "roi_heads.mask_head.mask_fcn1.weight"),
+        ("roi_head.mask_head.convs.3.bn.weight", "roi_heads.mask_head.mask_fcn4.norm.weight"),
+        ("roi_head.mask_head.upsample.bias", "roi_heads.mask_head.deconv.bias"),
+        ("roi_head.mask_head.conv_logits.bias", "roi_heads.mask_head.predictor.bias"),
+    ],
+)
+def test_names_of_mask_rcnn(theirs: str, ours: str) -> None:
+    lateral = tensors(*(f"neck.lateral_convs.{i}.conv.bias" for i in range(4)))
+    original = {"backbone.pos_embed": torch.zeros(1), **lateral, theirs: torch.randn(3)}
+    conversion = convert(original)
+    assert conversion.names[theirs] == ours
+    assert conversion.state_dict[ours] is original[theirs]
+    assert revert_state_dict(conversion.state_dict) == original
+
+
+def test_a_pyramid_without_stride_four_keeps_its_strides() -> None:
+    original = tensors(
+        "backbone.pos_embed",
+        *(f"neck.{part}.{i}.conv.bias" for part in ("lateral_convs", "fpn_convs") for i in range(3)),
+    )
+    conversion = convert(original)
+    assert list(conversion.state_dict)[1:] == [
+        f"backbone.fpn_{part}{i}.bias" for part in ("lateral", "output") for i in (3, 4, 5)
+    ]
+    assert revert_state_dict(conversion.state_dict) == original
+
+
+def test_averages_of_the_training_are_left_out() -> None:
+    original = tensors("backbone.pos_embed", "ema_backbone_pos_embed")
+    conversion = convert(original)
+    assert conversion.names == {"backbone.pos_embed": "backbone.bottom_up.vit.pos_embed"}
+    assert list(conversion.dropped) == ["ema_backbone_pos_embed"]
+    assert "moving average" in conversion.dropped["ema_backbone_pos_embed"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["roi_head.bbox_head.0.fc_cls.bias", "roi_head.mask_head.2.conv_logits.bias"],
+         "stages of Cascade Mask R-CNN.* not supported .*: 2 keys: roi_head.bbox_head.0.fc_cls.b"),
+        (["bbox_head.atss_cls.weight"], "ATSS is not supported .*: 1 keys: bbox_head.atss_cls.w"),
+        (["bbox_head.cls_convs.0.conv.weight", "bbox_head.gfl_cls.weight"],
+         "one-stage head.*: bbox_head.cls_convs.0.conv.weight\nthe head of GFL"),
+        (["roi_head.semantic_head.convs.0.conv.weight"], "semantic branch of HTC"),
+        (["neck.0.attn.qkv.weight", "neck.1.lateral_convs.0.conv.bias"], "neck of HTC.*2 keys"),
+        (["neck.convs.0.conv.weight"], "neck without a pyramid"),
+        (["rpn_head.init_proposal_bboxes.weight"], "Sparse R-CNN"),
+    ],
+)  # fmt: skip
+def test_parts_without_a_counterpart_are_named(names: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        convert(tensors("backbone.pos_embed", *names))
+
+
+def test_every_unknown_name_is_listed() -> None:
+    with pytest.raises(ValueError, match="2 keys belong to no known part .*: head.weight, norm.b"):
+        convert(tensors("pos_embed", "head.weight", "norm.bias"))
+    with pytest.raises(ValueError, match="1 keys belong to no known part .*: blocks.0.norm1.weig"):
+        convert(tensors("backbone.pos_embed", "blocks.0.norm1.weight"))
+    with pytest.raises(ValueError, match="1 keys of .* no counterpart .*: backbone.net.pos_emb"):
+        revert(tensors("backbone.bottom_up.vit.pos_embed", "backbone.net.pos_embed"))
+
+
+@pytest.mark.parametrize("direction", [convert_state_dict, revert_state_dict])
+def test_values_must_be_tensors(direction: type) -> None:
+    with pytest.raises(ValueError, match="a tensor for every key, got dict for 'state_dict'"):
+        direction({"state_dict": {}})
