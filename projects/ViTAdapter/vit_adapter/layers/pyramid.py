@@ -115,7 +115,7 @@ def reference_points(
     Returns:
         (1, S, 1, 2), (x, y) in (0, 1) of the image. Do not write to it: it is shared between calls.
     """
-    return _cached(_cell_centres, tuple(spatial_shapes), device, dtype)
+    return cached_constant(_cell_centres, tuple(spatial_shapes), device, dtype)
 
 
 def inverse_grid_sizes(
@@ -125,7 +125,7 @@ def inverse_grid_sizes(
 
     Do not write to the result: it is shared between calls.
     """
-    return _cached(_inverse_sizes, tuple(spatial_shapes), device, dtype)
+    return cached_constant(_inverse_sizes, tuple(spatial_shapes), device, dtype)
 
 
 def _cell_centres(shapes: tuple[GridSize, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -147,9 +147,14 @@ def _inverse_sizes(
 _Make = Callable[[tuple[GridSize, ...], torch.device, torch.dtype], Tensor]
 
 
-def _cached(
+def cached_constant(
     make: _Make, shapes: tuple[GridSize, ...], device: torch.device, dtype: torch.dtype
 ) -> Tensor:
+    """Return ``make(shapes, device, dtype)``, computed once for equal arguments.
+
+    Do not write to the result: it is shared between calls. It should be small, for the tensors of
+    the last 64 different arguments are kept.
+    """
     if torch.compiler.is_compiling():
         return make(shapes, device, dtype)  # a traced graph makes its own constants
     key = (make, shapes, device, dtype)
