@@ -69,8 +69,13 @@ class Result:
 
 
 def rename(key: str) -> str:
-    """Our name of an original parameter or module."""
+    """Our name of an original parameter."""
     return next(iter(convert_state_dict({key: torch.empty(0)})))
+
+
+def rename_module(name: str) -> str:
+    """Our name of an original module."""
+    return rename(f"{name}.weight").removesuffix(".weight")
 
 
 def watch(model: nn.Module, names: list[str], result: Result) -> None:
@@ -85,7 +90,7 @@ def watch(model: nn.Module, names: list[str], result: Result) -> None:
             result.intermediates[f"mid/{name}/{position}"] = part
 
     for name in names:
-        module = model.get_submodule(rename(name))
+        module = model.get_submodule(rename_module(name))
         module.register_forward_hook(lambda _m, _i, output, name=name: record(name, output))
 
 
