@@ -14,6 +14,7 @@ ALLOWED = {
     "ops": set(),
     "layers": {"ops"},
     "backbone": {"layers"},
+    "segmentation": {"layers"},
     "solver": set(),
     "data": set(),
     "evaluation": {"data"},

@@ -1,0 +1,49 @@
+"""The loss of the per-pixel heads.
+
+Shapes: B batch, K classes, h/w sides of a map of scores, H/W sides of the labels.
+"""
+
+from typing import Literal
+
+from torch import Tensor
+from torch.nn import functional as F
+
+Average = Literal["all", "valid"]
+AVERAGES = ("all", "valid")
+
+
+def pixel_cross_entropy(
+    logits: Tensor, targets: Tensor, *, ignore_value: int = 255, average: Average = "all"
+) -> Tensor:
+    """Cross entropy between up-sampled scores and the labels of all pixels.
+
+    Ignored pixels add nothing. Over ``"all"`` pixels they still count in the mean, as in the
+    training of the published models: the more of a batch is ignored, the smaller is its loss. The
+    mean over the ``"valid"`` ones is the usual one. A batch without any valid pixel has loss 0.
+
+    Args:
+        logits: (B, K, h, w), resized bilinearly (corners not aligned) to the labels' size; the loss
+            is computed in float32 or wider.
+        targets: (B, H, W) int64, 0 to K - 1 or ``ignore_value``.
+        ignore_value: label of pixels without a class.
+        average: "all" or "valid".
+
+    Returns:
+        Scalar, >= 0.
+
+    Raises:
+        ValueError: another ``average``, or shapes that do not fit.
+    """
+    if average not in AVERAGES:
+        raise ValueError(f"average must be one of {AVERAGES}, got {average!r}")
+    if logits.ndim != 4 or targets.ndim != 3 or len(logits) != len(targets):
+        raise ValueError(
+            "expected scores (B, K, h, w) and labels (B, H, W), "
+            f"got {tuple(logits.shape)} and {tuple(targets.shape)}"
+        )
+    logits = logits.float() if logits.itemsize < 4 else logits
+    logits = F.interpolate(logits, size=targets.shape[-2:], mode="bilinear", align_corners=False)
+    total = F.cross_entropy(logits, targets, ignore_index=ignore_value, reduction="sum")
+    if average == "all":
+        return total / targets.numel()
+    return total / (targets != ignore_value).sum().clamp(min=1)
