@@ -1,0 +1,24 @@
+"""The plain-ViT comparator for semantic segmentation: global attention in all blocks."""
+
+from copy import deepcopy as _deepcopy
+
+from .vit_baseline import vit_base as _base
+from .vit_baseline import vit_large as _large
+from .vit_baseline import vit_small as _small
+from .vit_baseline import vit_tiny as _tiny
+from .vit_baseline import vit_tiny_scratch as _tiny_scratch
+
+
+def _segmentation(backbone):
+    backbone = _deepcopy(backbone)
+    backbone.vit.window_sizes = []
+    return backbone
+
+
+vit_tiny, vit_small, vit_base = _segmentation(_tiny), _segmentation(_small), _segmentation(_base)
+vit_large = _segmentation(_large)
+vit_tiny_scratch = _segmentation(_tiny_scratch)
+
+# AugReg weights of this size were last trained at 384 pixels.
+vit_base_augreg = _segmentation(_base)
+vit_base_augreg.vit.img_size = 384

@@ -1,0 +1,43 @@
+"""Parameters of UPerNet and Semantic FPN against the published counts (arXiv 2205.08534, table 3).
+
+The paper counts the base size with the position grid of 384-pixel weights.
+"""
+
+import pytest
+import torch
+from detectron2.config import instantiate
+from omegaconf import DictConfig
+
+from vit_adapter import model_zoo
+
+
+def millions(model: DictConfig) -> float:
+    with torch.device("meta"):
+        count = sum(parameter.numel() for parameter in instantiate(model).parameters())
+    return round(count / 1e6, 1)
+
+
+def common(name: str) -> DictConfig:
+    return model_zoo.get_config(f"common/models/{name}")
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "upernet", "semantic_fpn"),
+    [
+        ("vit_adapter_seg", "tiny", 36.1, 12.2),
+        ("vit_adapter_seg", "small", 57.6, 31.9),
+        ("vit_adapter_seg", "base_augreg", 133.9, 104.6),
+        ("vit_adapter_seg", "large", 363.8, 332.0),
+        ("vit_baseline_seg", "vit_tiny", 34.1, 10.2),
+        ("vit_baseline_seg", "vit_small", 53.6, 27.8),
+        ("vit_baseline_seg", "vit_base_augreg", 127.3, 98.0),
+    ],
+)
+def test_vits(family: str, name: str, upernet: float, semantic_fpn: float) -> None:
+    backbone = common(family)[name]
+    model = common("upernet").model
+    model.backbone = backbone
+    assert millions(model) == upernet
+    model = common("semantic_fpn").model
+    model.backbone.bottom_up = backbone
+    assert millions(model) == semantic_fpn
