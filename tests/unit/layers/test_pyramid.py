@@ -13,6 +13,7 @@ from vit_adapter.layers.pyramid import (
     num_positions,
     pad_to_multiple,
     reference_points,
+    resize_map,
     split_levels,
     tokens_to_map,
 )
@@ -133,3 +134,14 @@ def test_batch_norm_gradient_of_a_single_image() -> None:
     expected = gradient(tokens.transpose(1, 2).contiguous().view(1, 8, 4, 6))
     torch.testing.assert_close(gradient(tokens_to_map(tokens, (4, 6)).contiguous()), expected)
     torch.testing.assert_close(gradient(tokens_to_map(tokens, (4, 6))), expected)
+
+
+def test_resized_map() -> None:
+    features = torch.randn(2, 3, 4, 6, dtype=torch.float64)
+    assert resize_map(features, 1.0) is features
+    cells = features.view(2, 3, 2, 2, 3, 2)  # rows, columns of cells with 2 x 2 positions each
+    torch.testing.assert_close(resize_map(features, 0.5), cells.mean((3, 5)))
+    doubled = resize_map(features, 2.0)
+    assert doubled.shape == (2, 3, 8, 12)
+    between = 0.75 * features[..., 0, 1] + 0.25 * features[..., 0, 2]
+    torch.testing.assert_close(doubled[..., 0, 3], between)

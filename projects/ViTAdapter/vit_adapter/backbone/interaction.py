@@ -3,6 +3,7 @@
 Shapes: B batch, D embed dim, N ViT tokens (stride 16), S prior tokens (strides 8, 16 and 32).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -86,15 +87,13 @@ class Injector(nn.Module):
         return vit_tokens + self.gamma * attended
 
 
-class Extractor(nn.Module):
+class BaseExtractor(nn.Module, ABC):
     """Reads the ViT tokens into the prior tokens and mixes neighbours by a convolutional FFN."""
 
     def __init__(self, settings: InteractionSettings) -> None:
         super().__init__()
         dim = settings.embed_dim
-        self.query_norm = settings.norm_layer(dim)
-        self.feat_norm = settings.norm_layer(dim)
-        self.attn = settings.attention(1)
+        self.build_reading(settings)
         self.with_cffn = settings.with_cffn
         if self.with_cffn:
             self.ffn = ConvFFN(dim, int(dim * settings.cffn_ratio))
@@ -103,18 +102,40 @@ class Extractor(nn.Module):
                 DropPath(settings.drop_path) if settings.drop_path > 0 else nn.Identity()
             )
 
+    @abstractmethod
+    def build_reading(self, settings: InteractionSettings) -> None:
+        """Make the submodules that :meth:`read` uses."""
+
+    @abstractmethod
+    def read(self, prior_tokens: Tensor, vit_tokens: Tensor, geometry: PyramidGeometry) -> Tensor:
+        """What is added to the prior tokens: (B, S, D) and (B, N, D) -> (B, S, D)."""
+
     def forward(
         self, prior_tokens: Tensor, vit_tokens: Tensor, geometry: PyramidGeometry
     ) -> Tensor:
         """Change the prior tokens (B, S, D) by the ViT tokens (B, N, D), without prefix."""
-        points = _centres(geometry.prior_shapes, prior_tokens)
-        prior_tokens = prior_tokens + self.attn(
-            self.query_norm(prior_tokens), points, self.feat_norm(vit_tokens), (geometry.vit_shape,)
-        )
+        prior_tokens = prior_tokens + self.read(prior_tokens, vit_tokens, geometry)
         if not self.with_cffn:
             return prior_tokens
         mixed = self.ffn(self.ffn_norm(prior_tokens), geometry.prior_shapes)
         return prior_tokens + self.drop_path(mixed)
+
+
+class Extractor(BaseExtractor):
+    """The paper's extractor: it reads by deformable attention."""
+
+    def build_reading(self, settings: InteractionSettings) -> None:
+        """See :meth:`BaseExtractor.build_reading`."""
+        self.query_norm = settings.norm_layer(settings.embed_dim)
+        self.feat_norm = settings.norm_layer(settings.embed_dim)
+        self.attn = settings.attention(1)
+
+    def read(self, prior_tokens: Tensor, vit_tokens: Tensor, geometry: PyramidGeometry) -> Tensor:
+        """See :meth:`BaseExtractor.read`."""
+        points = _centres(geometry.prior_shapes, prior_tokens)
+        return self.attn(
+            self.query_norm(prior_tokens), points, self.feat_norm(vit_tokens), (geometry.vit_shape,)
+        )
 
 
 class ConvFFN(nn.Module):
@@ -150,12 +171,14 @@ class PyramidDWConv(nn.Module):
 
 
 class InteractionBlock(nn.Module):
-    """An injector, a group of ViT blocks, and one or more extractors."""
+    """An injector or none, a group of ViT blocks, and one or more extractors."""
 
     def __init__(
         self,
         settings: InteractionSettings,
         *,
+        with_injector: bool = True,
+        make_extractor: Callable[[InteractionSettings], BaseExtractor] = Extractor,
         num_extra_extractors: int = 0,
         use_checkpoint: bool = False,
     ) -> None:
@@ -163,14 +186,16 @@ class InteractionBlock(nn.Module):
 
         Args:
             settings: see :class:`InteractionSettings`.
+            with_injector: False leaves the ViT tokens to the ViT alone.
+            make_extractor: makes an extractor of the settings.
             num_extra_extractors: extractors run after the first one on the same ViT tokens.
             use_checkpoint: recompute injector and extractors in the backward pass.
         """
         super().__init__()
-        self.injector = Injector(settings)
-        self.extractor = Extractor(settings)
+        self.injector = Injector(settings) if with_injector else None
+        self.extractor = make_extractor(settings)
         self.extra_extractors = nn.ModuleList(
-            Extractor(settings) for _ in range(num_extra_extractors)
+            make_extractor(settings) for _ in range(num_extra_extractors)
         )
         self.use_checkpoint = use_checkpoint
 
@@ -194,18 +219,22 @@ class InteractionBlock(nn.Module):
         Returns:
             both token tensors, changed.
         """
-        prefix = vit_tokens[:, :num_prefix_tokens]
-        patches = self._run(
-            self.injector, vit_tokens[:, num_prefix_tokens:], prior_tokens, geometry
-        )
-        vit_tokens = run_blocks(torch.cat([prefix, patches], 1) if num_prefix_tokens else patches)
+        if self.injector is not None:
+            prefix, patches = vit_tokens[:, :num_prefix_tokens], vit_tokens[:, num_prefix_tokens:]
+            patches = self._run(self.injector, patches, prior_tokens, geometry)
+            vit_tokens = torch.cat([prefix, patches], 1) if num_prefix_tokens else patches
+        vit_tokens = run_blocks(vit_tokens)
         patches = vit_tokens[:, num_prefix_tokens:]
         for extractor in (self.extractor, *self.extra_extractors):
             prior_tokens = self._run(extractor, prior_tokens, patches, geometry)
         return vit_tokens, prior_tokens
 
     def _run(
-        self, module: Injector | Extractor, query: Tensor, feat: Tensor, geometry: PyramidGeometry
+        self,
+        module: Injector | BaseExtractor,
+        query: Tensor,
+        feat: Tensor,
+        geometry: PyramidGeometry,
     ) -> Tensor:
         if self.use_checkpoint and torch.is_grad_enabled():
             return checkpoint(module, query, feat, geometry, use_reentrant=False)

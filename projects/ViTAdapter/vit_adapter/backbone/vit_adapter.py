@@ -9,24 +9,25 @@ from functools import partial
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vit_adapter.backbone.frozen import FrozenTrunk
 from vit_adapter.backbone.init import init_adapter_weights
 from vit_adapter.backbone.interaction import NUM_PRIOR_LEVELS, InteractionBlock, InteractionSettings
+from vit_adapter.backbone.modes import AdapterModeName, find_mode
 from vit_adapter.backbone.pyramid_backbone import STRIDES, PyramidBackbone
 from vit_adapter.backbone.spatial_prior import SpatialPriorModule
 from vit_adapter.backbone.trunk import ViTTrunk
 from vit_adapter.layers import (
     PyramidGeometry,
     build_norm,
+    resize_map,
     split_levels,
     tokens_to_map,
 )
 
 VitFeatureFusion = Literal["last", "per_interaction", "none"]
 
-NUM_EXTRA_EXTRACTORS = 2
 # From the ViT's stride 16 to the strides of the outputs.
 _FUSION_SCALES = (4.0, 2.0, 1.0, 0.5)
 
@@ -37,17 +38,32 @@ class ViTAdapter(PyramidBackbone):
     The ViT is not changed: it is the submodule ``vit`` and takes any pre-trained weights. Names of
     the other parameters are the original's. Images of any size are accepted; see :meth:`forward`.
 
+    Modes:
+
+    * "full" is the paper's adapter.
+    * "frozen" has no injectors and does not train the ViT, which runs once, in bfloat16, keeps no
+      activations and stays in evaluation mode. Its tokens after each interaction's blocks feed the
+      extractors. Made for large pre-trained ViTs; DINOv3 (arXiv 2508.10104) is evaluated so.
+    * "light" has neither injectors nor deformable attention and trains everything; see
+      :mod:`vit_adapter.backbone.light`.
+
+    Parts that modes share have the same names, so weights carry over to another mode. Arguments of
+    parts that a mode lacks are not used, but injectors that are to start with an effect need a mode
+    that has them.
+
     Args:
         vit: the ViT, patch size 16.
+        mode: "full", "frozen" or "light".
         interaction_indexes: (first, last) block of each interaction, both inclusive; together
-            all blocks in order.
+            all blocks in order. Without injectors: the extractors read behind each last one.
         conv_inplane: channels of the spatial prior's stem.
         num_points: sampling points per head and level of the deformable attention.
         deform_num_heads: its heads.
         deform_ratio: width of its values relative to D.
         with_cffn: whether extractors have a convolutional feed-forward network.
         cffn_ratio: its hidden width relative to D.
-        use_extra_extractor: whether the last interaction has two further extractors.
+        use_extra_extractor: whether the last interaction has two further extractors; a light one
+            has none, for reading the same places again adds nothing.
         vit_feature_fusion: ViT tokens added to the outputs. "last": the final ones to all four
             (the original's detectors); "per_interaction": those after interaction i to output i
             (its segmentors; needs exactly four interactions); "none".
@@ -70,6 +86,7 @@ class ViTAdapter(PyramidBackbone):
         vit: ViTTrunk,
         *,
         interaction_indexes: Sequence[Sequence[int]],
+        mode: AdapterModeName = "full",
         conv_inplane: int = 64,
         num_points: int = 4,
         deform_num_heads: int = 6,
@@ -87,6 +104,8 @@ class ViTAdapter(PyramidBackbone):
         super().__init__(vit, out_features)
         groups = _check_interactions(interaction_indexes, vit.depth)
         _check_fusion(vit_feature_fusion, len(groups))
+        parts = find_mode(mode, init_values=init_values)
+        self.mode = mode
         self.vit_feature_fusion = vit_feature_fusion
         self.interaction_indexes = groups
 
@@ -104,10 +123,12 @@ class ViTAdapter(PyramidBackbone):
         )
         self.level_embed = nn.Parameter(torch.empty(NUM_PRIOR_LEVELS, dim))
         self.spm = SpatialPriorModule(inplanes=conv_inplane, embed_dim=dim, norm=norm)
-        num_extra = NUM_EXTRA_EXTRACTORS if use_extra_extractor else 0
+        num_extra = parts.num_extra_extractors if use_extra_extractor else 0
         self.interactions = nn.ModuleList(
             InteractionBlock(
                 settings,
+                with_injector=parts.has_injectors,
+                make_extractor=parts.make_extractor,
                 num_extra_extractors=num_extra if group == groups[-1] else 0,
                 use_checkpoint=use_checkpoint,
             )
@@ -117,6 +138,16 @@ class ViTAdapter(PyramidBackbone):
         self.norm1, self.norm2, self.norm3, self.norm4 = (build_norm(norm, dim) for _ in STRIDES)
         self.reset_parameters()
         self._freeze_unused()
+        self._vit_is_frozen = parts.freezes_vit
+        if self._vit_is_frozen:
+            self.vit.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "ViTAdapter":
+        """Set the training mode of all parts; a frozen ViT stays in evaluation mode."""
+        super().train(mode)
+        if self._vit_is_frozen:
+            self.vit.eval()
+        return self
 
     def reset_parameters(self) -> None:
         """Initialise the adapter as the original does; the ViT is left alone."""
@@ -136,12 +167,13 @@ class ViTAdapter(PyramidBackbone):
         self, images: Tensor, prior_tokens: Tensor, geometry: PyramidGeometry
     ) -> tuple[list[Tensor], Tensor]:
         """Run the ViT: its patch tokens (B, N, D) after each interaction, and the prior tokens."""
-        vit_tokens, grid = self.vit.embed(images)
+        trunk = FrozenTrunk(self.vit) if self._vit_is_frozen else self.vit
+        vit_tokens, grid = trunk.embed(images)
         num_prefix = self.vit.num_prefix_tokens
         taps = []
         groups = self.interaction_indexes
         for interact, (first, last) in zip(self.interactions, groups, strict=True):
-            run_blocks = partial(self.vit.forward_blocks, grid=grid, start=first, stop=last + 1)
+            run_blocks = partial(trunk.forward_blocks, grid=grid, start=first, stop=last + 1)
             vit_tokens, prior_tokens = interact(
                 vit_tokens, prior_tokens, geometry, run_blocks, num_prefix
             )
@@ -166,7 +198,7 @@ class ViTAdapter(PyramidBackbone):
             features = maps[i]
             if self.vit_feature_fusion != "none":
                 tap = vit_taps[i] if self.vit_feature_fusion == "per_interaction" else vit_taps[-1]
-                resized = _resize(tokens_to_map(tap, geometry.vit_shape), _FUSION_SCALES[i])
+                resized = resize_map(tokens_to_map(tap, geometry.vit_shape), _FUSION_SCALES[i])
                 features = _add_into(features, resized) if i == 0 else features + resized
             if torch.is_grad_enabled():
                 features = features.contiguous()  # see tokens_to_map
@@ -184,13 +216,6 @@ class ViTAdapter(PyramidBackbone):
         if not self.wants("res2"):
             self.up.requires_grad_(False)
             self.spm.fc1.requires_grad_(False)
-
-
-def _resize(features: Tensor, scale: float) -> Tensor:
-    """Scale a map bilinearly; one half is the mean of 2 x 2 cells, for there is no antialiasing."""
-    if scale == 1:
-        return features
-    return F.interpolate(features, scale_factor=scale, mode="bilinear", align_corners=False)
 
 
 def _add_into(total: Tensor, term: Tensor) -> Tensor:

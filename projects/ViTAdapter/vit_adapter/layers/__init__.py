@@ -11,6 +11,7 @@ from vit_adapter.layers.pyramid import (
     num_positions,
     pad_to_multiple,
     reference_points,
+    resize_map,
     split_levels,
     tokens_to_map,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "num_positions",
     "pad_to_multiple",
     "reference_points",
+    "resize_map",
     "resize_position_embedding",
     "split_levels",
     "tokens_to_map",

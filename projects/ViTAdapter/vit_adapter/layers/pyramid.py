@@ -107,6 +107,16 @@ def map_to_tokens(features: Tensor) -> Tensor:
     return features.flatten(2).transpose(1, 2)
 
 
+def resize_map(features: Tensor, scale: float) -> Tensor:
+    """Scale a map (B, C, H, W) bilinearly; one half is the mean of 2 x 2 cells.
+
+    There is no antialiasing, so scales below one half skip cells.
+    """
+    if scale == 1:
+        return features
+    return F.interpolate(features, scale_factor=scale, mode="bilinear", align_corners=False)
+
+
 def reference_points(
     spatial_shapes: Sequence[GridSize], *, device: torch.device, dtype: torch.dtype
 ) -> Tensor:

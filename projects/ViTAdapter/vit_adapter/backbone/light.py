@@ -1,0 +1,41 @@
+"""Extraction without deformable attention, for the adapter's light mode.
+
+An extractor attends to a few learned points around each prior token. Here that is one fixed point,
+the place of the prior token itself: the ViT's map is projected and resampled to the strides of the
+priors, and the convolutional FFN behind it does what mixing is left. Everything is a matrix
+product, a convolution, a norm or a bilinear resize, which every exporter and runtime knows. That a
+convolutional stem and resampled ViT maps make a good pyramid without deformable attention is the
+finding of DEIMv2 (arXiv 2509.20787, its spatial tuning adapter); the layers here are our own.
+
+Shapes: B batch, N ViT tokens (stride 16), S prior tokens (strides 8, 16 and 32), D embed dim.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from vit_adapter.backbone.interaction import BaseExtractor, InteractionSettings
+from vit_adapter.layers import PyramidGeometry, map_to_tokens, resize_map, tokens_to_map
+
+# From the ViT's stride 16 to the strides of the priors.
+_PRIOR_SCALES = (2.0, 1.0, 0.5)
+
+
+class LightExtractor(BaseExtractor):
+    """Reads the ViT tokens by a linear layer and a bilinear resize to each level.
+
+    Norms and FFN have the names that they have in :class:`Extractor`; what stands in for the
+    attention is ``proj``.
+    """
+
+    def build_reading(self, settings: InteractionSettings) -> None:
+        """See :meth:`BaseExtractor.build_reading`."""
+        self.feat_norm = settings.norm_layer(settings.embed_dim)
+        self.proj = nn.Linear(settings.embed_dim, settings.embed_dim)
+
+    def read(self, prior_tokens: Tensor, vit_tokens: Tensor, geometry: PyramidGeometry) -> Tensor:
+        """See :meth:`BaseExtractor.read`."""
+        # Projecting before resizing gives the same numbers from fewer tokens: both are linear.
+        projected = self.proj(self.feat_norm(vit_tokens))
+        features = tokens_to_map(projected, geometry.vit_shape)
+        levels = [map_to_tokens(resize_map(features, scale)) for scale in _PRIOR_SCALES]
+        return torch.cat(levels, 1)

@@ -1,0 +1,70 @@
+"""What the modes of ViT-Adapter differ in, one row per mode."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from vit_adapter.backbone.interaction import BaseExtractor, Extractor, InteractionSettings
+from vit_adapter.backbone.light import LightExtractor
+
+AdapterModeName = Literal["full", "frozen", "light"]
+
+
+@dataclass(frozen=True)
+class AdapterMode:
+    """One way to put an adapter around a ViT.
+
+    Attributes:
+        has_injectors: whether spatial priors change the ViT's tokens.
+        make_extractor: the kind of extractor.
+        num_extra_extractors: further extractors of the last interaction, if they are asked for.
+        freezes_vit: whether the ViT is a fixed feature extractor.
+    """
+
+    has_injectors: bool
+    make_extractor: Callable[[InteractionSettings], BaseExtractor]
+    num_extra_extractors: int
+    freezes_vit: bool
+
+
+MODES: dict[AdapterModeName, AdapterMode] = {
+    "full": AdapterMode(
+        has_injectors=True,
+        make_extractor=Extractor,
+        num_extra_extractors=2,
+        freezes_vit=False,
+    ),
+    "frozen": AdapterMode(
+        has_injectors=False,
+        make_extractor=Extractor,
+        num_extra_extractors=2,
+        freezes_vit=True,
+    ),
+    "light": AdapterMode(
+        has_injectors=False,
+        make_extractor=LightExtractor,
+        num_extra_extractors=0,
+        freezes_vit=False,
+    ),
+}
+
+
+def find_mode(name: str, *, init_values: float) -> AdapterMode:
+    """The mode of a name, after making sure that the injectors' argument fits it.
+
+    Args:
+        name: key of ``MODES``.
+        init_values: initial scale of the injectors.
+
+    Raises:
+        ValueError: no mode has that name, or it has no injectors to scale.
+    """
+    if name not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, got {name!r}")
+    mode = MODES[name]
+    if init_values and not mode.has_injectors:
+        raise ValueError(
+            f"init_values={init_values} scales the injectors, and mode={name!r} has none; leave it "
+            "at 0 or use mode='full'"
+        )
+    return mode
