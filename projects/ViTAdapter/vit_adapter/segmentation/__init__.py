@@ -1,10 +1,11 @@
-"""Semantic segmentation: heads for Detectron2's ``SemanticSegmentor`.
+"""Semantic segmentation: heads for Detectron2's ``SemanticSegmentor``, and how models are tested.
 
 Importing it registers the heads in Detectron2's ``SEM_SEG_HEADS_REGISTRY``.
 """
 
 from vit_adapter.segmentation.auxiliary import HeadWithAuxiliary
 from vit_adapter.segmentation.fcn import FCNHead
+from vit_adapter.segmentation.inference import MultiScaleFlip, SlidingWindow
 from vit_adapter.segmentation.losses import pixel_cross_entropy
 from vit_adapter.segmentation.semantic_fpn import SemanticFPNHead
 from vit_adapter.segmentation.upernet import UPerNetHead
@@ -12,7 +13,9 @@ from vit_adapter.segmentation.upernet import UPerNetHead
 __all__ = [
     "FCNHead",
     "HeadWithAuxiliary",
+    "MultiScaleFlip",
     "SemanticFPNHead",
+    "SlidingWindow",
     "UPerNetHead",
     "pixel_cross_entropy",
 ]

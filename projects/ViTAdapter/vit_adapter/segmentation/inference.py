@@ -1,0 +1,199 @@
+"""Testing of semantic models in sliding windows, and at several scales with flipped images.
+
+Both classes wrap any model that maps Detectron2's ``batched_inputs`` to ``[{"sem_seg": scores}]``,
+and are such models themselves: ``MultiScaleFlip(SlidingWindow(model, ...), ...)``.
+
+Shapes: K classes, H/W sides of the test image (what the mapper made), h/w sides of a window.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Inputs = Sequence[Mapping[str, Any]]
+
+
+class SlidingWindow(nn.Module):
+    """Scores of overlapping windows, averaged where they overlap.
+
+    The windows of a row or column start ``stride`` pixels apart; the last one ends with the image.
+    A side shorter than the crop is taken whole, without padding. Windows go through the model one
+    at a time, so the memory depends on the image and not on the number of windows: one map of
+    scores at the size of the test image, and at the end one at that of the original.
+
+    Attributes:
+        model: what is applied to each window.
+    """
+
+    def __init__(
+        self, model: nn.Module, *, crop_size: Sequence[int], stride: Sequence[int]
+    ) -> None:
+        """Wrap a model.
+
+        Args:
+            model: a semantic model; its mode (training or not) becomes that of the wrapper.
+            crop_size: (height, width) of a window in pixels of the test image, >= 1.
+            stride: (vertical, horizontal) step, from 1 to the crop's side.
+
+        Raises:
+            ValueError: not two numbers each, or a stride that would leave gaps.
+        """
+        super().__init__()
+        if len(crop_size) != 2 or len(stride) != 2:
+            raise ValueError(
+                "crop_size and stride must be (height, width) each, "
+                f"got {list(crop_size)} and {list(stride)}"
+            )
+        if any(not 1 <= step <= side for step, side in zip(stride, crop_size, strict=True)):
+            raise ValueError(
+                "stride must be between 1 and the crop's side, or pixels are left out; "
+                f"got crop_size {list(crop_size)} and stride {list(stride)}"
+            )
+        self.model = model
+        self.crop_size = tuple(crop_size)
+        self.stride = tuple(stride)
+        self.training = model.training
+
+    @torch.no_grad()
+    def forward(self, batched_inputs: Inputs) -> list[dict[str, Tensor]]:
+        """Segment images.
+
+        Args:
+            batched_inputs: ``"image"`` (3, H, W), and ``"height"``, ``"width"`` of the original
+                image (by default H, W).
+
+        Returns:
+            For each image ``{"sem_seg": scores (K, height, width)}``.
+
+        Raises:
+            RuntimeError: in training mode.
+        """
+        _check_mode(self)
+        return [{"sem_seg": self._segment(inputs)} for inputs in batched_inputs]
+
+    def _segment(self, inputs: Mapping[str, Any]) -> Tensor:
+        image = inputs["image"]
+        sides = image.shape[-2:]
+        rows, columns = (
+            _windows(*side) for side in zip(sides, self.crop_size, self.stride, strict=True)
+        )
+        total = None
+        for row in rows:
+            for column in columns:
+                scores = _predict(self.model, image[:, row, column])
+                if total is None:
+                    total = scores.new_zeros(len(scores), *sides)
+                total[:, row, column] += scores
+        # A pixel lies in as many windows as its row, times as many as its column.
+        total /= _counts(rows, sides[0]).to(total)[:, None]
+        total /= _counts(columns, sides[1]).to(total)
+        return _resize(total, (inputs.get("height", sides[0]), inputs.get("width", sides[1])))
+
+
+class MultiScaleFlip(nn.Module):
+    """Class probabilities averaged over several sizes of the image and its mirror image.
+
+    The scores of each view, at the size of the original image, go through a softmax over the
+    classes before they are averaged. As in the original this holds for all models, also for
+    Mask2Former, whose scores are no logits.
+
+    The views are made from the test image. Where original images are larger than that, let the test
+    mapper make larger ones and lower the scales in proportion.
+
+    Attributes:
+        model: what is applied to each view.
+    """
+
+    def __init__(
+        self, model: nn.Module, *, scales: Sequence[float], flip: bool, min_side: int = 1
+    ) -> None:
+        """Wrap a model.
+
+        Args:
+            model: a semantic model; its mode (training or not) becomes that of the wrapper.
+            scales: factors on the sides of the test image, > 0, at least one.
+            flip: whether each size is also shown mirrored from left to right.
+            min_side: the short side in pixels falls below this at no scale. For sliding windows it
+                is the side of the crop (as in SETR): small scales then repeat the size of the crop.
+
+        Raises:
+            ValueError: no scales, or a number out of range.
+        """
+        super().__init__()
+        if not scales or any(not (math.isfinite(scale) and scale > 0) for scale in scales):
+            raise ValueError(f"scales must be one or more numbers > 0, got {list(scales)}")
+        if min_side < 1:
+            raise ValueError(f"min_side must be >= 1, got {min_side}")
+        self.model = model
+        self.scales = tuple(scales)
+        self.flip = flip
+        self.min_side = min_side
+        self.training = model.training
+
+    @torch.no_grad()
+    def forward(self, batched_inputs: Inputs) -> list[dict[str, Tensor]]:
+        """Segment images; see :meth:`SlidingWindow.forward`. The scores are probabilities."""
+        _check_mode(self)
+        return [{"sem_seg": self._segment(inputs)} for inputs in batched_inputs]
+
+    def _segment(self, inputs: Mapping[str, Any]) -> Tensor:
+        image = inputs["image"]
+        original = (inputs.get("height", image.shape[-2]), inputs.get("width", image.shape[-1]))
+        total = None
+        for scale in self.scales:
+            view = _resize(image, self._view_size(image, scale), antialias=True)
+            for mirrored in (False, True) if self.flip else (False,):
+                shown = view.flip(-1) if mirrored else view
+                probabilities = _predict(self.model, shown, original).softmax(dim=0)
+                if mirrored:
+                    probabilities = probabilities.flip(-1)
+                total = probabilities if total is None else total.add_(probabilities)
+        return total.div_(len(self.scales) * (1 + self.flip))
+
+    def _view_size(self, image: Tensor, scale: float) -> tuple[int, int]:
+        """Height and width of the image at a scale, in its own proportions."""
+        height, width = image.shape[-2:]
+        scale = max(scale, self.min_side / min(height, width))
+        return round(height * scale), round(width * scale)
+
+
+def _check_mode(wrapper: nn.Module) -> None:
+    if wrapper.training:
+        raise RuntimeError(
+            f"{type(wrapper).__name__} is for testing, but is in training mode; call eval() first"
+        )
+
+
+def _predict(model: nn.Module, image: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    """Scores (K, height, width) of one image (3, H, W) at a size, by default its own."""
+    height, width = size or image.shape[-2:]
+    return model([{"image": image, "height": height, "width": width}])[0]["sem_seg"]
+
+
+def _windows(length: int, crop: int, stride: int) -> list[slice]:
+    """Cut a side of an image into windows of the crop's length, at most that of the side."""
+    last = max(length - crop, 0)
+    count = math.ceil(last / stride) + 1
+    starts = [min(index * stride, last) for index in range(count)]
+    return [slice(start, min(start + crop, length)) for start in starts]
+
+
+def _counts(windows: Sequence[slice], length: int) -> Tensor:
+    """How many windows hold each position of a side."""
+    counts = torch.zeros(length)
+    for window in windows:
+        counts[window] += 1
+    return counts
+
+
+def _resize(image: Tensor, size: tuple[int, int], *, antialias: bool = False) -> Tensor:
+    """Resize (C, H, W) bilinearly to a height and width; unchanged where it has them."""
+    if tuple(image.shape[-2:]) == tuple(size):
+        return image
+    return F.interpolate(
+        image[None].float(), size=size, mode="bilinear", align_corners=False, antialias=antialias
+    )[0]
