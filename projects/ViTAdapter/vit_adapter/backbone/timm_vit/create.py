@@ -1,0 +1,116 @@
+"""Building one of timm's plain ViTs by name, and refusing all other models."""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import timm
+import torch
+from timm.layers import PatchEmbed
+from timm.models import get_arch_name, get_arch_pretrained_cfgs, is_model_in_modules
+from torch import nn
+
+from vit_adapter.backbone.timm_vit.families import Family, find_family
+from vit_adapter.backbone.vit_parts import check_img_size
+
+_PLAIN_MODULES = ("beit", "deit", "eva", "vision_transformer", "vision_transformer_sam")
+"""The modules of timm.models that hold plain ViTs."""
+
+_OWN_ARGUMENTS = (
+    "img_size", "patch_size", "depth", "drop_path_rate",  # have arguments of their own
+    "in_chans", "num_classes", "global_pool",  # images are RGB, and there is no classifier
+    "dynamic_img_size", "dynamic_img_pad", "patch_drop_rate",  # tokens have to form the whole grid
+)  # fmt: skip
+
+
+def create_plain_vit(
+    name: str,
+    *,
+    patch_size: int,
+    img_size: int | Sequence[int] | None,
+    depth: int | None,
+    drop_path_rate: float,
+    model_args: Mapping[str, Any],
+) -> tuple[nn.Module, Family]:
+    """Build timm's module without classifier, pooling and final norm; not pre-trained.
+
+    Args are those of :class:`TimmViT`.
+
+    Raises:
+        ValueError: the name is unknown or no plain ViT, or an argument does not fit.
+    """
+    check_name(name)
+    taken = sorted(set(model_args) & set(_OWN_ARGUMENTS))
+    if taken:
+        raise ValueError(f"model_args must not hold {taken}: TimmViT sets these itself")
+    args = dict(model_args)
+    if depth is not None:
+        if depth < 1:
+            raise ValueError(f"depth must be at least 1, got {depth}")
+        args["depth"] = depth
+    try:
+        with torch.device("meta"):  # costs no memory; shows the class and the pre-training grid
+            plan = timm.create_model(name, num_classes=0, **args)
+    except (TypeError, AssertionError) as error:
+        raise ValueError(
+            f"timm does not take the arguments {args} for {name!r}: {error}"
+        ) from error
+    family = find_family(plan)
+    if family is None or not isinstance(plan.patch_embed, PatchEmbed):
+        raise ValueError(
+            f"timm builds a {type(plan).__name__} for {name!r}, which is no plain ViT that TimmViT "
+            "knows"
+        )
+    model = timm.create_model(
+        name,
+        num_classes=0,
+        img_size=_image_size(plan, patch_size, img_size),
+        patch_size=patch_size,
+        drop_path_rate=drop_path_rate,
+        **args,
+        **family.any_size,
+    )
+    model.prune_intermediate_layers(indices=1, prune_norm=True, prune_head=True)
+    model.patch_embed.strict_img_size = False
+    if getattr(model, "rope", None) is not None:
+        # The adapter ties tokens to places, and runs the blocks in groups: positions may not be
+        # drawn anew for each group.
+        model.rope.aug_active = False
+    return model, family
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that timm does not know, and an architecture that is no plain ViT.
+
+    Raises:
+        ValueError: the message offers the nearest names.
+    """
+    architecture = get_arch_name(name)
+    if not timm.is_model(name):
+        plain = timm.list_models(module=_PLAIN_MODULES)
+        nearest = get_close_matches(architecture, plain, n=5, cutoff=0.5)
+        hint = f"the nearest are {', '.join(nearest)}" if nearest else "no plain ViT is like it"
+        raise ValueError(f"timm {timm.__version__} has no model {architecture!r}; {hint}")
+    if not is_model_in_modules(architecture, _PLAIN_MODULES):
+        raise ValueError(
+            f"{architecture!r} is no plain ViT that TimmViT knows; it takes the models of timm's "
+            f"modules {', '.join(_PLAIN_MODULES)}, e.g. vit_base_patch16_224"
+        )
+    tag = name[len(architecture) + 1 :]
+    tags = sorted(filter(None, get_arch_pretrained_cfgs(architecture)))
+    if tag and name not in tags:
+        nearest = get_close_matches(name, tags, n=5, cutoff=0.0)
+        raise ValueError(f"timm has no weights {name!r}; the nearest are {', '.join(nearest)}")
+
+
+def _image_size(
+    plan: nn.Module, patch_size: int, img_size: int | Sequence[int] | None
+) -> tuple[int, int]:
+    """Image sides in pixels for the grid of the pre-training, or for the grid asked for."""
+    if patch_size < 1:
+        raise ValueError(f"patch_size must be at least 1, got {patch_size}")
+    if img_size is None:
+        rows, columns = plan.patch_embed.grid_size
+    else:
+        rows, columns = check_img_size(img_size, patch_size)
+    return rows * patch_size, columns * patch_size

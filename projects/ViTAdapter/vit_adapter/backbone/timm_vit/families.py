@@ -1,0 +1,249 @@
+"""What differs between timm's classes of plain ViTs, seen from a trunk.
+
+Shapes: B batch, H/W image sides in pixels, h/w grid of patches, N = h*w, P prefix tokens,
+D embed dim.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from timm.layers import resample_abs_pos_embed, resample_abs_pos_embed_nhwc
+from timm.models.beit import Beit
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer_sam import VisionTransformerSAM
+from torch import Tensor, nn
+
+from vit_adapter.backbone.timm_vit.relative import (
+    RelativePositions,
+    biased_attention,
+    relative_positions,
+)
+from vit_adapter.backbone.timm_vit.windows import (
+    run_scaled_block,
+    run_windowed_block,
+    why_no_windows,
+)
+from vit_adapter.layers import GridSize
+
+_PREFIX_NAMES = ("cls_token", "dist_token", "reg_token")  # in the order of timm's sequences
+_MAX_CACHED_GRIDS = 32
+
+
+class Family(ABC):
+    """How one of timm's classes embeds images and runs its blocks.
+
+    Attributes:
+        any_size: arguments with which timm builds the class for images of any size.
+    """
+
+    any_size: ClassVar[Mapping[str, Any]] = {}
+
+    @abstractmethod
+    def why_no_windows(self, model: nn.Module) -> str:
+        """Why the blocks cannot be given windows; "" if they can."""
+
+    @abstractmethod
+    def embed(self, model: nn.Module, images: Tensor, grid: GridSize) -> Tensor:
+        """Make the tokens (B, P + N, D) of the first block from (B, 3, H, W)."""
+
+    def positions(self, model: nn.Module, grid: GridSize) -> Any:
+        """Prepare what all blocks are told about the positions of a grid; None for nothing."""
+        return None
+
+    @abstractmethod
+    def run_block(
+        self,
+        model: nn.Module,
+        index: int,
+        tokens: Tensor,
+        positions: Any,
+        grid: GridSize,
+        window_size: int,
+    ) -> Tensor:
+        """Run one block on tokens (B, P + N, D), in windows unless ``window_size`` is 0."""
+
+
+class StandardFamily(Family):
+    """``VisionTransformer``: learned positions that are added to the tokens, or none."""
+
+    any_size = {"dynamic_img_size": True}
+
+    def why_no_windows(self, model: nn.Module) -> str:
+        """See :meth:`Family.why_no_windows`."""
+        return why_no_windows(model.blocks[0])
+
+    def embed(self, model: nn.Module, images: Tensor, grid: GridSize) -> Tensor:
+        """See :meth:`Family.embed`."""
+        return model.norm_pre(_embed_with_prefix(model, images, grid))
+
+    def run_block(
+        self,
+        model: nn.Module,
+        index: int,
+        tokens: Tensor,
+        positions: Any,
+        grid: GridSize,
+        window_size: int,
+    ) -> Tensor:
+        """See :meth:`Family.run_block`."""
+        block = model.blocks[index]
+        if not window_size:
+            return block(tokens)
+        return run_windowed_block(
+            block,
+            tokens,
+            grid=grid,
+            window_size=window_size,
+            num_prefix=model.num_prefix_tokens,
+            rotary=None,
+        )
+
+
+class EvaFamily(StandardFamily):
+    """``Eva``: rotary positions, with or without learned ones (EVA-02, DINOv3, RoPE-ViT ...)."""
+
+    def __init__(self) -> None:
+        self._fixed: dict[tuple, Tensor] = {}
+
+    def positions(self, model: nn.Module, grid: GridSize) -> Tensor | None:
+        """Sines and cosines: (N, d), or (blocks, heads, N, d) where each block has its own."""
+        rope = model.rope
+        if rope is None:
+            return None
+        learned = next(rope.parameters(), None) is not None
+        if learned or torch.compiler.is_compiling():
+            return rope.get_embed(shape=grid)
+        buffer = next(rope.buffers())
+        key = (grid, buffer.device, buffer.dtype)
+        if key not in self._fixed:
+            if len(self._fixed) >= _MAX_CACHED_GRIDS:
+                self._fixed.clear()
+            # Tensors of inference mode could not be used in a training step later on.
+            with torch.inference_mode(False), torch.no_grad():
+                self._fixed[key] = rope.get_embed(shape=grid)
+        return self._fixed[key]
+
+    def run_block(
+        self,
+        model: nn.Module,
+        index: int,
+        tokens: Tensor,
+        positions: Tensor | None,
+        grid: GridSize,
+        window_size: int,
+    ) -> Tensor:
+        """See :meth:`Family.run_block`."""
+        rotary = positions[index] if model.rope_mixed else positions
+        block = model.blocks[index]
+        if not window_size:
+            return block(tokens, rope=rotary)
+        return run_windowed_block(
+            block,
+            tokens,
+            grid=grid,
+            window_size=window_size,
+            num_prefix=model.num_prefix_tokens,
+            rotary=rotary,
+        )
+
+
+class BeitFamily(Family):
+    """``Beit``: a table of relative positions for each block."""
+
+    def why_no_windows(self, model: nn.Module) -> str:
+        """See :meth:`Family.why_no_windows`."""
+        return (
+            "its relative position bias is a table for the whole grid. "
+            "vit_adapter.BEiT reads the same weights and has windows"
+        )
+
+    def embed(self, model: nn.Module, images: Tensor, grid: GridSize) -> Tensor:
+        """See :meth:`Family.embed`."""
+        return _embed_with_prefix(model, images, grid)
+
+    def positions(self, model: nn.Module, grid: GridSize) -> RelativePositions:
+        """See :meth:`Family.positions`."""
+        attention = model.blocks[0].attn
+        table = attention.relative_position_bias_table
+        return relative_positions(tuple(attention.window_size), grid, table)
+
+    def run_block(
+        self,
+        model: nn.Module,
+        index: int,
+        tokens: Tensor,
+        positions: RelativePositions,
+        grid: GridSize,
+        window_size: int,
+    ) -> Tensor:
+        """See :meth:`Family.run_block`."""
+        block = model.blocks[index]
+        bias = positions.bias(block.attn.relative_position_bias_table)
+        return run_scaled_block(
+            block, tokens, lambda normed: biased_attention(block.attn, normed, bias)
+        )
+
+
+class SamFamily(Family):
+    """``VisionTransformerSAM``: maps of tokens, with windows and relative positions of its own."""
+
+    def why_no_windows(self, model: nn.Module) -> str:
+        """See :meth:`Family.why_no_windows`."""
+        sizes = [block.window_size for block in model.blocks]
+        return f"its blocks have windows of their own, {sizes}, which its weights were trained with"
+
+    def embed(self, model: nn.Module, images: Tensor, grid: GridSize) -> Tensor:
+        """See :meth:`Family.embed`."""
+        patches = model.patch_embed(images)  # (B, h, w, D)
+        if model.pos_embed is not None:
+            patches = patches + resample_abs_pos_embed_nhwc(model.pos_embed, list(grid))
+        return model.norm_pre(model.pos_drop(patches)).flatten(1, 2)
+
+    def run_block(
+        self,
+        model: nn.Module,
+        index: int,
+        tokens: Tensor,
+        positions: Any,
+        grid: GridSize,
+        window_size: int,
+    ) -> Tensor:
+        """See :meth:`Family.run_block`."""
+        return model.blocks[index](tokens.unflatten(1, grid)).flatten(1, 2)
+
+
+def _embed_with_prefix(model: nn.Module, images: Tensor, grid: GridSize) -> Tensor:
+    """Embed patches, put prefix tokens in front and add positions, resized as timm does it."""
+    patches = model.patch_embed(images)
+    if patches.ndim == 4:
+        patches = patches.flatten(1, 2)
+    tokens = [getattr(model, name, None) for name in _PREFIX_NAMES]
+    prefix = [token.expand(len(images), -1, -1) for token in tokens if token is not None]
+    if model.pos_embed is None:
+        return model.pos_drop(torch.cat([*prefix, patches], dim=1))
+    only_patches = getattr(model, "no_embed_class", False)
+    positions = resample_abs_pos_embed(
+        model.pos_embed,
+        new_size=list(grid),
+        old_size=list(model.patch_embed.grid_size),
+        num_prefix_tokens=0 if only_patches else model.num_prefix_tokens,
+    )
+    if only_patches:
+        return model.pos_drop(torch.cat([*prefix, patches + positions], dim=1))
+    return model.pos_drop(torch.cat([*prefix, patches], dim=1) + positions)
+
+
+_FAMILIES: dict[type[nn.Module], Callable[[], Family]] = {
+    VisionTransformer: StandardFamily,
+    Eva: EvaFamily,
+    Beit: BeitFamily,
+    VisionTransformerSAM: SamFamily,
+}
+
+
+def find_family(model: nn.Module) -> Family | None:
+    """The family of one of timm's models; None if it is no plain ViT."""
+    return next((make() for cls, make in _FAMILIES.items() if isinstance(model, cls)), None)

@@ -1,0 +1,121 @@
+"""Any plain ViT of timm as a trunk: DeiT, DINOv2, DINOv3, EVA-02, BEiT-3, CLIP, SigLIP, SAM ...
+
+Shapes: B batch, H/W image sides in pixels, h/w grid of patches, N = h*w, P prefix tokens,
+D embed dim.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vit_adapter.backbone.timm_vit.create import create_plain_vit
+from vit_adapter.backbone.trunk import ViTTrunk
+from vit_adapter.backbone.vit_parts import check_window_sizes, patch_grid
+from vit_adapter.layers import GridSize
+
+
+class TimmViT(ViTTrunk):
+    """One of timm's own modules, whole: only classifier, pooling and final norm are taken away.
+
+    LayerScale, class token and registers, rotary and relative positions, SwiGLU, sub-LayerNorms
+    and the norm in front of the blocks (CLIP) work as in timm; absolute positions are resized to
+    each image by timm's rule (bicubic, antialiased). Images may have any sides that are multiples
+    of the patch size. Training-time jitter of rotary positions is switched off.
+
+    Blocks can be given windows, in which the patches attend to each other. Every window sees the
+    prefix tokens, whose new values are the mean over the windows; padding at the border is not
+    attended to; rotary positions stay those in the whole grid. BEiT's table of relative positions
+    and SAM, which has windows of its own, rule this out.
+
+    Args:
+        name: timm's name of the model; a tag such as ``.lvd142m`` says which pre-training's grid
+            is meant. Weights are loaded later (``train.vit_checkpoint``).
+        patch_size: side of a patch in pixels; the adapter needs 16. Where the pre-training had
+            another one, the kernel is resized when its weights are loaded.
+        img_size: side in pixels, or (height, width), of an image whose grid the learned positions
+            have; None keeps the pre-training's grid, so that they are loaded unchanged.
+        drop_path_rate: stochastic depth of the last block, in [0, 1); rises linearly from 0 at
+            the first.
+        window_sizes: one side per block in patches, 0 for global attention; () leaves the model
+            as it is.
+        depth: number of blocks; None for the model's own.
+        use_checkpoint: recompute each block in the backward pass instead of storing its
+            activations.
+        model_args: further arguments of timm's constructor, e.g. ``{"init_values": 1e-5}``.
+
+    Attributes:
+        model: timm's module.
+
+    Raises:
+        ValueError: a name that timm does not know (the nearest ones are offered) or that is no
+            plain ViT; windows where the architecture has no place for them; arguments that do not
+            fit each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        patch_size: int = 16,
+        img_size: int | Sequence[int] | None = None,
+        drop_path_rate: float = 0.0,
+        window_sizes: Sequence[int] = (),
+        depth: int | None = None,
+        use_checkpoint: bool = False,
+        model_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate must be in [0, 1), got {drop_path_rate}")
+        self.model, self._family = create_plain_vit(
+            name,
+            patch_size=patch_size,
+            img_size=img_size,
+            depth=depth,
+            drop_path_rate=drop_path_rate,
+            model_args=model_args or {},
+        )
+        self.name = name
+        self.embed_dim = self.model.embed_dim
+        self.depth = len(self.model.blocks)
+        self.patch_size = patch_size
+        self.num_prefix_tokens = getattr(self.model, "num_prefix_tokens", 0)
+        self.norm_layer = partial(nn.LayerNorm, eps=_norm_eps(self.model.blocks[0]))
+        self.use_checkpoint = use_checkpoint
+        self.window_sizes = check_window_sizes(window_sizes, self.depth)
+        reason = self._family.why_no_windows(self.model) if any(self.window_sizes) else ""
+        if reason:
+            raise ValueError(
+                f"the blocks of {name!r} cannot have windows: {reason}. Leave window_sizes empty"
+            )
+
+    def embed(self, images: Tensor) -> tuple[Tensor, GridSize]:
+        """See :meth:`ViTTrunk.embed`."""
+        grid = patch_grid(images, self.patch_size)
+        return self._family.embed(self.model, images, grid), grid
+
+    def forward_blocks(self, tokens: Tensor, grid: GridSize, start: int, stop: int) -> Tensor:
+        """See :meth:`ViTTrunk.forward_blocks`."""
+        if start >= stop:
+            return tokens
+        positions = self._family.positions(self.model, grid)
+        recompute = self.use_checkpoint and torch.is_grad_enabled()
+        for index in range(start, stop):
+            window_size = self.window_sizes[index]
+            run = partial(self._family.run_block, self.model, index)
+            if recompute:
+                tokens = checkpoint(
+                    run, tokens, positions, grid, window_size, use_reentrant=False
+                )
+            else:
+                tokens = run(tokens, positions, grid, window_size)
+        return tokens
+
+
+def _norm_eps(block: nn.Module) -> float:
+    """Epsilon of the first norm in a block."""
+    return next(module.eps for module in block.modules() if hasattr(module, "eps"))

@@ -1,0 +1,140 @@
+"""Attention in windows for the blocks of timm's plain ViTs, which attend to all tokens.
+
+Shapes: B batch, h/w grid of patches, N = h*w, P prefix tokens, D embed dim, R windows of an image,
+s window side, M heads, d rotary width (sine and cosine).
+"""
+
+from collections.abc import Callable
+
+import torch
+from timm.layers import Attention, AttentionRope, DiffAttention
+from timm.models import eva, vision_transformer
+from torch import Tensor, nn
+
+from vit_adapter.backbone.vit_parts import scale_branch
+from vit_adapter.layers import GridSize, window_merge, window_partition
+
+Attend = Callable[[Tensor], Tensor]
+
+
+def windowed_attention(
+    attention: nn.Module,
+    tokens: Tensor,
+    *,
+    grid: GridSize,
+    window_size: int,
+    num_prefix: int,
+    rotary: Tensor | None = None,
+) -> Tensor:
+    """Let every patch attend to the patches of its window and to the prefix tokens.
+
+    Each window gets a copy of the prefix tokens, and what they read is averaged over the windows.
+    A window at the border is padded for the sake of its shape, but nothing attends to the padding:
+    the result is that of a smaller window. A window of at least the grid is global attention.
+
+    Args:
+        attention: timm's module: (batch, tokens, D) -> the same, with ``attn_mask`` and, where
+            ``rotary`` is given, ``rope``.
+        tokens: (B, P + N, D).
+        grid: (h, w).
+        window_size: s, side of a window in patches.
+        num_prefix: P.
+        rotary: sines and cosines of each patch's position in the whole grid, (N, d) or (M, N, d).
+
+    Returns:
+        (B, P + N, D).
+    """
+    prefix, patches = tokens[:, :num_prefix], tokens[:, num_prefix:]
+    windows = window_partition(patches, grid, window_size)  # (B*R, s*s, D)
+    batch = tokens.shape[0]
+    per_image = windows.shape[0] // batch
+    copies = prefix.repeat_interleave(per_image, dim=0)  # (B*R, P, D)
+    options = {}
+    if rotary is not None:
+        options["rope"] = _partition_rotary(rotary, grid, window_size).repeat(batch, 1, 1, 1)
+    if grid[0] % window_size or grid[1] % window_size:
+        mask = _real_tokens(grid, window_size, num_prefix, tokens.device)
+        options["attn_mask"] = mask.repeat(batch, 1, 1, 1)
+    attended = attention(torch.cat([copies, windows], dim=1), **options)
+    prefix, windows = attended[:, :num_prefix], attended[:, num_prefix:]
+    prefix = prefix.unflatten(0, (batch, per_image)).mean(dim=1)
+    return torch.cat([prefix, window_merge(windows, grid, window_size)], dim=1)
+
+
+def _partition_rotary(rotary: Tensor, grid: GridSize, window_size: int) -> Tensor:
+    """(N, d) or (M, N, d) -> (R, 1 or M, s*s, d)."""
+    heads = rotary.reshape(-1, *rotary.shape[-2:])  # (1 or M, N, d)
+    windows = window_partition(heads, grid, window_size)
+    return windows.unflatten(0, (heads.shape[0], -1)).transpose(0, 1)
+
+
+def _real_tokens(
+    grid: GridSize, window_size: int, num_prefix: int, device: torch.device
+) -> Tensor:
+    """Which tokens of a window are not padding, as an attention mask (R, 1, 1, P + s*s)."""
+    everywhere = torch.ones(1, grid[0] * grid[1], 1, device=device)
+    windows = window_partition(everywhere, grid, window_size)[..., 0]  # (R, s*s)
+    prefix = windows.new_ones(windows.shape[0], num_prefix)
+    return torch.cat([prefix, windows], dim=1)[:, None, None].bool()
+
+
+def _run_block(block: nn.Module, tokens: Tensor, attend: Attend) -> Tensor:
+    """timm's ``vision_transformer.Block``."""
+    tokens = tokens + block.drop_path1(block.ls1(attend(block.norm1(tokens))))
+    return tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
+
+
+def _run_post_norm_block(block: nn.Module, tokens: Tensor, attend: Attend) -> Tensor:
+    """timm's ``vision_transformer.ResPostBlock`` and ``eva.EvaBlockPostNorm``."""
+    tokens = tokens + block.drop_path1(block.norm1(attend(tokens)))
+    return tokens + block.drop_path2(block.norm2(block.mlp(tokens)))
+
+
+def run_scaled_block(block: nn.Module, tokens: Tensor, attend: Attend) -> Tensor:
+    """timm's ``eva.EvaBlock`` and ``beit.Block`` with ``attend`` in place of their attention."""
+    attended = scale_branch(attend(block.norm1(tokens)), block.gamma_1)
+    tokens = tokens + block.drop_path1(attended)
+    hidden = scale_branch(block.mlp(block.norm2(tokens)), block.gamma_2)
+    return tokens + block.drop_path2(hidden)
+
+
+_RUN_BLOCK: dict[type[nn.Module], Callable[[nn.Module, Tensor, Attend], Tensor]] = {
+    vision_transformer.Block: _run_block,
+    vision_transformer.ResPostBlock: _run_post_norm_block,
+    eva.EvaBlock: run_scaled_block,
+    eva.EvaBlockPostNorm: _run_post_norm_block,
+}
+_ATTENTIONS = (Attention, AttentionRope, DiffAttention, eva.EvaAttention)
+
+
+def run_windowed_block(
+    block: nn.Module,
+    tokens: Tensor,
+    *,
+    grid: GridSize,
+    window_size: int,
+    num_prefix: int,
+    rotary: Tensor | None,
+) -> Tensor:
+    """Run one of timm's blocks with :func:`windowed_attention`; arguments are those of it."""
+
+    def attend(normed: Tensor) -> Tensor:
+        return windowed_attention(
+            block.attn,
+            normed,
+            grid=grid,
+            window_size=window_size,
+            num_prefix=num_prefix,
+            rotary=rotary,
+        )
+
+    return _RUN_BLOCK[type(block)](block, tokens, attend)
+
+
+def why_no_windows(block: nn.Module) -> str:
+    """Why a block cannot attend in windows; "" if it can."""
+    if type(block) not in _RUN_BLOCK:
+        return f"its blocks are timm's {type(block).__name__}, which attend and transform at once"
+    if not isinstance(block.attn, _ATTENTIONS):
+        return f"its attention is timm's {type(block.attn).__name__}"
+    return ""
