@@ -51,6 +51,7 @@ def test_has_the_common_keys(cfg: DictConfig) -> None:
         "init_checkpoint",
         "vit_checkpoint",
         "allow_mismatch",
+        "freeze",
         "max_iter",
         "amp",
         "ddp",

@@ -246,6 +246,33 @@ def test_two_processes_train_and_evaluate(command: list[str], tmp_path: Path) ->
     assert json.loads((run / "results.json").read_text()) == trained
 
 
+def test_two_processes_train_a_frozen_vit_and_resume(command: list[str], tmp_path: Path) -> None:
+    """Gradients of frozen parameters are waited for by nobody, and their values stay."""
+    run = tmp_path / "run"
+    common = [
+        *command,
+        "data.val_json=",
+        "data.val_images=",
+        "model.backbone.bottom_up.mode=frozen",
+        "train.freeze=[roi_heads.box_head,bottom_up.spm]",
+        "train.checkpointer.period=1",
+    ]
+    commands = [[*common, "train.max_iter=1"], [*common, "train.max_iter=2", "--resume"]]
+    finish(start([json.dumps(commands)], Path(__file__).with_name("run_two_processes.py")))
+    assert sorted(losses(run)) == [0, 1]
+    checkpoints = [load_checkpoint_file(run / f"model_000000{n}.pth") for n in range(2)]
+    first, second = (checkpoint["model"] for checkpoint in checkpoints)
+    changed = {name for name, value in first.items() if not torch.equal(value, second[name])}
+    frozen = ("backbone.bottom_up.vit.", "roi_heads.box_head.", "backbone.bottom_up.spm.")
+    assert changed and not [name for name in changed if name.startswith(frozen)]
+    assert {name.split(".")[1] for name in changed if name.startswith("roi_heads.")} == {
+        "box_predictor", "mask_head",
+    }
+    parameters = [len(group["params"]) for group in
+                  checkpoints[1]["trainer"]["optimizer"]["param_groups"]]
+    assert 0 < sum(parameters) < len(first)
+
+
 def test_bfloat16_on_the_cpu(command: list[str], tmp_path: Path) -> None:
     main([*command, "train.amp.enabled=True", "train.amp.dtype=bfloat16", "train.max_iter=2"])
     recorded = losses(tmp_path / "run")

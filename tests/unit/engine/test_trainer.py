@@ -163,6 +163,14 @@ def test_learning_rate_and_decay_of_the_config_hold_after_a_resumption() -> None
     assert second.optimizer.param_groups[0]["weight_decay"] == 0.25
 
 
+def test_state_of_an_optimizer_for_other_parameters() -> None:
+    state = make_trainer([]).state_dict()
+    trainer = make_trainer([])
+    trainer.optimizer = torch.optim.SGD([trainer.model.linear.weight], lr=0.125)
+    with pytest.raises(UsageError, match="held other parameters or groups.*train.freeze"):
+        trainer.load_state_dict(state)
+
+
 def test_bfloat16_on_the_cpu() -> None:
     trainer = make_trainer([1.0], enabled=True, dtype="bfloat16")
     trainer.train(0, 1)

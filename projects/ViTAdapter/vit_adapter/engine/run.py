@@ -21,6 +21,7 @@ from vit_adapter.engine.build import build_model, build_optimizer, load_trunk, w
 from vit_adapter.engine.config import UsageError, load_config, resolve_device
 from vit_adapter.engine.custom_data import apply_custom_data, check_classes
 from vit_adapter.engine.evaluation import evaluate
+from vit_adapter.engine.freezing import FrozenNorms, freeze_parameters
 from vit_adapter.engine.hooks import EvaluationHook, PeriodicCheckpointer
 from vit_adapter.engine.output_dir import (
     METRICS_FILE,
@@ -67,11 +68,15 @@ def train(cfg: DictConfig, *, resume: bool = False) -> None:
     seed_model(options.seed)
     model = build_model(cfg)
     logger.info("Model:\n%s", model)
+    frozen = options.get("freeze", [])
+    freeze_parameters(model, frozen)
     optimizer = build_optimizer(cfg, model)
     trainer = Trainer(model=model, optimizer=optimizer, precision=precision)
     trainer.register_hooks(
         [hooks.IterationTimer(), hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier))]
     )
+    if frozen:
+        trainer.register_hooks([FrozenNorms(model)])
     checkpointer = Checkpointer(
         model, options.output_dir, trainer=trainer, allow_mismatch=options.allow_mismatch
     )

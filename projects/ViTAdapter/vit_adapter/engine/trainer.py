@@ -156,13 +156,23 @@ class Trainer(TrainerBase):
 
         Learning rate, weight decay and precision stay those of the config, which may have changed
         in between: a run that diverged is continued with a lower ``optimizer.lr``.
+
+        Raises:
+            UsageError: the optimizer holds other parameters than the one whose state was stored.
         """
         super().load_state_dict(state_dict)
         options = [
             {key: value for key, value in group.items() if key != "params"}
             for group in self.optimizer.param_groups
         ]
-        self.optimizer.load_state_dict(state_dict["optimizer"])
+        try:
+            self.optimizer.load_state_dict(state_dict["optimizer"])
+        except ValueError as error:
+            raise UsageError(
+                "the checkpoint's optimizer held other parameters or groups than this one: "
+                f"{error}. Resume with the train.freeze and optimizer.params of the first start, "
+                "or start a new run from these weights with train.init_checkpoint."
+            ) from error
         for group, option in zip(self.optimizer.param_groups, options, strict=True):
             # PyTorch's schedulers start from "initial_lr" where training goes on.
             group.update(option, initial_lr=option.get("initial_lr", option["lr"]))

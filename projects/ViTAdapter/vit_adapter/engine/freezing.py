@@ -1,0 +1,93 @@
+"""Parameters that a run does not train, chosen by patterns of their names: ``train.freeze``."""
+
+import difflib
+import logging
+import re
+from collections.abc import Sequence
+
+from detectron2.engine import HookBase
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from vit_adapter.engine.config import UsageError
+
+__all__ = ["FrozenNorms", "freeze_parameters"]
+
+logger = logging.getLogger(__name__)
+
+
+def freeze_parameters(model: nn.Module, patterns: str | Sequence[str]) -> None:
+    """Switch off the gradients of all parameters that a pattern finds.
+
+    To be called before optimizer and data-parallel wrapper are made: both leave such parameters
+    out. Batch norms among them go on to collect statistics; see :class:`FrozenNorms`.
+
+    Args:
+        model: changed in place.
+        patterns: one or several regular expressions, each searched for anywhere in the name of a
+            parameter (``backbone.bottom_up.vit``, ``roi_heads``).
+
+    Raises:
+        UsageError: a pattern is no regular expression, or finds nothing; near names are listed.
+    """
+    # A shared parameter goes by each of its names.
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        try:
+            found = [name for name in parameters if re.search(pattern, name)]
+        except re.error as error:
+            raise UsageError(
+                f"train.freeze: {pattern!r} is no regular expression ({error})."
+            ) from error
+        if not found:
+            raise UsageError(
+                f"train.freeze: {pattern!r} finds no parameter.{_near_names(pattern, parameters)}"
+            )
+        for name in found:
+            parameters[name].requires_grad_(False)
+        logger.info("train.freeze: %r holds %d tensors fixed, %s to %s.", pattern, len(found),
+                    found[0], found[-1])
+
+
+class FrozenNorms(HookBase):
+    """Keeps batch norms of frozen modules in evaluation mode while the rest trains.
+
+    They use their running statistics and do not change them, as a module that is fixed has to. A
+    norm belongs to them if it has no parameter to train; one without parameters goes by the
+    nearest module around it that has some.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        modules = dict(model.named_modules())
+        self.norms = [
+            module
+            for name, module in modules.items()
+            if isinstance(module, _BatchNorm)
+            and module.running_mean is not None
+            and _is_frozen(name, modules)
+        ]
+
+    def before_step(self) -> None:
+        """Undo what ``model.train()`` did, after an evaluation as well as at the start."""
+        for norm in self.norms:
+            norm.eval()
+
+
+def _is_frozen(name: str, modules: dict[str, nn.Module]) -> bool:
+    parameters = list(modules[name].parameters())
+    while not parameters and name:
+        name = name.rpartition(".")[0]
+        parameters = list(modules[name].parameters())
+    return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
+
+
+def _near_names(pattern: str, parameters: Sequence[str]) -> str:
+    """Parameters and modules with names like a pattern, else the parts of the model."""
+    names: dict[str, None] = {}
+    for parameter in parameters:
+        parts = parameter.split(".")
+        names.update(dict.fromkeys(".".join(parts[:n]) for n in range(1, len(parts) + 1)))
+    near = difflib.get_close_matches(pattern.replace("\\", ""), names, n=4, cutoff=0.6)
+    if near:
+        return f" Did you mean {', '.join(near)}?"
+    return f" The model consists of {', '.join(name for name in names if '.' not in name)}."
