@@ -1,11 +1,12 @@
 """COCO schedules: x0.1 at two epochs, after a linear warm-up of 500 iterations from 0.001.
 
-An override of ``train.max_iter`` takes the milestones with it.
+Semantic segmentation: a straight line to 0, times a linear warm-up of 1500 iterations from 1e-6.
+An override of ``train.max_iter`` takes milestones and line with it.
 """
 
 from detectron2.config import LazyCall as L
 
-from vit_adapter.solver import WarmupMultiStep
+from vit_adapter.solver import WarmupMultiStep, WarmupPoly
 
 
 def _multi_step(epochs, milestones):
@@ -25,3 +26,8 @@ lr_3x = _multi_step(epochs=36, milestones=[27, 33])  # iterations 197,910 and 24
 # from scratch on small data: the same shape over any number of iterations
 lr_scratch = _multi_step(epochs=12, milestones=[9, 11])
 lr_scratch.warmup_iters = 100
+
+# for any number of iterations: train_40k, train_80k, train_160k
+lr_poly = L(WarmupPoly)(
+    max_iter="${train.max_iter}", power=1.0, warmup_iters=1500, warmup_factor=1e-6
+)

@@ -1,10 +1,10 @@
-"""WarmupMultiStep: hand-computed multipliers, and what it refuses."""
+"""The schedules: hand-computed multipliers, and what it refuses."""
 
 import pytest
 import torch
 from detectron2.solver import LRMultiplier
 
-from vit_adapter.solver import WarmupMultiStep
+from vit_adapter.solver import WarmupMultiStep, WarmupPoly
 
 # COCO 1x: 12 epochs of 7330 iterations, steps after epochs 8 and 11.
 ONE_EPOCH = 7330
@@ -86,3 +86,41 @@ def test_drives_every_parameter_group_through_detectron2() -> None:
 def test_refuses_what_makes_no_schedule(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         WarmupMultiStep(**{**COCO_1X, **wrong})
+
+
+def slow_poly(iteration: int, max_iter: int, power: float) -> float:
+    """The original's two steps: the decayed value, of which the warm-up takes a share away."""
+    decayed = (1 - iteration / max_iter) ** power
+    if iteration >= 1500:
+        return decayed
+    return decayed * (1 - (1 - iteration / 1500) * (1 - 1e-6))
+
+
+@pytest.mark.parametrize("max_iter", [40_000, 160_000])
+@pytest.mark.parametrize("power", [1.0, 0.9])
+def test_poly_values(max_iter: int, power: float) -> None:
+    schedule = WarmupPoly(max_iter=max_iter, power=power)
+    for iteration in (0, 1, 750, 1499, 1500, 1501, max_iter // 2, max_iter - 1):
+        expected = slow_poly(iteration, max_iter, power)
+        assert schedule(iteration / max_iter) == pytest.approx(expected, rel=1e-9, abs=1e-15)
+    assert schedule(0.0) == 1e-6
+    assert schedule(1.0) == 0.0
+
+
+def test_poly_without_warm_up_is_a_straight_line() -> None:
+    schedule = WarmupPoly(max_iter=10, warmup_iters=0)
+    assert [schedule(i / 10) for i in range(11)] == pytest.approx([1 - i / 10 for i in range(11)])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"max_iter": 0}, "max_iter must be >= 1, got 0"),
+        ({"power": 0.0}, "power must be > 0, got 0.0"),
+        ({"warmup_iters": -1}, "warmup_iters must be >= 0"),
+        ({"warmup_factor": 2.0}, r"warmup_factor in \[0, 1\], got 1500 and 2.0"),
+    ],
+)
+def test_poly_refuses(wrong: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        WarmupPoly(**{"max_iter": 10, **wrong})

@@ -10,6 +10,30 @@ from fvcore.common.param_scheduler import ParamScheduler
 _EPSILON = 1e-6
 
 
+class _Ramp:
+    """Straight line from ``warmup_factor`` at iteration 0 to 1 at iteration ``warmup_iters``."""
+
+    def __init__(self, warmup_iters: int, warmup_factor: float) -> None:
+        """Check and take the numbers; see the schedules for what they mean.
+
+        Raises:
+            ValueError: one is out of range.
+        """
+        if warmup_iters < 0 or not 0.0 <= warmup_factor <= 1.0:
+            raise ValueError(
+                f"warmup_iters must be >= 0 and warmup_factor in [0, 1], "
+                f"got {warmup_iters} and {warmup_factor}"
+            )
+        self.warmup_iters = warmup_iters
+        self.warmup_factor = warmup_factor
+
+    def __call__(self, iteration: int) -> float:
+        """Factor at an iteration, from 0; 1 after the ramp."""
+        if iteration >= self.warmup_iters:
+            return 1.0
+        return self.warmup_factor + (1.0 - self.warmup_factor) * iteration / self.warmup_iters
+
+
 class WarmupMultiStep(ParamScheduler):
     """Constant steps down at given epochs, times a linear ramp over the first iterations.
 
@@ -49,22 +73,52 @@ class WarmupMultiStep(ParamScheduler):
             )
         if gamma <= 0:
             raise ValueError(f"gamma must be > 0, got {gamma}")
-        if warmup_iters < 0 or not 0.0 <= warmup_factor <= 1.0:
-            raise ValueError(
-                f"warmup_iters must be >= 0 and warmup_factor in [0, 1], "
-                f"got {warmup_iters} and {warmup_factor}"
-            )
         self.max_iter = max_iter
         self.milestones = [round(max_iter * milestone / epochs) for milestone in milestones]
         self.gamma = gamma
-        self.warmup_iters = warmup_iters
-        self.warmup_factor = warmup_factor
+        self.warmup = _Ramp(warmup_iters, warmup_factor)
 
     def __call__(self, where: float) -> float:
         """Multiplier of the base learning rate at progress ``where`` = iteration / max_iter."""
         iteration = math.floor(where * self.max_iter + _EPSILON)
-        value = self.gamma ** bisect_right(self.milestones, iteration)
-        if iteration < self.warmup_iters:
-            ramp = iteration / self.warmup_iters
-            value *= self.warmup_factor + (1.0 - self.warmup_factor) * ramp
-        return value
+        return self.gamma ** bisect_right(self.milestones, iteration) * self.warmup(iteration)
+
+
+class WarmupPoly(ParamScheduler):
+    """Polynomial decay to 0, times a linear ramp over the first iterations.
+
+    Iteration i (from 0) gets ``(1 - i / max_iter) ** power * ramp``: the ramp, from
+    ``warmup_factor`` at iteration 0 to 1 at iteration ``warmup_iters``, multiplies what has already
+    begun to decay. A run with another ``max_iter`` keeps the shape but for the ramp.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_iter: int,
+        power: float = 1.0,
+        warmup_iters: int = 1500,
+        warmup_factor: float = 1e-6,
+    ) -> None:
+        """
+        Args:
+            max_iter: iterations of the whole run, >= 1.
+            power: of the decay, > 0; 1 for a straight line.
+            warmup_iters: length of the ramp in iterations; 0 for none.
+            warmup_factor: start of the ramp, in [0, 1].
+
+        Raises:
+            ValueError: naming the argument that is out of range.
+        """
+        if max_iter < 1:
+            raise ValueError(f"max_iter must be >= 1, got {max_iter}")
+        if power <= 0:
+            raise ValueError(f"power must be > 0, got {power}")
+        self.max_iter = max_iter
+        self.power = power
+        self.warmup = _Ramp(warmup_iters, warmup_factor)
+
+    def __call__(self, where: float) -> float:
+        """Multiplier of the base learning rate at progress ``where`` = iteration / max_iter."""
+        iteration = math.floor(where * self.max_iter + _EPSILON)
+        return (1.0 - iteration / self.max_iter) ** self.power * self.warmup(iteration)
