@@ -3,6 +3,8 @@
 ``params.model`` is set by the training script.
 """
 
+from copy import deepcopy as _deepcopy
+
 from detectron2.config import LazyCall as L
 from torch.optim import AdamW
 
@@ -24,11 +26,35 @@ custom_keys = L(AdamW)(
     weight_decay=0.05,
 )
 
+
+def _layer_decay(decay_rate, lr, weight_decay, first_layer_names=()):
+    return L(AdamW)(
+        params=L(layer_decay_param_groups)(
+            base_lr="${..lr}",
+            weight_decay="${..weight_decay}",
+            decay_rate=decay_rate,
+            first_layer_names=list(first_layer_names),
+            as_published=True,  # False: without the original's accidents
+        ),
+        lr=lr,  # for batch 16
+        weight_decay=weight_decay,
+    )
+
+
 # large models
-layer_decay = L(AdamW)(
-    params=L(layer_decay_param_groups)(
-        base_lr="${..lr}", weight_decay="${..weight_decay}", decay_rate=0.8
-    ),
-    lr=1e-4,  # for batch 16
-    weight_decay=0.05,
-)
+layer_decay = _layer_decay(decay_rate=0.8, lr=1e-4, weight_decay=0.05)
+
+# Semantic segmentation with UPerNet or Semantic FPN: DeiT (tiny: lr 12e-5), BEiT-L, AugReg-B
+seg_deit = _layer_decay(decay_rate=0.95, lr=6e-5, weight_decay=0.01)
+seg_beit_large = _layer_decay(decay_rate=0.9, lr=2e-5, weight_decay=0.05)
+seg_augreg_base = _deepcopy(custom_keys)
+seg_augreg_base.params.custom_keys.head = dict(lr_mult=10.0)
+seg_augreg_base.lr, seg_augreg_base.weight_decay = 2e-5, 0.01
+
+# Mask2Former on BEiT-B and BEiT-L: as published, these parts train at the lowest rate of all.
+_lowest = [
+    f"head.transformer_decoder.{name}"
+    for name in ("mask_embed", "cls_embed", "level_embed", "query_embed", "query_feat")
+]
+mask2former_base = _layer_decay(0.95, lr=3e-5, weight_decay=0.05, first_layer_names=_lowest)
+mask2former_large = _layer_decay(0.9, lr=2e-5, weight_decay=0.05, first_layer_names=_lowest)

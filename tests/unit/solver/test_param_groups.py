@@ -182,3 +182,32 @@ def test_refuses_values_out_of_range() -> None:
 def test_layer_decay_needs_a_vit() -> None:
     with pytest.raises(ValueError, match=r"named like 'vit.blocks.0...': set trunk_name"):
         layer_decay_param_groups(_tree({"trunk.blocks.0.weight": (2, 2)}), **DEPTH)
+
+
+def test_layer_decay_without_the_accidents_of_the_original() -> None:
+    embeddings = [
+        "backbone.level_embed",
+        "backbone.vit.cls_token",
+        "backbone.vit.pos_embed",
+        "backbone.vit.blocks.1.attn.relative_position_bias_table",
+        "backbone.vit.visual_embed.spatial_pos_embed.weight",
+        "head.query_feat.weight",
+        "head.level_embed.weight",
+        "head.level_encoding.weight",
+    ]
+    matrices = [
+        "backbone.vit.patch_embed.proj.weight",
+        "backbone.vit.blocks.0.attn.qkv.weight",
+        "head.mask_embed.0.weight",
+        "head.cls_embed.weight",
+    ]
+    model = _tree({name: (4, 4) for name in embeddings + matrices})
+    first = ["head.query_feat", "head.cls_embed"]
+    options = {**DEPTH, "first_layer_names": first}
+    published = _by_name(model, layer_decay_param_groups(model, **options))
+    corrected = _by_name(model, layer_decay_param_groups(model, **options, as_published=False))
+    assert {decay for _, decay in published.values()} == {0.05}
+    assert {name for name, (_, decay) in corrected.items() if decay == 0.0} == set(embeddings)
+    changed = {name for name in published if published[name][0] != corrected[name][0]}
+    assert changed == {"head.query_feat.weight", "head.cls_embed.weight"}
+    assert {(published[name][0], corrected[name][0]) for name in changed} == {(0.5**3, 1.0)}

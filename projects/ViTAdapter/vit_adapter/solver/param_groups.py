@@ -8,10 +8,11 @@ both are kept to the letter, including what looks like an accident:
   scales *are*, because no key is part of their names.
 * :func:`layer_decay_param_groups` goes by depth and rank. 1-D tensors (layer scales, all norms) are
   not decayed. The position embedding and the level embedding *are*: they have more than one
-  dimension, and the original's list of exemptions never matches.
+  dimension, and the original's list of exemptions never matches. Its segmentation code besides
+  sends classifier, mask MLP and queries of Mask2Former to the lowest rate. ``as_published=False``
+  leaves both accidents out.
 
-Each rule only answers which (lr, weight decay) a parameter has; ``_collect`` makes the groups. A
-corrected rule needs no more than another answer.
+Each rule only answers which (lr, weight decay) a parameter has; ``_collect`` makes the groups.
 """
 
 import math
@@ -26,6 +27,11 @@ _MULTIPLIERS = ("lr_mult", "decay_mult")
 # What a ViT has in front of its first block.
 _INPUT_LAYER = re.compile(r"(cls_token|mask_token|pos_embed)$|visual_embed|patch_embed")
 _BLOCK = re.compile(r"(?:blocks|layers)\.(\d+)\.")
+# Tables and vectors that stand for positions, levels, tokens or queries.
+_EMBEDDING = re.compile(
+    r"(?:^|[._])(?:(?:pos|level|query)_embed|level_encoding|query_feat|token"
+    r"|relative_position_bias_table)(?:\.weight)?$"
+)
 
 
 def custom_keys_param_groups(
@@ -77,6 +83,7 @@ def layer_decay_param_groups(
     decay_rate: float,
     trunk_name: str = "vit",
     first_layer_names: Sequence[str] = (),
+    as_published: bool = True,
 ) -> list[dict[str, Any]]:
     """Groups parameters by depth: the nearer to the input of the ViT, the lower the learning rate.
 
@@ -92,6 +99,9 @@ def layer_decay_param_groups(
         decay_rate: factor between neighbouring layers, in (0, 1].
         trunk_name: attribute that holds the ViT, ``vit`` in ``backbone.bottom_up.vit.blocks.0``.
         first_layer_names: beginnings of names that count as layer 0 though outside of the ViT.
+        as_published: follow the original also where it hardly meant what it does. Otherwise
+            ``first_layer_names`` are not used, and no embedding (of positions, levels or queries;
+            tokens; tables of relative positions) has weight decay.
 
     Returns:
         One group ``{"params", "lr", "weight_decay"}`` for each distinct pair of the two numbers,
@@ -105,14 +115,16 @@ def layer_decay_param_groups(
         raise ValueError(f"decay_rate must be in (0, 1], got {decay_rate}")
     trunk = re.compile(rf"(?:^|\.){re.escape(trunk_name)}\.(.+)$")
     last_layer = _count_blocks(model, trunk, trunk_name) + 1
+    first_layer = tuple(first_layer_names) if as_published else ()
 
     def rule(name: str, param: nn.Parameter) -> tuple[float, float]:
         in_trunk = trunk.search(name)
-        if name.startswith(tuple(first_layer_names)):
+        if name.startswith(first_layer):
             layer = 0
         else:
             layer = last_layer if in_trunk is None else _trunk_layer(in_trunk[1], last_layer)
         exempt = param.ndim == 1 or name.endswith(".bias")
+        exempt = exempt or (not as_published and _EMBEDDING.search(name) is not None)
         return base_lr * decay_rate ** (last_layer - layer), 0.0 if exempt else weight_decay
 
     return _collect(model, rule)
