@@ -1,4 +1,4 @@
-"""Data sets, augmentations and checks; importing it registers the generated shapes by name."""
+"""Data sets, augmentations and checks; importing it registers the project's data sets by name."""
 
 from vit_adapter.data.augmentation import (
     coco_1x_train,
@@ -16,6 +16,7 @@ from vit_adapter.data.checks import (
 from vit_adapter.data.coco_format import register_coco_format
 from vit_adapter.data.image_io import read_image
 from vit_adapter.data.mapper import CheckedDatasetMapper
+from vit_adapter.data.semantic_sets import register_semantic_sets, semantic_dataset_dicts
 from vit_adapter.data.shapes import generate_shapes, register_shapes
 
 __all__ = [
@@ -31,8 +32,11 @@ __all__ = [
     "generate_shapes",
     "read_image",
     "register_coco_format",
+    "register_semantic_sets",
     "register_shapes",
     "resize",
+    "semantic_dataset_dicts",
 ]
 
+register_semantic_sets()
 register_shapes()

@@ -1,0 +1,97 @@
+"""Semantic labels as two folders: images, and pictures of labels with the same names.
+
+A name is the path below the folder without its ending: ``a/b.jpg`` and ``a/b.png`` belong together.
+Only names are compared here, so that a set of 100,000 images takes a second; ``label_checks`` looks
+into files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".pgm")  # no JPEG: it changes values
+
+_NUM_EXAMPLES = 5
+
+
+def find_label_pairs(
+    image_root: str | os.PathLike[str],
+    label_root: str | os.PathLike[str],
+    *,
+    names: Iterable[str] | None = None,
+    advice: str = "",
+) -> list[dict[str, str]]:
+    """Match images and label pictures by their names.
+
+    Args:
+        image_root: folder of the images; sub-folders belong to it, hidden files do not.
+        label_root: folder of the label pictures.
+        names: those to take, without endings; then other files may lie in both folders.
+            By default all, and then each file needs its partner.
+        advice: ends every error message.
+
+    Returns:
+        A record for each pair, sorted by name, with ``file_name`` and ``sem_seg_file_name``.
+
+    Raises:
+        FileNotFoundError: a folder does not exist.
+        ValueError: a folder without files, files without partner, or two files of one name.
+    """
+    images = _files_by_name(Path(image_root), IMAGE_SUFFIXES, "image", advice)
+    labels = _files_by_name(Path(label_root), LABEL_SUFFIXES, "label", advice)
+    wanted = sorted(images.keys() | labels.keys()) if names is None else sorted(set(names))
+    for found, folder, other, kind in (
+        (images, image_root, label_root, "image"),
+        (labels, label_root, image_root, "label picture"),
+    ):
+        lacking = [name for name in wanted if name not in found]
+        if lacking:
+            partner = f" to its partner in {other}" if names is None else ""
+            raise ValueError(
+                f"{len(lacking)} of {len(wanted)} {kind}s are missing in {folder}: "
+                f"{_examples(lacking)}. Each needs the name{partner} up to the ending. {advice}"
+            )
+    return [{"file_name": images[name], "sem_seg_file_name": labels[name]} for name in wanted]
+
+
+def _files_by_name(
+    folder: Path, suffixes: tuple[str, ...], kind: str, advice: str
+) -> dict[str, str]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"The {kind} folder {folder} does not exist. {advice}")
+    files: dict[str, str] = {}
+    for path in _walk(str(folder)):
+        stem, suffix = os.path.splitext(path)
+        if suffix.lower() not in suffixes:
+            continue
+        name = os.path.relpath(stem, folder).replace(os.sep, "/")
+        if name in files:
+            raise ValueError(
+                f"{files[name]} and {path} have the same name up to the ending, so that it is not "
+                f"clear which of them is meant. Remove one. {advice}"
+            )
+        files[name] = path
+    if not files:
+        raise ValueError(
+            f"The {kind} folder {folder} holds no file that ends in {', '.join(suffixes)}. {advice}"
+        )
+    return files
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Yield all files below a folder but hidden ones, which some systems put beside each file."""
+    for entry in os.scandir(folder):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _walk(entry.path)
+        else:
+            yield entry.path
+
+
+def _examples(names: list[str]) -> str:
+    more = ", ..." if len(names) > _NUM_EXAMPLES else ""
+    return ", ".join(names[:_NUM_EXAMPLES]) + more
