@@ -16,11 +16,14 @@ from vit_adapter.data.checks import (
 from vit_adapter.data.coco_format import register_coco_format
 from vit_adapter.data.image_io import read_image
 from vit_adapter.data.mapper import CheckedDatasetMapper
+from vit_adapter.data.semantic_augmentation import semantic_test, semantic_train
+from vit_adapter.data.semantic_mapper import SemanticMapper
 from vit_adapter.data.semantic_sets import register_semantic_sets, semantic_dataset_dicts
 from vit_adapter.data.shapes import generate_shapes, register_shapes
 
 __all__ = [
     "CheckedDatasetMapper",
+    "SemanticMapper",
     "check_mask_format",
     "check_num_classes",
     "check_same_classes",
@@ -36,6 +39,8 @@ __all__ = [
     "register_shapes",
     "resize",
     "semantic_dataset_dicts",
+    "semantic_test",
+    "semantic_train",
 ]
 
 register_semantic_sets()

@@ -1,0 +1,97 @@
+"""Checks of label pictures against their images and the classes of a data set."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from vit_adapter.data.image_io import read_image, read_label_picture
+from vit_adapter.data.semantic_sets.label_set import IGNORE_LABEL
+
+MAX_CLASSES = IGNORE_LABEL  # labels 0 to 254
+
+_logger = logging.getLogger(__name__)
+
+
+def check_values(sem_seg: np.ndarray, num_classes: int, file_name: str) -> np.ndarray:
+    """Check that a label picture holds no values but class indices and the ignored label.
+
+    A picture that holds nothing but the ignored label is allowed.
+
+    Args:
+        sem_seg: (H, W), integers.
+        num_classes: at most ``MAX_CLASSES``.
+        file_name: of the picture, for the message.
+
+    Returns:
+        ``sem_seg`` as uint8.
+
+    Raises:
+        ValueError: naming the file and the values that no class has.
+    """
+    wrong = (sem_seg >= num_classes) & (sem_seg != IGNORE_LABEL) | (sem_seg < 0)
+    if wrong.any():
+        values = np.unique(sem_seg[wrong]).tolist()
+        shown = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
+        raise ValueError(
+            f"The label picture {file_name} has the values {shown} in {int(wrong.sum())} pixels, "
+            f"but there are {num_classes} classes: labels are 0 to {num_classes - 1}, and "
+            f"{IGNORE_LABEL} for pixels that do not count. Name all classes, or convert the "
+            "pictures; values of a data set's own, or labels that count from 1, are usual causes."
+        )
+    return sem_seg.astype(np.uint8, copy=False)
+
+
+def check_same_size(image: np.ndarray, sem_seg: np.ndarray, record: Mapping[str, Any]) -> None:
+    """Raise a ValueError that names both files unless image and label picture have one size.
+
+    Args:
+        image: (H, W, channels).
+        sem_seg: (H, W).
+        record: with ``file_name`` and ``sem_seg_file_name``.
+    """
+    if image.shape[:2] != sem_seg.shape:
+        sizes = [f"{shape[1]} x {shape[0]}" for shape in (image.shape, sem_seg.shape)]
+        raise ValueError(
+            f"The image {record['file_name']} has {sizes[0]} pixels (width x height), but its "
+            f"label picture {record['sem_seg_file_name']} has {sizes[1]}. They must have the same "
+            "size."
+        )
+
+
+def check_label_files(
+    records: Sequence[Mapping[str, Any]], num_classes: int, *, most: int | None = None
+) -> None:
+    """Read images with their label pictures and check them, before anything is trained.
+
+    Args:
+        records: with ``file_name`` and ``sem_seg_file_name``.
+        num_classes: of the data set.
+        most: how many pairs to read, spread evenly over the records; None for all of them, which
+            takes as long as reading the whole data set and shows a progress bar.
+
+    Raises:
+        FileNotFoundError, ValueError: the first problem, with the names of the files.
+    """
+    chosen = records
+    if most is not None and most < len(records):
+        chosen = [records[i * len(records) // most] for i in range(most)]
+    only_ignored = 0
+    for record in tqdm(chosen, desc="Checking labels", unit="image", disable=most is not None):
+        image = read_image(record["file_name"], "RGB")
+        sem_seg = read_label_picture(record["sem_seg_file_name"])
+        check_same_size(image, sem_seg, record)
+        sem_seg = check_values(sem_seg, num_classes, record["sem_seg_file_name"])
+        only_ignored += bool((sem_seg == IGNORE_LABEL).all())
+    if only_ignored:
+        _logger.warning(
+            "%d of %d label pictures hold nothing but the ignored label %d: nothing is learnt from "
+            "their images.",
+            only_ignored,
+            len(chosen),
+            IGNORE_LABEL,
+        )

@@ -1,0 +1,81 @@
+"""Label pictures that do not fit their image or the classes."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vit_adapter.data.label_checks import check_label_files, check_values
+
+
+def write(folder: Path, name: str, labels: np.ndarray, size: tuple[int, int] = (6, 4)) -> dict:
+    record = {"file_name": f"{folder}/{name}.jpg", "sem_seg_file_name": f"{folder}/{name}.png"}
+    Image.new("RGB", size).save(record["file_name"])
+    Image.fromarray(labels).save(record["sem_seg_file_name"])
+    return record
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
+def test_allowed_values(dtype: type) -> None:
+    labels = np.array([[0, 1], [2, 255]], dtype=dtype)
+    checked = check_values(labels, 3, "a.png")
+    assert checked.dtype == np.uint8 and np.array_equal(checked, labels)
+
+
+def test_an_image_where_nothing_counts_is_allowed() -> None:
+    check_values(np.full((3, 3), 255, np.uint8), 2, "a.png")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.array([[0, 3], [7, 7]], np.uint8), "a.png has the values 3, 7 in 3 pixels.* 3 classes: "
+         "labels are 0 to 2, and 255"),
+        (np.array([[0, 70000], [-1, 255]], np.int32), "the values -1, 70000 in 2 pixels"),
+        (np.arange(20, dtype=np.uint8).reshape(4, 5), r"3, 4, 5, 6, 7, 8, 9, 10, \.\.\. in 17"),
+    ],
+)
+def test_values_without_class(labels: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_values(labels, 3, "a.png")
+
+
+def test_files_with_other_sizes(tmp_path: Path) -> None:
+    records = [
+        write(tmp_path, "a", np.zeros((4, 6), np.uint8)),
+        write(tmp_path, "b", np.zeros((6, 4), np.uint8)),
+    ]
+    with pytest.raises(ValueError, match=r"b\.jpg has 6 x 4 pixels .*b\.png has 4 x 6"):
+        check_label_files(records, 1)
+
+
+def test_files_with_colours_instead_of_labels(tmp_path: Path) -> None:
+    record = write(tmp_path, "a", np.zeros((4, 6, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"a\.png has pixels of mode RGB, but labels need one"):
+        check_label_files([record], 1)
+
+
+def test_a_palette_stands_for_its_indices(tmp_path: Path) -> None:
+    record = write(tmp_path, "a", np.zeros((4, 6), np.uint8))
+    picture = Image.new("P", (6, 4), 2)
+    picture.putpalette([0] * 6 + [255, 128, 7] + [0] * 759)
+    picture.save(record["sem_seg_file_name"])
+    check_label_files([record], 3)
+    with pytest.raises(ValueError, match=r"a\.png has the values 2 in 24 pixels"):
+        check_label_files([record], 2)
+
+
+def test_only_some_files_are_read(tmp_path: Path) -> None:
+    records = [write(tmp_path, str(i), np.full((4, 6), i == 7, np.uint8)) for i in range(10)]
+    check_label_files(records, 1, most=2)  # the first and the sixth
+    with pytest.raises(ValueError, match=r"7\.png has the values 1"):
+        check_label_files(records, 1)
+
+
+def test_ignored_images_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    records = [write(tmp_path, str(i), np.full((4, 6), 255 * i, np.uint8)) for i in range(2)]
+    with caplog.at_level(logging.WARNING):
+        check_label_files(records, 1)
+    assert "1 of 2 label pictures hold nothing but the ignored label 255" in caplog.text
