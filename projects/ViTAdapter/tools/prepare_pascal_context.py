@@ -1,0 +1,8 @@
+"""Check the download of PASCAL-Context and write its labels as class indices; see --help."""
+
+import sys
+
+from vit_adapter.data.preparation import run
+
+if __name__ == "__main__":
+    sys.exit(run("pascal_context"))

@@ -1,0 +1,306 @@
+"""The ``prepare_*.py`` tools on tiny downloads with the official layout."""
+
+import importlib.util
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import load_sem_seg
+from detectron2.data.datasets.cityscapes import load_cityscapes_semantic
+from PIL import Image
+from scipy.io import savemat
+
+from vit_adapter.data import register_semantic_sets
+from vit_adapter.data.preparation import SETS, Conversion, PreparationError, run
+from vit_adapter.data.preparation.command import prepare
+from vit_adapter.data.semantic_sets import read_label_set
+
+LABELS = np.array([[0, 1, 2, 3], [30, 31, 32, 33], [12, 13, 24, 25]], np.uint8)
+
+
+def write_image(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 3)).save(path)
+
+
+def write_labels(path: Path, values: np.ndarray = LABELS, key: str | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if key is not None:
+        savemat(path, {key: values, "names": ["a", "b"]})
+        return
+    picture = Image.fromarray(values)
+    if "mapillary" in str(path):  # the official files have palettes
+        picture.putpalette(list(range(256)) * 3)
+    picture.save(path)
+
+
+def write_list(path: Path, *names: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{name}\n" for name in names))
+
+
+def ade20k(root: Path) -> None:
+    for split in ("training", "validation"):
+        folder = root / "ADEChallengeData2016"
+        write_image(folder / f"images/{split}/ADE_1.jpg")
+        write_labels(folder / f"annotations/{split}/ADE_1.png")
+
+
+def cityscapes(root: Path) -> None:
+    for split, city in (("train", "aachen"), ("val", "lindau")):
+        write_image(root / f"cityscapes/leftImg8bit/{split}/{city}/{city}_0_leftImg8bit.png")
+        stem = root / f"cityscapes/gtFine/{split}/{city}/{city}_0_gtFine"
+        write_labels(Path(f"{stem}_labelIds.png"))
+        write_labels(Path(f"{stem}_instanceIds.png"))
+        Path(f"{stem}_polygons.json").write_text('{"imgHeight": 3, "imgWidth": 4, "objects": []}')
+
+
+def coco_stuff_10k(root: Path) -> None:
+    folder = root / "coco_stuff_10k"
+    for split, name in (("train", "COCO_1"), ("test", "COCO_2")):
+        write_image(folder / f"images/{name}.jpg")
+        write_labels(folder / f"annotations/{name}.mat", key="S")
+        write_list(folder / f"imageLists/{split}.txt", name)
+
+
+def coco_stuff_164k(root: Path) -> None:
+    for split in ("train2017", "val2017"):
+        write_image(root / f"coco/{split}/0001.jpg")
+        write_labels(root / f"coco/stuffthingmaps/{split}/0001.png")
+
+
+def pascal_context(root: Path) -> None:
+    folder = root / "VOCdevkit/VOC2010"
+    for split, name in (("train", "2008_1"), ("val", "2008_2")):
+        write_image(folder / f"JPEGImages/{name}.jpg")
+        values = LABELS.astype(np.uint16)
+        values[0, 0] = 458
+        write_labels(folder / f"trainval/{name}.mat", values, key="LabelMap")
+        write_list(folder / f"ImageSets/Main/{split}.txt", name)
+    write_image(folder / "JPEGImages/2009_3.jpg")  # VOC has more images than PASCAL-Context
+
+
+def mapillary(root: Path) -> None:
+    for split in ("training", "validation"):
+        write_image(root / f"mapillary_vistas/{split}/images/x.jpg")
+        write_labels(root / f"mapillary_vistas/{split}/labels/x.png", LABELS + 32)
+
+
+DOWNLOADS: dict[str, Callable[[Path], None]] = {
+    "ade20k": ade20k,
+    "cityscapes": cityscapes,
+    "coco_stuff_10k": coco_stuff_10k,
+    "coco_stuff_164k": coco_stuff_164k,
+    "pascal_context": pascal_context,
+    "mapillary": mapillary,
+}
+_X = 255
+# By hand from the official class lists, for LABELS as each download stores them.
+EXPECTED = {
+    "ade20k": [[_X, 0, 1, 2], [29, 30, 31, 32], [11, 12, 23, 24]],
+    "cityscapes": [[_X, _X, _X, _X], [_X, 16, 17, 18], [3, 4, 11, 12]],
+    # COCO's ids lack 12, 26, 29 and 30 below 34.
+    "coco_stuff_10k": [[_X, 0, 1, 2], [_X, 26, 27, 28], [_X, 11, 22, 23]],
+    "coco_stuff_164k": [[0, 1, 2, 3], [26, 27, 28, 29], [11, 12, 23, _X]],
+    # Classes 2, 31, 33, 25 of 459 are aeroplane, boat, book and bird; 458 is wood.
+    "pascal_context": [[58, _X, 0, _X], [_X, 7, _X, 8], [_X, _X, _X, 6]],
+    "mapillary": [[32, 33, 34, 35], [62, 63, 64, _X], [44, 45, 56, 57]],
+}
+SPLITS = {
+    "coco_stuff_10k": ("coco_stuff_10k_train", "coco_stuff_10k_test"),
+    "coco_stuff_164k": ("coco_stuff_164k_train", "coco_stuff_164k_val"),
+    "pascal_context": ("pascal_context_59_train", "pascal_context_59_val"),
+    "mapillary": ("mapillary_vistas_sem_seg_train", "mapillary_vistas_sem_seg_val"),
+}
+
+
+@pytest.fixture(params=DOWNLOADS)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def root(tmp_path: Path):
+    register_semantic_sets(tmp_path)
+    yield tmp_path
+    register_semantic_sets()
+
+
+def load(name: str, root: Path) -> list[dict[str, str]]:
+    """The records of both splits, by the loaders that training uses."""
+    if name == "ade20k":
+        folder = root / "ADEChallengeData2016"
+        return [
+            record
+            for split in ("training", "validation")
+            for record in load_sem_seg(
+                str(folder / "annotations_detectron2" / split), str(folder / "images" / split)
+            )
+        ]
+    if name == "cityscapes":
+        folder = root / "cityscapes"
+        return [
+            record
+            for split in ("train", "val")
+            for record in load_cityscapes_semantic(
+                f"{folder}/leftImg8bit/{split}", f"{folder}/gtFine/{split}"
+            )
+        ]
+    return [record for split in SPLITS[name] for record in DatasetCatalog.get(split)]
+
+
+def test_prepared_data_can_be_loaded(name: str, root: Path) -> None:
+    DOWNLOADS[name](root)
+    assert run(name, ["--root", str(root), "--allow-subset", "--workers", "1"]) == 0
+    records = load(name, root)
+    assert len(records) == 2
+    for record in records:
+        with Image.open(record["sem_seg_file_name"]) as picture:
+            assert picture.mode == "L"
+            assert np.asarray(picture).tolist() == EXPECTED[name]
+    assert not list(root.rglob("*.incomplete"))
+
+
+def test_mapillary_with_the_classes_of_cityscapes(root: Path) -> None:
+    mapillary(root)
+    prepare("mapillary", root, allow_subset=True)
+    (record,) = DatasetCatalog.get("mapillary_vistas_cityscapes_train")
+    names = [*MetadataCatalog.get("mapillary_vistas_cityscapes_train").stuff_classes]
+    found = np.asarray(Image.open(record["sem_seg_file_name"]))
+    names = [[names[label] if label != 255 else "-" for label in row] for row in found]
+    # Stored: 32 33 34 35, 62 63 64 65, 44 45 56 57.
+    assert names == [["-"] * 4, ["-"] * 4, ["-", "pole", "-", "motorcycle"]]
+
+
+def test_labels_of_release_1_inside_release_2_of_mapillary(root: Path) -> None:
+    for split in ("training", "validation"):
+        write_image(root / f"mapillary_vistas/{split}/images/x.jpg")
+        write_labels(root / f"mapillary_vistas/{split}/v1.2/labels/x.png")
+        write_labels(root / f"mapillary_vistas/{split}/v2.0/labels/x.png", LABELS + 90)
+    prepare("mapillary", root, allow_subset=True)
+    assert len(load("mapillary", root)) == 2
+
+
+def test_several_processes_write_the_same(root: Path) -> None:
+    folder = root / "ADEChallengeData2016"
+    for i in range(40):
+        write_image(folder / f"images/training/{i}.jpg")
+        write_labels(folder / f"annotations/training/{i}.png", np.roll(LABELS, i))
+    write_image(folder / "images/validation/0.jpg")
+    write_labels(folder / "annotations/validation/0.png")
+    prepare("ade20k", root, allow_subset=True, workers=2)
+    table = read_label_set("ade20k").lookup_table(256)
+    for i in range(40):
+        found = np.asarray(Image.open(folder / f"annotations_detectron2/training/{i}.png"))
+        assert np.array_equal(found, table[np.roll(LABELS, i)])
+
+
+def test_nothing_there(name: str, root: Path) -> None:
+    assert run(name, ["--root", str(root)]) == 1
+    with pytest.raises(PreparationError) as error:
+        prepare(name, root)
+    text = str(error.value)
+    assert SETS[name].title in text and SETS[name].layout in text
+    for part, _ in SETS[name].jobs(root):
+        assert f"there is no folder {part.images}; it comes with {part.image_origin}" in text
+        assert f"there is no folder {part.labels}; it comes with {part.label_origin}" in text
+        assert re.search(r"https?://", part.image_origin + part.label_origin)
+
+
+def test_incomplete_download_counts_what_is_there(name: str, root: Path) -> None:
+    DOWNLOADS[name](root)
+    counts = {part.count for part, _ in SETS[name].jobs(root)}
+    with pytest.raises(PreparationError) as error:
+        prepare(name, root)
+    for count in counts:
+        assert f"there are 1 images instead of {count:,}" in str(error.value)
+    assert len(list(root.rglob("*_detectron2"))) == 0  # nothing was begun
+
+
+def test_missing_files_are_named(name: str, root: Path) -> None:
+    DOWNLOADS[name](root)
+    part, _ = SETS[name].jobs(root)[0]
+    labels = min(part.labels.rglob(f"*{part.label_suffix}"))
+    labels.rename(labels.with_suffix(".bak"))
+    with pytest.raises(PreparationError, match=rf"1 label files are missing .*{labels.name}; get "):
+        prepare(name, root, allow_subset=True)
+
+
+def test_missing_image_of_a_list_is_named(root: Path) -> None:
+    pascal_context(root)
+    write_list(root / "VOCdevkit/VOC2010/ImageSets/Main/train.txt", "2008_1", "2008_9")
+    expected = r"train: 1 images are missing .*: 2008_9\.jpg; get VOC"
+    with pytest.raises(PreparationError, match=expected):
+        prepare("pascal_context", root, allow_subset=True)
+    (root / "VOCdevkit/VOC2010/ImageSets/Main/train.txt").unlink()
+    with pytest.raises(PreparationError, match=r"there is no list .*train\.txt; it comes with VOC"):
+        prepare("pascal_context", root, allow_subset=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ade20k", 151), ("cityscapes", 34), ("coco_stuff_10k", 183), ("coco_stuff_164k", 182),
+     ("mapillary", 66)],
+)
+def test_values_of_no_official_file(name: str, value: int, root: Path) -> None:
+    DOWNLOADS[name](root)
+    part, _ = SETS[name].jobs(root)[0]
+    path = min(part.labels.rglob(f"*{part.label_suffix}"))
+    write_labels(path, np.full((3, 4), value, np.uint8), key="S" if path.suffix == ".mat" else None)
+    with pytest.raises(ValueError, match=rf"{path.name} has the values \[{value}\]"):
+        prepare(name, root, allow_subset=True)
+
+
+def test_interrupted_run_goes_on(root: Path) -> None:
+    folder = root / "ADEChallengeData2016"
+    ade20k(root)
+    write_image(folder / "images/training/ADE_2.jpg")
+    broken = folder / "annotations/training/ADE_2.png"
+    broken.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"ADE_2\.png cannot be read"):
+        prepare("ade20k", root, allow_subset=True)
+    done = folder / "annotations_detectron2/training/ADE_1.png"
+    assert done.is_file() and not list(root.rglob("*.incomplete"))
+    stamp = done.stat().st_mtime_ns
+    write_labels(broken)
+    prepare("ade20k", root, allow_subset=True)
+    assert done.stat().st_mtime_ns == stamp  # not written again
+    assert (done.with_name("ADE_2.png")).is_file()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float64])
+def test_types_of_matlab_files(dtype: type, tmp_path: Path) -> None:
+    conversion = Conversion(np.arange(256, dtype=np.uint8), frozenset(range(40)), mat_key="S")
+    write_labels(tmp_path / "a.mat", LABELS.astype(dtype), key="S")
+    assert np.array_equal(conversion.read(tmp_path / "a.mat"), LABELS)
+
+
+def test_broken_matlab_files(tmp_path: Path) -> None:
+    conversion = Conversion(np.arange(256, dtype=np.uint8), frozenset(range(40)), mat_key="S")
+    write_labels(tmp_path / "a.mat", LABELS, key="T")
+    write_labels(tmp_path / "b.mat", LABELS + 0.5, key="S")
+    for file in ("a.mat", "b.mat"):
+        with pytest.raises(ValueError, match=f"{file} holds no matrix of integers named 'S'"):
+            conversion.read(tmp_path / file)
+    (tmp_path / "c.mat").write_bytes(b"MATLAB")
+    with pytest.raises(ValueError, match=r"c\.mat cannot be read as a MATLAB file"):
+        conversion.read(tmp_path / "c.mat")
+
+
+def test_program_of_each_set(
+    name: str, root: Path, project_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    DOWNLOADS[name](root)
+    path = project_root / f"projects/ViTAdapter/tools/prepare_{name}.py"
+    monkeypatch.setattr(
+        sys, "argv", [str(path), "--root", str(root), "--allow-subset", "--workers", "1"]
+    )
+    with pytest.raises(SystemExit) as end:
+        spec = importlib.util.spec_from_file_location("__main__", path)
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    assert end.value.code == 0
+    assert len(load(name, root)) == 2
