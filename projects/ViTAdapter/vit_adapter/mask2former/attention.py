@@ -1,0 +1,101 @@
+"""Blocks that both decoders of Mask2Former are made of.
+
+Shapes: B batch, Q queries, K keys, C embed dim, M heads.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+class Attention(nn.Module):
+    """Multi-head attention with the parameter names of :class:`torch.nn.MultiheadAttention`.
+
+    That class would copy a boolean mask once for each head.
+    """
+
+    def __init__(self, embed_dim: int, *, num_heads: int) -> None:
+        """Make the module.
+
+        Raises:
+            ValueError: the width is no positive multiple of the heads.
+        """
+        super().__init__()
+        if num_heads < 1 or embed_dim < 1 or embed_dim % num_heads:
+            raise ValueError(
+                f"embed_dim must be a positive multiple of num_heads, got {embed_dim} and "
+                f"{num_heads}"
+            )
+        self.num_heads = num_heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dim, embed_dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * embed_dim))
+        self.out_proj = nn.Linear(embed_dim, embed_dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Xavier normal weights, query, key and value as one matrix, and zero biases."""
+        nn.init.xavier_normal_(self.in_proj_weight)
+        nn.init.zeros_(self.in_proj_bias)
+        nn.init.xavier_normal_(self.out_proj.weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None
+    ) -> Tensor:
+        """Attend.
+
+        Args:
+            query: (B, Q, C).
+            key: (B, K, C).
+            value: (B, K, C).
+            allowed: bool (B, 1, Q, K), True where a query may read a key; at least one in each row.
+
+        Returns:
+            (B, Q, C).
+        """
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        query, key, value = (
+            F.linear(tokens, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for tokens, weight, bias in zip((query, key, value), weights, biases, strict=True)
+        )  # (B, M, Q or K, C/M)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a ReLU between them, ``linear1`` and ``linear2``."""
+
+    def __init__(self, embed_dim: int, hidden_dim: int, *, use_checkpoint: bool = False) -> None:
+        """Make the module.
+
+        Args:
+            embed_dim: width C.
+            hidden_dim: width between the layers.
+            use_checkpoint: recompute the hidden activations in the backward pass.
+
+        Raises:
+            ValueError: a width is below one.
+        """
+        super().__init__()
+        if min(embed_dim, hidden_dim) < 1:
+            raise ValueError(f"widths must be at least 1, got {embed_dim} and {hidden_dim}")
+        self.linear1 = nn.Linear(embed_dim, hidden_dim)
+        self.linear2 = nn.Linear(hidden_dim, embed_dim)
+        self.use_checkpoint = use_checkpoint
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Xavier normal weights; biases as :class:`torch.nn.Linear` draws them."""
+        for layer in (self.linear1, self.linear2):
+            layer.reset_parameters()
+            nn.init.xavier_normal_(layer.weight)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, Q, C) -> (B, Q, C)."""
+        if self.use_checkpoint and torch.is_grad_enabled():
+            return checkpoint(self._compute, tokens, use_reentrant=False)
+        return self._compute(tokens)
+
+    def _compute(self, tokens: Tensor) -> Tensor:
+        return self.linear2(F.relu(self.linear1(tokens)))

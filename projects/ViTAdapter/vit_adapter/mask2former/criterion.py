@@ -1,0 +1,181 @@
+"""Losses of Mask2Former (arXiv 2112.01527, section 3.3), on sampled points.
+
+Shapes: B batch, Q queries, K classes, h/w grid of the predicted masks, H/W sides of the padded
+image, P sampled points, N predictions (layers), M matched pairs of a batch.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from detectron2.projects.point_rend.point_features import (
+    get_uncertain_point_coords_with_randomness,
+    point_sample,
+)
+from detectron2.utils import comm
+from torch import Tensor, nn
+
+from vit_adapter.mask2former.matcher import HungarianMatcher, Matches
+from vit_adapter.mask2former.targets import MaskTargets
+from vit_adapter.mask2former.transformer_decoder import MaskPredictions
+
+
+class SetCriterion(nn.Module):
+    """Class, mask and dice losses of the matched queries, for each prediction of the decoder.
+
+    Class: cross entropy over all queries, the unmatched ones being "no object", divided by the sum
+    of the class weights. Mask and dice: of matched queries alone, at points of which most are drawn
+    where the prediction is uncertain, divided by the number of pairs (the mean over processes).
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        matcher: HungarianMatcher,
+        class_weight: float = 2.0,
+        mask_weight: float = 5.0,
+        dice_weight: float = 5.0,
+        no_object_weight: float = 0.1,
+        num_points: int = 12544,
+        oversample_ratio: float = 3.0,
+        importance_sample_ratio: float = 0.75,
+    ) -> None:
+        """Make the criterion.
+
+        Args:
+            num_classes: classes K, without "no object".
+            matcher: pairs queries and targets.
+            class_weight: weight of the class loss.
+            mask_weight: weight of the binary cross entropy of the masks.
+            dice_weight: weight of the dice loss.
+            no_object_weight: weight of "no object" within the class loss; other classes have 1.
+            num_points: points P per pair; 12544 = 112 * 112.
+            oversample_ratio: candidates among which the uncertain points are found, over P.
+            importance_sample_ratio: share of uncertain points; the others are uniformly random.
+
+        Raises:
+            ValueError: a value is out of its range.
+        """
+        super().__init__()
+        if num_classes < 1 or num_points < 1:
+            raise ValueError(
+                f"num_classes and num_points must be at least 1, got {num_classes}, {num_points}"
+            )
+        if oversample_ratio < 1 or not 0 <= importance_sample_ratio <= 1:
+            raise ValueError(
+                "oversample_ratio must be at least 1 and importance_sample_ratio in [0, 1], got "
+                f"{oversample_ratio} and {importance_sample_ratio}"
+            )
+        if min(class_weight, mask_weight, dice_weight, no_object_weight) < 0:
+            raise ValueError(
+                "weights must not be negative, got "
+                f"{class_weight}, {mask_weight}, {dice_weight}, {no_object_weight}"
+            )
+        self.num_classes = num_classes
+        self.matcher = matcher
+        self.class_weight = class_weight
+        self.mask_weight = mask_weight
+        self.dice_weight = dice_weight
+        self.num_points = num_points
+        self.oversample_ratio = oversample_ratio
+        self.importance_sample_ratio = importance_sample_ratio
+        weights = torch.ones(num_classes + 1)
+        weights[-1] = no_object_weight
+        self.register_buffer("weight_of_class", weights, persistent=False)
+
+    def forward(
+        self, predictions: Sequence[MaskPredictions], targets: Sequence[MaskTargets]
+    ) -> dict[str, Tensor]:
+        """Compute the weighted losses, in float32 or wider, also under autocast.
+
+        Args:
+            predictions: N of them, the final one last; class logits (B, Q, K + 1), mask logits
+                (B, Q, h, w).
+            targets: of each of the B images, masks of the padded size.
+
+        Returns:
+            "loss_cls", "loss_mask", "loss_dice" of the final prediction, and the same with "_0",
+            "_1", ... for the others.
+
+        Raises:
+            ValueError: the numbers of images or classes do not fit.
+            FloatingPointError: a prediction is infinite or not a number.
+        """
+        class_logits = torch.stack([p.class_logits for p in predictions])  # (N, B, Q, K + 1)
+        expected = (len(targets), self.num_classes + 1)
+        if (class_logits.shape[1], class_logits.shape[-1]) != expected:
+            raise ValueError(
+                f"class logits must be (B, Q, K + 1) with B = {expected[0]} and K + 1 = "
+                f"{expected[1]}, got {tuple(class_logits.shape[1:])}"
+            )
+        with torch.autocast(class_logits.device.type, enabled=False):
+            matches = self.matcher(predictions, targets)
+            num_pairs = _mean_over_processes(matches.queries.shape[1], class_logits.device)
+            labels = torch.cat([target.labels for target in targets])
+            classes = self._class_losses(class_logits, labels, matches)
+            masks = torch.cat([target.masks for target in targets]).to(classes.dtype)
+            losses = {}
+            for i, prediction in enumerate(predictions):
+                suffix = "" if i == len(predictions) - 1 else f"_{i}"
+                mask, dice = self._mask_losses(prediction.mask_logits, masks, matches, i)
+                losses[f"loss_cls{suffix}"] = self.class_weight * classes[i]
+                losses[f"loss_mask{suffix}"] = self.mask_weight * mask / num_pairs
+                losses[f"loss_dice{suffix}"] = self.dice_weight * dice / num_pairs
+        return losses
+
+    def _class_losses(self, class_logits: Tensor, labels: Tensor, matches: Matches) -> Tensor:
+        """Cross entropies (N,) from logits (N, B, Q, K + 1) and the labels of all targets."""
+        wide = torch.promote_types(class_logits.dtype, torch.float32)
+        class_logits = class_logits.flatten(1, 2).to(wide)  # (N, B*Q, K + 1)
+        expected = labels.new_full(class_logits.shape[:2], self.num_classes)
+        expected.scatter_(1, matches.queries, labels[matches.targets])
+        weights = self.weight_of_class.to(wide)
+        losses = F.cross_entropy(
+            class_logits.flatten(0, 1), expected.flatten(), weight=weights, reduction="none"
+        )
+        return losses.view_as(expected).sum(1) / weights[expected].sum(1)
+
+    def _mask_losses(
+        self, mask_logits: Tensor, masks: Tensor, matches: Matches, index: int
+    ) -> tuple[Tensor, Tensor]:
+        """Cross entropy and dice loss of prediction ``index``, each summed over the pairs.
+
+        Args:
+            mask_logits: (B, Q, h, w).
+            masks: (targets of the batch, H, W), 0 or 1.
+            matches: the pairs of all predictions.
+            index: which of them.
+        """
+        logits = mask_logits.flatten(0, 1)[matches.queries[index], None].to(masks.dtype)
+        masks = masks[matches.targets[index], None]  # (M, 1, H, W)
+        with torch.no_grad():
+            points = get_uncertain_point_coords_with_randomness(
+                logits,
+                _uncertainty,
+                self.num_points,
+                self.oversample_ratio,
+                self.importance_sample_ratio,
+            )  # (M, P, 2)
+            truth = point_sample(masks, points, align_corners=False)[:, 0]
+        logits = point_sample(logits, points, align_corners=False)[:, 0]  # (M, P)
+        entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(1)
+        probabilities = logits.sigmoid()
+        overlap = 2 * (probabilities * truth).sum(1)
+        dice = 1 - (overlap + 1) / (probabilities.sum(1) + truth.sum(1) + 1)
+        return entropy.sum(), dice.sum()
+
+
+def _uncertainty(logits: Tensor) -> Tensor:
+    """The nearer to the border between inside and outside, the higher."""
+    return -logits.abs()
+
+
+def _mean_over_processes(count: int, device: torch.device) -> Tensor | int:
+    """Average a count over all processes; at least one, for it divides."""
+    world_size = comm.get_world_size()
+    if world_size == 1:
+        return max(count, 1)
+    mean = torch.tensor(float(count), device=device)
+    torch.distributed.all_reduce(mean)
+    return (mean / world_size).clamp(min=1)

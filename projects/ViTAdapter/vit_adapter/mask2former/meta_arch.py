@@ -1,0 +1,220 @@
+"""Mask2Former (arXiv 2112.01527) with Detectron2's conventions.
+
+Shapes: B batch, K classes, H/W sides of an image in pixels.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling.backbone import Backbone
+from detectron2.modeling.postprocessing import sem_seg_postprocess
+from detectron2.structures import ImageList
+from torch import Tensor, nn
+
+from vit_adapter.layers import GridSize
+from vit_adapter.mask2former.criterion import SetCriterion
+from vit_adapter.mask2former.inference import (
+    instance_segmentation,
+    panoptic_segmentation,
+    semantic_scores,
+)
+from vit_adapter.mask2former.pixel_decoder import MSDeformAttnPixelDecoder
+from vit_adapter.mask2former.targets import prepare_targets
+from vit_adapter.mask2former.transformer_decoder import MaskedTransformerDecoder, MaskPredictions
+
+
+class Mask2FormerHead(nn.Module):
+    """A pixel decoder and a transformer decoder on its features."""
+
+    def __init__(
+        self,
+        *,
+        pixel_decoder: MSDeformAttnPixelDecoder,
+        transformer_decoder: MaskedTransformerDecoder,
+    ) -> None:
+        """Take the two parts.
+
+        Raises:
+            ValueError: their widths differ.
+        """
+        super().__init__()
+        if pixel_decoder.embed_dim != transformer_decoder.embed_dim:
+            raise ValueError(
+                f"pixel decoder and transformer decoder must have the same embed_dim, got "
+                f"{pixel_decoder.embed_dim} and {transformer_decoder.embed_dim}"
+            )
+        self.pixel_decoder = pixel_decoder
+        self.transformer_decoder = transformer_decoder
+
+    def forward(
+        self, features: Mapping[str, Tensor], *, intermediate: bool = False
+    ) -> list[MaskPredictions]:
+        """See :meth:`MaskedTransformerDecoder.forward`; ``features`` are the backbone's."""
+        return self.transformer_decoder(self.pixel_decoder(features), intermediate=intermediate)
+
+
+@META_ARCH_REGISTRY.register()
+class Mask2Former(nn.Module):
+    """Semantic, instance and panoptic segmentation by queries that predict a class and a mask.
+
+    It is built from its parts, as LazyConfigs do.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        head: Mask2FormerHead,
+        criterion: SetCriterion,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        semantic_on: bool = True,
+        instance_on: bool = False,
+        panoptic_on: bool = False,
+        thing_classes: Collection[int] = (),
+        object_mask_threshold: float = 0.8,
+        overlap_threshold: float = 0.8,
+        topk_per_image: int = 100,
+    ) -> None:
+        """Take the parts and note what is wanted of the inference.
+
+        Args:
+            backbone: makes the feature maps that the head names.
+            head: makes the predictions.
+            criterion: makes the losses of a training.
+            pixel_mean: mean of each channel of the input.
+            pixel_std: standard deviation of each channel.
+            semantic_on: predict "sem_seg".
+            instance_on: predict "instances".
+            panoptic_on: predict "panoptic_seg".
+            thing_classes: classes, from 0, whose regions are separate objects; without any, all
+                are objects to the instances and none to the panoptic segmentation.
+            object_mask_threshold: panoptic: least class probability of a segment.
+            overlap_threshold: panoptic: least share of its mask that a segment keeps.
+            topk_per_image: instances at most.
+
+        Raises:
+            ValueError: nothing is to be predicted, or the parts and classes do not fit.
+        """
+        super().__init__()
+        if not (semantic_on or instance_on or panoptic_on):
+            raise ValueError("at least one of semantic_on, instance_on and panoptic_on must be set")
+        num_classes = head.transformer_decoder.num_classes
+        if criterion.num_classes != num_classes:
+            raise ValueError(
+                f"head and criterion must have the same num_classes, got {num_classes} and "
+                f"{criterion.num_classes}"
+            )
+        if topk_per_image < 1:
+            raise ValueError(f"topk_per_image must be at least 1, got {topk_per_image}")
+        unknown = [label for label in thing_classes if not 0 <= label < num_classes]
+        if unknown:
+            raise ValueError(
+                f"thing_classes must lie in 0 to {num_classes - 1}, got also {unknown}"
+            )
+        self.backbone = backbone
+        self.head = head
+        self.criterion = criterion
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+        self.semantic_on = semantic_on
+        self.instance_on = instance_on
+        self.panoptic_on = panoptic_on
+        self.thing_classes = tuple(thing_classes)
+        self.object_mask_threshold = object_mask_threshold
+        self.overlap_threshold = overlap_threshold
+        self.topk_per_image = topk_per_image
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are processed."""
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list:
+        """Compute the losses in training, else the segmentations.
+
+        Args:
+            batched_inputs: one mapping for each image: "image" (channels, H, W); in training
+                "sem_seg" or "instances", see :func:`prepare_targets`; in inference "height" and
+                "width" of the output, by default those of the image.
+
+        Returns:
+            In training the weighted losses, see :meth:`SetCriterion.forward`. In inference, for
+            each image, a dict with those of the following that are on: "sem_seg" (K, height,
+            width), scores; "instances", see :func:`instance_segmentation`; "panoptic_seg", see
+            :func:`panoptic_segmentation`.
+
+        Raises:
+            ValueError: labels that do not fit, see :func:`prepare_targets`.
+        """
+        images = [inputs["image"].to(self.device) for inputs in batched_inputs]
+        images = [(image - self.pixel_mean) / self.pixel_std for image in images]
+        images = ImageList.from_tensors(images, self.backbone.size_divisibility)
+        features = self.backbone(images.tensor)
+        predictions = self.head(features, intermediate=self.training)
+        padded_size = (images.tensor.shape[-2], images.tensor.shape[-1])
+        if self.training:
+            targets = prepare_targets(
+                batched_inputs,
+                num_classes=self.criterion.num_classes,
+                padded_size=padded_size,
+                device=self.device,
+            )
+            return self.criterion(predictions, targets)
+        return self._segment(predictions[-1], batched_inputs, images.image_sizes, padded_size)
+
+    def _segment(
+        self,
+        predictions: MaskPredictions,
+        batched_inputs: Sequence[Mapping[str, Any]],
+        image_sizes: Sequence[GridSize],
+        padded_size: GridSize,
+    ) -> list[dict[str, Any]]:
+        """Make the outputs of each image at the size that its input asks for."""
+        scores = semantic_scores(*predictions) if self.semantic_on else None
+        outputs = []
+        for i, (inputs, image_size) in enumerate(zip(batched_inputs, image_sizes, strict=True)):
+            output_size = (
+                int(inputs.get("height", image_size[0])),
+                int(inputs.get("width", image_size[1])),
+            )
+            resize = partial(
+                _to_output, padded_size=padded_size, image_size=image_size, output_size=output_size
+            )
+            prediction = (predictions.class_logits[i], predictions.mask_logits[i])
+            output: dict[str, Any] = {}
+            if scores is not None:
+                output["sem_seg"] = resize(scores[i])
+            if self.instance_on:
+                output["instances"] = instance_segmentation(
+                    *prediction,
+                    resize=resize,
+                    topk=self.topk_per_image,
+                    thing_classes=self.thing_classes,
+                )
+            if self.panoptic_on:
+                output["panoptic_seg"] = panoptic_segmentation(
+                    *prediction,
+                    resize=resize,
+                    thing_classes=self.thing_classes,
+                    object_mask_threshold=self.object_mask_threshold,
+                    overlap_threshold=self.overlap_threshold,
+                )
+            outputs.append(output)
+        return outputs
+
+
+def _to_output(
+    maps: Tensor, *, padded_size: GridSize, image_size: GridSize, output_size: GridSize
+) -> Tensor:
+    """Resize (N, h, w) of the padded image to pixels, cut the padding off, resize to the output."""
+    if not len(maps):
+        return maps.new_zeros(0, *output_size)
+    maps = F.interpolate(maps[None], size=padded_size, mode="bilinear", align_corners=False)[0]
+    if tuple(image_size) == output_size:
+        return maps[:, : output_size[0], : output_size[1]]
+    return sem_seg_postprocess(maps, image_size, *output_size)

@@ -1,0 +1,61 @@
+"""Sine position embeddings of feature maps (DETR, arXiv 2005.12872, appendix A.4).
+
+Shapes: C channels, H/W grid of one level.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vit_adapter.layers.pyramid import GridSize, cached_constant
+
+_TEMPERATURE = 10000
+_EPS = 1e-6
+
+
+def sine_positions(
+    shapes: Sequence[GridSize], channels: int, *, device: torch.device, dtype: torch.dtype
+) -> list[Tensor]:
+    """Embed the cells of each level; a side of any length spans one period of the slowest wave.
+
+    Args:
+        shapes: (H, W) of each level.
+        channels: a multiple of 4: half for the row, half for the column, sine and cosine in turn.
+
+    Returns:
+        (1, H*W, C) for each level, row-major.
+    """
+    tables = cached_constant(_AxisTables(channels // 2), tuple(shapes), device, dtype)
+    levels = []
+    for (height, width), table in zip(
+        shapes, tables.split([sum(shape) for shape in shapes]), strict=True
+    ):
+        rows, columns = table.split([height, width])
+        rows = rows[:, None].expand(-1, width, -1)  # (H, W, C/2)
+        columns = columns.expand(height, -1, -1)
+        levels.append(torch.cat([rows, columns], -1).flatten(0, 1)[None])
+    return levels
+
+
+@dataclass(frozen=True)
+class _AxisTables:
+    """Makes the embeddings of all rows and all columns: small enough to keep, unlike the maps'."""
+
+    channels: int
+
+    def __call__(
+        self, shapes: tuple[GridSize, ...], device: torch.device, dtype: torch.dtype
+    ) -> Tensor:
+        """(sum of H + W, C/2): rows, then columns, level by level."""
+        pairs = torch.arange(self.channels, device=device, dtype=dtype).div(2).floor()
+        wavelengths = _TEMPERATURE ** (2 * pairs / self.channels)
+        tables = []
+        for side in (side for shape in shapes for side in shape):
+            cells = torch.arange(1, side + 1, device=device, dtype=dtype)
+            angles = (cells / (side + _EPS) * 2 * math.pi)[:, None] / wavelengths
+            waves = torch.stack([angles[:, 0::2].sin(), angles[:, 1::2].cos()], -1)
+            tables.append(waves.flatten(1))
+        return torch.cat(tables)

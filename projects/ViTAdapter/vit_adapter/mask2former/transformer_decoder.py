@@ -1,0 +1,228 @@
+"""Transformer decoder of Mask2Former with masked attention (arXiv 2112.01527, section 3.2).
+
+Parameter names and the original's: ``query_embed``, ``query_feat``, ``level_embed``, ``cls_embed``
+and ``mask_embed`` are the same (there directly under ``decode_head``), ``post_norm`` is
+``transformer_decoder.post_norm``; in ``layers.{i}`` (``transformer_decoder.layers.{i}``):
+``cross_attn`` and ``self_attn`` (attentions.0.attn, attentions.1.attn), ``norm1`` to ``norm3``
+(norms.0 to norms.2), ``ffn.linear1`` (ffns.0.layers.0.0), ``ffn.linear2`` (ffns.0.layers.1).
+
+Shapes: B batch, C embed dim, H/W grid of one level, G mask channels, h/w grid of the mask features
+(stride 4), Q queries, K classes.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vit_adapter.layers import map_to_tokens
+from vit_adapter.mask2former.attention import Attention, FeedForward
+from vit_adapter.mask2former.pixel_decoder import PixelFeatures
+from vit_adapter.mask2former.position import sine_positions
+
+
+class MaskPredictions(NamedTuple):
+    """What the queries predict at one point of the decoder.
+
+    Attributes:
+        class_logits: (B, Q, K + 1); the last class is "no object".
+        mask_logits: (B, Q, h, w).
+    """
+
+    class_logits: Tensor
+    mask_logits: Tensor
+
+
+class DecoderLayer(nn.Module):
+    """Masked cross-attention, self-attention and a feed-forward network, norms after each."""
+
+    def __init__(
+        self, embed_dim: int, *, num_heads: int, ffn_dim: int, use_checkpoint: bool = False
+    ) -> None:
+        """See :class:`Attention` and :class:`FeedForward` for the arguments."""
+        super().__init__()
+        self.cross_attn = Attention(embed_dim, num_heads=num_heads)
+        self.norm1 = nn.LayerNorm(embed_dim)
+        self.self_attn = Attention(embed_dim, num_heads=num_heads)
+        self.norm2 = nn.LayerNorm(embed_dim)
+        self.ffn = FeedForward(embed_dim, ffn_dim, use_checkpoint=use_checkpoint)
+        self.norm3 = nn.LayerNorm(embed_dim)
+
+    def forward(
+        self, query: Tensor, query_position: Tensor, key: Tensor, value: Tensor, allowed: Tensor
+    ) -> Tensor:
+        """Refine the queries.
+
+        Args:
+            query: (B, Q, C).
+            query_position: (Q, C), added where queries ask and where they are asked.
+            key: (B, H*W, C) of one level, with its positions.
+            value: (B, H*W, C), without them.
+            allowed: bool (B, 1, Q, H*W), which cells each query may read.
+
+        Returns:
+            (B, Q, C).
+        """
+        attended = self.cross_attn(query + query_position, key, value, allowed)
+        query = self.norm1(query + attended)
+        positioned = query + query_position
+        query = self.norm2(query + self.self_attn(positioned, positioned, query))
+        return self.norm3(query + self.ffn(query))
+
+
+class MaskedTransformerDecoder(nn.Module):
+    """Queries that look at the levels in turn, each within the mask it predicted last."""
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        num_queries: int,
+        embed_dim: int,
+        mask_dim: int,
+        num_heads: int,
+        ffn_dim: int,
+        num_layers: int = 9,
+        num_levels: int = 3,
+        use_checkpoint: bool = False,
+    ) -> None:
+        """Make the module.
+
+        Args:
+            num_classes: classes K, without "no object".
+            num_queries: queries Q.
+            embed_dim: width C, that of the pixel decoder; a multiple of 4 and of the heads.
+            mask_dim: channels G of the mask features.
+            num_heads: heads of both attentions.
+            ffn_dim: hidden width of the feed-forward networks.
+            num_layers: layers; layer i looks at level i modulo ``num_levels``, coarsest first.
+            num_levels: levels that are looked at.
+            use_checkpoint: recompute the feed-forward networks in the backward pass.
+
+        Raises:
+            ValueError: a count is below one, or the width does not fit.
+        """
+        super().__init__()
+        counts = {
+            "num_classes": num_classes,
+            "num_queries": num_queries,
+            "mask_dim": mask_dim,
+            "num_layers": num_layers,
+            "num_levels": num_levels,
+        }
+        for name, count in counts.items():
+            if count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count}")
+        if embed_dim % 4:
+            raise ValueError(f"embed_dim must be a multiple of 4, got {embed_dim}")
+        self.embed_dim = embed_dim
+        self.num_classes = num_classes
+        self.num_levels = num_levels
+        self.query_feat = nn.Embedding(num_queries, embed_dim)
+        self.query_embed = nn.Embedding(num_queries, embed_dim)
+        self.level_embed = nn.Embedding(num_levels, embed_dim)
+        self.layers = nn.ModuleList(
+            DecoderLayer(
+                embed_dim, num_heads=num_heads, ffn_dim=ffn_dim, use_checkpoint=use_checkpoint
+            )
+            for _ in range(num_layers)
+        )
+        self.post_norm = nn.LayerNorm(embed_dim)
+        self.cls_embed = nn.Linear(embed_dim, num_classes + 1)
+        self.mask_embed = nn.Sequential(
+            nn.Linear(embed_dim, embed_dim),
+            nn.ReLU(),
+            nn.Linear(embed_dim, embed_dim),
+            nn.ReLU(),
+            nn.Linear(embed_dim, mask_dim),
+        )
+
+    def forward(
+        self, features: PixelFeatures, *, intermediate: bool = False
+    ) -> list[MaskPredictions]:
+        """Decode.
+
+        Args:
+            features: of the pixel decoder, at least ``num_levels`` levels.
+            intermediate: also return what is predicted before each layer, as the deep supervision
+                of a training needs it.
+
+        Returns:
+            The predictions before the first layer, after it, ... and after the last one; or those
+            after the last one alone.
+
+        Raises:
+            ValueError: there are too few levels.
+        """
+        if len(features.levels) < self.num_levels:
+            raise ValueError(
+                f"expected at least {self.num_levels} levels, got {len(features.levels)}"
+            )
+        levels = features.levels[: self.num_levels]
+        values, keys = self._memories(levels)
+        resized = _resize_each(features.mask_features, levels)
+        query = self.query_feat.weight.expand(levels[0].shape[0], -1, -1)  # (B, Q, C)
+        position = self.query_embed.weight
+        predictions = []
+        for i, layer in enumerate(self.layers):
+            normed = self.post_norm(query)
+            embedding = self.mask_embed(normed)
+            if intermediate:
+                predictions.append(self._predict(normed, embedding, features.mask_features))
+            at = i % self.num_levels
+            allowed = _inside_of_masks(embedding, resized[at])
+            query = layer(query, position, keys[at], values[at], allowed)
+        normed = self.post_norm(query)
+        embedding = self.mask_embed(normed)
+        predictions.append(self._predict(normed, embedding, features.mask_features))
+        return predictions
+
+    def _memories(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Make values and keys (B, H*W, C) of each level: keys have positions, too."""
+        shapes = [(level.shape[-2], level.shape[-1]) for level in levels]
+        wide = torch.promote_types(levels[0].dtype, torch.float32)
+        positions = sine_positions(shapes, self.embed_dim, device=levels[0].device, dtype=wide)
+        embeddings = self.level_embed.weight
+        values = [map_to_tokens(x) + e for x, e in zip(levels, embeddings, strict=True)]
+        return values, [value + p for value, p in zip(values, positions, strict=True)]
+
+    def _predict(
+        self, normed: Tensor, embedding: Tensor, mask_features: Tensor
+    ) -> MaskPredictions:
+        """Predict from normed queries (B, Q, C) and their mask embeddings (B, Q, G)."""
+        masks = embedding @ mask_features.flatten(2)  # (B, Q, h*w)
+        return MaskPredictions(
+            self.cls_embed(normed), masks.unflatten(-1, mask_features.shape[-2:])
+        )
+
+
+@torch.no_grad()
+def _resize_each(mask_features: Tensor, levels: Sequence[Tensor]) -> list[Tensor]:
+    """Resize the mask features (B, G, h, w) to (B, G, H*W) of each level.
+
+    A mask is a weighted sum of them, and resizing is linear: masks of the resized features are the
+    resized masks. So the features are resized once, and not the masks of every layer.
+    """
+    return [
+        F.interpolate(
+            mask_features, size=level.shape[-2:], mode="bilinear", align_corners=False
+        ).flatten(2)
+        for level in levels
+    ]
+
+
+@torch.no_grad()
+def _inside_of_masks(embedding: Tensor, resized_features: Tensor) -> Tensor:
+    """Tell which cells each query's mask covers; all of them where it covers none.
+
+    Args:
+        embedding: (B, Q, G) of the masks.
+        resized_features: (B, G, H*W).
+
+    Returns:
+        bool (B, 1, Q, H*W), the same for all heads: probability of the mask at least one half.
+    """
+    inside = embedding @ resized_features >= 0
+    return (inside | ~inside.any(-1, keepdim=True))[:, None]
