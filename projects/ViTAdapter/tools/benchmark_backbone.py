@@ -31,11 +31,18 @@ OFFSET_NOISE = 0.3
 Call = Callable[[], object]
 
 
-def build(size: str, device: torch.device) -> nn.Module:
-    """Make a backbone of the configs without windows, stochastic depth and process groups."""
+def build(size: str, device: torch.device, mode: str = "full") -> nn.Module:
+    """Make a backbone of the configs without windows, stochastic depth and process groups.
+
+    Args:
+        size: one of ``SIZES``.
+        device: where it is put.
+        mode: of the adapter.
+    """
     path = REPOSITORY / "configs" / "common" / "models" / "vit_adapter.py"
     config = LazyConfig.load(str(path))[size]
     config.norm = "BN"
+    config.mode = mode
     config.vit.window_sizes = []
     config.vit.drop_path_rate = 0.0
     torch.manual_seed(0)
