@@ -11,10 +11,21 @@ from vit_adapter.checkpoint.original import (
     revert_state_dict,
 )
 
-TRUNK = ("pos_embed", "cls_token", "patch_embed.proj.weight", "blocks.0.norm1.weight",
-         "layers.0.self_attn.in_proj.weight", "visual_embed.patch_embed.proj.bias")
-ADAPTER = ("norm1.weight", "spm.stem.0.weight", "level_embed", "up.bias",
-           "interactions.3.extra_extractors.1.ffn.fc1.weight")
+TRUNK = (
+    "pos_embed",
+    "cls_token",
+    "patch_embed.proj.weight",
+    "blocks.0.norm1.weight",
+    "layers.0.self_attn.in_proj.weight",
+    "visual_embed.patch_embed.proj.bias",
+)
+ADAPTER = (
+    "norm1.weight",
+    "spm.stem.0.weight",
+    "level_embed",
+    "up.bias",
+    "interactions.3.extra_extractors.1.ffn.fc1.weight",
+)
 
 
 def tensors(*names: str) -> dict[str, Tensor]:
@@ -69,13 +80,103 @@ def test_names_of_mask_rcnn(theirs: str, ours: str) -> None:
 def test_a_pyramid_without_stride_four_keeps_its_strides() -> None:
     original = tensors(
         "backbone.pos_embed",
-        *(f"neck.{part}.{i}.conv.bias" for part in ("lateral_convs", "fpn_convs") for i in range(3)),
+        *(
+            f"neck.{part}.{i}.conv.bias"
+            for part in ("lateral_convs", "fpn_convs")
+            for i in range(3)
+        ),
     )
     conversion = convert(original)
     assert list(conversion.state_dict)[1:] == [
         f"backbone.fpn_{part}{i}.bias" for part in ("lateral", "output") for i in (3, 4, 5)
     ]
     assert revert_state_dict(conversion.state_dict) == original
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("decode_head.psp_modules.3.1.conv.weight", "sem_seg_head.main.psp_modules.3.1.weight"),
+        (
+            "decode_head.bottleneck.bn.running_mean",
+            "sem_seg_head.main.bottleneck.norm.running_mean",
+        ),
+        ("decode_head.conv_seg.bias", "sem_seg_head.main.conv_seg.bias"),
+        ("auxiliary_head.convs.0.bn.weight", "sem_seg_head.auxiliary.convs.0.norm.weight"),
+        ("auxiliary_head.conv_seg.weight", "sem_seg_head.auxiliary.conv_seg.weight"),
+        ("backbone.cls_token", "backbone.vit.cls_token"),
+    ],
+)
+def test_names_of_upernet(theirs: str, ours: str) -> None:
+    heads = tensors("decode_head.fpn_convs.0.conv.weight", "auxiliary_head.convs.0.conv.weight")
+    original = {"backbone.level_embed": torch.zeros(1), **heads, theirs: torch.randn(3)}
+    conversion = convert(original)
+    assert conversion.names[theirs] == ours
+    assert revert_state_dict(conversion.state_dict) == original
+
+
+def test_upernet_without_its_auxiliary_head() -> None:
+    original = tensors("backbone.level_embed", "decode_head.conv_seg.bias")
+    converted = convert_state_dict(original)
+    assert list(converted) == ["backbone.level_embed", "sem_seg_head.conv_seg.bias"]
+    assert revert_state_dict(converted) == original
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("pixel_decoder.input_convs.0.gn.bias", "pixel_decoder.input_convs.0.gn.bias"),
+        ("pixel_decoder.level_encoding.weight", "pixel_decoder.level_encoding.weight"),
+        ("pixel_decoder.encoder.layers.5.attentions.0.value_proj.bias",
+         "pixel_decoder.encoder.layers.5.self_attn.value_proj.bias"),
+        ("pixel_decoder.encoder.layers.0.norms.1.bias",
+         "pixel_decoder.encoder.layers.0.norm2.bias"),
+        ("transformer_decoder.layers.8.attentions.0.attn.in_proj_bias",
+         "transformer_decoder.layers.8.cross_attn.in_proj_bias"),
+        ("transformer_decoder.layers.8.attentions.1.attn.out_proj.bias",
+         "transformer_decoder.layers.8.self_attn.out_proj.bias"),
+        ("transformer_decoder.layers.0.ffns.0.layers.0.0.weight",
+         "transformer_decoder.layers.0.ffn.linear1.weight"),
+        ("transformer_decoder.layers.0.ffns.0.layers.1.weight",
+         "transformer_decoder.layers.0.ffn.linear2.weight"),
+        ("transformer_decoder.post_norm.bias", "transformer_decoder.post_norm.bias"),
+        ("query_feat.weight", "transformer_decoder.query_feat.weight"),
+        ("query_embed.weight", "transformer_decoder.query_embed.weight"),
+        ("mask_embed.4.bias", "transformer_decoder.mask_embed.4.bias"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(("head", "tree"), [("decode_head", None), ("panoptic_head", "detection")])
+def test_names_of_mask2former(theirs: str, ours: str, head: str, tree: str | None) -> None:
+    original = tensors("backbone.level_embed", f"{head}.{theirs}")
+    converted = convert_state_dict(original)
+    assert list(converted) == ["backbone.level_embed", f"head.{ours}"]
+    assert revert_state_dict(converted, tree=tree) == original
+
+
+@pytest.mark.parametrize(("rows", "tokens"), [(729, 14 * 14), (12321, 56 * 56)])
+def test_indexes_of_bias_tables_are_left_out_and_made_again(rows: int, tokens: int) -> None:
+    attention = "backbone.blocks.0.attn"
+    original = {
+        f"{attention}.relative_position_bias_table": torch.empty(rows, 16, device="meta"),
+        f"{attention}.relative_position_index": torch.empty(tokens, tokens, device="meta"),
+        f"{attention}.q_bias": torch.empty(3, device="meta"),
+    }
+    conversion = convert(original)
+    assert list(conversion.dropped) == [f"{attention}.relative_position_index"]
+    back = revert_state_dict(conversion.state_dict)
+    assert list(back) == list(original)
+    assert back[f"{attention}.relative_position_index"].shape == (tokens, tokens)
+
+
+def test_a_window_that_is_not_square_gets_no_index() -> None:
+    table = {"vit.blocks.0.attn.relative_position_bias_table": torch.zeros(7 * 11, 1)}
+    assert list(revert_state_dict(table)) == ["blocks.0.attn.relative_position_bias_table"]
+
+
+def test_adapters_without_injectors_do_not_go_back() -> None:
+    frozen = tensors("interactions.0.extractor.query_norm.weight")
+    with pytest.raises(ValueError, match="no adapter without injectors.*mode='full'"):
+        revert(frozen)
 
 
 def test_averages_of_the_training_are_left_out() -> None:

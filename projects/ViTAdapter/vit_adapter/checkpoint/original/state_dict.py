@@ -1,12 +1,16 @@
-"""State dicts of the original as ours, and back. Tensors are shared, never copied or changed."""
+"""State dicts of the original as ours, and back.
+
+Tensors are shared, never copied or changed.
+"""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from torch import Tensor
 
+from vit_adapter.checkpoint.original.relative_index import with_relative_indexes
 from vit_adapter.checkpoint.original.rules import Renamer
 from vit_adapter.checkpoint.original.tables import (
     FIRST_STAGE,
@@ -17,6 +21,8 @@ from vit_adapter.checkpoint.original.tables import (
     UNSUPPORTED,
     backbone_rules,
     fpn_rules,
+    mask2former_rules,
+    upernet_rules,
 )
 
 __all__ = ["Conversion", "convert", "convert_state_dict", "revert", "revert_state_dict"]
@@ -27,7 +33,8 @@ class Conversion:
     """A renamed state dict and what became of each name.
 
     Attributes:
-        state_dict: new name -> tensor.
+        state_dict: new name -> tensor. Towards the original also the indexes of BEiT's bias tables,
+            which this project does without.
         names: old name -> new name, in the order of the old state dict.
         dropped: old names that have no place in the new state dict -> why.
     """
@@ -42,9 +49,11 @@ def convert_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return convert(state_dict).state_dict
 
 
-def revert_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def revert_state_dict(
+    state_dict: Mapping[str, Tensor], *, tree: str | None = None
+) -> dict[str, Tensor]:
     """The state dict of :func:`revert` alone."""
-    return revert(state_dict).state_dict
+    return revert(state_dict, tree=tree).state_dict
 
 
 def convert(state_dict: Mapping[str, Tensor]) -> Conversion:
@@ -52,46 +61,74 @@ def convert(state_dict: Mapping[str, Tensor]) -> Conversion:
 
     Args:
         state_dict: of a backbone alone, of the backbone part of a detector (all names begin with
-            ``backbone.``), or of a whole Mask R-CNN.
+            ``backbone.``), of a whole Mask R-CNN, UPerNet or Mask2Former.
 
     Returns:
         the state dict for :func:`build_backbone`'s result or, where the names begin with
-        ``backbone.``, for a Detectron2 model with that backbone as ``backbone.bottom_up``.
+        ``backbone.``, for a Detectron2 model: a detector with that backbone as
+        ``backbone.bottom_up``, a segmentor with it as ``backbone``.
 
     Raises:
         ValueError: parts that this project has nothing for, names that belong to no known part
             (all of them are listed), or values that are no tensors.
     """
     laterals = _numbers(r"neck\.lateral_convs\.(\d+)\.", state_dict)
-    renamer = _renamer(state_dict, start_level=NUM_OUTPUTS - len(laterals) if laterals else 0)
+    renamer = _renamer(
+        whole=_has(state_dict, "backbone."),
+        segmentor=_has(state_dict, "decode_head.", "panoptic_head."),
+        panoptic=_has(state_dict, "panoptic_head."),
+        auxiliary=_has(state_dict, "auxiliary_head."),
+        start_level=NUM_OUTPUTS - len(laterals) if laterals else 0,
+    )
     dropped = {}
     for name in state_dict:
         reason = _first(IGNORED, name)
         if reason is not None:
             dropped[name] = reason
-    return _rename(state_dict, renamer.to_ours, _describe_unknown, dropped)
+    return _rename(state_dict, renamer.to_ours, _describe_theirs, dropped)
 
 
-def revert(state_dict: Mapping[str, Tensor]) -> Conversion:
+def revert(state_dict: Mapping[str, Tensor], *, tree: str | None = None) -> Conversion:
     """Rename our parameters and buffers to the original's: the opposite of :func:`convert`.
 
     Args:
-        state_dict: of our backbone, or of a Detectron2 model with it as ``backbone.bottom_up``.
+        state_dict: of our backbone, or of a Detectron2 model as :func:`convert` expects it.
+        tree: "detection" for a Mask2Former of the original's detectors, which segment panoptically
+            and call the head otherwise than the segmentors do. Other models need none.
 
     Raises:
-        ValueError: names that the original has nothing for (all of them are listed), or values
-            that are no tensors.
+        ValueError: names that the original has nothing for (all of them are listed), an adapter
+            of another mode than "full", or values that are no tensors.
     """
     stages = _numbers(r"backbone\.fpn_lateral(\d+)\.", state_dict)
-    renamer = _renamer(state_dict, start_level=min(stages) - FIRST_STAGE if stages else 0)
-    return _rename(state_dict, renamer.to_theirs, _describe_ours)
+    renamer = _renamer(
+        whole=_has(state_dict, "backbone."),
+        segmentor=_has(state_dict, "head.", "sem_seg_head.")
+        and not _has(state_dict, "backbone.bottom_up."),
+        panoptic=tree == "detection",
+        auxiliary=_has(state_dict, "sem_seg_head.auxiliary."),
+        start_level=min(stages) - FIRST_STAGE if stages else 0,
+    )
+    conversion = _rename(state_dict, renamer.to_theirs, _describe_ours)
+    _check_injectors(conversion.state_dict)
+    return replace(conversion, state_dict=with_relative_indexes(conversion.state_dict))
 
 
-def _renamer(names: Iterable[str], start_level: int) -> Renamer:
-    if not any(name.startswith("backbone.") for name in names):
+def _renamer(
+    *, whole: bool, segmentor: bool, panoptic: bool, auxiliary: bool, start_level: int
+) -> Renamer:
+    if not whole:
         return Renamer(backbone_rules("", ""))
+    if segmentor:
+        mask2former = mask2former_rules("panoptic_head" if panoptic else "decode_head")
+        backbone = backbone_rules("backbone.", "backbone.")
+        return Renamer([*backbone, *upernet_rules(auxiliary), *mask2former])
     backbone = backbone_rules("backbone.", "backbone.bottom_up.")
     return Renamer([*backbone, *fpn_rules(start_level), *MASK_RCNN])
+
+
+def _has(names: Iterable[str], *prefixes: str) -> bool:
+    return any(name.startswith(prefixes) for name in names)
 
 
 def _rename(
@@ -120,7 +157,7 @@ def _rename(
     return Conversion(renamed, names, dict(dropped))
 
 
-def _describe_unknown(names: Sequence[str]) -> str:
+def _describe_theirs(names: Sequence[str]) -> str:
     """Group names by the part of the original that they belong to."""
     parts: dict[str | None, list[str]] = {}
     for name in names:
@@ -137,6 +174,19 @@ def _describe_unknown(names: Sequence[str]) -> str:
             f"'backbone.' before every key, and its {', '.join(KNOWN_MODELS)}"
         )
     return "\n".join(lines)
+
+
+def _check_injectors(state_dict: Mapping[str, Tensor]) -> None:
+    """Refuse adapters that the original would fill up with random injectors."""
+    with_extractor, with_injector = (
+        _numbers(rf"(?:backbone\.)?interactions\.(\d+)\.{part}\.", state_dict)
+        for part in ("extractor", "injector")
+    )
+    if with_extractor != with_injector:
+        raise ValueError(
+            "the original has no adapter without injectors; only those of mode='full' can be "
+            "converted to it"
+        )
 
 
 def _describe_ours(names: Sequence[str]) -> str:

@@ -19,6 +19,8 @@ __all__ = [
     "UNSUPPORTED",
     "backbone_rules",
     "fpn_rules",
+    "mask2former_rules",
+    "upernet_rules",
 ]
 
 NUM_OUTPUTS = 4  # of every backbone of the original
@@ -28,7 +30,7 @@ _TRUNK_PARAMETERS = ("pos_embed", "cls_token")
 _TRUNK_MODULES = ("patch_embed", "blocks", "layers", "visual_embed")
 _ADAPTER_PARAMETERS = ("level_embed",)
 _ADAPTER_MODULES = (
-    "spm", "interactions", "up", "up1", "up2", "norm1", "norm2", "norm3", "norm4",
+    "spm", "interactions", "up", "up1", "up2", "fpn1", "fpn2", "norm1", "norm2", "norm3", "norm4",
 )  # fmt: skip
 
 
@@ -88,10 +90,63 @@ MASK_RCNN = [
     Rule(f"{_MASK}.conv_logits.{{leaf}}", "roi_heads.mask_head.predictor.{leaf}"),
 ]
 
-KNOWN_MODELS = ("Mask R-CNN with FPN",)
+
+def upernet_rules(auxiliary: bool) -> list[Rule]:
+    """UPerNet, with or without its auxiliary head, as heads of Detectron2's segmentor."""
+    head = "sem_seg_head.main" if auxiliary else "sem_seg_head"
+    side = "sem_seg_head.auxiliary"
+    return [
+        *_convolution("decode_head.psp_modules.{i}.1", f"{head}.psp_modules.{{i}}.1"),
+        *_convolution("decode_head.bottleneck", f"{head}.bottleneck"),
+        *_convolution("decode_head.lateral_convs.{i}", f"{head}.lateral_convs.{{i}}"),
+        *_convolution("decode_head.fpn_convs.{i}", f"{head}.fpn_convs.{{i}}"),
+        *_convolution("decode_head.fpn_bottleneck", f"{head}.fpn_bottleneck"),
+        Rule("decode_head.conv_seg.{leaf}", f"{head}.conv_seg.{{leaf}}"),
+        *_convolution("auxiliary_head.convs.{i}", f"{side}.convs.{{i}}"),
+        Rule("auxiliary_head.conv_seg.{leaf}", f"{side}.conv_seg.{{leaf}}"),
+    ]
+
+
+_PIXEL_LAYER = "pixel_decoder.encoder.layers.{i}"
+_MASK_LAYER = "transformer_decoder.layers.{i}"
+_MASK2FORMER = {
+    "pixel_decoder.input_convs.{*}": "pixel_decoder.input_convs.{*}",
+    "pixel_decoder.lateral_convs.{*}": "pixel_decoder.lateral_convs.{*}",
+    "pixel_decoder.output_convs.{*}": "pixel_decoder.output_convs.{*}",
+    "pixel_decoder.mask_feature.{leaf}": "pixel_decoder.mask_feature.{leaf}",
+    "pixel_decoder.level_encoding.{leaf}": "pixel_decoder.level_encoding.{leaf}",
+    f"{_PIXEL_LAYER}.attentions.0.{{*}}": f"{_PIXEL_LAYER}.self_attn.{{*}}",
+    f"{_PIXEL_LAYER}.ffns.0.layers.0.0.{{leaf}}": f"{_PIXEL_LAYER}.ffn.linear1.{{leaf}}",
+    f"{_PIXEL_LAYER}.ffns.0.layers.1.{{leaf}}": f"{_PIXEL_LAYER}.ffn.linear2.{{leaf}}",
+    f"{_PIXEL_LAYER}.norms.{{n}}.{{leaf}}": f"{_PIXEL_LAYER}.norm{{n+1}}.{{leaf}}",
+    f"{_MASK_LAYER}.attentions.0.attn.{{*}}": f"{_MASK_LAYER}.cross_attn.{{*}}",
+    f"{_MASK_LAYER}.attentions.1.attn.{{*}}": f"{_MASK_LAYER}.self_attn.{{*}}",
+    f"{_MASK_LAYER}.ffns.0.layers.0.0.{{leaf}}": f"{_MASK_LAYER}.ffn.linear1.{{leaf}}",
+    f"{_MASK_LAYER}.ffns.0.layers.1.{{leaf}}": f"{_MASK_LAYER}.ffn.linear2.{{leaf}}",
+    f"{_MASK_LAYER}.norms.{{n}}.{{leaf}}": f"{_MASK_LAYER}.norm{{n+1}}.{{leaf}}",
+    "transformer_decoder.post_norm.{leaf}": "transformer_decoder.post_norm.{leaf}",
+    "query_feat.{leaf}": "transformer_decoder.query_feat.{leaf}",
+    "query_embed.{leaf}": "transformer_decoder.query_embed.{leaf}",
+    "level_embed.{leaf}": "transformer_decoder.level_embed.{leaf}",
+    "cls_embed.{leaf}": "transformer_decoder.cls_embed.{leaf}",
+    "mask_embed.{*}": "transformer_decoder.mask_embed.{*}",
+}
+
+
+def mask2former_rules(theirs: str) -> list[Rule]:
+    """Mask2Former.
+
+    Args:
+        theirs: "decode_head" in segmentors, "panoptic_head" in the panoptic detector.
+    """
+    return [Rule(f"{theirs}.{name}", f"head.{ours}") for name, ours in _MASK2FORMER.items()]
+
+
+KNOWN_MODELS = ("Mask R-CNN with FPN", "UPerNet", "Mask2Former")
 
 IGNORED = {
     r"ema_\w+$": "the training's copy of another tensor (moving average)",
+    r"(backbone\.)?blocks\.\d+\.attn\.relative_position_index$": "follows from the window's size",
 }
 """Buffers of the original that no model needs, by pattern, and what they are."""
 
