@@ -1,0 +1,201 @@
+"""Relative position biases of self-attention within a grid (BEiT, arXiv 2106.08254, section 2.1).
+
+A table holds one row for each offset (dy, dx) = query minus key of a grid (h, w), row-major from
+(1 - h, 1 - w) to (h - 1, w - 1). With a class token in front of the patches three rows follow: for
+the class token as query, for the class token as key, and for both.
+
+Shapes: h/w grid of patches, N tokens (h*w, and the class token), R rows of a table, M heads, S/T
+side of the source and of the target in offsets.
+"""
+
+import weakref
+from collections.abc import Callable, Hashable
+
+import numpy as np
+import torch
+from scipy.interpolate import make_interp_spline
+from torch import Tensor
+
+from vit_adapter.layers.pyramid import GridSize, cached_constant
+
+NUM_CLASS_ROWS = 3
+"""Rows of a table that are about the class token."""
+
+# Attention kernels on GPUs copy a bias whose rows do not start at multiples of this many elements.
+_ALIGNMENT = 8
+
+# Of one table: enough for 512 pixels in float32 or 640 in bfloat16 with 16 heads.
+_MAX_CACHED_BYTES = 80 * 2**20
+
+
+def num_offsets(grid: GridSize) -> int:
+    """Different offsets between two patches of a grid (h, w)."""
+    height, width = grid
+    return (2 * height - 1) * (2 * width - 1)
+
+
+def relative_position_bias(table: Tensor, grid: GridSize, *, class_token: bool) -> Tensor:
+    """Spread a table over all pairs of tokens.
+
+    Args:
+        table: (R, M), R = (2h-1)(2w-1), and three more with a class token.
+        grid: (h, w) of the patches.
+        class_token: whether the first token is a class token.
+
+    Returns:
+        (M, N, N): heads, queries, keys. Rows are contiguous, but may lie further apart than N.
+    """
+    height, width = grid
+    heads = table.shape[1]
+    offsets = table[: num_offsets(grid)].t().reshape(heads, 2 * height - 1, 2 * width - 1)
+    # With its keys counted backwards, the bias is a window that slides over the table: a view whose
+    # gradient is a sum over windows, where indexing would add up colliding rows.
+    pairs = offsets.unfold(1, height, 1).unfold(2, width, 1).flip(3, 4)  # (M, h, w, h, w)
+    prefix = int(class_token)
+    size = height * width + prefix
+    pitch = -(-size // _ALIGNMENT) * _ALIGNMENT
+    bias = table.new_zeros(heads, size, pitch)[..., :size]
+    bias[:, prefix:, prefix:] = pairs.reshape(heads, height * width, height * width)
+    if class_token:
+        as_query, as_key, itself = table[-NUM_CLASS_ROWS:]
+        bias[:, 0, 1:] = as_query[:, None]
+        bias[:, 1:, 0] = as_key[:, None]
+        bias[:, 0, 0] = itself
+    return bias
+
+
+def resize_offsets(table: Tensor, source: GridSize, target: GridSize) -> Tensor:
+    """Resize a table to another grid; differentiable, computed in at least float32.
+
+    Offsets of the source are taken to lie on a geometric sequence, dense around zero, that spans
+    those of the target; a cubic spline goes through them. BEiT's own code resizes like this.
+
+    Args:
+        table: (R, M) of the source grid. Rows for a class token, if any, are kept.
+        source: (h, w) of ``table``.
+        target: (h, w) wanted.
+
+    Returns:
+        (R', M) in the dtype of ``table``; ``table`` itself if the grids are the same.
+    """
+    if source == target:
+        return table
+    rows = num_offsets(source)
+    wide = torch.promote_types(table.dtype, torch.float32)
+    values = table[:rows].to(wide).view(2 * source[0] - 1, 2 * source[1] - 1, -1)
+    across_y, across_x = (
+        cached_constant(_spline_matrix, ((s, t),), table.device, wide)
+        for s, t in zip(source, target, strict=True)
+    )
+    resized = torch.einsum("ts,ux,sxm->tum", across_y, across_x, values).flatten(0, 1)
+    return torch.cat([resized.to(table.dtype), table[rows:]])
+
+
+def geometric_ratio(source: int, target: int) -> float:
+    """Ratio q of the sequence that spreads the source's offsets over the target's.
+
+    Args:
+        source: positive offsets of the table, n.
+        target: the largest offset wanted, t.
+
+    Returns:
+        q in (1.01, 1.5) with 1 + q + ... + q^(n-1) = t as nearly as the range allows.
+    """
+    low, high = 1.01, 1.5
+    while high - low > 1e-6:  # the original's bisection: its last midpoint is what weights expect
+        ratio = (low + high) / 2
+        if (1 - ratio**source) / (1 - ratio) > target:
+            high = ratio
+        else:
+            low = ratio
+    return ratio
+
+
+class BiasCache:
+    """The biases that one table gave for the grids seen last, for inference.
+
+    Nothing is kept while gradients are computed, so a step of training never meets an old bias; and
+    what was kept is forgotten as soon as the table is another or was written to. Writing to
+    ``table.data`` leaves no trace: call :meth:`clear` after it (a change of the training mode does
+    so for the attention of :class:`~vit_adapter.BEiT`).
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[Hashable, Tensor] = {}
+        self._source: tuple[weakref.ref[Tensor], int, int] | None = None
+
+    def __reduce__(self) -> tuple[type["BiasCache"], tuple[()]]:
+        """Copies and pickles start empty."""
+        return type(self), ()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+        self._source = None
+
+    def get(self, table: Tensor, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """Return ``make()``, or its result of an earlier call with the same table and key.
+
+        Args:
+            table: what the bias is made of.
+            key: what it depends on besides.
+            make: computes it.
+        """
+        if torch.compiler.is_compiling():
+            return make()
+        if torch.is_grad_enabled() or table.is_inference():
+            self.clear()
+            return make()
+        self._forget_unless_made_of(table)
+        if key not in self._entries:
+            bias = make()
+            if not _may_keep(bias):
+                return bias
+            self._make_room(bias.nbytes)
+            self._entries[key] = bias
+        return self._entries[key]
+
+    def _forget_unless_made_of(self, table: Tensor) -> None:
+        memory, version = table.data_ptr(), table._version
+        if self._source is not None:
+            same = self._source[0]() is table and self._source[1:] == (memory, version)
+            if same:
+                return
+        self.clear()
+        self._source = weakref.ref(table), memory, version
+
+    def _make_room(self, wanted: int) -> None:
+        kept = sum(bias.nbytes for bias in self._entries.values())
+        while self._entries and kept + wanted > _MAX_CACHED_BYTES:
+            kept -= self._entries.pop(next(iter(self._entries))).nbytes
+
+
+def _may_keep(bias: Tensor) -> bool:
+    """Whether a tensor is small enough, and real: fake and captured ones hold no numbers."""
+    capturing = bias.is_cuda and torch.cuda.is_current_stream_capturing()
+    return type(bias) is Tensor and not capturing and bias.nbytes <= _MAX_CACHED_BYTES
+
+
+def _spline_matrix(
+    sides: tuple[GridSize, ...], device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """The linear map (T, S) of one axis, S = 2 * source - 1, from and to grid sides in tokens."""
+    ((source, target),) = sides
+    return torch.as_tensor(_spline_weights(source, target), device=device, dtype=dtype)
+
+
+@torch.compiler.assume_constant_result
+def _spline_weights(source: int, target: int) -> np.ndarray:
+    """(T, S): values of the cubic splines through the unit vectors, at whole offsets."""
+    if source == target:
+        return np.eye(2 * source - 1)
+    if source == 1:
+        return np.ones((2 * target - 1, 1))
+    ratio = geometric_ratio(source - 1, target - 1)
+    steps = np.cumsum(ratio ** np.arange(source - 1))  # 1, 1 + q, 1 + q + q^2, ...
+    positions = np.concatenate([-steps[::-1], [0.0], steps])
+    wanted = np.arange(1 - target, target, dtype=np.float64)
+    # The sequence may end just before the last offset, and before it where the ratio is limited.
+    wanted = wanted.clip(positions[0], positions[-1])
+    degree = min(3, len(positions) - 1)
+    return make_interp_spline(positions, np.eye(len(positions)), k=degree)(wanted)
