@@ -10,9 +10,12 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME_OF_NAME = {
+    "BEiT": "vit_adapter.backbone",
+    "BEiTBaseline": "vit_adapter.backbone",
     "LazyPredictor": "vit_adapter.predictor",
     "PlainViT": "vit_adapter.backbone",
     "TimmViT": "vit_adapter.backbone",
+    "UniPerceiver": "vit_adapter.backbone",
     "ViTAdapter": "vit_adapter.backbone",
     "ViTBaseline": "vit_adapter.backbone",
     "add_vit_adapter_config": "vit_adapter.yacs",

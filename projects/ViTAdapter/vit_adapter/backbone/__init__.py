@@ -1,10 +1,23 @@
 """Plain Vision Transformers and the backbones that make feature pyramids of them."""
 
+from vit_adapter.backbone.beit import BEiT
+from vit_adapter.backbone.beit_baseline import BEiTBaseline
 from vit_adapter.backbone.plain_vit import PlainViT
 from vit_adapter.backbone.spatial_prior import SpatialPriorModule
 from vit_adapter.backbone.timm_vit import TimmViT
 from vit_adapter.backbone.trunk import ViTTrunk
+from vit_adapter.backbone.uni_perceiver import UniPerceiver
 from vit_adapter.backbone.vit_adapter import ViTAdapter
 from vit_adapter.backbone.vit_baseline import ViTBaseline
 
-__all__ = ["PlainViT", "SpatialPriorModule", "TimmViT", "ViTAdapter", "ViTBaseline", "ViTTrunk"]
+__all__ = [
+    "BEiT",
+    "BEiTBaseline",
+    "PlainViT",
+    "SpatialPriorModule",
+    "TimmViT",
+    "UniPerceiver",
+    "ViTAdapter",
+    "ViTBaseline",
+    "ViTTrunk",
+]

@@ -57,7 +57,8 @@ def attend(qkv: Tensor, num_heads: int, bias: Tensor | None = None) -> Tensor:
     """
     qkv = qkv.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)
     query, key, value = qkv  # (B, M, N, D/M) each
-    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    mask = None if bias is None else bias[None]  # fused attention takes four dimensions only
+    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     return attended.transpose(1, 2).flatten(2)
 
 
