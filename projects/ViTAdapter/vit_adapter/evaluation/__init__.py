@@ -1,5 +1,6 @@
 """Evaluators."""
 
 from vit_adapter.evaluation.coco import build_coco_evaluator
+from vit_adapter.evaluation.sem_seg import SemSegEvaluator
 
-__all__ = ["build_coco_evaluator"]
+__all__ = ["SemSegEvaluator", "build_coco_evaluator"]

@@ -1,0 +1,164 @@
+"""Metrics of semantic segmentation.
+
+Detectron2's evaluator is not used, though names and values of the metrics are those of its v0.6:
+its later versions leave classes that occur in predictions alone out of the mean, it keeps every
+prediction in memory, run-length coded, and it fails without a word about the file where prediction
+and labels do not fit.
+
+Shapes: K classes, H/W sides of the original image.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from tabulate import tabulate
+from torch import Tensor
+
+from vit_adapter.data.checks import class_names
+from vit_adapter.data.image_io import read_label_picture
+from vit_adapter.data.label_checks import check_values
+
+logger = logging.getLogger(__name__)
+
+TASK = "sem_seg"
+
+
+class SemSegEvaluator(DatasetEvaluator):
+    """Counts how often each class is predicted for each labelled class.
+
+    Pixels that are labelled to be ignored do not count; an image without any other adds nothing.
+    """
+
+    def __init__(self, dataset_name: str, *, distributed: bool = True) -> None:
+        """Look up classes and label files.
+
+        Args:
+            dataset_name: name in Detectron2's catalogs; its records have ``sem_seg_file_name``,
+                and its metadata ``stuff_classes``.
+            distributed: add up the counts of all processes.
+
+        Raises:
+            ValueError: no such data set, or one without classes or label files.
+        """
+        self._names = class_names(dataset_name, kind="stuff")
+        self._ignore_label = MetadataCatalog.get(dataset_name).get("ignore_label", 255)
+        records = DatasetCatalog.get(dataset_name)
+        lacking = [r["file_name"] for r in records if "sem_seg_file_name" not in r]
+        if lacking:
+            raise ValueError(
+                f"{len(lacking)} of {len(records)} images of the data set {dataset_name!r} have no "
+                f"'sem_seg_file_name', {lacking[0]} for one: it has no semantic labels."
+            )
+        self._label_files = {r["file_name"]: r["sem_seg_file_name"] for r in records}
+        self._distributed = distributed
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all images."""
+        # row: predicted class; column: labelled class
+        self._counts = np.zeros((len(self._names), len(self._names)), dtype=np.int64)
+
+    def process(
+        self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Tensor]]
+    ) -> None:
+        """Add images.
+
+        Args:
+            inputs: with ``file_name``.
+            outputs: ``"sem_seg"``: scores (K, H, W); the class with the highest is predicted.
+
+        Raises:
+            ValueError: scores of another number of classes or another size than the labels, or
+                labels that no class has; the message names the files.
+        """
+        for record, output in zip(inputs, outputs, strict=True):
+            file_name = record["file_name"]
+            label_file = self._label_files[file_name]
+            scores = output["sem_seg"]
+            if len(scores) != len(self._names):
+                raise ValueError(
+                    f"The model predicts {len(scores)} classes for {file_name}, but the data set "
+                    f"has {len(self._names)}; set the model's num_classes."
+                )
+            labels = read_label_picture(label_file)
+            if scores.shape[-2:] != labels.shape:
+                sizes = [f"{s[1]} x {s[0]}" for s in (scores.shape[-2:], labels.shape)]
+                raise ValueError(
+                    f"The prediction for {file_name} has {sizes[0]} pixels (width x height), but "
+                    f"the labels {label_file} have {sizes[1]}. Image and labels must have the same "
+                    "size, and the mapper must pass on the image's height and width."
+                )
+            self._add(scores.argmax(dim=0).cpu().numpy(), labels, label_file)
+
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
+        """Compute the metrics over all images; all processes take part.
+
+        Returns:
+            ``{"sem_seg": metrics}`` in percent; None in all but the main process. ``mIoU`` is the
+            mean over all classes that occur in labels or predictions, ``fwIoU`` that weighted by
+            the labelled pixels, ``mACC`` the mean over the labelled classes of their share of
+            pixels that is predicted right, ``pACC`` that share over all pixels. ``IoU-<class>``
+            and ``ACC-<class>`` are NaN for classes that do not occur, as are the means without any
+            labelled pixel.
+        """
+        counts = self._counts
+        if self._distributed:
+            counts = sum(comm.all_gather(counts))
+            if not comm.is_main_process():
+                return None
+        iou, accuracy, metrics = compute_metrics(counts)
+        rows = [
+            [name, f"{100 * i:.2f}", f"{100 * a:.2f}"]
+            for name, i, a in zip(self._names, iou, accuracy, strict=True)
+        ]
+        headers = ["class", "IoU", "accuracy"]
+        table = tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, stralign="right")
+        logger.info("Classes:\n%s", table)
+        for key, values in (("IoU", iou), ("ACC", accuracy)):
+            for name, value in zip(self._names, values, strict=True):
+                metrics[f"{key}-{name}"] = 100 * float(value)
+        return {TASK: metrics}
+
+    def _add(self, predicted: np.ndarray, labels: np.ndarray, label_file: str) -> None:
+        """Count the pixels of one image; both arrays are (H, W)."""
+        counted = labels != self._ignore_label
+        labels = check_values(labels[counted], len(self._names), label_file)
+        pairs = predicted[counted] * len(self._names) + labels
+        self._counts += np.bincount(pairs, minlength=self._counts.size).reshape(self._counts.shape)
+
+
+def compute_metrics(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    """Compute the metrics of a confusion matrix.
+
+    Args:
+        counts: (K, K), row: predicted class, column: labelled class.
+
+    Returns:
+        Intersection over union of each class (K,), accuracy of each class (K,), both as fractions
+        with NaN where a class does not occur, and the means in percent.
+    """
+    right = counts.diagonal().astype(float)
+    labelled, predicted = counts.sum(axis=0), counts.sum(axis=1)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: nothing to measure
+        iou = right / (labelled + predicted - right)
+        accuracy = right / labelled
+        metrics = {
+            "mIoU": _mean(iou),
+            "fwIoU": np.nansum(iou * labelled) / labelled.sum(),
+            "mACC": _mean(accuracy),
+            "pACC": right.sum() / labelled.sum(),
+        }
+    return iou, accuracy, {name: 100 * float(value) for name, value in metrics.items()}
+
+
+def _mean(values: np.ndarray) -> float:
+    """Mean of the values that are not NaN; NaN if there are none."""
+    values = values[~np.isnan(values)]
+    return values.mean() if len(values) else np.nan
