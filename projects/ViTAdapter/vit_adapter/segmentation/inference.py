@@ -21,16 +21,22 @@ class SlidingWindow(nn.Module):
     """Scores of overlapping windows, averaged where they overlap.
 
     The windows of a row or column start ``stride`` pixels apart; the last one ends with the image.
-    A side shorter than the crop is taken whole, without padding. Windows go through the model one
-    at a time, so the memory depends on the image and not on the number of windows: one map of
-    scores at the size of the test image, and at the end one at that of the original.
+    A side shorter than the crop is padded at its end, or taken whole as one shorter window. Windows
+    go through the model one at a time, so the memory depends on the image and not on the number of
+    windows: one map of scores at the size of the test image, and at the end one at that of the
+    original.
 
     Attributes:
         model: what is applied to each window.
     """
 
     def __init__(
-        self, model: nn.Module, *, crop_size: Sequence[int], stride: Sequence[int]
+        self,
+        model: nn.Module,
+        *,
+        crop_size: Sequence[int],
+        stride: Sequence[int],
+        pad_value: Sequence[float] | None = None,
     ) -> None:
         """Wrap a model.
 
@@ -38,6 +44,8 @@ class SlidingWindow(nn.Module):
             model: a semantic model; its mode (training or not) becomes that of the wrapper.
             crop_size: (height, width) of a window in pixels of the test image, >= 1.
             stride: (vertical, horizontal) step, from 1 to the crop's side.
+            pad_value: colour with which images smaller than the crop are padded, in the channels
+                of the test image; None for no padding.
 
         Raises:
             ValueError: not two numbers each, or a stride that would leave gaps.
@@ -56,6 +64,7 @@ class SlidingWindow(nn.Module):
         self.model = model
         self.crop_size = tuple(crop_size)
         self.stride = tuple(stride)
+        self.pad_value = None if pad_value is None else tuple(pad_value)
         self.training = model.training
 
     @torch.no_grad()
@@ -76,7 +85,8 @@ class SlidingWindow(nn.Module):
         return [{"sem_seg": self._segment(inputs)} for inputs in batched_inputs]
 
     def _segment(self, inputs: Mapping[str, Any]) -> Tensor:
-        image = inputs["image"]
+        height, width = inputs["image"].shape[-2:]
+        image = self._pad(inputs["image"])
         sides = image.shape[-2:]
         rows, columns = (
             _windows(*side) for side in zip(sides, self.crop_size, self.stride, strict=True)
@@ -91,7 +101,19 @@ class SlidingWindow(nn.Module):
         # A pixel lies in as many windows as its row, times as many as its column.
         total /= _counts(rows, sides[0]).to(total)[:, None]
         total /= _counts(columns, sides[1]).to(total)
-        return _resize(total, (inputs.get("height", sides[0]), inputs.get("width", sides[1])))
+        size = (inputs.get("height", height), inputs.get("width", width))
+        return _resize(total[:, :height, :width], size)
+
+    def _pad(self, image: Tensor) -> Tensor:
+        """Pad an image at the bottom and right to the size of the crop, if that is wanted."""
+        height, width = image.shape[-2:]
+        padded_size = (max(height, self.crop_size[0]), max(width, self.crop_size[1]))
+        if self.pad_value is None or padded_size == (height, width):
+            return image
+        colour = torch.tensor(self.pad_value, device=image.device)[:, None, None]
+        padded = colour.expand(-1, *padded_size).clone()
+        padded[:, :height, :width] = image
+        return padded
 
 
 class MultiScaleFlip(nn.Module):
