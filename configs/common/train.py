@@ -3,7 +3,8 @@
 COCO train2017 has 117,266 images with annotations: at 16 images per iteration an epoch is
 117,266 / 16 = 7,329.1, rounded up to 7,330 iterations. All schedules train in float32. The DeiT
 models published for the 3x schedule were trained in float16 (``train.amp.enabled=True``); the
-original turned that off after their release.
+original turned that off after their release. It trains UPerNet in float16 but with BEiT and
+AugReg-L.
 """
 
 _epoch = 7330
@@ -29,4 +30,8 @@ def _train(max_iter, period, eval_period):
 
 train_1x = _train(max_iter=12 * _epoch, period=_epoch, eval_period=_epoch)  # 87,960
 train_3x = _train(max_iter=36 * _epoch, period=_epoch, eval_period=_epoch)  # 263,880
+# Semantic segmentation: a checkpoint and an evaluation at every tenth
+train_40k = _train(max_iter=40_000, period=4_000, eval_period=4_000)
+train_80k = _train(max_iter=80_000, period=8_000, eval_period=8_000)
+train_160k = _train(max_iter=160_000, period=16_000, eval_period=16_000)
 train_scratch = _train(max_iter=1200, period=400, eval_period=0)
