@@ -19,6 +19,7 @@ from detectron2.config import CfgNode, LazyConfig, instantiate
 from detectron2.data import Metadata, MetadataCatalog
 from detectron2.data import transforms as T
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from vit_adapter import model_zoo
 from vit_adapter.checkpoint.checkpointer import Checkpointer
@@ -26,6 +27,7 @@ from vit_adapter.data.image_io import MIN_SIDE
 from vit_adapter.engine.build import build_model
 from vit_adapter.engine.config import apply_overrides
 from vit_adapter.engine.custom_data import apply_custom_data, dataset_names
+from vit_adapter.engine.testing import wrap_for_testing
 
 __all__ = ["LazyPredictor", "as_bgr_uint8", "resolve_config"]
 
@@ -47,7 +49,8 @@ class LazyPredictor:
 
     Attributes:
         cfg: the config after all overrides.
-        model: the model, in eval mode.
+        model: the model, in eval mode, inside of what the config's ``test`` puts around it (sliding
+            windows, several scales).
         metadata: names and colours of the classes, from the config's test data set; empty where the
             config names none.
 
@@ -84,10 +87,11 @@ class LazyPredictor:
         self.cfg = apply_overrides(resolve_config(config), overrides)
         self._augmentations, self._input_format = _test_input(self.cfg)
         self.metadata = _class_metadata(self.cfg)
-        self.model = build_model(self.cfg).eval()
-        self._load_weights(weights)
+        model = build_model(self.cfg).eval()
+        self._load_weights(model, weights)
+        self.model = wrap_for_testing(self.cfg, model)
 
-    def _load_weights(self, weights: str | os.PathLike[str] | None) -> None:
+    def _load_weights(self, model: nn.Module, weights: str | os.PathLike[str] | None) -> None:
         path = weights or OmegaConf.select(self.cfg, "train.init_checkpoint", default="")
         if not path:
             logger.warning(
@@ -96,7 +100,7 @@ class LazyPredictor:
             )
             return
         allow = OmegaConf.select(self.cfg, "train.allow_mismatch", default=())
-        checkpointer = Checkpointer(self.model, allow_mismatch=allow)
+        checkpointer = Checkpointer(model, allow_mismatch=allow)
         checkpointer.load(os.fspath(path))
 
     @torch.no_grad()
@@ -109,8 +113,9 @@ class LazyPredictor:
 
         Returns:
             What ``DefaultPredictor`` returns, the model's output for one image:
-            ``{"instances": Instances}`` with boxes (x0, y0, x1, y1) in pixels and masks (H, W), in
-            the frame of ``original_image``.
+            ``{"instances": Instances}`` with boxes (x0, y0, x1, y1) in pixels and masks (H, W), or
+            ``{"sem_seg": Tensor}`` with scores (classes, H, W) of a semantic model, in the frame of
+            ``original_image``.
 
         Raises:
             TypeError: not a uint8 array.

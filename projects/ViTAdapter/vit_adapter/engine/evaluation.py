@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vit_adapter.checkpoint.files import atomic_open
+from vit_adapter.engine.testing import wrap_for_testing
 
 __all__ = ["RESULTS_FILE", "evaluate", "format_results", "share_buffers", "write_results"]
 
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 RESULTS_FILE = "results.json"
 
-_TASK_NAMES = {"bbox": "box", "segm": "mask"}
+_TASK_NAMES = {"bbox": "box", "segm": "mask", "sem_seg": "semantic"}
 
 Results = Mapping[str, Mapping[str, float]]
 
@@ -35,7 +36,8 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, dict[str, float]]:
     to ``results.json`` in ``cfg.train.output_dir``.
 
     Args:
-        cfg: ``dataloader.test`` and ``dataloader.evaluator`` are instantiated.
+        cfg: ``dataloader.test`` and ``dataloader.evaluator`` are instantiated; ``test`` is what
+            :func:`vit_adapter.engine.testing.wrap_for_testing` reads.
         model: in any mode, which it has again afterwards.
 
     Returns:
@@ -49,7 +51,8 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, dict[str, float]]:
     inner = model.module if isinstance(model, DistributedDataParallel) else model
     share_buffers(inner)
     loader = instantiate(cfg.dataloader.test)
-    results = inference_on_dataset(inner, loader, instantiate(cfg.dataloader.evaluator))
+    evaluator = instantiate(cfg.dataloader.evaluator)
+    results = inference_on_dataset(wrap_for_testing(cfg, inner), loader, evaluator)
     if not comm.is_main_process():
         return {}
     print_csv_format(results)
