@@ -1,0 +1,245 @@
+"""Convert a checkpoint of the original ViT-Adapter code base into one for this project, or back.
+
+    convert_checkpoint.py mask_rcnn_deit_adapter_tiny_fpn_3x_coco.pth.tar adapter_tiny.pth \
+        --config coco/mask_rcnn_vit_adapter_tiny_deit_3x
+    convert_checkpoint.py --reverse output/model_final.pth for_the_original.pth --tree detection
+
+Prints what each name became, and what the weights need besides their names: how pixels are
+normalised and how the ViT's tokens are added to the outputs. With ``--config`` all of that is
+compared with the config, and every name and shape with its model. Exit status: 0 written, 2 nothing
+was written.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from detectron2.config import instantiate
+from detectron2.utils.logger import setup_logger
+from omegaconf import DictConfig, OmegaConf
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from vit_adapter import ViTAdapter
+from vit_adapter.backbone.pyramid_backbone import PyramidBackbone
+from vit_adapter.checkpoint import load_checkpoint_file, load_strict
+from vit_adapter.checkpoint.files import atomic_open, atomic_save, extract_state_dict
+from vit_adapter.checkpoint.original import Conversion, convert, revert
+from vit_adapter.checkpoint.original.config_text import PixelStatistics
+from vit_adapter.checkpoint.original.provenance import (
+    METADATA_KEY,
+    TREES,
+    Provenance,
+    read_provenance,
+    stored_provenance,
+)
+from vit_adapter.predictor import resolve_config
+
+OURS_SUFFIXES = (".pth", ".safetensors")
+THEIRS_SUFFIXES = (".pth", ".pth.tar")
+
+logger = logging.getLogger("vit_adapter.convert_checkpoint")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Convert a checkpoint of the original ViT-Adapter for this project, or back.",
+        epilog="exit status: 0 written, 2 nothing was written",
+    )
+    add = parser.add_argument
+    add("input", type=Path, metavar="IN", help="the checkpoint; it stays as it is")
+    add(
+        "output",
+        type=Path,
+        metavar="OUT",
+        help=f"{' or '.join(OURS_SUFFIXES)}; with --reverse {' or '.join(THEIRS_SUFFIXES)}",
+    )
+    add("--reverse", action="store_true", help="from this project's names to the original's")
+    add(
+        "--tree",
+        choices=TREES,
+        help="where a backbone without heads comes from, or goes to with --reverse",
+    )
+    add(
+        "--config",
+        metavar="NAME",
+        help="config file or name in the model zoo that this project's checkpoint has to fit",
+    )
+    add("--force", action="store_true", help="replace OUT if it exists")
+    return parser
+
+
+def check_paths(source: Path, target: Path, reverse: bool, force: bool) -> None:
+    """Refuse an output that cannot be written, or should not.
+
+    Raises:
+        ValueError, FileExistsError, FileNotFoundError: the message says why.
+    """
+    suffixes = THEIRS_SUFFIXES if reverse else OURS_SUFFIXES
+    if not target.name.endswith(suffixes):
+        raise ValueError(f"OUT has to end in {' or '.join(suffixes)}, got {target}")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {target.parent} for OUT")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise ValueError(f"IN and OUT are the same file, {target}; IN is never replaced")
+    if target.exists() and not force:
+        raise FileExistsError(f"{target} exists; choose another name, or replace it with --force")
+
+
+def read(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:
+    """Read a file: what is stored beside the weights, and the weights.
+
+    Raises:
+        FileNotFoundError, vit_adapter.checkpoint.CheckpointFileError: see
+            :func:`vit_adapter.checkpoint.load_state_dict_file`.
+    """
+    checkpoint = load_checkpoint_file(path)
+    weights = extract_state_dict(checkpoint, str(path))
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(METADATA_KEY, "{}")
+        return {METADATA_KEY: json.loads(text)}, weights
+    return checkpoint, weights
+
+
+def print_table(conversion: Conversion, weights: Mapping[str, Tensor]) -> None:
+    """Print old name, new name and shape of every tensor, and what was left out."""
+    width = max(map(len, conversion.names), default=0)
+    new_width = max(map(len, conversion.names.values()), default=0)
+    for old, new in conversion.names.items():
+        print(f"{old:{width}}  ->  {new:{new_width}}  {list(weights[old].shape)}")
+    for old, reason in conversion.dropped.items():
+        print(f"{old:{width}}  left out: {reason}")
+    for new in conversion.state_dict.keys() - set(conversion.names.values()):
+        print(f"{'':{width}}  ->  {new:{new_width}}  made, it follows from the others")
+    numbers = sum(tensor.numel() for tensor in conversion.state_dict.values())
+    print(
+        f"{len(conversion.names)} tensors with {numbers:,} numbers renamed, "
+        f"{len(conversion.dropped)} left out"
+    )
+
+
+def print_provenance(provenance: Provenance) -> None:
+    """Print what the weights need besides their names."""
+    known = "" if provenance.pixels_are_known else " (assumed)"
+    print(f"tree: {provenance.tree}")
+    print(f"vit_feature_fusion: {provenance.vit_feature_fusion or 'does not apply'}")
+    print(f"pixels: {provenance.pixels}{known}")
+    for note in provenance.notes:
+        print(f"note: {note}")
+
+
+def check_config(
+    cfg: DictConfig, weights: Mapping[str, Tensor], provenance: Provenance
+) -> Provenance:
+    """Compare weights of this project and their provenance with a config.
+
+    Returns:
+        The provenance, with the config's pixel statistics where the checkpoint tells none.
+
+    Raises:
+        vit_adapter.checkpoint.CheckpointMismatchError: names or shapes do not fit.
+        ValueError: the model would compute something else with these weights.
+    """
+    with torch.device("meta"):
+        model: nn.Module = instantiate(cfg.model)
+    backbones = [part for part in model.modules() if isinstance(part, PyramidBackbone)]
+    whole = any(name.startswith("backbone.") for name in weights)
+    target = model if whole or len(backbones) != 1 else backbones[0]
+    load_strict(target, {name: tensor.to("meta") for name, tensor in weights.items()})
+    for backbone in backbones:
+        fusion = backbone.vit_feature_fusion if isinstance(backbone, ViTAdapter) else None
+        if fusion != provenance.vit_feature_fusion:
+            raise ValueError(
+                f"the config has vit_feature_fusion={fusion!r}, but the weights belong to "
+                f"{provenance.vit_feature_fusion!r}: they would load and compute wrong features"
+            )
+    pixels = pixels_of(cfg)
+    if pixels == provenance.pixels:
+        return provenance
+    if provenance.pixels_are_known:
+        raise ValueError(
+            f"the config normalises pixels by {pixels}, the weights need {provenance.pixels}; "
+            "change model.pixel_mean, model.pixel_std and image_format of the mappers"
+        )
+    return replace(provenance, pixels=pixels, notes=("the pixels are those of the config",))
+
+
+def pixels_of(cfg: DictConfig) -> PixelStatistics:
+    """Return how the model of a config normalises its pixels.
+
+    Raises:
+        ValueError: the config does not say so.
+    """
+    mean, std = (OmegaConf.select(cfg, f"model.{key}") for key in ("pixel_mean", "pixel_std"))
+    if mean is None or std is None:
+        raise ValueError("the config has no model.pixel_mean and model.pixel_std")
+    channels = OmegaConf.select(cfg, "dataloader.test.mapper.image_format", default="RGB")
+    return PixelStatistics(tuple(map(float, mean)), tuple(map(float, std)), channels)
+
+
+def write(path: Path, weights: Mapping[str, Tensor], provenance: Provenance, reverse: bool) -> None:
+    """Write the weights and their provenance, atomically."""
+    metadata = provenance.as_metadata()
+    if reverse:
+        atomic_save({"state_dict": dict(weights), "meta": {METADATA_KEY: metadata}}, path)
+    elif path.suffix == ".safetensors":
+        # The format has no tensors that share memory, or with gaps.
+        tensors = {name: tensor.clone().contiguous() for name, tensor in weights.items()}
+        content = safetensors.torch.save(
+            tensors, {"format": "pt", METADATA_KEY: json.dumps(metadata)}
+        )
+        with atomic_open(path, "wb") as stream:
+            stream.write(content)
+    else:
+        atomic_save({"model": dict(weights), METADATA_KEY: metadata}, path)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Convert one file.
+
+    Raises:
+        ValueError, OSError: nothing was written; the message says why.
+    """
+    check_paths(args.input, args.output, args.reverse, args.force)
+    cfg = resolve_config(args.config) if args.config else None
+    stored, weights = read(args.input)
+    if args.reverse:
+        left = stored_provenance(stored)
+        conversion = revert(weights, tree=left.tree if left else args.tree)
+        ours, theirs = weights, conversion.state_dict
+    else:
+        conversion = convert(weights)
+        ours, theirs = conversion.state_dict, weights
+    provenance = read_provenance(stored, theirs, args.tree)
+    if cfg is not None:
+        provenance = check_config(cfg, ours, provenance)
+    print_table(conversion, weights)
+    print_provenance(provenance)
+    if cfg is not None:
+        print(f"every name and shape fits {args.config}")
+    write(args.output, conversion.state_dict, provenance, args.reverse)
+    print(f"written: {args.output}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    args = build_parser().parse_args(argv)
+    setup_logger(name="vit_adapter")
+    try:
+        run(args)
+    except (OSError, ValueError, TypeError) as error:
+        logger.error("%s", error)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,229 @@
+"""The tool that converts checkpoints: what it writes, says and refuses."""
+
+import importlib.util
+import json
+import logging
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import instantiate
+from safetensors import safe_open
+from torch import Tensor
+
+import vit_adapter
+from vit_adapter import model_zoo
+from vit_adapter.checkpoint import load_state_dict_file, load_strict
+from vit_adapter.checkpoint.original import revert_state_dict
+
+TOOL = Path(vit_adapter.__file__).parents[1] / "tools" / "convert_checkpoint.py"
+CONFIG = "quick_start/mask_rcnn_vit_adapter_shapes"
+IMAGENET = "mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]"
+META = f"data = dict(test=dict(pipeline=[dict(type='Normalize', {IMAGENET}, to_rgb=True)]))"
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("vit_adapter_convert_tool", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def convert(tool, monkeypatch, caplog):
+    """The tool's main function; messages go to ``caplog``."""
+    monkeypatch.setattr(tool, "setup_logger", lambda name: None)
+    monkeypatch.setattr(logging.getLogger("vit_adapter"), "propagate", True)
+    return lambda *arguments: tool.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, Tensor]:
+    """A small detector under the original's names."""
+    with torch.random.fork_rng():
+        return revert_state_dict(instantiate(model_zoo.get_config(CONFIG).model).state_dict())
+
+
+@pytest.fixture
+def original(weights, tmp_path) -> Path:
+    path = tmp_path / "original.pth.tar"
+    stored = {f"module.{name}": tensor for name, tensor in weights.items()}
+    torch.save({"state_dict": stored, "meta": {"config": META}, "optimizer": {"state": {}}}, path)
+    return path
+
+
+def same(state_dict: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
+    return set(state_dict) == set(expected) and all(
+        torch.equal(state_dict[name], tensor) for name, tensor in expected.items()
+    )
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_there_and_back(convert, original, weights, tmp_path, capsys, suffix) -> None:
+    ours, theirs = tmp_path / f"ours{suffix}", tmp_path / "theirs.pth"
+    assert convert(original, ours, "--config", CONFIG) == 0
+    printed = capsys.readouterr().out
+    assert "backbone.pos_embed " in printed and "backbone.bottom_up.vit.pos_embed " in printed
+    assert f"{len(weights)} tensors with" in printed
+    assert "tree: detection\nvit_feature_fusion: last\npixels: RGB, mean [123.675," in printed
+    assert f"every name and shape fits {CONFIG}" in printed
+
+    model = instantiate(model_zoo.get_config(CONFIG).model)
+    load_strict(model, load_state_dict_file(ours))
+    assert same(revert_state_dict(model.state_dict()), weights)
+
+    assert convert("--reverse", ours, theirs, "--config", CONFIG) == 0
+    assert same(load_state_dict_file(theirs), weights)
+    assert torch.load(theirs)["meta"]["vit_adapter"]["pixels_are_known"] is True
+
+
+def test_pixels_travel_with_the_weights(convert, original, tmp_path) -> None:
+    assert convert(original, tmp_path / "ours.pth") == 0
+    assert convert(original, tmp_path / "ours.safetensors") == 0
+    expected = {
+        "tree": "detection",
+        "vit_feature_fusion": "last",
+        "input_format": "RGB",
+        "pixel_mean": [123.675, 116.28, 103.53],
+        "pixel_std": [58.395, 57.12, 57.375],
+        "pixels_are_known": True,
+    }
+    assert torch.load(tmp_path / "ours.pth")["vit_adapter"] == expected
+    with safe_open(tmp_path / "ours.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["vit_adapter"]) == expected
+
+
+def test_a_config_fills_in_unknown_pixels(convert, weights, tmp_path, capsys) -> None:
+    torch.save(weights, tmp_path / "bare.pth")
+    assert convert(tmp_path / "bare.pth", tmp_path / "a.pth", "--config", CONFIG) == 0
+    assert "(assumed)" in capsys.readouterr().out
+    config = tmp_path / "half.py"
+    config.write_text(
+        "from vit_adapter import model_zoo\n"
+        f"model = model_zoo.get_config({CONFIG!r}).model\n"
+        "model.pixel_mean = model.pixel_std = [127.5, 127.5, 127.5]\n"
+    )
+    assert convert(tmp_path / "bare.pth", tmp_path / "b.pth", "--config", config) == 0
+    assert torch.load(tmp_path / "b.pth")["vit_adapter"]["pixel_mean"] == [127.5] * 3
+    assert "note: the pixels are those of the config" in capsys.readouterr().out
+
+
+def test_a_backbone_alone(convert, weights, tmp_path, caplog) -> None:
+    prefix = "backbone."
+    backbone = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in weights.items()
+        if name.startswith(prefix)
+    }
+    source, target = tmp_path / "backbone.pth", tmp_path / "ours.pth"
+    torch.save(backbone, source)
+    assert convert(source, target) == 2
+    assert "say which with --tree detection or --tree segmentation" in caplog.text
+    assert convert(source, target, "--tree", "segmentation", "--config", CONFIG) == 2
+    assert "vit_feature_fusion='last', but the weights belong to 'per_interaction'" in caplog.text
+    assert not target.exists()
+    assert convert(source, target, "--tree", "detection", "--config", CONFIG) == 0
+
+
+def test_a_model_of_another_size_is_refused(convert, original, tmp_path, caplog) -> None:
+    target = tmp_path / "ours.pth"
+    config = "coco/mask_rcnn_vit_adapter_tiny_deit_3x"
+    assert convert(original, target, "--config", config) == 2
+    assert "does not fit the model" in caplog.text
+    assert "only in the model (missing)" in caplog.text
+    assert not target.exists()
+
+
+def test_other_pixels_than_the_configs_are_refused(convert, weights, tmp_path, caplog) -> None:
+    source = tmp_path / "half.pth"
+    config = META.replace(IMAGENET, "mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]")
+    torch.save({"state_dict": weights, "meta": {"config": config}}, source)
+    assert convert(source, tmp_path / "ours.pth", "--config", CONFIG) == 2
+    assert "the weights need RGB, mean [127.5, 127.5, 127.5], std [127.5" in caplog.text
+    assert convert(source, tmp_path / "ours.pth") == 0
+
+
+def test_files_are_not_replaced_unasked(convert, original, tmp_path, caplog) -> None:
+    before = original.read_bytes()
+    target = tmp_path / "ours.pth"
+    target.write_text("precious")
+    assert convert(original, target) == 2
+    assert "exists; choose another name, or replace it with --force" in caplog.text
+    assert target.read_text() == "precious"
+    assert convert(original, target, "--force") == 0
+    assert convert("--reverse", original, original, "--force") == 2
+    assert "are the same file" in caplog.text
+    link = tmp_path / "link.pth"
+    link.symlink_to(original)
+    assert convert(original, link, "--force") == 2
+    assert original.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.pth", "ours.pth"], "checkpoint 'missing.pth' does not exist"),
+        (["original.pth.tar", "ours.bin"], "has to end in .pth or .safetensors"),
+        (["--reverse", "original.pth.tar", "a.safetensors"], "has to end in .pth or .pth.tar"),
+        (["original.pth.tar", "nowhere/ours.pth"], "no folder nowhere"),
+        (["original.pth.tar", "ours.pth", "--config", "coco/mask_rcn"], "nearest: coco/mask_rcnn"),
+        (["--reverse", "original.pth.tar", "ours.pth"], "no counterpart in the original's models"),
+    ],
+)
+def test_slips_of_the_command_line(
+    convert, original, tmp_path, monkeypatch, caplog, arguments, message
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = set(tmp_path.iterdir())
+    assert convert(*arguments) == 2
+    assert message in caplog.text
+    assert set(tmp_path.iterdir()) == files
+
+
+class Traced:
+    """Leaves a trace when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.touch, (self.trace,)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet.pth", "2 keys belong to no known part .*: conv1.weight, layer1.0.bn1.weight"),
+        ("cascade.pth", "stages of Cascade Mask R-CNN.* not supported"),
+        ("truncated.pth", "is damaged, incomplete or of another format"),
+        ("pickle.pkl", "is a pickle: .* refused"),
+        ("code.pth", "reading those would run code from the file, so it is refused"),
+        ("list.pth", "holds a list, expected a mapping"),
+        ("numbers.pth", "stores a float under 'lr', expected a tensor"),
+    ],
+)
+def test_files_that_are_no_checkpoint_of_the_original(
+    convert, original, tmp_path, caplog, name, message
+) -> None:
+    trace, path = tmp_path / "trace", tmp_path / name
+    cascade = ("backbone.pos_embed", "roi_head.bbox_head.2.fc_cls.bias")
+    resnet = ("conv1.weight", "layer1.0.bn1.weight")
+    contents = {
+        "resnet.pth": dict.fromkeys(resnet, torch.zeros(1)),
+        "cascade.pth": dict.fromkeys(cascade, torch.zeros(1)),
+        "code.pth": {"state_dict": Traced(trace)},
+        "list.pth": [torch.zeros(1)],
+        "numbers.pth": {"lr": 0.1},
+    }
+    if name == "truncated.pth":
+        path.write_bytes(original.read_bytes()[:-1000])
+    elif name == "pickle.pkl":
+        path.write_bytes(pickle.dumps(Traced(trace)))
+    else:
+        torch.save(contents[name], path)
+    assert convert(path, tmp_path / "ours.pth") == 2
+    assert re.search(message, caplog.text)
+    assert not (tmp_path / "ours.pth").exists() and not trace.exists()
