@@ -19,6 +19,7 @@ def _vit_adapter(
     vit.drop_path_rate = drop_path_rate
     return L(ViTAdapter)(
         vit=vit,
+        mode="full",  # or "frozen", "light"
         interaction_indexes=[[i * quarter, (i + 1) * quarter - 1] for i in range(4)],
         conv_inplane=conv_inplane,
         num_points=4,
