@@ -39,6 +39,7 @@ from vit_adapter.checkpoint.original.provenance import (
     read_provenance,
     stored_provenance,
 )
+from vit_adapter.engine.config import apply_overrides
 from vit_adapter.predictor import resolve_config
 
 OURS_SUFFIXES = (".pth", ".safetensors")
@@ -72,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="config file or name in the model zoo that this project's checkpoint has to fit",
     )
+    add("--opts", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of the config")
     add("--force", action="store_true", help="replace OUT if it exists")
     return parser
 
@@ -209,7 +211,9 @@ def run(args: argparse.Namespace) -> None:
         ValueError, OSError: nothing was written; the message says why.
     """
     check_paths(args.input, args.output, args.reverse, args.force)
-    cfg = resolve_config(args.config) if args.config else None
+    if args.opts and not args.config:
+        raise ValueError("--opts changes a config, but none is given; add --config NAME")
+    cfg = apply_overrides(resolve_config(args.config), args.opts) if args.config else None
     stored, weights = read(args.input)
     if args.reverse:
         left = stored_provenance(stored)
@@ -224,7 +228,7 @@ def run(args: argparse.Namespace) -> None:
     print_table(conversion, weights)
     print_provenance(provenance)
     if cfg is not None:
-        print(f"every name and shape fits {args.config}")
+        print(f"every name and shape fits {' '.join([args.config, *args.opts])}")
     write(args.output, conversion.state_dict, provenance, args.reverse)
     print(f"written: {args.output}")
 

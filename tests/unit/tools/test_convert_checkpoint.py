@@ -100,13 +100,9 @@ def test_a_config_fills_in_unknown_pixels(convert, weights, tmp_path, capsys) ->
     torch.save(weights, tmp_path / "bare.pth")
     assert convert(tmp_path / "bare.pth", tmp_path / "a.pth", "--config", CONFIG) == 0
     assert "(assumed)" in capsys.readouterr().out
-    config = tmp_path / "half.py"
-    config.write_text(
-        "from vit_adapter import model_zoo\n"
-        f"model = model_zoo.get_config({CONFIG!r}).model\n"
-        "model.pixel_mean = model.pixel_std = [127.5, 127.5, 127.5]\n"
-    )
-    assert convert(tmp_path / "bare.pth", tmp_path / "b.pth", "--config", config) == 0
+    half = [f"model.pixel_{statistic}=[127.5,127.5,127.5]" for statistic in ("mean", "std")]
+    arguments = (tmp_path / "bare.pth", tmp_path / "b.pth", "--config", CONFIG, "--opts", *half)
+    assert convert(*arguments) == 0
     assert torch.load(tmp_path / "b.pth")["vit_adapter"]["pixel_mean"] == [127.5] * 3
     assert "note: the pixels are those of the config" in capsys.readouterr().out
 
@@ -170,6 +166,8 @@ def test_files_are_not_replaced_unasked(convert, original, tmp_path, caplog) -> 
         (["--reverse", "original.pth.tar", "a.safetensors"], "has to end in .pth or .pth.tar"),
         (["original.pth.tar", "nowhere/ours.pth"], "no folder nowhere"),
         (["original.pth.tar", "ours.pth", "--config", "coco/mask_rcn"], "nearest: coco/mask_rcnn"),
+        (["original.pth.tar", "ours.pth", "--opts", "a=1"], "none is given; add --config"),
+        (["original.pth.tar", "ours.pth", "--config", CONFIG, "--opts", "a=1"], "unknown key 'a'"),
         (["--reverse", "original.pth.tar", "ours.pth"], "no counterpart in the original's models"),
     ],
 )
