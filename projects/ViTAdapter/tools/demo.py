@@ -13,12 +13,12 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog, Metadata
-from detectron2.structures import Instances
 from detectron2.utils.logger import setup_logger
 from detectron2.utils.visualizer import Visualizer
 from PIL import Image
@@ -32,6 +32,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".p
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 # Labels are unreadable on small images, so their pictures are enlarged to this long side (pixels).
 MIN_PICTURE_SIDE = 640
+SEGMENT_OPACITY = 0.6  # of the colours of a segmentation, under which the image stays visible
 
 logger = logging.getLogger("vit_adapter.demo")
 
@@ -39,7 +40,7 @@ logger = logging.getLogger("vit_adapter.demo")
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description="Draw a model's boxes and masks on images.",
+        description="Draw a model's boxes and masks, or its segmentation, on images.",
         epilog="exit status: 0 all drawn, 1 some images could not be read, 2 nothing could be done",
     )
     add = parser.add_argument
@@ -156,20 +157,32 @@ def picture_paths(images: Sequence[Path], folder: Path) -> list[Path]:
     return paths
 
 
-def draw(image: np.ndarray, instances: Instances, metadata: Metadata) -> Image.Image:
-    """Draw boxes, masks, class names and scores.
+def draw(
+    image: np.ndarray, prediction: Mapping[str, Any], metadata: Metadata, threshold: float
+) -> tuple[Image.Image, int]:
+    """Draw boxes, masks, class names and scores, or the classes of all pixels.
 
     Args:
         image: (H, W, 3) uint8, BGR.
-        instances: predictions in the frame of ``image``, on the CPU.
+        prediction: a predictor's, in the frame of ``image``: ``instances``, or else ``sem_seg``.
+        metadata: names of the classes; ``stuff_colors`` is the palette of a segmentation.
+        threshold: lowest score of instances that are drawn.
 
     Returns:
-        RGB picture, enlarged where the image is small.
+        RGB picture, enlarged where the image is small, and how many instances or different
+        classes are on it.
     """
     np.random.seed(0)  # of the visualizer's colours, so that they are the same every time
     scale = max(1.0, MIN_PICTURE_SIDE / max(image.shape[:2]))
     visualizer = Visualizer(image[:, :, ::-1], metadata, scale=scale)
-    return Image.fromarray(visualizer.draw_instance_predictions(instances).get_image())
+    if "instances" in prediction:
+        instances = prediction["instances"].to("cpu")
+        instances = instances[instances.scores >= threshold]
+        drawn = visualizer.draw_instance_predictions(instances)
+        return Image.fromarray(drawn.get_image()), len(instances)
+    labels = prediction["sem_seg"].argmax(dim=0).cpu()
+    drawn = visualizer.draw_sem_seg(labels, alpha=SEGMENT_OPACITY)
+    return Image.fromarray(drawn.get_image()), len(labels.unique())
 
 
 def save_atomically(picture: Image.Image, path: Path) -> None:
@@ -216,23 +229,26 @@ def run(args: argparse.Namespace) -> list[Path]:
     images = (images or dataset_images(predictor))[: args.limit]
     pictures = picture_paths(images, args.output)
     args.output.mkdir(parents=True, exist_ok=True)
-    unreadable, drawn, count = [], [], 0
+    unreadable, drawn, count, kind = [], [], 0, "instances"
     with logging_redirect_tqdm(loggers=[logging.getLogger("vit_adapter")]):
         for image_path, picture_path in zip(tqdm(images, unit="image"), pictures, strict=True):
             try:
                 image = read_image(image_path)
-                instances = predictor(image)["instances"].to("cpu")
+                prediction = predictor(image)
             except (OSError, ValueError) as error:
                 logger.error("%s is left out: %s", image_path, error)
                 unreadable.append(image_path)
                 continue
-            instances = instances[instances.scores >= args.confidence_threshold]
-            save_atomically(draw(image, instances, predictor.metadata), picture_path)
+            picture, found = draw(
+                image, prediction, predictor.metadata, args.confidence_threshold
+            )
+            save_atomically(picture, picture_path)
             drawn.append(picture_path)
-            count += len(instances)
+            count += found
+            kind = "instances" if "instances" in prediction else "segments"
     if args.montage and drawn:
         save_atomically(montage(drawn), args.montage)
-    logger.info("%d instances on %d pictures in %s", count, len(drawn), args.output)
+    logger.info("%d %s on %d pictures in %s", count, kind, len(drawn), args.output)
     return unreadable
 
 

@@ -42,6 +42,21 @@ class FakePredictor:
         return {"instances": instances}
 
 
+class FakeSegmenter(FakePredictor):
+    """Finds two of three classes: one in the left half, one in the right."""
+
+    metadata = Metadata(
+        stuff_classes=["road", "sky", "tree"],
+        stuff_colors=[(250, 0, 0), (9, 9, 9), (0, 250, 0)],
+    )
+
+    def __call__(self, image):
+        scores = torch.zeros(3, *image.shape[:2])
+        half = image.shape[1] // 2
+        scores[0, :, :half] = scores[2, :, half:] = 1.0
+        return {"sem_seg": scores}
+
+
 @pytest.fixture(scope="module")
 def module():
     spec = importlib.util.spec_from_file_location("vit_adapter_demo_tool", TOOL)
@@ -113,6 +128,20 @@ def test_masks_and_boxes_are_drawn_large_and_alike_every_time(demo, images, tmp_
     half = picture.shape[1] // 2
     assert changed[:, : half - 20].mean() > 0.95
     assert changed[:, half + 20 :].mean() < 0.05
+
+
+def test_segmentations_are_drawn_in_the_palette_of_the_data(
+    demo, module, monkeypatch, images, tmp_path, caplog
+):
+    monkeypatch.setattr(module, "LazyPredictor", FakeSegmenter)
+    assert demo("--input", images / "b.png", "--output", tmp_path / "out") == 0
+    assert "2 segments on 1 pictures" in caplog.text
+    picture = np.asarray(Image.open(tmp_path / "out" / "b.png")).astype(int)
+    left, right = np.median(picture[:, 20:200], (0, 1)), np.median(picture[:, -200:-20], (0, 1))
+    opacity = module.SEGMENT_OPACITY
+    background = (1 - opacity) * np.array([10, 20, 200])
+    assert np.abs(left - background - opacity * np.array([250, 0, 0])).max() < 8
+    assert np.abs(right - background - opacity * np.array([0, 250, 0])).max() < 8
 
 
 def test_threshold(demo, images, tmp_path, caplog):
