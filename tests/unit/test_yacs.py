@@ -108,6 +108,15 @@ def test_the_docstring_states_the_sizes(key, name):
     assert [float(text) for text in row[1].split("/")] == values
 
 
+def test_mode_reaches_the_backbone():
+    cfg = small_config()
+    cfg.MODEL.VIT_ADAPTER.MODE = "frozen"
+    cfg.MODEL.BACKBONE.NAME = "build_vit_adapter_backbone"
+    backbone = build_backbone(cfg)
+    assert backbone.mode == "frozen"
+    assert not any(parameter.requires_grad for parameter in backbone.vit.parameters())
+
+
 def test_every_key_reaches_the_backbone():
     cfg = small_config()
     node = cfg.MODEL.VIT_ADAPTER

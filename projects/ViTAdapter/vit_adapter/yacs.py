@@ -31,6 +31,7 @@ _OVERRIDES = {
     "WINDOW_SIZES": ("vit.window_sizes",),
     "LAYER_SCALE": ("vit.layer_scale",),
     "DROP_PATH_RATE": ("vit.drop_path_rate", "drop_path_rate"),
+    "MODE": ("mode",),
     "INTERACTION_INDEXES": ("interaction_indexes",),
     "CONV_INPLANE": ("conv_inplane",),
     "NUM_POINTS": ("num_points",),
@@ -66,6 +67,7 @@ def add_vit_adapter_config(cfg: CfgNode) -> None:
     ``WINDOW_SIZES``         14 tokens, 0 (global) in the last block of each quarter; a list
     ``LAYER_SCALE``          True
     ``DROP_PATH_RATE``       0.1 / 0.2 / 0.3 / 0.4, of the ViT and of the adapter
+    ``MODE``                 "full"; or "frozen", "light"
     ``INTERACTION_INDEXES``  the four quarters, as inclusive ranges: [[0, 2], [3, 5], ...]
     ``CONV_INPLANE``         64, width of the spatial prior module
     ``NUM_POINTS``           4
