@@ -7,10 +7,11 @@ from dataclasses import replace
 from torch import nn
 
 from vit_adapter.backbone.plain_vit import PlainViT
+from vit_adapter.backbone.timm_vit import TimmViT
 from vit_adapter.backbone.trunk import ViTTrunk
-from vit_adapter.checkpoint.files import load_state_dict_file
 from vit_adapter.checkpoint.loading import CheckpointMismatchError, LoadReport, compare_keys
-from vit_adapter.checkpoint.pretrained import plain
+from vit_adapter.checkpoint.pretrained import plain, timm_vit
+from vit_adapter.checkpoint.pretrained.hub import read_weights
 from vit_adapter.checkpoint.pretrained.reader import Reader
 
 __all__ = ["find_trunk", "load_pretrained_vit"]
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 _READERS: dict[type[ViTTrunk], Reader] = {
     PlainViT: plain.READER,
+    TimmViT: timm_vit.READER,
 }
 
 
@@ -47,19 +49,20 @@ def load_pretrained_vit(vit: ViTTrunk, path: str | os.PathLike[str]) -> LoadRepo
 
     Args:
         vit: the trunk.
-        path: file or URL of the weights; see :func:`load_state_dict_file` for the formats.
+        path: file or URL of the weights, or their name in timm; see :func:`read_weights`.
 
     Returns:
         The account; the names that were passed over are its ``unused`` and ``missing``.
 
     Raises:
+        FileNotFoundError, ConnectionError: there is no such file, or no way to it.
         CheckpointFileError: the file cannot be read, or holds no ViT of the trunk's family.
         CheckpointMismatchError: a name or shape does not fit; nothing was loaded.
-        ValueError: no reader is known for a trunk of this class.
+        ValueError: no reader is known for a trunk of this class, or timm has no such weights.
     """
     name = os.fspath(path)
     reader = _find_reader(vit)
-    weights = reader.adapt(vit, load_state_dict_file(name), name)
+    weights = reader.adapt(vit, read_weights(name), name)
     report = replace(compare_keys(vit, weights.state_dict), resized=weights.resized)
     refused = replace(
         report,

@@ -1,0 +1,55 @@
+"""Weights by name, from where timm keeps them."""
+
+from difflib import get_close_matches
+
+import timm
+from timm.models import get_pretrained_cfg, load_state_dict_from_hf
+from torch import Tensor
+
+from vit_adapter.checkpoint.files import load_state_dict_file
+
+__all__ = ["read_weights"]
+
+_TIMM = "timm:"
+_HUB = "hf-hub:"
+
+
+def read_weights(name: str) -> dict[str, Tensor]:
+    """Read weights from a file, a URL, by timm's name of them, or from a repository of the hub.
+
+    Args:
+        name: ``timm:vit_base_patch16_dinov3.lvd1689m``, ``hf-hub:owner/repository``, or what
+            :func:`load_state_dict_file` takes. Downloads are kept in the hub's own cache folder.
+
+    Raises:
+        ValueError: timm has no weights of that name; the nearest names are offered.
+        ConnectionError: the hub cannot be reached, or does not give the file out.
+        FileNotFoundError, CheckpointFileError: see :func:`load_state_dict_file`.
+    """
+    if name.startswith(_HUB):
+        return _download(name.removeprefix(_HUB), None)
+    if not name.startswith(_TIMM):
+        return load_state_dict_file(name)
+    weights = name.removeprefix(_TIMM)
+    if not timm.is_model_pretrained(weights):
+        nearest = get_close_matches(weights, timm.list_pretrained(), n=5, cutoff=0.5)
+        hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
+        raise ValueError(f"timm {timm.__version__} knows no weights called {weights!r}{hint}")
+    cfg = get_pretrained_cfg(weights)
+    if cfg.hf_hub_id:
+        return _download(cfg.hf_hub_id, cfg.hf_hub_filename)
+    return load_state_dict_file(cfg.url)
+
+
+def _download(repository: str, filename: str | None) -> dict[str, Tensor]:
+    """Fetch the weights of a repository; safetensors are preferred, pickles read without code."""
+    options = {} if filename is None else {"filename": filename}
+    try:
+        return load_state_dict_from_hf(repository, **options)
+    except (OSError, ValueError, RuntimeError) as error:  # the client's own are among these
+        reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+        raise ConnectionError(
+            f"could not get the weights of {repository!r} from the Hugging Face hub: {reason}. "
+            "Download the file where there is a network connection (log in first if the "
+            "repository asks for it) and give its path instead."
+        ) from None

@@ -1,0 +1,89 @@
+"""Weights by timm's names for them; nothing is downloaded here."""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from vit_adapter import TimmViT
+from vit_adapter.checkpoint.pretrained import hub, load_pretrained_vit
+
+NAME = "vit_small_patch16_dinov3.lvd1689m"
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """What the hub is asked for; it answers with a tensor."""
+    asked = []
+
+    def answer(*args: object, **options: object) -> dict[str, torch.Tensor]:
+        asked.append((*args, options))
+        return {"weight": torch.ones(1)}
+
+    monkeypatch.setattr(hub, "load_state_dict_from_hf", answer)
+    return asked
+
+
+def test_names_of_timm_lead_to_their_repository(requests: list[tuple]) -> None:
+    assert set(hub.read_weights(f"timm:{NAME}")) == {"weight"}
+    assert set(hub.read_weights("hf-hub:timm/vit_small_patch16_dinov3.lvd1689m@main"))
+    hub.read_weights("timm:vit_base_patch16_siglip_224.webli")
+    assert requests == [
+        (f"timm/{NAME}", {}),
+        (f"timm/{NAME}@main", {}),
+        ("timm/vit_base_patch16_siglip_224.webli", {}),
+    ]
+
+
+def test_a_name_without_a_tag_means_the_default_weights(requests: list[tuple]) -> None:
+    hub.read_weights("timm:vit_small_patch16_dinov3")
+    assert requests == [(f"timm/{NAME}", {})]
+
+
+def test_weights_outside_of_the_hub_come_from_their_address(
+    requests: list[tuple], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = timm.models.PretrainedCfg(url="https://example.org/vit.pth")
+    monkeypatch.setattr(hub, "get_pretrained_cfg", lambda *args, **options: cfg)
+    monkeypatch.setattr(hub, "load_state_dict_file", lambda name: {name: torch.ones(1)})
+    assert set(hub.read_weights(f"timm:{NAME}")) == {"https://example.org/vit.pth"}
+    assert requests == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("timm:vit_small_patch16_dinov3.lvd", rf"no weights called .*nearest are {NAME}"),
+        ("timm:vit_small_patch16_dinov33", "no weights called 'vit_small_patch16_dinov33'; the"),
+        ("timm:beit3_giant_patch14_224", "no weights called 'beit3_giant_patch14_224'"),
+        ("timm:", "no weights called ''"),
+    ],
+)
+def test_unknown_names_are_refused(name: str, message: str, requests: list[tuple]) -> None:
+    with pytest.raises(ValueError, match=message):
+        hub.read_weights(name)
+    assert requests == []
+
+
+def test_without_a_network_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise OSError("Name or service not known\nRetrying") from TimeoutError("socket")
+
+    monkeypatch.setattr(hub, "load_state_dict_from_hf", fail)
+    vit = TimmViT(name=NAME, depth=1, model_args={"embed_dim": 48, "num_heads": 3})
+    with pytest.raises(ConnectionError) as refusal:
+        load_pretrained_vit(vit, f"timm:{NAME}")
+    assert str(refusal.value) == (
+        f"could not get the weights of 'timm/{NAME}' from the Hugging Face hub: Name or service "
+        "not known. Download the file where there is a network connection (log in first if the "
+        "repository asks for it) and give its path instead."
+    )
+    assert refusal.value.__cause__ is None and refusal.value.__suppress_context__
+
+
+def test_files_are_read_as_before(tmp_path: Path) -> None:
+    torch.save({"model": {"weight": torch.ones(2)}}, tmp_path / "vit.pth")
+    assert set(hub.read_weights(str(tmp_path / "vit.pth"))) == {"weight"}
+    with pytest.raises(FileNotFoundError, match=r"none\.pth"):
+        hub.read_weights(str(tmp_path / "none.pth"))
