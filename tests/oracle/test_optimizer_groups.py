@@ -11,6 +11,7 @@ from detectron2.config import instantiate
 from torch import nn
 
 from vit_adapter import model_zoo
+from vit_adapter.checkpoint.original import build_backbone
 from vit_adapter.solver import custom_keys_param_groups, layer_decay_param_groups
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -137,3 +138,28 @@ def test_layer_decay_with_head_parameters_in_the_first_layer() -> None:
         first_layer_names=[f"decode_head.{name}" for name in heads],
     )
     _assert_same_groups(_computed(model, groups), _expected(golden))
+
+
+@pytest.mark.parametrize(
+    "golden_name",
+    ["optim_upernet_deit_tiny", "optim_upernet_augreg_base", "optim_mask2former_beit_large_640"],
+)
+def test_backbones_of_segmentors(golden_name: str) -> None:
+    """The backbone's share of the groups, with the backbone itself: names, ranks, ViT inside."""
+    golden = _read(golden_name)
+    described = _read(f"keys_{golden['backbone']}")
+    with torch.device("meta"):
+        backbone = build_backbone(described["cls"], described["kwargs"])
+    model = nn.ModuleDict({"backbone": nn.ModuleDict({"bottom_up": backbone})})
+    options = {"base_lr": golden["base_lr"], "weight_decay": golden["base_wd"]}
+    rule = golden["paramwise"]
+    if "custom_keys" in rule:
+        groups = custom_keys_param_groups(model, custom_keys=rule["custom_keys"], **options)
+    else:
+        groups = layer_decay_param_groups(model, decay_rate=rule["layer_decay_rate"], **options)
+    expected = {
+        frozenset(name for name in names if name.startswith("backbone.")): values
+        for names, values in _expected(golden).items()
+    }
+    expected.pop(frozenset(), None)
+    _assert_same_groups(_computed(model, groups), expected)

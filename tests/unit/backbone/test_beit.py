@@ -249,7 +249,7 @@ def test_keys_have_no_bias() -> None:
     """Padded tokens of a window have a zero key: only the position bias tells them apart."""
     names = {name for name, _ in BEiT(**TINY).blocks[0].attn.named_parameters()}
     assert names == {
-        "q_bias", "v_bias", "qkv.weight", "relative_position_bias_table", "proj.weight", "proj.bias",
+        "q_bias", "v_bias", "qkv.weight", "proj.weight", "proj.bias", "relative_position_bias_table"
     }
     without = {name for name, _ in BEiT(**TINY, qkv_bias=False).blocks[0].attn.named_parameters()}
     assert names - without == {"q_bias", "v_bias"}
@@ -282,9 +282,8 @@ def test_adapter_takes_images_of_any_size() -> None:
     adapter = make_adapter().eval()
     with torch.no_grad():
         outputs = adapter(torch.randn(1, 3, 70, 90))
-    assert {name: tuple(value.shape) for name, value in outputs.items()} == {
-        "res2": (1, 12, 18, 23), "res3": (1, 12, 9, 12), "res4": (1, 12, 5, 6), "res5": (1, 12, 3, 3)
-    }
+    sizes = {name: tuple(value.shape[-2:]) for name, value in outputs.items()}
+    assert sizes == {"res2": (18, 23), "res3": (9, 12), "res4": (5, 6), "res5": (3, 3)}
 
 
 def test_attention_kernels_agree_on_the_bias() -> None:

@@ -51,5 +51,5 @@ def test_what_serves_unwanted_outputs_is_frozen() -> None:
 
 
 def test_out_indexes_ascend() -> None:
-    with pytest.raises(ValueError, match=r"ascending block numbers from 0 to 3, got \[3, 2, 1, 0\]"):
+    with pytest.raises(ValueError, match=r"ascending block numbers from 0 to 3, got \[3,"):
         make_baseline(out_indexes=[3, 2, 1, 0])

@@ -132,6 +132,22 @@ def test_layer_decay_by_depth_and_rank(prefix: str) -> None:
     }
 
 
+def test_layer_decay_knows_the_names_of_uni_perceiver() -> None:
+    vit = {
+        "visual_embed.patch_embed.proj.weight": (2, 3, 1, 1),
+        "visual_embed.patch_embed.temporal_pos_embed.weight": (8, 2),
+        "visual_embed.embeddings_norm.weight": (2,),
+        "layers.0.self_attn.in_proj.weight": (6, 2),
+        "layers.1.linear1.weight": (8, 2),
+        "layers.1.gamma_2": (2,),
+    }
+    model = _tree({f"backbone.vit.{name}": shape for name, shape in vit.items()})
+    rates = _by_name(model, layer_decay_param_groups(model, **DEPTH))
+    assert [rates[f"backbone.vit.{name}"] for name in vit] == [
+        (0.125, 0.05), (0.125, 0.05), (0.125, 0.0), (0.25, 0.05), (0.5, 0.05), (0.5, 0.0)
+    ]  # fmt: skip
+
+
 def test_layer_decay_has_one_group_per_rate_and_decay() -> None:
     model = _tree({f"vit.{name}": shape for name, shape in _vit(depth=12).items()})
     groups = layer_decay_param_groups(model, **DEPTH)

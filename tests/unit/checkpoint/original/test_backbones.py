@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from vit_adapter import PlainViT, ViTAdapter, ViTBaseline
+from vit_adapter import BEiTBaseline, ViTAdapter, ViTBaseline
+from vit_adapter.backbone import ViTTrunk
 from vit_adapter.checkpoint.original import build_backbone
 
 DETECTION = "mmdet_custom.models.backbones.vit_adapter.ViTAdapter"
@@ -19,7 +20,7 @@ TINY = {
 TINY_BASELINE = {"embed_dim": 32, "depth": 8, "num_heads": 2}
 
 
-def trunk_of(cls: str, kwargs: dict[str, object]) -> PlainViT:
+def trunk_of(cls: str, kwargs: dict[str, object]) -> ViTTrunk:
     return build_backbone(cls, {**TINY, **kwargs}).vit
 
 
@@ -32,6 +33,11 @@ def trunk_of(cls: str, kwargs: dict[str, object]) -> PlainViT:
         (SEGMENTATION, {}, "per_interaction"),
         (SEGMENTATION, {"add_vit_feature": False, "interaction_indexes": [[0, 3]]}, "none"),
         (DETECTION, {"add_vit_feature": False}, "none"),
+        ("detection.BEiTAdapter", {}, "last"),
+        ("detection.BEiTAdapter", {"version": "old"}, "per_interaction"),
+        ("segmentation.BEiTAdapter", {}, "per_interaction"),
+        ("detection.UniPerceiverAdapter", {}, "last"),
+        ("segmentation.UniPerceiverAdapter", {}, "per_interaction"),
     ],
 )
 def test_the_tree_decides_the_fusion(cls: str, kwargs: dict[str, object], fusion: str) -> None:
@@ -59,7 +65,14 @@ def test_layer_scale_comes_from_the_arguments() -> None:
 
 
 def test_recomputation_covers_what_it_covers_in_each_tree() -> None:
-    for cls, interactions in ((DETECTION, False), (SEGMENTATION, True)):
+    for cls, interactions in (
+        (DETECTION, False),
+        (SEGMENTATION, True),
+        ("detection.BEiTAdapter", True),
+        ("segmentation.BEiTAdapter", True),
+        ("detection.UniPerceiverAdapter", True),
+        ("segmentation.UniPerceiverAdapter", False),
+    ):
         adapter = build_backbone(cls, {**TINY, "with_cp": True})
         assert adapter.vit.use_checkpoint
         assert adapter.interactions[0].use_checkpoint is interactions
@@ -86,6 +99,48 @@ def test_baseline_takes_four_evenly_spaced_blocks() -> None:
     assert build_backbone("detection.ViTBaseline", given).out_indexes == (2, 3, 5, 6)
 
 
+def test_beit_has_a_class_token_in_segmentation_only() -> None:
+    assert trunk_of("detection.BEiTAdapter", {}).cls_token is None
+    assert trunk_of("segmentation.BEiTAdapter", {}).cls_token is not None
+
+
+def test_beits_tables_are_for_windows_or_for_the_image() -> None:
+    def rows(cls: str, **kwargs: object) -> list[int]:
+        blocks = trunk_of(cls, kwargs).blocks
+        return [len(block.attn.relative_position_bias_table) for block in blocks]
+
+    segmentation, detection = "segmentation.BEiTAdapter", "detection.BEiTAdapter"
+    assert rows(segmentation, img_size=64) == [7 * 7 + 3] * 4
+    assert rows(segmentation, img_size=(64, 96)) == [7 * 11 + 3] * 4
+    assert rows(detection, img_size=64) == [27 * 27] * 4  # the window, not the image
+    windows = {"window_attn": [True, False, True, False], "window_size": [2, 5, 3, 5]}
+    assert rows(detection, **windows) == [9, 81, 25, 81]
+
+
+def test_one_value_starts_beits_layer_scale_and_the_injectors() -> None:
+    adapter = build_backbone("segmentation.BEiTAdapter", {**TINY, "init_values": 1e-6})
+    for gamma in (adapter.vit.blocks[0].gamma_1, adapter.interactions[0].injector.gamma):
+        assert torch.equal(gamma, torch.full((24,), 1e-6))
+
+
+def test_beit_and_uni_perceiver_always_have_extra_extractors() -> None:
+    for cls in ("detection.BEiTAdapter", "segmentation.UniPerceiverAdapter"):
+        assert len(build_backbone(cls, TINY).interactions[-1].extra_extractors) == 2
+        with pytest.raises(ValueError, match="unknown arguments .* use_extra_extractor"):
+            build_backbone(cls, {**TINY, "use_extra_extractor": False})
+
+
+def test_baseline_of_beit() -> None:
+    beit = {"use_abs_pos_emb": False, "use_rel_pos_bias": True, "img_size": 64}
+    cls = "mmseg_custom.models.backbones.beit_baseline.BEiTBaseline"
+    baseline = build_backbone(cls, {**TINY_BASELINE, "depth": 12, **beit}, norm="BN")
+    assert isinstance(baseline, BEiTBaseline)
+    assert baseline.out_indexes == (3, 5, 7, 11)
+    assert baseline.vit.blocks[0].gamma_1 is None
+    with pytest.raises(ValueError, match="only BEiT with relative position biases"):
+        build_backbone(cls, {**TINY_BASELINE, "depth": 12})  # the original's own defaults
+
+
 @pytest.mark.parametrize(
     "cls",
     [
@@ -108,7 +163,7 @@ def test_unknown_class(cls: str) -> None:
         ({"drop_rate": 0.1}, "dropout inside the ViT is not supported .* {'drop_rate': 0.1}"),
         ({"pretrained": "deit.pth"}, "pretrained must be None"),
         ({"img_size": 384}, "must agree, got 384 and 224"),
-        ({"window_attn": [True] * 3}, "for each of the 4 blocks, got 3 and 4 entries"),
+        ({"window_attn": [True] * 3}, "window_attn .* for each of the 4 blocks, got 3 entries"),
         ({"window_attn": True, "window_size": None}, r"blocks \[0, 1, 2, 3\] have window_attn but"),
         ({"num_heads": 5}, "embed_dim must be a multiple of num_heads 5, got 24"),
     ],
@@ -116,3 +171,23 @@ def test_unknown_class(cls: str) -> None:
 def test_arguments_that_do_not_fit(kwargs: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_backbone("detection.ViTAdapter", {**TINY, **kwargs})
+
+
+@pytest.mark.parametrize(
+    ("cls", "kwargs", "message"),
+    [
+        ("detection.BEiTAdapter", {"version": "newest"}, r"one of \['new', 'old'\], got 'newest'"),
+        ("segmentation.BEiTAdapter", {"version": "old"}, "unknown arguments .*: version"),
+        ("segmentation.BEiTAdapter", {"use_shared_rel_pos_bias": True}, "only BEiT with relative"),
+        ("segmentation.BEiTAdapter", {"attn_drop_rate": 0.1}, "dropout inside the ViT"),
+        ("detection.BEiTAdapter", {"window_size": [2, 3, 2, 2]}, "must have one window_size"),
+        ("detection.UniPerceiverAdapter", {"img_size": 64}, "must agree, got 64 and 224"),
+        ("detection.UniPerceiverAdapter", {"qkv_bias": True}, "unknown arguments .*: qkv_bias"),
+        ("detection.UniPerceiverAdapter", {"pretrained": "u.pth"}, "pretrained must be None"),
+    ],
+)
+def test_arguments_of_beit_and_uni_perceiver(
+    cls: str, kwargs: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_backbone(cls, {**TINY, **kwargs})

@@ -5,36 +5,33 @@ adds the ViT's final tokens to all four outputs, the segmentation tree those aft
 4; so a class is named with its tree.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from detectron2.modeling.backbone import Backbone
 
-from vit_adapter.backbone import PlainViT, ViTAdapter, ViTBaseline
+from vit_adapter.backbone import ViTAdapter, ViTBaseline
+from vit_adapter.backbone.beit_baseline import BEiTBaseline
+from vit_adapter.backbone.trunk import ViTTrunk
+from vit_adapter.checkpoint.original.trunks import (
+    BEIT_DEFAULTS,
+    UNI_PERCEIVER_DEFAULTS,
+    VIT_DEFAULTS,
+    WINDOW_DEFAULTS,
+    Arguments,
+    build_beit,
+    build_plain_vit,
+    build_uni_perceiver,
+)
+
+_Fusion = Literal["last", "per_interaction"]
 
 _TREE_OF_PACKAGE = {"mmdet_custom": "detection", "mmseg_custom": "segmentation"}
 
 # Defaults of the original's constructors; None: there is none, or it follows from another argument.
-_TRUNK_DEFAULTS: dict[str, Any] = {
-    "img_size": 224,
-    "pretrain_size": 224,
-    "patch_size": 16,
-    "embed_dim": 768,
-    "depth": 12,
-    "num_heads": 12,
-    "mlp_ratio": 4.0,
-    "qkv_bias": True,
-    "drop_rate": 0.0,
-    "attn_drop_rate": 0.0,
-    "drop_path_rate": 0.0,
-    "layer_scale": True,
-    "window_attn": False,
-    "window_size": 14,
-    "residual_indices": (),
-    "with_cp": False,
-    "pretrained": None,
-}
 _ADAPTER_DEFAULTS: dict[str, Any] = {
+    "pretrain_size": 224,
     "interaction_indexes": None,
     "conv_inplane": 64,
     "n_points": 4,
@@ -44,18 +41,33 @@ _ADAPTER_DEFAULTS: dict[str, Any] = {
     "cffn_ratio": 0.25,
     "deform_ratio": 1.0,
     "add_vit_feature": True,
-    "use_extra_extractor": True,
 }
-_BASELINE_DEFAULTS: dict[str, Any] = {"out_indices": None}
+_BEIT_BASELINE_DEFAULTS: dict[str, Any] = {
+    **BEIT_DEFAULTS,
+    "img_size": 224,
+    "init_values": None,
+    "use_abs_pos_emb": True,
+    "use_rel_pos_bias": False,
+    "out_indices": (3, 5, 7, 11),
+}
+
+
+@dataclass(frozen=True)
+class _OriginalClass:
+    """A class of the original: the defaults of its arguments, and ours made from all of them."""
+
+    defaults: Arguments
+    build: Callable[[Arguments, str], Backbone]
 
 
 def build_backbone(cls: str, kwargs: Mapping[str, Any], *, norm: str = "SyncBN") -> Backbone:
     """Build our backbone from the original's class and constructor arguments.
 
     Args:
-        cls: "detection.ViTAdapter", "segmentation.ViTAdapter", "detection.ViTBaseline" or
-            "segmentation.ViTBaseline", or the original's dotted path such as
-            "mmdet_custom.models.backbones.vit_adapter.ViTAdapter".
+        cls: the tree, "detection" or "segmentation", and the class, as in "detection.ViTAdapter",
+            or the original's dotted path such as
+            "mmdet_custom.models.backbones.vit_adapter.ViTAdapter". Classes are ViTAdapter,
+            ViTBaseline, BEiTAdapter, BEiTBaseline (segmentation) and UniPerceiverAdapter.
         kwargs: the original's arguments; those left out have the original's defaults.
         norm: norm of the adapter, see :func:`vit_adapter.layers.build_norm`; the original has
             SyncBN. Names of parameters and buffers do not depend on it for the batch norms.
@@ -63,40 +75,51 @@ def build_backbone(cls: str, kwargs: Mapping[str, Any], *, norm: str = "SyncBN")
     Raises:
         ValueError: unknown class or argument, or values that this project has no equivalent for.
     """
-    tree, name = _split_class(cls)
-    extra_defaults = _BASELINE_DEFAULTS if name == "ViTBaseline" else _ADAPTER_DEFAULTS
-    known = {**_TRUNK_DEFAULTS, **extra_defaults}
-    unknown = sorted(set(kwargs) - set(known))
+    original = _CLASSES[_find_class(cls)]
+    unknown = sorted(set(kwargs) - set(original.defaults))
     if unknown:
         raise ValueError(
             f"unknown arguments of {cls}: {', '.join(unknown)}; "
-            f"known are {', '.join(sorted(known))}"
+            f"known are {', '.join(sorted(original.defaults))}"
         )
-    return _BUILDERS[name](tree, {**known, **kwargs}, norm)
+    return original.build({**original.defaults, **kwargs}, norm)
 
 
-def _split_class(cls: str) -> tuple[str, str]:
-    """Tree and class name: ("detection", "ViTAdapter")."""
+def _find_class(cls: str) -> str:
+    """Tree and class: "detection.ViTAdapter"."""
     package, _, name = cls.rpartition(".")
     root = package.split(".", 1)[0]
-    tree = _TREE_OF_PACKAGE.get(root, root)
-    if tree not in _TREE_OF_PACKAGE.values() or name not in _BUILDERS:
-        known = [f"{t}.{n}" for t in _TREE_OF_PACKAGE.values() for n in _BUILDERS]
-        raise ValueError(f"unknown backbone {cls!r}; known are {', '.join(known)}")
-    return tree, name
+    key = f"{_TREE_OF_PACKAGE.get(root, root)}.{name}"
+    if key not in _CLASSES:
+        raise ValueError(f"unknown backbone {cls!r}; known are {', '.join(_CLASSES)}")
+    return key
 
 
-def _build_adapter(tree: str, kwargs: Mapping[str, Any], norm: str) -> ViTAdapter:
+def _build_adapter(
+    vit: ViTTrunk,
+    kwargs: Arguments,
+    norm: str,
+    *,
+    fusion: _Fusion,
+    recompute: bool,
+    use_extra_extractor: bool = True,
+) -> ViTAdapter:
+    """Put the adapter around a ViT.
+
+    Args:
+        vit: the ViT.
+        kwargs: all of ``_ADAPTER_DEFAULTS``, and ``drop_path_rate``.
+        norm: see :func:`build_backbone`.
+        fusion: which ViT maps are added to the outputs unless ``add_vit_feature`` is off.
+        recompute: whether ``with_cp`` is about injectors and extractors too.
+        use_extra_extractor: an argument of ViTAdapter, always on elsewhere.
+    """
     if kwargs["interaction_indexes"] is None:
         raise ValueError(
             "interaction_indexes is required, for example [[0, 2], [3, 5], [6, 8], [9, 11]]"
         )
-    if not kwargs["add_vit_feature"]:
-        fusion = "none"
-    else:
-        fusion = "last" if tree == "detection" else "per_interaction"
     return ViTAdapter(
-        _build_trunk(kwargs),
+        vit,
         interaction_indexes=kwargs["interaction_indexes"],
         conv_inplane=kwargs["conv_inplane"],
         num_points=kwargs["n_points"],
@@ -104,74 +127,81 @@ def _build_adapter(tree: str, kwargs: Mapping[str, Any], norm: str) -> ViTAdapte
         deform_ratio=kwargs["deform_ratio"],
         with_cffn=kwargs["with_cffn"],
         cffn_ratio=kwargs["cffn_ratio"],
-        use_extra_extractor=kwargs["use_extra_extractor"],
-        vit_feature_fusion=fusion,
+        use_extra_extractor=use_extra_extractor,
+        vit_feature_fusion=fusion if kwargs["add_vit_feature"] else "none",
         init_values=kwargs["init_values"],
         drop_path_rate=kwargs["drop_path_rate"],
         norm=norm,
-        # The original's detectors recompute the ViT's blocks only.
-        use_checkpoint=kwargs["with_cp"] and tree == "segmentation",
+        use_checkpoint=kwargs["with_cp"] and recompute,
     )
 
 
-def _build_baseline(_tree: str, kwargs: Mapping[str, Any], _norm: str) -> ViTBaseline:
+def _vit_adapter(fusion: _Fusion, *, recompute: bool) -> _OriginalClass:
+    def build(kwargs: Arguments, norm: str) -> ViTAdapter:
+        return _build_adapter(
+            build_plain_vit(kwargs),
+            kwargs,
+            norm,
+            fusion=fusion,
+            recompute=recompute,
+            use_extra_extractor=kwargs["use_extra_extractor"],
+        )
+
+    defaults = {**VIT_DEFAULTS, **_ADAPTER_DEFAULTS, "use_extra_extractor": True}
+    return _OriginalClass(defaults, build)
+
+
+def _build_detection_beit(kwargs: Arguments, norm: str) -> ViTAdapter:
+    versions: dict[str, _Fusion] = {"new": "last", "old": "per_interaction"}
+    if kwargs["version"] not in versions:
+        raise ValueError(f"version must be one of {list(versions)}, got {kwargs['version']!r}")
+    fusion = versions[kwargs["version"]]
+    vit = build_beit(kwargs, class_token=False)
+    return _build_adapter(vit, kwargs, norm, fusion=fusion, recompute=True)
+
+
+def _build_segmentation_beit(kwargs: Arguments, norm: str) -> ViTAdapter:
+    vit = build_beit(kwargs, class_token=True)
+    return _build_adapter(vit, kwargs, norm, fusion="per_interaction", recompute=True)
+
+
+def _uni_perceiver_adapter(fusion: _Fusion, *, recompute: bool) -> _OriginalClass:
+    def build(kwargs: Arguments, norm: str) -> ViTAdapter:
+        vit = build_uni_perceiver(kwargs)
+        return _build_adapter(vit, kwargs, norm, fusion=fusion, recompute=recompute)
+
+    return _OriginalClass({**UNI_PERCEIVER_DEFAULTS, **_ADAPTER_DEFAULTS}, build)
+
+
+def _build_vit_baseline(kwargs: Arguments, _norm: str) -> ViTBaseline:
     depth = kwargs["depth"]
     out_indexes = kwargs["out_indices"]
     if out_indexes is None:
         out_indexes = [depth // 4 * (i + 1) - 1 for i in range(4)]  # 12 blocks: 2, 5, 8, 11
-    return ViTBaseline(_build_trunk(kwargs), out_indexes=out_indexes)
+    return ViTBaseline(build_plain_vit(kwargs), out_indexes=out_indexes)
 
 
-def _build_trunk(kwargs: Mapping[str, Any]) -> PlainViT:
-    if kwargs["pretrained"] is not None:
-        raise ValueError(
-            "pretrained must be None: build the backbone, then load the weights into it"
-        )
-    dropout = {name: kwargs[name] for name in ("drop_rate", "attn_drop_rate") if kwargs[name]}
-    if dropout:
-        raise ValueError(
-            f"dropout inside the ViT is not supported (no released model has it), got {dropout}"
-        )
-    if kwargs["img_size"] != kwargs["pretrain_size"]:
-        raise ValueError(
-            f"img_size and pretrain_size both give the position grid and must agree, "
-            f"got {kwargs['img_size']} and {kwargs['pretrain_size']}"
-        )
-    return PlainViT(
-        img_size=kwargs["img_size"],
-        patch_size=kwargs["patch_size"],
-        embed_dim=kwargs["embed_dim"],
-        depth=kwargs["depth"],
-        num_heads=kwargs["num_heads"],
-        mlp_ratio=kwargs["mlp_ratio"],
-        qkv_bias=kwargs["qkv_bias"],
-        layer_scale=kwargs["layer_scale"],
-        drop_path_rate=kwargs["drop_path_rate"],
-        window_sizes=_window_sizes(kwargs["window_attn"], kwargs["window_size"], kwargs["depth"]),
-        residual_indexes=kwargs["residual_indices"],
-        use_checkpoint=kwargs["with_cp"],
-    )
+def _build_beit_baseline(kwargs: Arguments, norm: str) -> BEiTBaseline:
+    vit = build_beit(kwargs, class_token=True)
+    return BEiTBaseline(vit, out_indexes=kwargs["out_indices"], norm=norm)
 
 
-def _window_sizes(
-    window_attn: bool | Sequence[bool], window_size: int | None | Sequence[int | None], depth: int
-) -> list[int]:
-    """One window per block, 0 for global, from the original's two arguments, scalars or lists."""
-    windowed = [window_attn] * depth if isinstance(window_attn, bool) else list(window_attn)
-    scalar = window_size is None or isinstance(window_size, int)
-    sizes = [window_size] * depth if scalar else list(window_size)
-    if len(windowed) != depth or len(sizes) != depth:
-        raise ValueError(
-            f"window_attn and window_size must be scalars or have one entry for each of the "
-            f"{depth} blocks, got {len(windowed)} and {len(sizes)} entries"
-        )
-    missing = [index for index, on in enumerate(windowed) if on and not sizes[index]]
-    if missing:
-        raise ValueError(f"blocks {missing} have window_attn but no window_size")
-    return [size if on else 0 for on, size in zip(windowed, sizes, strict=True)]
+_VIT_BASELINE = _OriginalClass({**VIT_DEFAULTS, "out_indices": None}, _build_vit_baseline)
+_BEIT_ADAPTER_DEFAULTS = {**_ADAPTER_DEFAULTS, **BEIT_DEFAULTS}
 
-
-_BUILDERS: dict[str, Callable[[str, Mapping[str, Any], str], Backbone]] = {
-    "ViTAdapter": _build_adapter,
-    "ViTBaseline": _build_baseline,
+# Which maps are added, and what is recomputed under with_cp, differ between the trees.
+_CLASSES: dict[str, _OriginalClass] = {
+    "detection.ViTAdapter": _vit_adapter("last", recompute=False),
+    "detection.ViTBaseline": _VIT_BASELINE,
+    "detection.BEiTAdapter": _OriginalClass(
+        {**_BEIT_ADAPTER_DEFAULTS, **WINDOW_DEFAULTS, "version": "new"}, _build_detection_beit
+    ),
+    "detection.UniPerceiverAdapter": _uni_perceiver_adapter("last", recompute=True),
+    "segmentation.ViTAdapter": _vit_adapter("per_interaction", recompute=True),
+    "segmentation.ViTBaseline": _VIT_BASELINE,
+    "segmentation.BEiTAdapter": _OriginalClass(_BEIT_ADAPTER_DEFAULTS, _build_segmentation_beit),
+    "segmentation.BEiTBaseline": _OriginalClass(_BEIT_BASELINE_DEFAULTS, _build_beit_baseline),
+    "segmentation.UniPerceiverAdapter": _uni_perceiver_adapter(
+        "per_interaction", recompute=False
+    ),
 }
