@@ -102,18 +102,18 @@ class SetCriterion(nn.Module):
             ValueError: the numbers of images or classes do not fit.
             FloatingPointError: a prediction is infinite or not a number.
         """
-        class_logits = torch.stack([p.class_logits for p in predictions])  # (N, B, Q, K + 1)
-        expected = (len(targets), self.num_classes + 1)
-        if (class_logits.shape[1], class_logits.shape[-1]) != expected:
+        batch, _, num_logits = predictions[0].class_logits.shape
+        if (batch, num_logits) != (len(targets), self.num_classes + 1):
             raise ValueError(
-                f"class logits must be (B, Q, K + 1) with B = {expected[0]} and K + 1 = "
-                f"{expected[1]}, got {tuple(class_logits.shape[1:])}"
+                f"class logits must be (B, Q, K + 1) with B = {len(targets)} and K + 1 = "
+                f"{self.num_classes + 1}, got {tuple(predictions[0].class_logits.shape)}"
             )
-        with torch.autocast(class_logits.device.type, enabled=False):
+        device = predictions[0].class_logits.device
+        with torch.autocast(device.type, enabled=False):
             matches = self.matcher(predictions, targets)
-            num_pairs = _mean_over_processes(matches.queries.shape[1], class_logits.device)
+            num_pairs = _mean_over_processes(matches.queries.shape[1], device)
             labels = torch.cat([target.labels for target in targets])
-            classes = self._class_losses(class_logits, labels, matches)
+            classes = self._class_losses(predictions, labels, matches)
             masks = torch.cat([target.masks for target in targets]).to(classes.dtype)
             losses = {}
             for i, prediction in enumerate(predictions):
@@ -124,10 +124,13 @@ class SetCriterion(nn.Module):
                 losses[f"loss_dice{suffix}"] = self.dice_weight * dice / num_pairs
         return losses
 
-    def _class_losses(self, class_logits: Tensor, labels: Tensor, matches: Matches) -> Tensor:
-        """Cross entropies (N,) from logits (N, B, Q, K + 1) and the labels of all targets."""
+    def _class_losses(
+        self, predictions: Sequence[MaskPredictions], labels: Tensor, matches: Matches
+    ) -> Tensor:
+        """Cross entropies (N,), given the labels of all targets of the batch."""
+        class_logits = torch.stack([p.class_logits.flatten(0, 1) for p in predictions])
         wide = torch.promote_types(class_logits.dtype, torch.float32)
-        class_logits = class_logits.flatten(1, 2).to(wide)  # (N, B*Q, K + 1)
+        class_logits = class_logits.to(wide)  # (N, B*Q, K + 1)
         expected = labels.new_full(class_logits.shape[:2], self.num_classes)
         expected.scatter_(1, matches.queries, labels[matches.targets])
         weights = self.weight_of_class.to(wide)

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
@@ -22,9 +23,12 @@ from vit_adapter.mask2former.inference import (
     panoptic_segmentation,
     semantic_scores,
 )
+from vit_adapter.mask2former.matcher import HungarianMatcher
 from vit_adapter.mask2former.pixel_decoder import MSDeformAttnPixelDecoder
 from vit_adapter.mask2former.targets import prepare_targets
 from vit_adapter.mask2former.transformer_decoder import MaskedTransformerDecoder, MaskPredictions
+
+_HEAD_DIM = 32
 
 
 class Mask2FormerHead(nn.Module):
@@ -59,11 +63,9 @@ class Mask2FormerHead(nn.Module):
 
 @META_ARCH_REGISTRY.register()
 class Mask2Former(nn.Module):
-    """Semantic, instance and panoptic segmentation by queries that predict a class and a mask.
+    """Semantic, instance and panoptic segmentation by queries that predict a class and a mask."""
 
-    It is built from its parts, as LazyConfigs do.
-    """
-
+    @configurable
     def __init__(
         self,
         *,
@@ -128,6 +130,34 @@ class Mask2Former(nn.Module):
         self.object_mask_threshold = object_mask_threshold
         self.overlap_threshold = overlap_threshold
         self.topk_per_image = topk_per_image
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Read ``MODEL`` of a yacs config: semantic segmentation, in the proportions of the base.
+
+        From ``SEM_SEG_HEAD``: ``IN_FEATURES``, ``NUM_CLASSES`` and, as the width, ``CONVS_DIM``
+        (256 in the base size). All else is set by LazyConfigs alone.
+        """
+        node = cfg.MODEL.SEM_SEG_HEAD
+        backbone = build_backbone(cfg)
+        shape = backbone.output_shape()
+        width = node.CONVS_DIM
+        sizes = {"embed_dim": width, "mask_dim": width, "num_heads": width // _HEAD_DIM}
+        head = Mask2FormerHead(
+            pixel_decoder=MSDeformAttnPixelDecoder(
+                {name: shape[name] for name in node.IN_FEATURES}, **sizes, ffn_dim=4 * width
+            ),
+            transformer_decoder=MaskedTransformerDecoder(
+                **sizes, num_classes=node.NUM_CLASSES, num_queries=100, ffn_dim=8 * width
+            ),
+        )
+        return {
+            "backbone": backbone,
+            "head": head,
+            "criterion": SetCriterion(num_classes=node.NUM_CLASSES, matcher=HungarianMatcher()),
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+        }
 
     @property
     def device(self) -> torch.device:

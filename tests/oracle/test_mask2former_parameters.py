@@ -1,0 +1,48 @@
+"""Parameters of Mask2Former against the published counts (arXiv 2205.08534)."""
+
+import pytest
+import torch
+from detectron2.config import LazyCall as L
+from detectron2.config import instantiate
+from omegaconf import DictConfig
+
+from vit_adapter import ViTAdapter, model_zoo
+from vit_adapter.backbone import BEiT
+
+# width, depth, heads and deformable heads
+BASE, LARGE = (768, 12, 12), (1024, 24, 16)
+
+
+def beit_adapter(size: tuple[int, int, int], img_size: int) -> DictConfig:
+    """The adapter of the original's segmentors on BEiT, whose tables depend on the image size."""
+    dim, depth, heads = size
+    quarter = depth // 4
+    return L(ViTAdapter)(
+        vit=L(BEiT)(img_size=img_size, embed_dim=dim, depth=depth, num_heads=heads),
+        interaction_indexes=[[i * quarter, (i + 1) * quarter - 1] for i in range(4)],
+        deform_num_heads=heads,
+        deform_ratio=0.5,
+        vit_feature_fusion="per_interaction",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone", "num_queries", "num_classes", "millions"),
+    [
+        ("base", beit_adapter(BASE, 480), 100, 59, 120),
+        ("base", beit_adapter(BASE, 512), 100, 171, 120),
+        ("large", beit_adapter(LARGE, 640), 100, 150, 568),
+        ("large", beit_adapter(LARGE, 896), 200, 150, 571),
+        ("large", beit_adapter(LARGE, 896), 200, 171, 571),
+    ],
+)
+def test_published_counts(
+    name: str, backbone: DictConfig, num_queries: int, num_classes: int, millions: int
+) -> None:
+    model = model_zoo.get_config("common/models/mask2former")[name]
+    model.backbone = backbone
+    model.head.transformer_decoder.num_queries = num_queries
+    model.head.transformer_decoder.num_classes = num_classes
+    with torch.device("meta"):
+        count = sum(parameter.numel() for parameter in instantiate(model).parameters())
+    assert round(count / 1e6) == millions
