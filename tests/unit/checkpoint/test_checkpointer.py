@@ -95,6 +95,15 @@ def test_mismatch_is_allowed_for_initial_weights_but_not_when_resuming(tmp_path:
     assert state.iteration == 0
 
 
+def test_a_checkpoint_of_the_original_is_pointed_to_the_converter(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"rpn_head.rpn_cls.bias": torch.zeros(3)}}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointMismatchError, match="convert it first, by tools/convert_check"):
+        Checkpointer(nn.Linear(2, 2)).load(str(tmp_path / "a.pth"))
+    torch.save({"state_dict": {"rpn.bias": torch.zeros(3)}}, tmp_path / "b.pth")
+    with pytest.raises(CheckpointMismatchError, match="b.pth' does not fit the model"):
+        Checkpointer(nn.Linear(2, 2)).load(str(tmp_path / "b.pth"))
+
+
 def test_saves_nothing_without_a_folder() -> None:
     Checkpointer(nn.Linear(1, 1)).save("a")
 

@@ -17,6 +17,7 @@ from vit_adapter.checkpoint.files import (
     load_checkpoint_file,
 )
 from vit_adapter.checkpoint.loading import load_strict
+from vit_adapter.checkpoint.original.provenance import find_tree
 
 __all__ = ["Checkpointer"]
 
@@ -128,7 +129,10 @@ class Checkpointer(DetectionCheckpointer):
                 "training cannot continue from it. Start a new run from these weights with "
                 "train.init_checkpoint."
             )
-        load_strict(self.model, state_dict, allow, source=f"checkpoint {path!r}")
+        source = f"checkpoint {path!r}"
+        if find_tree(state_dict) and not find_tree(self.model.state_dict()):
+            source += " (the original's names: convert it first, by tools/convert_checkpoint.py)"
+        load_strict(self.model, state_dict, allow, source=source)
         for key in wanted:
             self.checkpointables[key].load_state_dict(checkpoint[key])
         handled = {"model", "state_dict", "module", *wanted}
