@@ -17,11 +17,11 @@ def make_vit() -> PlainViT:
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-def test_rounds_to_bfloat16_and_returns_float32(autocast: bool) -> None:
-    vit = make_vit()
-    images = torch.randn(2, 3, 64, 96)
+def test_rounds_to_bfloat16_and_returns_float32(autocast: bool, device: torch.device) -> None:
+    vit = make_vit().to(device)
+    images = torch.randn(2, 3, 64, 96, device=device)
     expected, expected_grid = vit(images)
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
         tokens, grid = FrozenTrunk(vit).embed(images)
         assert tokens.dtype == torch.float32
         tokens = FrozenTrunk(vit).forward_blocks(tokens, grid, 0, 3)
