@@ -25,7 +25,10 @@ from torch import nn
 
 _MULTIPLIERS = ("lr_mult", "decay_mult")
 # What a ViT has in front of its first block.
-_INPUT_LAYER = re.compile(r"(cls_token|mask_token|pos_embed)$|visual_embed|patch_embed")
+_INPUT_LAYER = re.compile(
+    r"(?:cls_token|dist_token|reg_token|mask_token|pos_embed)$|visual_embed|patch_embed"
+    r"|norm_pre\.|rope\."
+)
 _BLOCK = re.compile(r"(?:blocks|layers)\.(\d+)\.")
 # Tables and vectors that stand for positions, levels, tokens or queries.
 _EMBEDDING = re.compile(
@@ -113,7 +116,8 @@ def layer_decay_param_groups(
     _check_base_values(base_lr, weight_decay)
     if not 0.0 < decay_rate <= 1.0:
         raise ValueError(f"decay_rate must be in (0, 1], got {decay_rate}")
-    trunk = re.compile(rf"(?:^|\.){re.escape(trunk_name)}\.(.+)$")
+    # A trunk that wraps another library's ViT holds it as "model".
+    trunk = re.compile(rf"(?:^|\.){re.escape(trunk_name)}\.(?:model\.)?(.+)$")
     last_layer = _count_blocks(model, trunk, trunk_name) + 1
     first_layer = tuple(first_layer_names) if as_published else ()
 
