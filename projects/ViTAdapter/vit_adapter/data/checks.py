@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 _KINDS = ("thing", "stuff")
+_SEMANTIC = ("sem_seg", "cityscapes_sem_seg")  # evaluator types
 
 
 def class_names(dataset_name: str, *, kind: str = "thing") -> list[str]:
@@ -34,6 +35,17 @@ def class_names(dataset_name: str, *, kind: str = "thing") -> list[str]:
     return list(names)
 
 
+def label_kind(dataset_name: str) -> str:
+    """Return which classes a data set is about: "stuff" if its labels are semantic, else "thing".
+
+    Raises:
+        ValueError: no such data set.
+    """
+    check_registered(dataset_name)
+    semantic = MetadataCatalog.get(dataset_name).get("evaluator_type") in _SEMANTIC
+    return "stuff" if semantic else "thing"
+
+
 def check_registered(dataset_name: str) -> None:
     """Raise a ValueError that names similar data sets if this one is not registered."""
     if dataset_name not in DatasetCatalog:
@@ -41,8 +53,8 @@ def check_registered(dataset_name: str) -> None:
         similar = get_close_matches(dataset_name, known, n=3) or sorted(known)
         raise ValueError(
             f"No data set is registered as {dataset_name!r}. Did you mean one of {similar}? Your "
-            "own COCO-format data need no name: set data.train_json, data.train_images, "
-            "data.val_json and data.val_images."
+            "own data need no name: set data.train_images and data.val_images with data.train_json "
+            "and data.val_json, or for semantic labels with data.train_labels and data.val_labels."
         )
 
 

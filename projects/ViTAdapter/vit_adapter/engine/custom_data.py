@@ -1,14 +1,14 @@
-"""Data of the user's own: COCO-format files given as overrides, without any Python.
+"""Data of the user's own, given as overrides, without any Python.
 
-``data.train_json data.train_images data.val_json data.val_images`` replace the data sets of a
-config, and the number of classes follows from the files.
+``data.train_images`` and ``data.val_images`` replace the data sets of a config, together with COCO
+files (``data.train_json data.val_json``) or folders of label pictures (``data.train_labels
+data.val_labels data.classes``), and the number of classes follows.
 """
 
 import logging
 import os
 from collections.abc import Iterator
 
-from detectron2.config import LazyCall as L
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -17,10 +17,11 @@ from vit_adapter.data.checks import (
     check_num_classes,
     check_same_classes,
     class_names,
+    label_kind,
 )
-from vit_adapter.data.coco_format import register_coco_format
+from vit_adapter.data.semantic_sets import check_prepared
 from vit_adapter.engine.config import UsageError
-from vit_adapter.evaluation import build_coco_evaluator
+from vit_adapter.engine.custom_tasks import OwnDataTask, find_task
 
 __all__ = ["apply_custom_data", "check_classes", "dataset_names", "set_num_classes"]
 
@@ -42,34 +43,35 @@ def apply_custom_data(cfg: DictConfig) -> DictConfig:
         ``cfg``.
 
     Raises:
-        UsageError: a JSON file without its image folder or the other way round, or a model
-            without ``num_classes``.
-        FileNotFoundError, ValueError: broken data (see :func:`register_coco_format`), or
-            different classes in the training and the validation file.
+        UsageError: labels without their image folder or the other way round, label pictures
+            without ``data.classes``, or a model without ``num_classes``.
+        FileNotFoundError, ValueError: broken data (see ``register_coco_format`` and
+            ``register_label_folders``), or different classes in training and validation.
     """
-    train, val = (_paths(cfg, split) for split in ("train", "val"))
+    task = find_task(cfg)
+    train, val = (_paths(cfg, split, task) for split in ("train", "val"))
     if not train and not val:
         return cfg
     if train:
-        _register("custom_train", *train)
+        _register(task, "custom_train", *train, cfg)
         cfg.dataloader.train.dataset.names = "custom_train"
         _read_masks_as_stored(cfg, "custom_train")
     if val:
-        _register("custom_val", *val)
+        _register(task, "custom_val", *val, cfg)
         cfg.dataloader.test.dataset.names = "custom_val"
         if cfg.dataloader.get("evaluator") is None:  # saved by a run without validation data
-            cfg.dataloader.evaluator = L(build_coco_evaluator)(
-                output_dir="${train.output_dir}/inference"
-            )
+            cfg.dataloader.evaluator = task.evaluator()
         cfg.dataloader.evaluator.dataset_name = "custom_val"
     else:
-        logger.warning("No data.val_json is given: the model is trained, but not evaluated.")
+        logger.warning(
+            "No data.val_%s is given: the model is trained, but not evaluated.", task.labels
+        )
         # Its mapper stays: the predictor reads there how images are resized.
         cfg.dataloader.test.dataset.names = "custom_train"
         cfg.dataloader.evaluator = None
     if train and val:
-        check_same_classes("custom_train", "custom_val")
-    names = class_names("custom_train" if train else "custom_val")
+        check_same_classes("custom_train", "custom_val", kind=task.kind)
+    names = class_names("custom_train" if train else "custom_val", kind=task.kind)
     changed = set_num_classes(cfg.model, len(names))
     cfg.data.classes = list(names)  # for predictors, which may run where the files are not
     logger.info(
@@ -84,7 +86,7 @@ def set_num_classes(model: DictConfig, num_classes: int) -> list[str]:
 
     Args:
         model: the ``model`` node, changed in place.
-        num_classes: number of thing classes.
+        num_classes: number of classes, background not counted.
 
     Returns:
         The keys that were set.
@@ -93,17 +95,16 @@ def set_num_classes(model: DictConfig, num_classes: int) -> list[str]:
         UsageError: the model has no ``num_classes``.
     """
     changed = []
-    for prefix, node in _nodes(model):
-        if "num_classes" in node and not OmegaConf.is_interpolation(node, "num_classes"):
-            node.num_classes = num_classes
-            changed.append(f"{prefix}num_classes")
+    for prefix, node in _class_counts(model):
+        node.num_classes = num_classes
+        changed.append(f"{prefix}num_classes")
     if not changed:
         raise UsageError("own data needs a model with num_classes; this config has none.")
     return changed
 
 
 def check_classes(cfg: DictConfig, *, training: bool) -> None:
-    """Compare the data sets with model and mapper, before anything is trained.
+    """Compare the data sets with files, model and mapper, before anything is trained.
 
     Args:
         cfg: the config; every ``num_classes`` of its model must be the same number, else the
@@ -112,13 +113,17 @@ def check_classes(cfg: DictConfig, *, training: bool) -> None:
 
     Raises:
         ValueError: another number of classes, or masks that the mapper cannot read.
+        FileNotFoundError: the folders of a public data set are not there.
     """
     counts = {int(node.num_classes) for _, node in _nodes(cfg.model) if "num_classes" in node}
     splits = ("train", "test") if training else ("test",)
     names = {split: dataset_names(cfg, split) for split in splits}
-    if len(counts) == 1:
-        for name in dict.fromkeys(name for group in names.values() for name in group):
-            check_num_classes(name, next(iter(counts)))
+    key = next((f"model.{prefix}num_classes" for prefix, _ in _class_counts(cfg.model)), "model")
+    for name in dict.fromkeys(name for group in names.values() for name in group):
+        check_prepared(name)
+        if len(counts) == 1:
+            kind = label_kind(name)
+            check_num_classes(name, next(iter(counts)), override_key=key, kind=kind)
     mapper = OmegaConf.select(cfg, "dataloader.train.mapper") or {}
     if training and mapper.get("use_instance_mask") and "instance_mask_format" in mapper:
         for name in names["train"]:
@@ -133,27 +138,23 @@ def dataset_names(cfg: DictConfig, split: str) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
-def _paths(cfg: DictConfig, split: str) -> tuple[str, str] | None:
-    """The two paths of a split, or None if neither is given."""
+def _paths(cfg: DictConfig, split: str, task: OwnDataTask) -> tuple[str, str] | None:
+    """The paths of labels and images of a split, or None if neither is given."""
     data = cfg.get("data") or {}
-    json_file = str(data.get(f"{split}_json") or "")
-    images = str(data.get(f"{split}_images") or "")
-    if bool(json_file) != bool(images):
-        given, lacking = (
-            (f"data.{split}_json", f"data.{split}_images")
-            if json_file
-            else (f"data.{split}_images", f"data.{split}_json")
-        )
-        raise UsageError(f"{given} is given without {lacking}; both are needed.")
-    return (os.path.abspath(json_file), os.path.abspath(images)) if json_file else None
+    keys = f"{split}_{task.labels}", f"{split}_images"
+    labels, images = (str(data.get(key) or "") for key in keys)
+    if bool(labels) != bool(images):
+        given, lacking = keys if labels else reversed(keys)
+        raise UsageError(f"data.{given} is given without data.{lacking}; both are needed.")
+    return (os.path.abspath(labels), os.path.abspath(images)) if labels else None
 
 
-def _register(name: str, json_file: str, images: str) -> None:
+def _register(task: OwnDataTask, name: str, labels: str, images: str, cfg: DictConfig) -> None:
     """Register a data set under a name, in place of an earlier one."""
     if name in DatasetCatalog:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
-    register_coco_format(name, json_file, images)
+    task.register(name, labels, images, cfg)
 
 
 def _read_masks_as_stored(cfg: DictConfig, name: str) -> None:
@@ -162,6 +163,15 @@ def _read_masks_as_stored(cfg: DictConfig, name: str) -> None:
     stored = MetadataCatalog.get(name).get("mask_format")
     if mapper.get("use_instance_mask") and stored == "bitmask":
         mapper.instance_mask_format = stored
+
+
+def _class_counts(model: DictConfig) -> list[tuple[str, DictConfig]]:
+    """Every mapping with a ``num_classes`` of its own, not one that refers to another."""
+    return [
+        (prefix, node)
+        for prefix, node in _nodes(model)
+        if "num_classes" in node and not OmegaConf.is_interpolation(node, "num_classes")
+    ]
 
 
 def _nodes(
