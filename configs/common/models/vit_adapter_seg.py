@@ -1,9 +1,14 @@
 """ViT-Adapter for semantic segmentation: the sizes of detection, attending and fusing otherwise.
 
-All blocks attend globally, and the tokens after each interaction are added to one output.
+All blocks attend globally, and the tokens after each interaction are added to one output. BEiT's
+``vit.img_size`` is the crop of the training; a leaf with another crop sets it.
 """
 
 from copy import deepcopy as _deepcopy
+
+from detectron2.config import LazyCall as L
+
+from vit_adapter.backbone import BEiT, UniPerceiver
 
 from .vit_adapter import base as _base
 from .vit_adapter import large as _large
@@ -32,3 +37,36 @@ base_light = _segmentation(_base)
 base_light.interaction_indexes = [[0, base_light.vit.depth - 1]]
 base_light.with_cffn = base_light.use_extra_extractor = False
 base_light.vit_feature_fusion = "none"
+
+
+def _with_trunk(backbone, trunk, drop_path_rate, **options):
+    """The same adapter on another kind of trunk of the same size."""
+    backbone = _segmentation(backbone)
+    sizes = {
+        key: backbone.vit[key]
+        for key in ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "use_checkpoint")
+    }
+    backbone.vit = L(trunk)(**sizes, drop_path_rate=drop_path_rate, window_sizes=[], **options)
+    return backbone
+
+
+def _beit(backbone, drop_path_rate):
+    backbone = _with_trunk(
+        backbone,
+        BEiT,
+        drop_path_rate,
+        img_size=512,
+        qkv_bias=True,
+        init_values=1e-6,
+        class_token=True,
+    )
+    backbone.init_values = "${.vit.init_values}"
+    return backbone
+
+
+beit_base, beit_large = _beit(_base, 0.2), _beit(_large, 0.3)
+uniperceiver_large = _with_trunk(_large, UniPerceiver, 0.4, img_size=224)
+
+# The original saves the memory of activations in all large models.
+for _backbone in (large, beit_large, uniperceiver_large):
+    _backbone.use_checkpoint = _backbone.vit.use_checkpoint = True
