@@ -15,7 +15,8 @@ from torch import Tensor
 
 import vit_adapter
 from vit_adapter import model_zoo
-from vit_adapter.checkpoint import load_state_dict_file, load_strict
+from vit_adapter.checkpoint import load_state_dict_file
+from vit_adapter.checkpoint.checkpointer import Checkpointer
 from vit_adapter.checkpoint.original import revert_state_dict
 
 TOOL = Path(vit_adapter.__file__).parents[1] / "tools" / "convert_checkpoint.py"
@@ -72,7 +73,7 @@ def test_there_and_back(convert, original, weights, tmp_path, capsys, suffix) ->
     assert f"every name and shape fits {CONFIG}" in printed
 
     model = instantiate(model_zoo.get_config(CONFIG).model)
-    load_strict(model, load_state_dict_file(ours))
+    Checkpointer(model).load(str(ours))
     assert same(revert_state_dict(model.state_dict()), weights)
 
     assert convert("--reverse", ours, theirs, "--config", CONFIG) == 0
