@@ -75,19 +75,3 @@ def test_beit_backbones(size: str, crop: int, millions_of_backbone: float) -> No
     backbone = common("vit_adapter_seg")[f"beit_{size}"]
     backbone.vit.img_size = crop
     assert millions(backbone) == millions_of_backbone
-
-
-@pytest.mark.parametrize(
-    ("size", "backbone", "crop", "queries", "expected"),
-    [
-        ("base", "beit_base", 480, 100, 120),
-        ("large", "beit_large", 640, 100, 568),
-        ("large", "beit_large", 896, 200, 571),
-    ],
-)
-def test_mask2former(size: str, backbone: str, crop: int, queries: int, expected: int) -> None:
-    model = common("mask2former")[size]
-    model.backbone = common("vit_adapter_seg")[backbone]
-    model.backbone.vit.img_size = crop
-    model.head.transformer_decoder.num_queries = queries
-    assert round(millions(model)) == expected
