@@ -9,12 +9,19 @@ biases belong to one size, and pads them at 896 pixels.
 _scales = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
 
 
+# For any size of image, in one piece
+whole_images = dict(
+    sliding_window=None,
+    multi_scale=dict(enabled=False, scales=list(_scales), flip=True, min_side=1),
+)
+
+
 def _test(crop, stride, min_side, scales, pad_value=None):
     return dict(
         sliding_window=dict(
             crop_size=[crop, crop], stride=[stride, stride], pad_value=pad_value
         ),
-        multi_scale=dict(enabled=False, scales=scales, flip=True, min_side=min_side),
+        multi_scale=dict(enabled=False, scales=list(scales), flip=True, min_side=min_side),
     )
 
 

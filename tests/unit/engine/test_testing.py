@@ -132,11 +132,13 @@ def test_evaluation_and_prediction_test_alike(test: dict | None, tmp_path: Path)
 
 
 def test_common_nodes_can_be_built_and_keep_the_originals_ratio() -> None:
+    model = MeanModel()
     nodes = model_zoo.get_config("common/testing")
+    assert wrap_for_testing(OmegaConf.create({"test": nodes.pop("whole_images")}), model) is model
     for name, node in nodes.items():
         node.multi_scale.enabled = True
         cfg = OmegaConf.create({"test": node, "model": {"pixel_mean": [1.0, 2.0, 3.0]}})
-        wrapped = wrap_for_testing(cfg, MeanModel())
+        wrapped = wrap_for_testing(cfg, model)
         (crop, _), (stride, _) = wrapped.model.crop_size, wrapped.model.stride
         assert stride == (512 if crop == 896 else crop * 2 // 3)
         assert wrapped.flip and wrapped.scales[0] * 896 == pytest.approx(
