@@ -1,5 +1,8 @@
 """Parameters of Mask2Former against the published counts (arXiv 2205.08534)."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from detectron2.config import LazyCall as L
@@ -39,10 +42,20 @@ def beit_adapter(size: tuple[int, int, int], img_size: int) -> DictConfig:
 def test_published_counts(
     name: str, backbone: DictConfig, num_queries: int, num_classes: int, millions: int
 ) -> None:
+    assert round(count(name, backbone, num_queries, num_classes) / 1e6) == millions
+
+
+def test_the_originals_model_has_as_many() -> None:
+    file = Path(__file__).parent / "golden" / "optim_mask2former_beit_large_640.json"
+    expected = json.loads(file.read_text())["total_params"]
+    assert count("large", beit_adapter(LARGE, 640), 100, 150) == expected
+
+
+def count(name: str, backbone: DictConfig, num_queries: int, num_classes: int) -> int:
+    """Parameters of a size of the configs."""
     model = model_zoo.get_config("common/models/mask2former")[name]
     model.backbone = backbone
     model.head.transformer_decoder.num_queries = num_queries
     model.head.transformer_decoder.num_classes = num_classes
     with torch.device("meta"):
-        count = sum(parameter.numel() for parameter in instantiate(model).parameters())
-    assert round(count / 1e6) == millions
+        return sum(parameter.numel() for parameter in instantiate(model).parameters())

@@ -25,6 +25,26 @@ from vit_adapter.mask2former import (
 _strides = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 
 
+def _criterion():
+    return L(SetCriterion)(
+        num_classes="${..head.transformer_decoder.num_classes}",
+        # the costs of the matching are the weights of the losses
+        matcher=L(HungarianMatcher)(
+            cost_class="${..class_weight}",
+            cost_mask="${..mask_weight}",
+            cost_dice="${..dice_weight}",
+            num_points="${..num_points}",
+        ),
+        class_weight=2.0,
+        mask_weight=5.0,
+        dice_weight=5.0,
+        no_object_weight=0.1,
+        num_points=112 * 112,
+        oversample_ratio=3.0,
+        importance_sample_ratio=0.75,
+    )
+
+
 def _mask2former(embed_dim, num_heads, encoder_ffn_dim, decoder_ffn_dim, use_checkpoint=False):
     pixel_decoder = L(MSDeformAttnPixelDecoder)(
         input_shape={
@@ -52,29 +72,12 @@ def _mask2former(embed_dim, num_heads, encoder_ffn_dim, decoder_ffn_dim, use_che
         num_levels=3,
         use_checkpoint=use_checkpoint,
     )
-    criterion = L(SetCriterion)(
-        num_classes="${..head.transformer_decoder.num_classes}",
-        # the costs of the matching are the weights of the losses
-        matcher=L(HungarianMatcher)(
-            cost_class="${..class_weight}",
-            cost_mask="${..mask_weight}",
-            cost_dice="${..dice_weight}",
-            num_points="${..num_points}",
-        ),
-        class_weight=2.0,
-        mask_weight=5.0,
-        dice_weight=5.0,
-        no_object_weight=0.1,
-        num_points=112 * 112,
-        oversample_ratio=3.0,
-        importance_sample_ratio=0.75,
-    )
     return L(Mask2Former)(
         backbone="???",
         head=L(Mask2FormerHead)(
             pixel_decoder=pixel_decoder, transformer_decoder=transformer_decoder
         ),
-        criterion=criterion,
+        criterion=_criterion(),
         # ImageNet statistics in RGB, on the 0 to 255 scale
         pixel_mean=[123.675, 116.28, 103.53],
         pixel_std=[58.395, 57.12, 57.375],

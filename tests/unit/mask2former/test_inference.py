@@ -101,6 +101,48 @@ def test_panoptic_drops_the_unlikely_and_no_objects() -> None:
     assert segment(classes({0: 0.5}), masks("##..")) == ([[0, 0, 0, 0]], [])
 
 
+def segment_slowly(class_logits: Tensor, mask_logits: Tensor) -> tuple[list, list]:
+    """The rules of MaskFormer (arXiv 2107.06278, section 3.4), one query and one mask at a time."""
+    scores, labels = class_logits.softmax(-1).max(-1)
+    kept = [q for q in range(len(labels)) if labels[q] != NUM_CLASSES and scores[q] > 0.8]
+    panoptic = torch.zeros(mask_logits.shape[1:], dtype=torch.int32)
+    segments: list[dict] = []
+    if not kept:
+        return panoptic.tolist(), segments
+    probabilities = mask_logits.sigmoid()
+    best = torch.stack([scores[q] * probabilities[q] for q in kept]).argmax(0)
+    for i, query in enumerate(kept):
+        whole = probabilities[query] >= 0.5
+        won = best == i
+        if not (won & whole).any() or won.sum() / whole.sum() < 0.8:
+            continue
+        label = int(labels[query])
+        of_stuff = [s["id"] for s in segments if s["category_id"] == label and label not in THINGS]
+        if not of_stuff:
+            segment_id = len(segments) + 1
+            segments.append(
+                {"id": segment_id, "isthing": label in THINGS, "category_id": label}
+            )
+        panoptic[won & whole] = of_stuff[0] if of_stuff else segment_id
+    return panoptic.tolist(), segments
+
+
+def test_panoptic_equals_a_slow_loop() -> None:
+    num_segments = set()
+    for _ in range(30):
+        likely = torch.randint(NUM_CLASSES + 1, (9,))
+        class_logits = torch.randn(9, NUM_CLASSES + 1)
+        class_logits[range(9), likely] += 5
+        centres = torch.rand(9, 2, 1, 1) * 12
+        y, x = torch.arange(12.0)[:, None], torch.arange(12.0)
+        distances = ((y - centres[:, 0]) ** 2 + (x - centres[:, 1]) ** 2).sqrt()
+        mask_logits = 3 - distances + torch.randn(9, 12, 12)
+        expected = segment_slowly(class_logits, mask_logits)
+        assert segment(class_logits, mask_logits) == expected
+        num_segments.add(len(expected[1]))
+    assert len(num_segments) > 2
+
+
 def test_instances_take_the_best_pairs_of_query_and_class() -> None:
     class_logits = classes({0: 0.6, 1: 0.3}, {2: 0.9}, {1: 0.5})
     mask_logits = masks("##.. ....", ".... ..##", "...# ...#")

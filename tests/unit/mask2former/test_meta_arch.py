@@ -118,6 +118,19 @@ def test_scores_without_padding_are_the_resized_ones(make_model: MakeModel) -> N
         torch.testing.assert_close(output["sem_seg"], expected_of_image, rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+def test_padding_is_cut_off(make_model: MakeModel) -> None:
+    model = make_model(instance_on=True).eval()
+    image = torch.randint(256, (3, 60, 80)).float()
+    mean = 127.5  # what the model pads with
+    by_hand = F.pad(image, (0, 16, 0, 4), value=mean)
+    (expected,) = model([{"image": by_hand}])
+    (actual,) = model([{"image": image}])
+    torch.testing.assert_close(actual["sem_seg"], expected["sem_seg"][:, :60, :80])
+    expected_masks = expected["instances"].pred_masks[:, :60, :80]
+    assert torch.equal(actual["instances"].pred_masks, expected_masks)
+
+
 def train(model: Mask2Former, make_inputs: Callable[[], dict], steps: int) -> list[float]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     totals = []
@@ -171,12 +184,14 @@ def test_refuses(make_model: MakeModel, changes: dict, message: str) -> None:
         make_model(**changes)
 
 
+@pytest.mark.parametrize("changes", [{"embed_dim": 32}, {"mask_dim": 32}])
 def test_head_refuses_parts_of_different_width(
-    make_pixel_decoder: Callable, make_decoder: Callable
+    make_pixel_decoder: Callable, make_decoder: Callable, changes: dict
 ) -> None:
-    with pytest.raises(ValueError, match="same embed_dim, got 32 and 64"):
+    width, mask_dim = changes.get("embed_dim", 64), changes.get("mask_dim", 64)
+    with pytest.raises(ValueError, match=rf"got \({width}, {mask_dim}\) and \(64, 64\)"):
         Mask2FormerHead(
-            pixel_decoder=make_pixel_decoder(embed_dim=32), transformer_decoder=make_decoder()
+            pixel_decoder=make_pixel_decoder(**changes), transformer_decoder=make_decoder()
         )
 
 

@@ -1,4 +1,7 @@
-"""Mask2Former: one head for semantic, instance and panoptic segmentation."""
+"""Mask2Former: one head for semantic, instance and panoptic segmentation.
+
+Importing it registers :class:`Mask2Former` in Detectron2's ``META_ARCH_REGISTRY``.
+"""
 
 from vit_adapter.mask2former.criterion import SetCriterion
 from vit_adapter.mask2former.matcher import HungarianMatcher

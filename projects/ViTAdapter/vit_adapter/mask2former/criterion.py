@@ -26,6 +26,20 @@ class SetCriterion(nn.Module):
     Class: cross entropy over all queries, the unmatched ones being "no object", divided by the sum
     of the class weights. Mask and dice: of matched queries alone, at points of which most are drawn
     where the prediction is uncertain, divided by the number of pairs (the mean over processes).
+
+    Args:
+        num_classes: classes K, without "no object".
+        matcher: pairs queries and targets.
+        class_weight: weight of the class loss.
+        mask_weight: weight of the binary cross entropy of the masks.
+        dice_weight: weight of the dice loss.
+        no_object_weight: weight of "no object" within the class loss; other classes have 1.
+        num_points: points P per pair; 12544 = 112 * 112.
+        oversample_ratio: candidates among which the uncertain points are found, over P.
+        importance_sample_ratio: share of uncertain points; the others are uniformly random.
+
+    Raises:
+        ValueError: a value is out of its range.
     """
 
     def __init__(
@@ -41,22 +55,6 @@ class SetCriterion(nn.Module):
         oversample_ratio: float = 3.0,
         importance_sample_ratio: float = 0.75,
     ) -> None:
-        """Make the criterion.
-
-        Args:
-            num_classes: classes K, without "no object".
-            matcher: pairs queries and targets.
-            class_weight: weight of the class loss.
-            mask_weight: weight of the binary cross entropy of the masks.
-            dice_weight: weight of the dice loss.
-            no_object_weight: weight of "no object" within the class loss; other classes have 1.
-            num_points: points P per pair; 12544 = 112 * 112.
-            oversample_ratio: candidates among which the uncertain points are found, over P.
-            importance_sample_ratio: share of uncertain points; the others are uniformly random.
-
-        Raises:
-            ValueError: a value is out of its range.
-        """
         super().__init__()
         if num_classes < 1 or num_points < 1:
             raise ValueError(

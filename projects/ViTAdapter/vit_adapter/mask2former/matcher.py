@@ -19,7 +19,7 @@ from vit_adapter.mask2former.transformer_decoder import MaskPredictions
 
 
 class Matches(NamedTuple):
-    """Pairs of queries and targets, in each of N predictions; in each, pair m is of one image.
+    """Pairs of queries and targets; pair m belongs to the same image in all N predictions.
 
     Attributes:
         queries: int64 (N, M), into the B * Q queries of the batch.

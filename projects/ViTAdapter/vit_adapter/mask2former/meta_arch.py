@@ -46,10 +46,11 @@ class Mask2FormerHead(nn.Module):
             ValueError: their widths differ.
         """
         super().__init__()
-        if pixel_decoder.embed_dim != transformer_decoder.embed_dim:
+        widths = [(part.embed_dim, part.mask_dim) for part in (pixel_decoder, transformer_decoder)]
+        if widths[0] != widths[1]:
             raise ValueError(
-                f"pixel decoder and transformer decoder must have the same embed_dim, got "
-                f"{pixel_decoder.embed_dim} and {transformer_decoder.embed_dim}"
+                "pixel decoder and transformer decoder must have the same (embed_dim, mask_dim), "
+                f"got {widths[0]} and {widths[1]}"
             )
         self.pixel_decoder = pixel_decoder
         self.transformer_decoder = transformer_decoder
@@ -63,7 +64,26 @@ class Mask2FormerHead(nn.Module):
 
 @META_ARCH_REGISTRY.register()
 class Mask2Former(nn.Module):
-    """Semantic, instance and panoptic segmentation by queries that predict a class and a mask."""
+    """Semantic, instance and panoptic segmentation by queries that predict a class and a mask.
+
+    Args:
+        backbone: makes the feature maps that the head names.
+        head: makes the predictions.
+        criterion: makes the losses of a training.
+        pixel_mean: mean of each channel of the input.
+        pixel_std: standard deviation of each channel.
+        semantic_on: predict "sem_seg".
+        instance_on: predict "instances".
+        panoptic_on: predict "panoptic_seg".
+        thing_classes: classes, from 0, whose regions are separate objects; without any, all
+            are objects to the instances and none to the panoptic segmentation.
+        object_mask_threshold: panoptic: least class probability of a segment.
+        overlap_threshold: panoptic: least share of its mask that a segment keeps.
+        topk_per_image: instances at most.
+
+    Raises:
+        ValueError: nothing is to be predicted, or the parts and classes do not fit.
+    """
 
     @configurable
     def __init__(
@@ -82,26 +102,6 @@ class Mask2Former(nn.Module):
         overlap_threshold: float = 0.8,
         topk_per_image: int = 100,
     ) -> None:
-        """Take the parts and note what is wanted of the inference.
-
-        Args:
-            backbone: makes the feature maps that the head names.
-            head: makes the predictions.
-            criterion: makes the losses of a training.
-            pixel_mean: mean of each channel of the input.
-            pixel_std: standard deviation of each channel.
-            semantic_on: predict "sem_seg".
-            instance_on: predict "instances".
-            panoptic_on: predict "panoptic_seg".
-            thing_classes: classes, from 0, whose regions are separate objects; without any, all
-                are objects to the instances and none to the panoptic segmentation.
-            object_mask_threshold: panoptic: least class probability of a segment.
-            overlap_threshold: panoptic: least share of its mask that a segment keeps.
-            topk_per_image: instances at most.
-
-        Raises:
-            ValueError: nothing is to be predicted, or the parts and classes do not fit.
-        """
         super().__init__()
         if not (semantic_on or instance_on or panoptic_on):
             raise ValueError("at least one of semantic_on, instance_on and panoptic_on must be set")

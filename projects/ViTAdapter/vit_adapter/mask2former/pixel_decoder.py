@@ -106,7 +106,23 @@ class Encoder(nn.Module):
 
 
 class MSDeformAttnPixelDecoder(nn.Module):
-    """Refines the coarse levels of a pyramid together, then makes mask features at the finest."""
+    """Refines the coarse levels of a pyramid together, then makes mask features at the finest.
+
+    Args:
+        input_shape: channels and stride of each feature map, by name.
+        embed_dim: width C; a multiple of 32 (the groups of the norms) and of the heads.
+        mask_dim: channels G of the mask features.
+        num_heads: heads of the deformable attention.
+        ffn_dim: hidden width of the feed-forward networks.
+        num_layers: encoder layers.
+        num_encoder_levels: that many of the coarsest maps go through the encoder, each of the
+            others through one pyramid step.
+        num_points: sampling points per head and level.
+        use_checkpoint: recompute the feed-forward networks in the backward pass.
+
+    Raises:
+        ValueError: a count is below one, or the widths do not fit each other.
+    """
 
     def __init__(
         self,
@@ -121,41 +137,11 @@ class MSDeformAttnPixelDecoder(nn.Module):
         num_points: int = 4,
         use_checkpoint: bool = False,
     ) -> None:
-        """Make the module.
-
-        Args:
-            input_shape: channels and stride of each feature map, by name.
-            embed_dim: width C; a multiple of 32 (the groups of the norms) and of the heads.
-            mask_dim: channels G of the mask features.
-            num_heads: heads of the deformable attention.
-            ffn_dim: hidden width of the feed-forward networks.
-            num_layers: encoder layers.
-            num_encoder_levels: that many of the coarsest maps go through the encoder, each of the
-                others through one pyramid step.
-            num_points: sampling points per head and level.
-            use_checkpoint: recompute the feed-forward networks in the backward pass.
-
-        Raises:
-            ValueError: a count is below one, or the widths do not fit each other.
-        """
         super().__init__()
-        names = sorted(input_shape, key=lambda name: -input_shape[name].stride)
-        if min(num_layers, mask_dim) < 1:
-            raise ValueError(
-                f"num_layers and mask_dim must be at least 1, got {num_layers} and {mask_dim}"
-            )
-        if not 1 <= num_encoder_levels <= len(names):
-            raise ValueError(
-                f"num_encoder_levels must be 1 to {len(names)}, the number of feature maps "
-                f"{sorted(names)}, got {num_encoder_levels}"
-            )
-        if embed_dim < 1 or embed_dim % _NORM_GROUPS:
-            raise ValueError(
-                f"embed_dim must be a positive multiple of {_NORM_GROUPS}, the groups of the norms,"
-                f" got {embed_dim}"
-            )
+        _check_sizes(len(input_shape), num_encoder_levels, embed_dim, mask_dim, num_layers)
         self.embed_dim = embed_dim
         self.mask_dim = mask_dim
+        names = sorted(input_shape, key=lambda name: -input_shape[name].stride)
         self.encoder_features = names[:num_encoder_levels]  # coarsest first
         self.fpn_features = names[num_encoder_levels:]
         channels = {name: input_shape[name].channels for name in names}
@@ -234,6 +220,25 @@ class MSDeformAttnPixelDecoder(nn.Module):
         positions = torch.cat([p + e for p, e in zip(sines, encodings, strict=True)], 1)
         tokens = self.encoder(tokens, positions, shapes)
         return list(map(tokens_to_map, split_levels(tokens, shapes), shapes))
+
+
+def _check_sizes(
+    num_maps: int, num_encoder_levels: int, embed_dim: int, mask_dim: int, num_layers: int
+) -> None:
+    if min(num_layers, mask_dim) < 1:
+        raise ValueError(
+            f"num_layers and mask_dim must be at least 1, got {num_layers} and {mask_dim}"
+        )
+    if not 1 <= num_encoder_levels <= num_maps:
+        raise ValueError(
+            f"num_encoder_levels must be 1 to {num_maps}, the number of feature maps, "
+            f"got {num_encoder_levels}"
+        )
+    if embed_dim < 1 or embed_dim % _NORM_GROUPS:
+        raise ValueError(
+            f"embed_dim must be a positive multiple of {_NORM_GROUPS}, the groups of the norms, "
+            f"got {embed_dim}"
+        )
 
 
 def _conv_norm(

@@ -73,7 +73,22 @@ class DecoderLayer(nn.Module):
 
 
 class MaskedTransformerDecoder(nn.Module):
-    """Queries that look at the levels in turn, each within the mask it predicted last."""
+    """Queries that look at the levels in turn, each within the mask it predicted last.
+
+    Args:
+        num_classes: classes K, without "no object".
+        num_queries: queries Q.
+        embed_dim: width C, that of the pixel decoder; a multiple of 4 and of the heads.
+        mask_dim: channels G of the mask features.
+        num_heads: heads of both attentions.
+        ffn_dim: hidden width of the feed-forward networks.
+        num_layers: layers; layer i looks at level i modulo ``num_levels``, coarsest first.
+        num_levels: levels that are looked at.
+        use_checkpoint: recompute the feed-forward networks in the backward pass.
+
+    Raises:
+        ValueError: a count is below one, or the width does not fit.
+    """
 
     def __init__(
         self,
@@ -88,22 +103,6 @@ class MaskedTransformerDecoder(nn.Module):
         num_levels: int = 3,
         use_checkpoint: bool = False,
     ) -> None:
-        """Make the module.
-
-        Args:
-            num_classes: classes K, without "no object".
-            num_queries: queries Q.
-            embed_dim: width C, that of the pixel decoder; a multiple of 4 and of the heads.
-            mask_dim: channels G of the mask features.
-            num_heads: heads of both attentions.
-            ffn_dim: hidden width of the feed-forward networks.
-            num_layers: layers; layer i looks at level i modulo ``num_levels``, coarsest first.
-            num_levels: levels that are looked at.
-            use_checkpoint: recompute the feed-forward networks in the backward pass.
-
-        Raises:
-            ValueError: a count is below one, or the width does not fit.
-        """
         super().__init__()
         counts = {
             "num_classes": num_classes,
@@ -118,6 +117,7 @@ class MaskedTransformerDecoder(nn.Module):
         if embed_dim % 4:
             raise ValueError(f"embed_dim must be a multiple of 4, got {embed_dim}")
         self.embed_dim = embed_dim
+        self.mask_dim = mask_dim
         self.num_classes = num_classes
         self.num_levels = num_levels
         self.query_feat = nn.Embedding(num_queries, embed_dim)
