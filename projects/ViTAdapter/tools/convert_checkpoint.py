@@ -106,8 +106,8 @@ def read(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:
     weights = extract_state_dict(checkpoint, str(path))
     if path.suffix == ".safetensors":
         with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(METADATA_KEY, "{}")
-        return {METADATA_KEY: json.loads(text)}, weights
+            text = (file.metadata() or {}).get(METADATA_KEY)
+        return ({METADATA_KEY: json.loads(text)} if text else {}), weights
     return checkpoint, weights
 
 
@@ -119,8 +119,12 @@ def print_table(conversion: Conversion, weights: Mapping[str, Tensor]) -> None:
         print(f"{old:{width}}  ->  {new:{new_width}}  {list(weights[old].shape)}")
     for old, reason in conversion.dropped.items():
         print(f"{old:{width}}  left out: {reason}")
-    for new in conversion.state_dict.keys() - set(conversion.names.values()):
-        print(f"{'':{width}}  ->  {new:{new_width}}  made, it follows from the others")
+    renamed = set(conversion.names.values())
+    for new, tensor in conversion.state_dict.items():
+        if new not in renamed:
+            print(
+                f"{'(made from the others)':{width}}  ->  {new:{new_width}}  {list(tensor.shape)}"
+            )
     numbers = sum(tensor.numel() for tensor in conversion.state_dict.values())
     print(
         f"{len(conversion.names)} tensors with {numbers:,} numbers renamed, "
@@ -194,7 +198,8 @@ def write(path: Path, weights: Mapping[str, Tensor], provenance: Provenance, rev
         atomic_save({"state_dict": dict(weights), "meta": {METADATA_KEY: metadata}}, path)
     elif path.suffix == ".safetensors":
         # The format has no tensors that share memory, or with gaps.
-        tensors = {name: tensor.clone().contiguous() for name, tensor in weights.items()}
+        dense = torch.contiguous_format
+        tensors = {name: tensor.clone(memory_format=dense) for name, tensor in weights.items()}
         content = safetensors.torch.save(
             tensors, {"format": "pt", METADATA_KEY: json.dumps(metadata)}
         )

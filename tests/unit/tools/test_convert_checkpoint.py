@@ -11,6 +11,7 @@ import pytest
 import torch
 from detectron2.config import instantiate
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 import vit_adapter
@@ -99,7 +100,8 @@ def test_pixels_travel_with_the_weights(convert, original, tmp_path) -> None:
 
 def test_a_config_fills_in_unknown_pixels(convert, weights, tmp_path, capsys) -> None:
     torch.save(weights, tmp_path / "bare.pth")
-    assert convert(tmp_path / "bare.pth", tmp_path / "a.pth", "--config", CONFIG) == 0
+    save_file(weights, tmp_path / "bare.safetensors")
+    assert convert(tmp_path / "bare.safetensors", tmp_path / "a.pth", "--config", CONFIG) == 0
     assert "(assumed)" in capsys.readouterr().out
     half = [f"model.pixel_{statistic}=[127.5,127.5,127.5]" for statistic in ("mean", "std")]
     arguments = (tmp_path / "bare.pth", tmp_path / "b.pth", "--config", CONFIG, "--opts", *half)

@@ -199,6 +199,7 @@ def test_averages_of_the_training_are_left_out() -> None:
         (["neck.0.attn.qkv.weight", "neck.1.lateral_convs.0.conv.bias"], "neck of HTC.*2 keys"),
         (["neck.convs.0.conv.weight"], "neck without a pyramid"),
         (["rpn_head.init_proposal_bboxes.weight"], "Sparse R-CNN"),
+        (["segmentation_model.1.predictor.query_feat.weight"], "DINOv3's adapter.*not supported"),
     ],
 )  # fmt: skip
 def test_parts_without_a_counterpart_are_named(names: list[str], message: str) -> None:
@@ -213,6 +214,12 @@ def test_every_unknown_name_is_listed() -> None:
         convert(tensors("backbone.pos_embed", "blocks.0.norm1.weight"))
     with pytest.raises(ValueError, match="1 keys of .* no counterpart .*: backbone.net.pos_emb"):
         revert(tensors("backbone.bottom_up.vit.pos_embed", "backbone.net.pos_embed"))
+
+
+def test_two_names_must_not_become_one() -> None:
+    names = ("neck.fpn_convs.1.conv.bias", "neck.fpn_convs.01.conv.bias")
+    with pytest.raises(ValueError, match="'neck.fpn_convs.01.conv.bias' and another key .* both"):
+        convert(tensors("backbone.pos_embed", *names))
 
 
 @pytest.mark.parametrize("direction", [convert_state_dict, revert_state_dict])

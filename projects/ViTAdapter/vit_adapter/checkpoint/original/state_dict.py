@@ -61,7 +61,7 @@ def convert(state_dict: Mapping[str, Tensor]) -> Conversion:
 
     Args:
         state_dict: of a backbone alone, of the backbone part of a detector (all names begin with
-            ``backbone.``), of a whole Mask R-CNN, UPerNet or Mask2Former.
+            ``backbone.``), or of a whole Mask R-CNN, UPerNet or Mask2Former.
 
     Returns:
         the state dict for :func:`build_backbone`'s result or, where the names begin with
@@ -70,7 +70,7 @@ def convert(state_dict: Mapping[str, Tensor]) -> Conversion:
 
     Raises:
         ValueError: parts that this project has nothing for, names that belong to no known part
-            (all of them are listed), or values that are no tensors.
+            (all of them are listed), two names that become one, or values that are no tensors.
     """
     laterals = _numbers(r"neck\.lateral_convs\.(\d+)\.", state_dict)
     renamer = _renamer(
@@ -148,12 +148,13 @@ def _rename(
         new = rename(name)
         if new is None:
             unknown.append(name)
-        else:
-            names[name] = new
-            renamed[new] = value
+            continue
+        if new in renamed:
+            raise ValueError(f"{name!r} and another key would both become {new!r}")
+        names[name] = new
+        renamed[new] = value
     if unknown:
         raise ValueError(describe(unknown))
-    assert len(renamed) == len(names), "two names became one"
     return Conversion(renamed, names, dict(dropped))
 
 

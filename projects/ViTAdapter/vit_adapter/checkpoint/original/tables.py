@@ -160,6 +160,7 @@ UNSUPPORTED = {
     r"bbox_head\.": "a one-stage head such as that of ATSS or GFL",
     r"neck\.convs\.": "the neck without a pyramid (1x1 convolutions alone)",
     r"neck\.fpn_convs\.": "the pyramid's extra levels (strided convolutions)",
+    r"segmentation_model\.": "DINOv3's adapter, which reads the normalised outputs of its ViT,",
     r"neck\.": "a neck other than a plain FPN",
 }
 """Parts of the original's models that this project has nothing for, by how their names begin.
