@@ -134,6 +134,7 @@ def test_frozen_vit_keeps_nothing_for_the_backward_pass() -> None:
     assert min(kept["full"], kept["light"]) > 0
 
 
+@pytest.mark.slow
 def test_frozen_compiles_to_one_graph() -> None:
     adapter = randomise(make_adapter("frozen")).eval()
     images = torch.randn(1, 3, 64, 96)
@@ -152,6 +153,7 @@ def test_recomputing_changes_no_gradient(mode: str) -> None:
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
+@pytest.mark.slow
 def test_only_light_is_made_of_pytorchs_own_operators() -> None:
     targets = {mode: graph_targets(make_adapter(mode)) for mode in MODES}
     deformable = "vit_adapter.ms_deform_attn.default"
