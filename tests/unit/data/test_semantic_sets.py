@@ -141,6 +141,11 @@ def test_images_of_a_list(root: Path) -> None:
         DatasetCatalog.get("coco_stuff_10k_train")
 
 
+def test_records_of_several_data_sets_are_joined(registered_shapes: Path) -> None:
+    both = semantic_dataset_dicts(["shapes_train_sem_seg", "shapes_val_sem_seg"])
+    assert len(both) == 10 and {"file_name", "sem_seg_file_name"} <= set(both[0])
+
+
 def test_other_names() -> None:
     check_prepared("shapes_val_sem_seg")  # writes itself when it is used
     with pytest.raises(ValueError, match="coco_stuff_10k_train"):

@@ -1,0 +1,10 @@
+"""Cityscapes, 19 classes: crops of 896 pixels; images are tested as they are."""
+
+from .semantic import make_data as _make_data
+from .semantic import make_dataloader as _make_dataloader
+
+num_classes = 19
+data = _make_data(crop=896, scale=(2048, 1024))
+dataloader = _make_dataloader(
+    "cityscapes_fine_sem_seg_train", "cityscapes_fine_sem_seg_val", size_divisor=1
+)
