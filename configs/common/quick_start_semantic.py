@@ -1,0 +1,23 @@
+"""What the quick-start configs of semantic segmentation share: small enough for two CPU cores.
+
+Made for images of about 256 to 512 px and a few hundred of them: crops of 256 pixels in batches of
+4, group norms (batch norms learn the statistics of such a batch, and fail at test time), and whole
+images at test time. The data are the generated shapes, unless ``data.*`` names others. A leaf adds
+the model and its number of classes, ``num_classes``.
+"""
+
+from .data.semantic import make_data as _make_data
+from .data.semantic import make_dataloader as _make_dataloader
+from .optim import custom_keys as optimizer
+from .schedule import lr_poly as lr_multiplier
+from .train import train_scratch as train
+
+num_classes = 5
+data = _make_data(crop=256, scale=(1024, 256))
+dataloader = _make_dataloader("shapes_train_sem_seg", "shapes_val_sem_seg")
+dataloader["train"].total_batch_size = 4
+dataloader["train"].num_workers = 0
+dataloader["test"].num_workers = 0
+
+optimizer.lr = 5e-4
+lr_multiplier.warmup_iters = 100

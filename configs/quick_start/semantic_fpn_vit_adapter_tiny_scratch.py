@@ -1,0 +1,11 @@
+"""Semantic FPN, ViT-Adapter-T from scratch, for a small data set of one's own (``data.*``)."""
+
+from ..common.models.semantic_fpn import model
+from ..common.models.vit_adapter_seg import tiny_scratch as _backbone
+from ..common.quick_start_semantic import data, dataloader, lr_multiplier, optimizer, train
+from ..common.quick_start_semantic import num_classes as _num_classes
+
+model.backbone.bottom_up = _backbone
+model.backbone.out_channels, model.backbone.norm = 64, "GN"
+model.sem_seg_head.num_classes, model.sem_seg_head.norm = _num_classes, "GN"
+model.sem_seg_head.conv_dims = 64

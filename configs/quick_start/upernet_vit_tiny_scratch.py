@@ -1,0 +1,10 @@
+"""UPerNet, plain ViT-T from scratch, for a small data set of one's own (``data.*``)."""
+
+from ..common.models.upernet import model
+from ..common.models.vit_baseline_seg import vit_tiny_scratch as _backbone
+from ..common.quick_start_semantic import data, dataloader, lr_multiplier, optimizer, train
+from ..common.quick_start_semantic import num_classes as _num_classes
+
+model.backbone = _backbone
+model.sem_seg_head.main.channels = model.sem_seg_head.auxiliary.channels = 64
+model.sem_seg_head.main.num_classes, model.sem_seg_head.main.norm = _num_classes, "GN"
