@@ -43,6 +43,12 @@ def _layer_decay(decay_rate, lr, weight_decay, first_layer_names=()):
 
 # large models
 layer_decay = _layer_decay(decay_rate=0.8, lr=1e-4, weight_decay=0.05)
+# The published DINOv2 detectors; DINOv3 has no published ones and takes the same.
+dino_small = _layer_decay(decay_rate=0.70, lr=1e-4, weight_decay=0.05)
+dino_base = _layer_decay(decay_rate=0.60, lr=1e-4, weight_decay=0.05)
+dino_large = _layer_decay(decay_rate=0.65, lr=1e-4, weight_decay=0.05)
+# ViTDet's rate for the base size, which EVA-02's own detectors take as well; large ones take 0.8
+vitdet_base = _layer_decay(decay_rate=0.70, lr=1e-4, weight_decay=0.05)
 
 # Semantic segmentation with UPerNet or Semantic FPN: DeiT (tiny: lr 12e-5), BEiT-L, AugReg-B
 seg_deit = _layer_decay(decay_rate=0.95, lr=6e-5, weight_decay=0.01)

@@ -2,6 +2,7 @@
 
 _deit = "https://dl.fbaipublicfiles.com/deit"
 _augreg = "https://storage.googleapis.com/vit_models/augreg"
+_dinov2 = "https://dl.fbaipublicfiles.com/dinov2"
 
 # DeiT (https://arxiv.org/abs/2012.12877): ImageNet-1k, 224 px, ImageNet mean and deviation
 deit_tiny = f"{_deit}/deit_tiny_patch16_224-a1311bcf.pth"
@@ -11,6 +12,30 @@ deit_base = f"{_deit}/deit_base_patch16_224-b5f2ef4d.pth"
 augreg_large = (
     f"{_augreg}/L_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.1-sd_0.1"
     "--imagenet2012-steps_20k-lr_0.01-res_384.npz"
+)
+# DINOv2 (https://arxiv.org/abs/2304.07193): 142 million images, patches of 14 px, ImageNet mean
+# and deviation
+dinov2_small = f"{_dinov2}/dinov2_vits14/dinov2_vits14_pretrain.pth"
+dinov2_base = f"{_dinov2}/dinov2_vitb14/dinov2_vitb14_pretrain.pth"
+dinov2_large = f"{_dinov2}/dinov2_vitl14/dinov2_vitl14_pretrain.pth"
+
+# By their names in timm, which knows where they are kept.
+# BEiT-3 (https://arxiv.org/abs/2208.10442): images, texts and pairs, 224 px, ImageNet mean and
+# deviation
+beit3_base = "timm:beit3_base_patch16_224.pt"
+beit3_large = "timm:beit3_large_patch16_224.pt"
+# DINOv3 (https://arxiv.org/abs/2508.10104): 1.7 billion images, ImageNet mean and deviation
+dinov3_small = "timm:vit_small_patch16_dinov3.lvd1689m"
+dinov3_base = "timm:vit_base_patch16_dinov3.lvd1689m"
+dinov3_large = "timm:vit_large_patch16_dinov3.lvd1689m"
+# EVA-02 (https://arxiv.org/abs/2303.11331): ImageNet-22k, and 38 million images for the large size
+eva02_base = "timm:eva02_base_patch14_224.mim_in22k"
+eva02_large = "timm:eva02_large_patch14_224.mim_m38m"
+
+# Mean and deviation of the input of CLIP and of EVA-02, per channel, on the 0 to 255 scale
+clip_pixel_statistics = (
+    [122.7709383, 116.7460125, 104.09373615],
+    [68.5005327, 66.6321579, 70.32316305],
 )
 # Mean and deviation of AugReg's input, per channel, on the 0 to 255 scale
 augreg_pixel_statistics = [127.5, 127.5, 127.5]

@@ -14,7 +14,11 @@ from omegaconf import DictConfig
 from vit_adapter import model_zoo
 from vit_adapter.data import coco_1x_train, coco_3x_train, coco_test
 
-COCO = [name for name in model_zoo.list_configs() if name.startswith("coco/mask_rcnn_vit")]
+COCO = [
+    name
+    for name in model_zoo.list_configs()
+    if re.match("coco/mask_rcnn_vit.*_(deit|augreg)_", name)  # the paper's
+]
 TRAIN_IMAGES = 117_266  # COCO train2017 without images that have no annotation
 EPOCHS = {"1x": 12, "3x": 36}
 

@@ -2,7 +2,8 @@
 
 The sizes stand here alone; what is built around a ViT derives the rest from its ``depth``.
 ``img_size`` is the image size of the pre-training, which fixes the grid of the position embedding:
-224 for DeiT, 384 for the AugReg weights of the large size.
+224 for DeiT, 384 for the AugReg weights of the large size. DINOv2's grid of 37x37 patches is one of
+592 px at patch size 16.
 """
 
 from detectron2.config import LazyCall as L
@@ -34,6 +35,9 @@ tiny = _plain_vit(192, 12, 3, img_size=224, drop_path_rate=0.1)
 small = _plain_vit(384, 12, 6, img_size=224, drop_path_rate=0.1)
 base = _plain_vit(768, 12, 12, img_size=224, drop_path_rate=0.1)
 large = _plain_vit(1024, 24, 16, img_size=384, drop_path_rate=0.4)
+dinov2_small = _plain_vit(384, 12, 6, img_size=592, drop_path_rate=0.1)
+dinov2_base = _plain_vit(768, 12, 12, img_size=592, drop_path_rate=0.1)
+dinov2_large = _plain_vit(1024, 24, 16, img_size=592, drop_path_rate=0.4)
 
 # Not pre-trained, for images too small to be worth windows.
 tiny_scratch = _plain_vit(192, 12, 3, img_size=256, drop_path_rate=0.0, window_size=0)

@@ -5,11 +5,21 @@ from detectron2.config import LazyCall as L
 from vit_adapter.backbone import ViTAdapter
 
 from .vit import base as _vit_base
+from .vit import dinov2_base as _dinov2_base
+from .vit import dinov2_large as _dinov2_large
+from .vit import dinov2_small as _dinov2_small
 from .vit import large as _vit_large
 from .vit import micro_scratch as _vit_micro_scratch
 from .vit import small as _vit_small
 from .vit import tiny as _vit_tiny
 from .vit import tiny_scratch as _vit_tiny_scratch
+from .vit_timm import beit3_base as _beit3_base
+from .vit_timm import beit3_large as _beit3_large
+from .vit_timm import dinov3_base as _dinov3_base
+from .vit_timm import dinov3_large as _dinov3_large
+from .vit_timm import dinov3_small as _dinov3_small
+from .vit_timm import eva02_base as _eva02_base
+from .vit_timm import eva02_large as _eva02_large
 
 
 def _vit_adapter(
@@ -41,6 +51,19 @@ tiny = _vit_adapter(_vit_tiny, 0.1, deform_num_heads=6, deform_ratio=1.0)
 small = _vit_adapter(_vit_small, 0.2, deform_num_heads=6, deform_ratio=1.0)
 base = _vit_adapter(_vit_base, 0.3, deform_num_heads=12, deform_ratio=0.5)
 large = _vit_adapter(_vit_large, 0.4, deform_num_heads=16, deform_ratio=0.5)
+
+small_dinov2 = _vit_adapter(_dinov2_small, 0.2, deform_num_heads=6, deform_ratio=1.0)
+base_dinov2 = _vit_adapter(_dinov2_base, 0.3, deform_num_heads=12, deform_ratio=0.5)
+large_dinov2 = _vit_adapter(_dinov2_large, 0.4, deform_num_heads=16, deform_ratio=0.5)
+
+# Not among the published models; drop path as for the weights above.
+base_beit3 = _vit_adapter(_beit3_base, 0.3, deform_num_heads=12, deform_ratio=0.5)
+large_beit3 = _vit_adapter(_beit3_large, 0.4, deform_num_heads=16, deform_ratio=0.5)
+small_dinov3 = _vit_adapter(_dinov3_small, 0.2, deform_num_heads=6, deform_ratio=1.0)
+base_dinov3 = _vit_adapter(_dinov3_base, 0.3, deform_num_heads=12, deform_ratio=0.5)
+large_dinov3 = _vit_adapter(_dinov3_large, 0.4, deform_num_heads=16, deform_ratio=0.5)
+base_eva02 = _vit_adapter(_eva02_base, 0.3, deform_num_heads=12, deform_ratio=0.5)
+large_eva02 = _vit_adapter(_eva02_large, 0.4, deform_num_heads=16, deform_ratio=0.5)
 
 tiny_scratch = _vit_adapter(_vit_tiny_scratch, 0.0, 6, 1.0, norm="GN")
 micro_scratch = _vit_adapter(_vit_micro_scratch, 0.0, 3, 1.0, conv_inplane=32, norm="BN")

@@ -1,0 +1,13 @@
+"""Mask R-CNN, ViT-Adapter-L from DINOv3 weights, COCO 3x with multi-scale training."""
+
+from ..common.data.coco import data
+from ..common.data.coco import dataloader_3x as dataloader
+from ..common.models.mask_rcnn import model
+from ..common.models.vit_adapter import large_dinov3 as _backbone
+from ..common.optim import dino_large as optimizer
+from ..common.schedule import lr_3x as lr_multiplier
+from ..common.train import train_3x as train
+from ..common.weights import dinov3_large as _weights
+
+model.backbone.bottom_up = _backbone
+train.vit_checkpoint = _weights

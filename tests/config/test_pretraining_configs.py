@@ -1,0 +1,146 @@
+"""Mask R-CNN on ViTs with other pre-trainings: DINOv2, DINOv3, BEiT-3, EVA-02."""
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import timm
+import torch
+from detectron2.config import instantiate
+from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import EventStorage
+from omegaconf import DictConfig, OmegaConf
+
+from vit_adapter import model_zoo
+
+# Size and pre-training: layer decay, drop path
+RECIPES = {
+    ("small", "dinov2"): (0.70, 0.2),
+    ("base", "dinov2"): (0.60, 0.3),
+    ("large", "dinov2"): (0.65, 0.4),
+    ("small", "dinov3"): (0.70, 0.2),
+    ("base", "dinov3"): (0.60, 0.3),
+    ("large", "dinov3"): (0.65, 0.4),
+    ("base", "beit3"): (0.70, 0.3),
+    ("large", "beit3"): (0.80, 0.4),
+    ("base", "eva02"): (0.70, 0.3),
+    ("large", "eva02"): (0.80, 0.4),
+}
+HEADS_AND_RATIO = {"small": (6, 1.0), "base": (12, 0.5), "large": (16, 0.5)}
+IMAGENET = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+
+
+def config_name(size: str, pretraining: str) -> str:
+    return f"coco/mask_rcnn_vit_adapter_{size}_{pretraining}_3x"
+
+
+@pytest.mark.parametrize(("size", "pretraining"), RECIPES)
+def test_recipe(size: str, pretraining: str, load_config: Callable[[str], DictConfig]) -> None:
+    cfg = load_config(config_name(size, pretraining))
+    decay, drop_path = RECIPES[size, pretraining]
+    optimizer, adapter = cfg.optimizer, cfg.model.backbone.bottom_up
+    assert optimizer.params.decay_rate == decay
+    assert (optimizer.lr, optimizer.weight_decay) == (1e-4, 0.05)
+    assert (adapter.vit.drop_path_rate, adapter.drop_path_rate) == (drop_path, drop_path)
+    assert (adapter.deform_num_heads, adapter.deform_ratio) == HEADS_AND_RATIO[size]
+    depth = adapter.vit.depth
+    assert depth == (24 if size == "large" else 12)
+    assert list(adapter.vit.window_sizes) == ([14] * (depth // 4 - 1) + [0]) * 4
+    assert [last + 1 for _, last in adapter.interaction_indexes] == [
+        depth // 4 * i for i in (1, 2, 3, 4)
+    ]
+    if pretraining == "dinov2":
+        assert adapter.vit.img_size == 592
+        assert re.search(rf"dinov2_vit{size[0]}14_pretrain\.pth$", cfg.train.vit_checkpoint)
+
+
+@pytest.mark.parametrize(("size", "pretraining"), [key for key in RECIPES if key[1] != "dinov2"])
+def test_weights_and_input_are_those_of_timm(
+    size: str, pretraining: str, load_config: Callable[[str], DictConfig]
+) -> None:
+    cfg = load_config(config_name(size, pretraining))
+    weights = cfg.train.vit_checkpoint.removeprefix("timm:")
+    vit = cfg.model.backbone.bottom_up.vit
+    assert timm.is_model_pretrained(weights)
+    assert timm.models.get_arch_name(weights) == vit.name
+    published = timm.get_pretrained_cfg(weights)
+    assert cfg.model.pixel_mean == pytest.approx([255 * value for value in published.mean])
+    assert cfg.model.pixel_std == pytest.approx([255 * value for value in published.std])
+    with torch.device("meta"):
+        assert len(timm.create_model(vit.name).blocks) == vit.depth
+
+
+@pytest.mark.parametrize("size", ["small", "base", "large"])
+def test_dinov2_is_normalised_as_imagenet(
+    size: str, load_config: Callable[[str], DictConfig]
+) -> None:
+    model = load_config(config_name(size, "dinov2")).model
+    assert (model.pixel_mean, model.pixel_std) == IMAGENET
+
+
+def reduce(cfg: DictConfig) -> None:
+    """Four narrow blocks and narrow heads."""
+    overrides = {
+        "backbone.bottom_up.vit.depth": 4,
+        "backbone.bottom_up.vit.window_sizes": [3, 3, 0, 0],
+        "backbone.bottom_up.vit.model_args": {"embed_dim": 48, "num_heads": 3},
+        "backbone.bottom_up.interaction_indexes": [[0, 0], [1, 1], [2, 2], [3, 3]],
+        "backbone.bottom_up.conv_inplane": 8,
+        "backbone.bottom_up.deform_num_heads": 3,
+        "backbone.bottom_up.norm": "BN",
+        "backbone.out_channels": 16,
+        "roi_heads.box_head.fc_dims": [32, 32],
+        "roi_heads.mask_head.conv_dims": [16, 16],
+        "proposal_generator.post_nms_topk": [50, 50],
+        "roi_heads.box_predictor.test_score_thresh": 0.0,
+    }
+    for key, value in overrides.items():
+        OmegaConf.update(cfg.model, key, value, merge=False)
+
+
+def example(height: int, width: int) -> dict[str, object]:
+    """An image with two boxes and their masks, as the mapper makes it."""
+    masks = torch.zeros(2, height, width, dtype=torch.bool)
+    masks[0, 8:40, 8:48], masks[1, 20:60, 40:80] = True, True
+    instances = Instances((height, width))
+    instances.gt_boxes = Boxes(torch.tensor([[8.0, 8, 48, 40], [40, 20, 80, 60]]))
+    instances.gt_classes = torch.tensor([3, 17])
+    instances.gt_masks = BitMasks(masks)
+    rng = np.random.default_rng(0)
+    image = torch.from_numpy(rng.integers(0, 256, (3, height, width), dtype=np.uint8))
+    return {"image": image, "instances": instances, "height": height, "width": width}
+
+
+@pytest.mark.parametrize("pretraining", ["beit3", "dinov3", "eva02"])
+def test_training_step_and_prediction(
+    pretraining: str, load_config: Callable[[str], DictConfig]
+) -> None:
+    torch.manual_seed(0)
+    cfg = load_config(config_name("base", pretraining))
+    reduce(cfg)
+    model = instantiate(cfg.model)
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    block = model.backbone.bottom_up.vit.model.blocks[0].mlp.fc2.weight
+    before = block.detach().clone()
+    with EventStorage():
+        losses = model([example(70, 100), example(96, 64)])
+    assert set(losses) == {"loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg", "loss_mask"}
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    sum(losses.values()).backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    optimizer.step()
+    assert not torch.equal(block, before)
+    model.eval()
+    image = example(70, 100)
+    del image["instances"]
+    with torch.no_grad():
+        (prediction,) = model([image])
+    instances = prediction["instances"]
+    assert len(instances) > 0
+    assert instances.pred_masks.shape[1:] == (70, 100)
+
+
+def test_all_are_listed() -> None:
+    assert {config_name(*key) for key in RECIPES} <= set(model_zoo.list_configs())
