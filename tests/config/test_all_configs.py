@@ -69,6 +69,7 @@ def test_has_the_common_keys(cfg: DictConfig) -> None:
         "output_dir",
         "init_checkpoint",
         "vit_checkpoint",
+        "vit_patch_resize",
         "allow_mismatch",
         "freeze",
         "max_iter",

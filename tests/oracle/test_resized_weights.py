@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from vit_adapter.checkpoint.pretrained.patch_kernel import resize_patch_kernel
 from vit_adapter.layers.relative_position import resize_offsets
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -27,3 +28,11 @@ def test_relative_position_tables(name: str, targets: int) -> None:
         torch.testing.assert_close(
             resized, table, atol=1e-6, rtol=1e-5, msg=lambda text, key=key: f"{key}: {text}"
         )
+
+
+def test_patch_kernels_of_14_pixels_at_16() -> None:
+    """The original's conversion of DINOv2."""
+    with np.load(GOLDEN / "patch_14to16.npz") as data:
+        source, expected = torch.from_numpy(data["src"]), torch.from_numpy(data["dst"])
+    resized = resize_patch_kernel(source, 16, "bilinear")
+    torch.testing.assert_close(resized, expected, atol=1e-6, rtol=1e-5)

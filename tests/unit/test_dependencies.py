@@ -19,11 +19,11 @@ ALLOWED = {
     "solver": set(),
     "data": set(),
     "evaluation": {"data"},
-    "checkpoint": {"backbone"},
+    "checkpoint": {"backbone", "layers"},
     "engine": {"checkpoint", "data", "evaluation", "segmentation", "solver", "ops"},
     "model_zoo": set(),
     "predictor": {"model_zoo", "checkpoint", "data", "engine"},
-    "yacs": {"model_zoo", "backbone", "checkpoint"},
+    "yacs": {"model_zoo", "backbone", "checkpoint", "segmentation"},
 }
 MODULES = sorted(set(PACKAGE.rglob("*.py")) - {PACKAGE / "__init__.py"})
 

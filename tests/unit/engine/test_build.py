@@ -60,6 +60,19 @@ def test_trunk_weights_are_loaded_if_named(tmp_path: Path) -> None:
     torch.testing.assert_close(model.pos_embed, source.pos_embed)
 
 
+def test_the_config_says_how_patch_kernels_are_resized(tmp_path: Path) -> None:
+    model = build_model(make_config(vit=True))
+    weights = model.state_dict()
+    kernel = torch.randn(8, 3, 14, 14)
+    torch.save({**weights, "patch_embed.proj.weight": kernel}, tmp_path / "vit.pth")
+    resized = {}
+    for options in ({}, {"vit_patch_resize": "bilinear"}):
+        load_trunk(make_config(vit_checkpoint=str(tmp_path / "vit.pth"), **options), model)
+        resized[len(options)] = model.patch_embed.proj.weight.detach().clone()
+    torch.testing.assert_close(resized[1], nn.functional.interpolate(kernel, 16, mode="bilinear"))
+    assert not torch.allclose(resized[0], resized[1])
+
+
 def test_trunk_weights_without_a_trunk(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="one ViT trunk, this one has 0"):
         load_trunk(make_config(vit_checkpoint=str(tmp_path / "vit.pth")), nn.Linear(1, 1))

@@ -32,10 +32,15 @@ def build_model(cfg: DictConfig) -> nn.Module:
 
 
 def load_trunk(cfg: DictConfig, model: nn.Module) -> None:
-    """Load ``cfg.train.vit_checkpoint``, if it names one, into the plain ViT inside ``model``."""
+    """Load ``cfg.train.vit_checkpoint``, if it names one, into the plain ViT inside ``model``.
+
+    ``cfg.train.vit_patch_resize`` says how a patch kernel of another size is resized, see
+    :func:`load_pretrained_vit`.
+    """
     path = OmegaConf.select(cfg, "train.vit_checkpoint", default="")
     if path:
-        load_pretrained_vit(find_trunk(model), path)
+        method = OmegaConf.select(cfg, "train.vit_patch_resize", default="pseudo_inverse")
+        load_pretrained_vit(find_trunk(model), path, patch_resize=method)
 
 
 def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:

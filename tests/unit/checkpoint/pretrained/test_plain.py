@@ -12,6 +12,7 @@ from vit_adapter.backbone.plain_vit import PlainViT
 from vit_adapter.checkpoint.files import CheckpointFileError
 from vit_adapter.checkpoint.loading import CheckpointMismatchError
 from vit_adapter.checkpoint.pretrained import load_pretrained_vit
+from vit_adapter.checkpoint.pretrained.patch_kernel import resize_patch_kernel
 
 DIM, DEPTH, HEADS, GRID = 24, 2, 3, 4
 
@@ -19,8 +20,9 @@ DIM, DEPTH, HEADS, GRID = 24, 2, 3, 4
 def make_timm(**options: object) -> timm.models.VisionTransformer:
     torch.manual_seed(0)
     model = timm.models.VisionTransformer(
-        img_size=GRID * 16, embed_dim=DIM, depth=DEPTH, num_heads=HEADS, num_classes=5, **options
-    )
+        embed_dim=DIM, depth=DEPTH, num_heads=HEADS,
+        **{"img_size": GRID * 16, "num_classes": 5, **options},
+    )  # fmt: skip
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.2)
     return model.eval()
@@ -108,7 +110,7 @@ def test_another_grid_names_both_and_the_remedy(tmp_path: Path) -> None:
         (lambda weights: weights.pop("blocks.1.attn.qkv.bias"), "blocks.1.attn.qkv.bias"),
         (lambda weights: weights.update({"blocks.2.norm1.bias": torch.ones(1)}),
          "blocks.2.norm1.bias"),
-        (lambda weights: weights.update({"patch_embed.proj.weight": torch.ones(DIM, 3, 14, 14)}),
+        (lambda weights: weights.update({"patch_embed.proj.weight": torch.ones(DIM, 3, 32, 32)}),
          "patch_embed.proj.weight"),
     ],
 )
@@ -131,3 +133,60 @@ def test_layer_scale_that_the_trunk_lacks_is_refused(tmp_path: Path) -> None:
 def test_a_file_without_blocks_is_no_vit(tmp_path: Path) -> None:
     with pytest.raises(CheckpointFileError, match=r"no plain ViT.*backbone\.a"):
         load_pretrained_vit(make_trunk(), save({"backbone.a": torch.ones(1)}, tmp_path))
+
+
+def make_dinov2(**options: object) -> dict[str, Tensor]:
+    """Weights in DINOv2's layout: patches of 14 pixels, layer scale, a mask token."""
+    oracle = make_timm(
+        patch_size=14, init_values=1e-5, **{"img_size": GRID * 14, "num_classes": 0, **options}
+    )
+    weights = oracle.state_dict()
+    return weights | {"mask_token": torch.ones(1, DIM)}
+
+
+@pytest.mark.parametrize("method", ["pseudo_inverse", "bilinear"])
+def test_dinov2_at_patches_of_16(tmp_path: Path, method: str) -> None:
+    weights, trunk = make_dinov2(), make_trunk()
+    report = load_pretrained_vit(trunk, save(weights, tmp_path), patch_resize=method)
+    kernel = "patch_embed.proj.weight"
+    assert report.resized == ((kernel, (DIM, 3, 14, 14), (DIM, 3, 16, 16)),)
+    expected = resize_patch_kernel(weights[kernel], 16, method)
+    torch.testing.assert_close(trunk.patch_embed.proj.weight.data, expected, rtol=0, atol=0)
+    torch.testing.assert_close(trunk.pos_embed.data, weights["pos_embed"], rtol=0, atol=0)
+    assert set(report.unused) == {"cls_token", "mask_token", "norm.weight", "norm.bias"}
+    assert report.missing == ()
+    scales = weights["blocks.1.ls2.gamma"]
+    torch.testing.assert_close(trunk.blocks[1].gamma2.data, scales, rtol=0, atol=0)
+
+
+def test_dinov2s_grid_is_named_in_pixels_of_the_trunk(tmp_path: Path) -> None:
+    path = save(make_dinov2(), tmp_path)
+    with pytest.raises(CheckpointMismatchError, match=r"4x4 grid \(64 pixels.*img_size=64"):
+        load_pretrained_vit(make_trunk(img_size=96), path)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"register_tokens": (1, 4, DIM)}, "registers, the model a PlainViT.*with a TimmViT"),
+        ({"blocks.0.mlp.w12.weight": (8, DIM)}, "SwiGLU, the model a PlainViT.*with a TimmViT"),
+        ({"rope_embed.periods": (4,)}, "rotary positions .*, the model a PlainViT"),
+        ({"visual_embed.embeddings_norm.bias": (DIM,)}, "holds Uni-Perceiver, the model a Plain"),
+    ],
+)
+def test_other_families_are_refused(
+    tmp_path: Path, names: dict[str, tuple[int, ...]], message: str
+) -> None:
+    weights = make_dinov2() | {name: torch.zeros(shape) for name, shape in names.items()}
+    with pytest.raises(CheckpointFileError, match=message):
+        load_pretrained_vit(make_trunk(), save(weights, tmp_path))
+
+
+def test_layer_scale_of_deit_iii_is_renamed(tmp_path: Path) -> None:
+    oracle, trunk = make_timm(init_values=1e-5), make_trunk()
+    weights = {
+        name.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2"): value
+        for name, value in oracle.state_dict().items()
+    }
+    load_pretrained_vit(trunk, save(weights, tmp_path))
+    assert_same_features(trunk, oracle)

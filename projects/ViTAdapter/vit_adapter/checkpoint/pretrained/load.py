@@ -6,12 +6,11 @@ from dataclasses import replace
 
 from torch import nn
 
-from vit_adapter.backbone.plain_vit import PlainViT
-from vit_adapter.backbone.timm_vit import TimmViT
-from vit_adapter.backbone.trunk import ViTTrunk
+from vit_adapter.backbone import BEiT, PlainViT, TimmViT, UniPerceiver, ViTTrunk
 from vit_adapter.checkpoint.loading import CheckpointMismatchError, LoadReport, compare_keys
-from vit_adapter.checkpoint.pretrained import plain, timm_vit
+from vit_adapter.checkpoint.pretrained import beit, plain, timm_vit, uni_perceiver
 from vit_adapter.checkpoint.pretrained.hub import read_weights
+from vit_adapter.checkpoint.pretrained.patch_kernel import PatchResize, fit_patch_kernel
 from vit_adapter.checkpoint.pretrained.reader import Reader
 
 __all__ = ["find_trunk", "load_pretrained_vit"]
@@ -21,6 +20,8 @@ logger = logging.getLogger(__name__)
 _READERS: dict[type[ViTTrunk], Reader] = {
     PlainViT: plain.READER,
     TimmViT: timm_vit.READER,
+    BEiT: beit.READER,
+    UniPerceiver: uni_perceiver.READER,
 }
 
 
@@ -39,7 +40,12 @@ def find_trunk(model: nn.Module) -> ViTTrunk:
     return trunks[0]
 
 
-def load_pretrained_vit(vit: ViTTrunk, path: str | os.PathLike[str]) -> LoadReport:
+def load_pretrained_vit(
+    vit: ViTTrunk,
+    path: str | os.PathLike[str],
+    *,
+    patch_resize: PatchResize = "pseudo_inverse",
+) -> LoadReport:
     """Load pre-trained weights into a trunk, with an account of every name.
 
     The class of the trunk decides how the file is read (see the modules beside this one). Names
@@ -50,6 +56,8 @@ def load_pretrained_vit(vit: ViTTrunk, path: str | os.PathLike[str]) -> LoadRepo
     Args:
         vit: the trunk.
         path: file or URL of the weights, or their name in timm; see :func:`read_weights`.
+        patch_resize: how a patch kernel of another size, such as DINOv2's, is brought to that of
+            the trunk; see :func:`resize_patch_kernel`. timm's ViTs have a way of their own.
 
     Returns:
         The account; the names that were passed over are its ``unused`` and ``missing``.
@@ -62,7 +70,7 @@ def load_pretrained_vit(vit: ViTTrunk, path: str | os.PathLike[str]) -> LoadRepo
     """
     name = os.fspath(path)
     reader = _find_reader(vit)
-    weights = reader.adapt(vit, read_weights(name), name)
+    weights = fit_patch_kernel(vit, reader.adapt(vit, read_weights(name), name), patch_resize)
     report = replace(compare_keys(vit, weights.state_dict), resized=weights.resized)
     refused = replace(
         report,

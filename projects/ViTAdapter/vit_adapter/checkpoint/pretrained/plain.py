@@ -1,4 +1,4 @@
-"""Weights of plain, pre-trained ViTs: DeiT, MAE, timm's own names, Google's AugReg.
+"""Weights of plain, pre-trained ViTs: DeiT, MAE, DINOv2, timm's own names, Google's AugReg.
 
 Shape letters: N tokens of the pre-training grid, D embedding width.
 """
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from vit_adapter.backbone.trunk import ViTTrunk
-from vit_adapter.checkpoint.files import CheckpointFileError
 from vit_adapter.checkpoint.loading import LoadReport, ResizedEntry
 from vit_adapter.checkpoint.pretrained.augreg import convert_augreg, is_augreg
+from vit_adapter.checkpoint.pretrained.families import refuse_other_families
 from vit_adapter.checkpoint.pretrained.reader import Reader, TrunkWeights
 
 __all__ = ["READER"]
@@ -36,29 +36,28 @@ _NOT_PRETRAINED = (
 )
 """What a trunk may have and plain pre-training has not."""
 
+_LAYER_SCALE = re.compile(r"\.(?:ls([12])\.gamma|gamma_([12]))$")
+
 
 def _adapt(vit: ViTTrunk, state_dict: dict[str, Tensor], source: str) -> TrunkWeights:
     """See :attr:`Reader.adapt`."""
     if is_augreg(state_dict):
         state_dict = convert_augreg(state_dict)
-    if not any(key.startswith("blocks.") for key in state_dict):
-        raise CheckpointFileError(
-            f"checkpoint {source!r} holds no plain ViT: no parameter is called 'blocks.*'. The "
-            f"first names are {', '.join(list(state_dict)[:5])}. For the checkpoint of a whole "
-            "detector use train.init_checkpoint."
-        )
+    refuse_other_families(state_dict, "PlainViT", source)
     return _match_trunk_names(state_dict)
 
 
 def _match_trunk_names(state_dict: Mapping[str, Tensor]) -> TrunkWeights:
-    """Rename timm's layer scale and add the class row that a position embedding may lack.
+    """Rename layer scales and add the class row that a position embedding may lack.
 
-    ``blocks.i.ls1.gamma`` becomes ``blocks.i.gamma1``. A ``pos_embed`` of exactly N rows (1, N, D),
+    ``blocks.i.ls1.gamma`` (timm, DINOv2) and ``blocks.i.gamma_1`` (DeiT III) become
+    ``blocks.i.gamma1``. A ``pos_embed`` of exactly N rows (1, N, D),
     as models without an embedded class token have it, gets a row of zeros in front, which no
     forward pass reads.
     """
     renamed = {
-        re.sub(r"\.ls([12])\.gamma$", r".gamma\1", key): value for key, value in state_dict.items()
+        _LAYER_SCALE.sub(lambda found: f".gamma{found[1] or found[2]}", key): value
+        for key, value in state_dict.items()
     }
     found = renamed.get("pos_embed")
     if found is None or found.dim() != 3 or _grid_side(found.shape[1]) is None:

@@ -1,0 +1,68 @@
+"""Kernels of patch embeddings at another patch size, such as DINOv2's 14 pixels at 16.
+
+Shapes: D embed dim, k/p side of the kernel in the checkpoint and in the model.
+"""
+
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from timm.layers import resample_patch_embed
+from torch import Tensor
+
+from vit_adapter.backbone.trunk import ViTTrunk
+from vit_adapter.checkpoint.loading import ResizedEntry
+from vit_adapter.checkpoint.pretrained.reader import TrunkWeights
+
+__all__ = ["PatchResize", "fit_patch_kernel", "resize_patch_kernel"]
+
+PatchResize = Literal["pseudo_inverse", "bilinear"]
+
+_KERNEL = "patch_embed.proj.weight"
+
+# A patch twice as large or small shows its content at another scale, which no kernel makes up for.
+_LARGEST_CHANGE = 1.5
+
+
+def resize_patch_kernel(kernel: Tensor, size: int, method: PatchResize) -> Tensor:
+    """Resize a kernel (D, 3, k, k) to (D, 3, p, p).
+
+    Args:
+        kernel: of the patch embedding.
+        size: side p in pixels.
+        method: "pseudo_inverse" changes the tokens of an image that is resized with its patches
+            as little as possible, in magnitude too (FlexiViT, arXiv 2212.08013, section 3.4).
+            "bilinear" is what the original's DINOv2 models started from: it resizes the kernel
+            as an image, which makes the tokens of a larger patch larger, by (p / k)^2.
+
+    Raises:
+        ValueError: the method is not known.
+    """
+    if method not in get_args(PatchResize):
+        raise ValueError(f"patch_resize must be one of {get_args(PatchResize)}, got {method!r}")
+    wide = kernel.to(torch.promote_types(kernel.dtype, torch.float32))
+    if method == "bilinear":
+        resized = F.interpolate(wide, size=(size, size), mode="bilinear", align_corners=False)
+    else:
+        resized = resample_patch_embed(wide, [size, size])
+    return resized.to(kernel.dtype)
+
+
+def fit_patch_kernel(vit: ViTTrunk, weights: TrunkWeights, method: PatchResize) -> TrunkWeights:
+    """Resize the patch kernel among ``weights`` to that of the trunk, if it is of similar size.
+
+    Others are left as they are, and so is one that fits.
+    """
+    expected = vit.state_dict()
+    for name, kernel in weights.state_dict.items():
+        if not name.endswith(_KERNEL) or name not in expected or kernel.ndim != 4:
+            continue
+        found, wanted = kernel.shape[-1], expected[name].shape[-1]
+        similar = max(found, wanted) < _LARGEST_CHANGE * min(found, wanted)
+        if found == wanted or kernel.shape[-2] != found or not similar:
+            continue
+        resized = resize_patch_kernel(kernel, wanted, method)
+        entry = ResizedEntry(name, tuple(kernel.shape), tuple(resized.shape))
+        changed = {**weights.state_dict, name: resized}
+        return TrunkWeights(changed, (*weights.resized, entry))
+    return weights

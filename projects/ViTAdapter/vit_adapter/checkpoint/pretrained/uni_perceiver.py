@@ -1,0 +1,51 @@
+"""Weights of Uni-Perceiver for the trunk: its authors' files, as published or converted."""
+
+import re
+
+from torch import Tensor
+
+from vit_adapter.backbone.uni_perceiver import UniPerceiver
+from vit_adapter.checkpoint.loading import LoadReport
+from vit_adapter.checkpoint.pretrained.families import refuse_other_families
+from vit_adapter.checkpoint.pretrained.reader import Reader, TrunkWeights
+
+__all__ = ["READER"]
+
+_RENAMES = (
+    (r"^fused_encoder\.", ""),
+    (r"\.in_proj_(weight|bias)$", r".in_proj.\1"),
+    (r"^video_embed\.", "visual_embed."),
+    (r"^visual_embed\.embeddings\.", "visual_embed.patch_embed.proj."),
+    (r"^visual_embed\.embeddings_st_pos\.", "visual_embed.patch_embed."),
+)
+"""From the names of the pre-training to those that ViT-Adapter's authors gave them, in order."""
+
+_PASSED_OVER = (
+    r"^(token_embed|loss_prepare|prompt_embed|cls_token)\.",  # text, and the heads of pre-training
+    r"^logit_scale",
+    r"^visual_embed\.embeddings_type\.",  # already part of the projection's bias
+)
+"""What such files hold besides the weights of a trunk."""
+
+
+def _adapt(vit: UniPerceiver, state_dict: dict[str, Tensor], source: str) -> TrunkWeights:
+    """See :attr:`Reader.adapt`."""
+    refuse_other_families(state_dict, "UniPerceiver", source)
+    renamed = {}
+    for name, value in state_dict.items():
+        for pattern, replacement in _RENAMES:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = value
+    return TrunkWeights(renamed)
+
+
+def _advise(vit: UniPerceiver, report: LoadReport) -> str:
+    """See :attr:`Reader.advise`."""
+    return (
+        "Choose the weights of the same size, or change embed_dim, depth, num_heads or patch_size "
+        "in the config. Its positions belong to 224 pixels (img_size=224): every forward pass "
+        "resizes them to the image. Models with mixtures of experts are not supported."
+    )
+
+
+READER = Reader(adapt=_adapt, passed_over=_PASSED_OVER, not_pretrained=(), advise=_advise)
