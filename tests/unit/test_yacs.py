@@ -220,3 +220,20 @@ def test_mistakes_are_named():
     plain.MODEL.BACKBONE.NAME = "build_vit_adapter_fpn_backbone"
     with pytest.raises(ValueError, match=r"add_vit_adapter_config\(cfg\)"):
         build_backbone(plain)
+
+
+def test_semantic_segmentors():
+    cfg = small_config()
+    cfg.MODEL.META_ARCHITECTURE = "SemanticSegmentor"
+    node = cfg.MODEL.SEM_SEG_HEAD
+    node.NUM_CLASSES, node.CONVS_DIM, node.NORM, node.IGNORE_VALUE = 4, 64, "GN", 255
+    inputs = [{"image": torch.zeros(3, 64, 96), "sem_seg": torch.zeros(64, 96).long()}] * 2
+    for head, backbone, prefix in (
+        ("HeadWithAuxiliary", "build_vit_adapter_backbone", "res"),
+        ("SemanticFPNHead", "build_vit_adapter_fpn_backbone", "p"),
+    ):
+        node.NAME, cfg.MODEL.BACKBONE.NAME = head, backbone
+        node.IN_FEATURES = [f"{prefix}{level}" for level in (2, 3, 4, 5)]
+        model = build_model(cfg)
+        assert set(model(inputs)) >= {"loss_sem_seg"}
+        assert model.eval()(inputs)[0]["sem_seg"].shape == (4, 64, 96)

@@ -8,7 +8,8 @@ registers, Detectron2's own ``DefaultPredictor``, ``DefaultTrainer`` and tools w
     cfg.MODEL.BACKBONE.NAME = "build_vit_adapter_fpn_backbone"
     cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
 
-The sizes are those of the LazyConfigs: they are read from ``configs/common/models/vit_adapter.py``.
+The heads of :mod:`vit_adapter.segmentation` are registered, too. The sizes are those of the
+LazyConfigs: they are read from ``configs/common/models/vit_adapter.py``.
 """
 
 from detectron2.config import CfgNode, instantiate
@@ -18,6 +19,7 @@ from detectron2.modeling.backbone import FPN
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from omegaconf import DictConfig, OmegaConf
 
+import vit_adapter.segmentation  # noqa: F401  (registers the heads)
 from vit_adapter import model_zoo
 from vit_adapter.backbone import ViTAdapter
 from vit_adapter.checkpoint.pretrained import load_pretrained_vit
