@@ -82,6 +82,15 @@ def test_there_and_back(convert, original, weights, tmp_path, capsys, suffix) ->
     assert torch.load(theirs)["meta"]["vit_adapter"]["pixels_are_known"] is True
 
 
+@pytest.mark.parametrize("head", ["upernet", "mask2former"])
+def test_segmentors(convert, tmp_path, capsys, head) -> None:
+    config = f"quick_start/{head}_vit_adapter_tiny_scratch"
+    weights = revert_state_dict(instantiate(model_zoo.get_config(config).model).state_dict())
+    torch.save({"state_dict": weights}, tmp_path / "original.pth")
+    assert convert(tmp_path / "original.pth", tmp_path / "ours.pth", "--config", config) == 0
+    assert "tree: segmentation\nvit_feature_fusion: per_interaction\n" in capsys.readouterr().out
+
+
 def test_pixels_travel_with_the_weights(convert, original, tmp_path) -> None:
     assert convert(original, tmp_path / "ours.pth") == 0
     assert convert(original, tmp_path / "ours.safetensors") == 0
