@@ -372,6 +372,7 @@ def test_what_does_not_fit_is_refused(
 
 
 def test_biases_may_not_get_lost(tmp_path: Path) -> None:
+    """Of queries and values; test_published_layouts_come_back loses those that are zero."""
     published, _ = as_dinov3(timm_weights("vit_small_patch16_dinov3_qkvb"))
     with pytest.raises(CheckpointFileError, match="biases of queries and values.*'_qkvb'"):
         load_pretrained_vit(make_vit("vit_small_patch16_dinov3"), save(published, tmp_path))

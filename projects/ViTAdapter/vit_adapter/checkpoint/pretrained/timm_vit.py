@@ -24,6 +24,8 @@ from vit_adapter.checkpoint.pretrained.vitdet import convert_sam
 
 __all__ = ["READER"]
 
+_QKV_BIAS = r"^blocks\.\d+\.attn\.qkv\.bias$"
+
 _PASSED_OVER = (
     # classifiers, final norms and pooling
     r"^(visual\.(trunk\.)?)?(head|head_dist|norm|fc_norm|attn_pool|pre_logits)\b",
@@ -40,7 +42,7 @@ _PASSED_OVER = (
     r"relative_position_index$",
     r"(^|\.)rope(_embed)?\.(freqs_cos|freqs_sin|periods)$",
     r"\.attn\.qkv\.bias_mask$",
-    r"\.attn\.qkv\.bias$",  # DINOv3, where it is zero; see _refuse_lost_biases
+    _QKV_BIAS,  # DINOv3, where it is zero; see _lost_biases
     # text and fusion parts of CLIP, SigLIP and BEiT-3
     r"^(transformer|token_embedding|ln_final|text)\.",
     r"^(positional_embedding|text_projection|logit_scale|logit_bias)$",
@@ -69,9 +71,10 @@ def _adapt(vit: TimmViT, state_dict: dict[str, Tensor], source: str) -> TrunkWei
     model = vit.model
     if all(key.startswith(_MODEL) for key in state_dict):  # of another TimmViT
         state_dict = {key.removeprefix(_MODEL): value for key, value in state_dict.items()}
-    _refuse_lost_biases(model, state_dict, source)
+    lost = _lost_biases(vit, state_dict, source)
+    readable = {key: value for key, value in state_dict.items() if key not in lost}
     try:
-        converted = _convert(model, TracedTensor.name_all(state_dict))
+        converted = _convert(model, TracedTensor.name_all(readable))
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, ValueError) as error:
         raise CheckpointFileError(
             f"checkpoint {source!r} cannot be read as weights of {vit.name!r}: "
@@ -128,24 +131,28 @@ def _resized_entry(
     return ResizedEntry(_MODEL + key, tuple(largest.shape), tuple(value.shape))
 
 
-def _refuse_lost_biases(model: nn.Module, state_dict: dict[str, Tensor], source: str) -> None:
-    """Refuse biases of queries and values that the model has no place for, unless they are zero.
+def _lost_biases(vit: TimmViT, state_dict: Mapping[str, Tensor], source: str) -> set[str]:
+    """Names of the biases of queries, keys and values that the model has no place for.
 
     DINOv3's files have them for every size, but all zero for some, whose model in timm has none.
     That of the keys is masked in DINOv3 and has no effect.
+
+    Raises:
+        CheckpointFileError: those of queries or values are not zero.
     """
-    names = model.state_dict().keys()
+    names = vit.model.state_dict().keys()
+    lost = set()
     for key, bias in state_dict.items():
-        if not key.endswith(".attn.qkv.bias") or "storage_tokens" not in state_dict:
-            continue
-        if key in names or re.sub(r"qkv\.bias$", "q_bias", key) in names:
+        if not re.fullmatch(_QKV_BIAS, key) or {key, key.replace("qkv.bias", "q_bias")} & names:
             continue
         query, _, value = bias.chunk(3)
         if torch.count_nonzero(query) or torch.count_nonzero(value):
             raise CheckpointFileError(
-                f"checkpoint {source!r} has biases of queries and values ({key}), the model has "
-                "none; take the timm model whose name ends in '_qkvb'"
+                f"checkpoint {source!r} has biases of queries and values ({key}), "
+                f"{vit.name!r} has none; of DINOv3 take the timm model whose name ends in '_qkvb'"
             )
+        lost.add(key)
+    return lost
 
 
 def _advise(vit: TimmViT, report: LoadReport) -> str:
