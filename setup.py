@@ -56,7 +56,7 @@ DEFAULT_CUDA_ARCHITECTURES = "8.0;9.0+PTX"  # where no GPU is visible to say whi
 INSTALL_REQUIRES = [
     "torch>=2.4",
     "torchvision>=0.19",
-    "timm>=1.0.9",
+    "timm>=1.0.31",
     "numpy",
     "scipy",
     "Pillow",
