@@ -295,3 +295,55 @@ def test_own_data_give_the_classes_also_where_the_files_are_gone(tmp_path, split
     moved = LazyPredictor(output)
     assert list(moved.metadata.thing_classes) == ["cell", "debris"]
     assert moved.model.roi_heads.box_predictor.cls_score.out_features == 2 + 1
+
+
+SEMANTIC_NAME = "quick_start/upernet_vit_adapter_tiny_scratch"
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    return LazyPredictor(SEMANTIC_NAME, overrides=CPU)
+
+
+class TestSemanticModels:
+    def test_scores_are_in_the_frame_of_the_image(self, segmenter, image):
+        output = segmenter(image)
+        assert list(output) == ["sem_seg"]
+        assert output["sem_seg"].shape == (5, 70, 90)
+
+    def test_equals_the_model_on_what_the_test_mapper_makes_of_the_file(
+        self, segmenter, image, tmp_path
+    ):
+        Image.fromarray(image[:, :, ::-1]).save(tmp_path / "image.png")
+        mapper = instantiate(segmenter.cfg.dataloader.test.mapper)
+        record = {"file_name": str(tmp_path / "image.png"), "height": 70, "width": 90}
+        with torch.no_grad():
+            expected = segmenter.model([mapper(record)])[0]["sem_seg"]
+        assert torch.equal(segmenter(image)["sem_seg"], expected)
+
+    def test_windows_and_scales_of_the_config_are_used(self, segmenter, image, tmp_path):
+        torch.save({"model": segmenter.model.state_dict()}, tmp_path / "model.pth")
+        test = {
+            "sliding_window": {"crop_size": [128, 128], "stride": [96, 96]},
+            "multi_scale": {"enabled": True, "scales": [0.5, 1.0], "flip": True},
+        }
+        cfg = model_zoo.get_config(SEMANTIC_NAME)
+        cfg.test = test
+        predictor = LazyPredictor(cfg, tmp_path / "model.pth", CPU)
+        scores = predictor(image)["sem_seg"]
+        torch.testing.assert_close(scores.sum(0), torch.ones(70, 90))
+        single_scale = [*CPU, "test.multi_scale.enabled=False"]
+        windows = LazyPredictor(cfg, tmp_path / "model.pth", single_scale)(image)["sem_seg"]
+        assert not torch.allclose(windows, segmenter(image)["sem_seg"])
+
+    def test_metadata_has_the_palette(self, segmenter):
+        assert segmenter.metadata.stuff_classes[0] == "circle"
+        assert len(segmenter.metadata.stuff_colors) == 5
+
+    def test_own_classes(self, image, tmp_path):
+        (tmp_path / "classes.json").write_text(json.dumps(["road", "sky", "tree"]))
+        for classes in ("[road,sky,tree]", str(tmp_path / "classes.json")):
+            predictor = LazyPredictor(SEMANTIC_NAME, overrides=[*CPU, f"data.classes={classes}"])
+            assert predictor.metadata.stuff_classes == ["road", "sky", "tree"]
+            assert len(set(predictor.metadata.stuff_colors)) == 3
+            assert predictor(image)["sem_seg"].shape == (3, 70, 90)

@@ -24,9 +24,11 @@ from torch import nn
 from vit_adapter import model_zoo
 from vit_adapter.checkpoint.checkpointer import Checkpointer
 from vit_adapter.data.image_io import MIN_SIDE
+from vit_adapter.data.semantic_folders import default_colors, read_class_names
 from vit_adapter.engine.build import build_model
 from vit_adapter.engine.config import apply_overrides
-from vit_adapter.engine.custom_data import apply_custom_data, dataset_names
+from vit_adapter.engine.custom_data import apply_custom_data, dataset_names, set_num_classes
+from vit_adapter.engine.custom_tasks import find_task
 from vit_adapter.engine.testing import wrap_for_testing
 
 __all__ = ["LazyPredictor", "as_bgr_uint8", "resolve_config"]
@@ -271,10 +273,14 @@ def _test_input(cfg: DictConfig) -> tuple[T.AugmentationList, str]:
 def _class_metadata(cfg: DictConfig) -> Metadata:
     """Return what is known of the classes; empty where the config names no test data set.
 
-    For data of the user's own this sets ``num_classes`` in ``cfg``, unless a training has done so
-    before and has left the names of the classes in its config: its files are not needed then.
+    For data of the user's own this sets ``num_classes`` in ``cfg``. Where the config itself holds
+    the names of the classes, as after a training, the files of the data are not needed.
     """
     classes = OmegaConf.select(cfg, "data.classes", default=None)
+    if classes and find_task(cfg).kind == "stuff":
+        names = read_class_names(classes)
+        set_num_classes(cfg.model, len(names))
+        return Metadata(stuff_classes=names, stuff_colors=default_colors(len(names)))
     if classes:
         return Metadata(thing_classes=list(classes))
     apply_custom_data(cfg)
