@@ -84,21 +84,24 @@ class StandardFamily(Family):
         model: nn.Module,
         index: int,
         tokens: Tensor,
-        positions: Any,
+        positions: Tensor | None,
         grid: GridSize,
         window_size: int,
     ) -> Tensor:
-        """See :meth:`Family.run_block`."""
+        """See :meth:`Family.run_block`; positions are rotary ones, which a subclass has."""
         block = model.blocks[index]
+        rotary = positions
+        if positions is not None and model.rope_mixed:  # each block has its own
+            rotary = positions[index]
         if not window_size:
-            return block(tokens)
+            return block(tokens) if rotary is None else block(tokens, rope=rotary)
         return run_windowed_block(
             block,
             tokens,
             grid=grid,
             window_size=window_size,
             num_prefix=model.num_prefix_tokens,
-            rotary=None,
+            rotary=rotary,
         )
 
 
@@ -125,29 +128,6 @@ class EvaFamily(StandardFamily):
             with torch.inference_mode(False), torch.no_grad():
                 self._fixed[key] = rope.get_embed(shape=grid)
         return self._fixed[key]
-
-    def run_block(
-        self,
-        model: nn.Module,
-        index: int,
-        tokens: Tensor,
-        positions: Tensor | None,
-        grid: GridSize,
-        window_size: int,
-    ) -> Tensor:
-        """See :meth:`Family.run_block`."""
-        rotary = positions[index] if model.rope_mixed else positions
-        block = model.blocks[index]
-        if not window_size:
-            return block(tokens, rope=rotary)
-        return run_windowed_block(
-            block,
-            tokens,
-            grid=grid,
-            window_size=window_size,
-            num_prefix=model.num_prefix_tokens,
-            rotary=rotary,
-        )
 
 
 class BeitFamily(Family):
