@@ -107,6 +107,8 @@ def test_half_precision_is_computed_in_single() -> None:
     table = torch.randn(num_offsets((4, 4)), 2).half()
     expected = resize_offsets(table.float(), (4, 4), (6, 6)).half()
     assert torch.equal(resize_offsets(table, (4, 4), (6, 6)), expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(resize_offsets(table, (4, 4), (6, 6)), expected)
 
 
 def test_published_ratios() -> None:

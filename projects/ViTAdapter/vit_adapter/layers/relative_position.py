@@ -82,13 +82,14 @@ def resize_offsets(table: Tensor, source: GridSize, target: GridSize) -> Tensor:
         return table
     rows = num_offsets(source)
     wide = torch.promote_types(table.dtype, torch.float32)
-    values = table[:rows].to(wide).view(2 * source[0] - 1, 2 * source[1] - 1, -1)
+    values = table[:rows].to(wide).reshape(2 * source[0] - 1, 2 * source[1] - 1, -1)
     across_y, across_x = (
         cached_constant(_spline_matrix, ((s, t),), table.device, wide)
         for s, t in zip(source, target, strict=True)
     )
-    resized = torch.einsum("ts,ux,sxm->tum", across_y, across_x, values).flatten(0, 1)
-    return torch.cat([resized.to(table.dtype), table[rows:]])
+    with torch.autocast(table.device.type, enabled=False):
+        resized = torch.einsum("ts,ux,sxm->tum", across_y, across_x, values).flatten(0, 1)
+        return torch.cat([resized.to(table.dtype), table[rows:]])
 
 
 def geometric_ratio(source: int, target: int) -> float:
