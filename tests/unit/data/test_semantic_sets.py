@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.catalog import Metadata
 from detectron2.data.datasets.builtin_meta import (
     ADE20K_SEM_SEG_CATEGORIES,
     CITYSCAPES_CATEGORIES,
@@ -108,6 +109,20 @@ def test_missing_folder_names_variable_and_tool(name: str, root: Path) -> None:
     assert f"tools/{tool}" in str(error.value)
     if name in OURS:
         assert str(root) in str(error.value)
+
+
+def test_cityscapes_with_official_labels_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "cityscapes_fine_sem_seg_val"
+    metadata = Metadata(**{**MetadataCatalog.get(name).as_dict(), "name": name})
+    metadata.__dict__.update(image_dir=str(tmp_path / "image"), gt_dir=str(tmp_path / "gt"))
+    monkeypatch.setitem(MetadataCatalog.data, name, metadata)
+    write_pair(tmp_path / "image/a/x.png", tmp_path / "gt/a/x_labelIds.png")
+    with pytest.raises(FileNotFoundError, match=r"labelTrainIds\.png in .*gt\. .*cityscapes\.py"):
+        check_prepared(name)
+    (tmp_path / "gt/a/x_labelTrainIds.png").touch()
+    check_prepared(name)
 
 
 def test_every_tool_exists(project_root: Path) -> None:

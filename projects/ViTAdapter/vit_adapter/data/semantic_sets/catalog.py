@@ -130,11 +130,11 @@ def register_semantic_sets(root: str | os.PathLike[str] | None = None) -> None:
 
 
 def check_prepared(dataset_name: str) -> None:
-    """Check that the folders of a data set exist, if it is one of this module's.
+    """Check that a data set is there and prepared, if it is one of this module's.
 
     Raises:
         ValueError: no data set has that name.
-        FileNotFoundError: naming the folder, the data root and the tool that prepares it.
+        FileNotFoundError: naming what is missing, the data root and the tool that prepares it.
     """
     check_registered(dataset_name)
     metadata = MetadataCatalog.get(dataset_name)
@@ -147,6 +147,12 @@ def check_prepared(dataset_name: str) -> None:
                 f"The data set {dataset_name!r} needs the folder {os.path.abspath(folder)}, which "
                 f"does not exist. {_advice(metadata.preparation)}"
             )
+    gt_dir = metadata.get("gt_dir")  # of Cityscapes, whose prepared labels lie beside the others
+    if gt_dir and not any(Path(gt_dir).glob("*/*_labelTrainIds.png")):
+        raise FileNotFoundError(
+            f"The data set {dataset_name!r} has no files */*_labelTrainIds.png in "
+            f"{os.path.abspath(gt_dir)}. {_advice(metadata.preparation)}"
+        )
 
 
 def semantic_dataset_dicts(names: str | Sequence[str]) -> list[dict[str, Any]]:
