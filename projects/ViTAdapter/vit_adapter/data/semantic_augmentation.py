@@ -23,7 +23,6 @@ from fvcore.transforms.transform import NoOpTransform, Transform
 from vit_adapter.data.semantic_sets.label_set import IGNORE_LABEL
 
 _HUE_STEPS = 180  # OpenCV's hue of 8-bit images counts in 2 degrees
-_EVEN_CHANCE = 2
 
 
 class ResizeToScale(T.Augmentation):
@@ -218,7 +217,8 @@ def semantic_test(*, scale: Sequence[int], size_divisor: int = 32) -> list[T.Aug
 
 
 def _chance() -> bool:
-    return bool(np.random.randint(_EVEN_CHANCE))
+    """Toss a coin."""
+    return bool(np.random.randint(2))
 
 
 def _scale_and_shift(values: np.ndarray, *, factor: float = 1.0, shift: float = 0.0) -> np.ndarray:
