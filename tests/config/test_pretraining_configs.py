@@ -84,7 +84,8 @@ def reduce(cfg: DictConfig) -> None:
     overrides = {
         "backbone.bottom_up.vit.depth": 4,
         "backbone.bottom_up.vit.window_sizes": [3, 3, 0, 0],
-        "backbone.bottom_up.vit.model_args": {"embed_dim": 48, "num_heads": 3},
+        "backbone.bottom_up.vit.embed_dim": 48,
+        "backbone.bottom_up.vit.model_args": {"num_heads": 3},
         "backbone.bottom_up.interaction_indexes": [[0, 0], [1, 1], [2, 2], [3, 3]],
         "backbone.bottom_up.conv_inplane": 8,
         "backbone.bottom_up.deform_num_heads": 3,

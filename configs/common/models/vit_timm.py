@@ -1,7 +1,7 @@
 """ViTs of timm for detection: global attention in four blocks, windows of 14x14 tokens in the rest.
 
-Learned positions keep the grid of the pre-training (``img_size=None``). ``depth`` is the model's
-own; it stands here because what is built around a ViT derives the rest from it.
+Learned positions keep the grid of the pre-training (``img_size=None``). ``embed_dim`` and ``depth``
+are the model's own; they stand here because what is built around a ViT derives the rest from them.
 """
 
 from detectron2.config import LazyCall as L
@@ -9,25 +9,27 @@ from detectron2.config import LazyCall as L
 from vit_adapter.backbone import TimmViT
 
 
-def _timm_vit(name, depth, window_size=14):
+def _timm_vit(name, embed_dim, depth, window_size=14):
     quarter = depth // 4
     return L(TimmViT)(
         name=name,
         patch_size=16,
         img_size=None,
         drop_path_rate=0.0,
-        # 0 = global: blocks 2, 5, 8, 11 of 12; blocks 5, 11, 17, 23 of 24
+        # 0 = global: blocks 2, 5, 8, 11 of 12; blocks 5, 11, 17, 23 of 24; and so on
         window_sizes=([window_size] * (quarter - 1) + [0]) * 4,
         depth=depth,
+        embed_dim=embed_dim,
         use_checkpoint=False,
         model_args={},
     )
 
 
-beit3_base = _timm_vit("beit3_base_patch16_224", depth=12)
-beit3_large = _timm_vit("beit3_large_patch16_224", depth=24)
-dinov3_small = _timm_vit("vit_small_patch16_dinov3", depth=12)
-dinov3_base = _timm_vit("vit_base_patch16_dinov3", depth=12)
-dinov3_large = _timm_vit("vit_large_patch16_dinov3", depth=24)
-eva02_base = _timm_vit("eva02_base_patch14_224", depth=12)
-eva02_large = _timm_vit("eva02_large_patch14_224", depth=24)
+beit3_base = _timm_vit("beit3_base_patch16_224", 768, depth=12)
+beit3_large = _timm_vit("beit3_large_patch16_224", 1024, depth=24)
+beit3_giant = _timm_vit("beit3_giant_patch14_224", 1408, depth=40)
+dinov3_small = _timm_vit("vit_small_patch16_dinov3", 384, depth=12)
+dinov3_base = _timm_vit("vit_base_patch16_dinov3", 768, depth=12)
+dinov3_large = _timm_vit("vit_large_patch16_dinov3", 1024, depth=24)
+eva02_base = _timm_vit("eva02_base_patch14_224", 768, depth=12)
+eva02_large = _timm_vit("eva02_large_patch14_224", 1024, depth=24)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from vit_adapter import TimmViT, ViTAdapter
 
-SMALL = {"embed_dim": 48, "num_heads": 3}
+HEADS = {"num_heads": 3}
+SMALL = {"embed_dim": 48} | HEADS
 DEPTH = 3
 MODELS = {
     "DeiT": "deit_small_patch16_224.fb_in1k",
@@ -47,7 +48,7 @@ def name(request: pytest.FixtureRequest) -> str:
 def make_vit(name: str, **options: object) -> TimmViT:
     """A small one, with weights none of which is zero or one."""
     torch.manual_seed(0)
-    vit = TimmViT(name=name, **{"depth": DEPTH, "model_args": SMALL} | options)
+    vit = TimmViT(name=name, **{"depth": DEPTH, "embed_dim": 48, "model_args": HEADS} | options)
     with torch.no_grad():
         for parameter in vit.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
@@ -178,13 +179,15 @@ def test_rotary_positions_follow_dtype_and_copies(name: str) -> None:
 
 
 def test_rotary_positions_are_not_jittered() -> None:
-    vit = make_vit(MODELS["DINOv3"], model_args=SMALL | {"rope_rescale_coords": 2.0}).train()
+    vit = make_vit(MODELS["DINOv3"], model_args=HEADS | {"rope_rescale_coords": 2.0}).train()
     images = torch.randn(1, 3, 32, 48)
     torch.testing.assert_close(vit(images)[0], vit.eval()(images)[0])
 
 
 def test_drop_path_rises_linearly() -> None:
-    vit = TimmViT(name=MODELS["DINOv3"], depth=5, drop_path_rate=0.4, model_args=SMALL)
+    vit = TimmViT(
+        name=MODELS["DINOv3"], depth=5, drop_path_rate=0.4, embed_dim=48, model_args=HEADS
+    )
     rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in vit.model.blocks]
     assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
 
@@ -209,11 +212,11 @@ def test_norms_have_the_epsilon_of_the_model(name: str, eps: float) -> None:
     ],
 )
 def test_the_grid_of_the_pre_training_is_kept(name: str, prefix: int, grid: int) -> None:
-    vit = TimmViT(name=name, depth=1, model_args=SMALL)
+    vit = TimmViT(name=name, depth=1, embed_dim=48, model_args=HEADS)
     assert (vit.patch_size, vit.num_prefix_tokens, vit.depth, vit.embed_dim) == (16, prefix, 1, 48)
     assert vit.model.patch_embed.grid_size == (grid, grid)
     assert vit.model.patch_embed.proj.weight.shape == (48, 3, 16, 16)
-    smaller = TimmViT(name=name, depth=1, model_args=SMALL, img_size=160)
+    smaller = TimmViT(name=name, depth=1, embed_dim=48, model_args=HEADS, img_size=160)
     assert smaller.model.patch_embed.grid_size == (10, 10)
 
 

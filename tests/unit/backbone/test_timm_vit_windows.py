@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from vit_adapter import TimmViT
 from vit_adapter.backbone.timm_vit.windows import windowed_attention
 
-SMALL = {"embed_dim": 48, "num_heads": 3}
+HEADS = {"num_heads": 3}
 MODELS = {
     "DeiT-III": "deit3_small_patch16_224",
     "BEiT-3": "beit3_base_patch16_224",
@@ -29,7 +29,13 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def make_vit(name: str, window_sizes: list[int]) -> TimmViT:
     torch.manual_seed(0)
-    vit = TimmViT(name=name, depth=len(window_sizes), window_sizes=window_sizes, model_args=SMALL)
+    vit = TimmViT(
+        name=name,
+        depth=len(window_sizes),
+        window_sizes=window_sizes,
+        embed_dim=48,
+        model_args=HEADS,
+    )
     with torch.no_grad():
         for parameter in vit.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
@@ -115,9 +121,9 @@ def test_only_the_prefix_carries_news_between_windows(name: str) -> None:
 )
 def test_windows_without_a_place_are_refused(name: str, sizes: list[int], reason: str) -> None:
     with pytest.raises(ValueError, match=f"'{name}' cannot have windows: .*{reason}"):
-        TimmViT(name=name, depth=2, window_sizes=sizes, model_args=SMALL)
+        TimmViT(name=name, depth=2, window_sizes=sizes, embed_dim=48, model_args=HEADS)
 
 
 def test_one_window_for_each_block() -> None:
     with pytest.raises(ValueError, match=r"one integer >= 0 for each of the 2 blocks"):
-        TimmViT(name="deit3_small_patch16_224", depth=2, window_sizes=[2], model_args=SMALL)
+        TimmViT(name="deit3_small_patch16_224", depth=2, window_sizes=[2])

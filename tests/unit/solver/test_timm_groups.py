@@ -9,7 +9,7 @@ from torch import nn
 from vit_adapter import TimmViT
 from vit_adapter.solver import layer_decay_param_groups
 
-SMALL = {"embed_dim": 48, "num_heads": 3}
+HEADS = {"num_heads": 3}
 DEPTH, RATE = 3, 0.5
 MODELS = [
     "deit_tiny_distilled_patch16_224",
@@ -29,7 +29,7 @@ MODELS = [
 def make_model(name: str) -> nn.Module:
     model = nn.Module()
     model.backbone = nn.Module()
-    model.backbone.vit = TimmViT(name=name, depth=DEPTH, model_args=SMALL)
+    model.backbone.vit = TimmViT(name=name, depth=DEPTH, embed_dim=48, model_args=HEADS)
     model.head = nn.Linear(4, 4)
     return model
 

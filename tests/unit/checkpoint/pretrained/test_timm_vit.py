@@ -17,13 +17,14 @@ from vit_adapter.checkpoint.loading import CheckpointMismatchError
 from vit_adapter.checkpoint.pretrained import load_pretrained_vit
 
 DIM, DEPTH = 48, 2
-SMALL = {"embed_dim": DIM, "num_heads": 3}
+HEADS = {"num_heads": 3}
+SMALL = {"embed_dim": DIM} | HEADS
 StateDict = dict[str, Tensor]
 
 
 def make_vit(name: str, **options: object) -> TimmViT:
     torch.manual_seed(1)
-    return TimmViT(name=name, depth=DEPTH, model_args=SMALL, **options)
+    return TimmViT(name=name, depth=DEPTH, embed_dim=DIM, model_args=HEADS, **options)
 
 
 def timm_weights(name: str, **options: object) -> StateDict:

@@ -17,7 +17,7 @@ _PLAIN_MODULES = ("beit", "deit", "eva", "vision_transformer", "vision_transform
 """The modules of timm.models that hold plain ViTs."""
 
 _OWN_ARGUMENTS = (
-    "img_size", "patch_size", "depth", "drop_path_rate",  # have arguments of their own
+    "img_size", "patch_size", "depth", "embed_dim", "drop_path_rate",  # have arguments of their own
     "in_chans", "num_classes", "global_pool",  # images are RGB, and there is no classifier
     "dynamic_img_size", "dynamic_img_pad", "patch_drop_rate",  # tokens have to form the whole grid
 )  # fmt: skip
@@ -28,13 +28,13 @@ def create_plain_vit(
     *,
     patch_size: int,
     img_size: int | Sequence[int] | None,
-    depth: int | None,
+    sizes: Mapping[str, int | None],
     drop_path_rate: float,
     model_args: Mapping[str, Any],
 ) -> tuple[nn.Module, Family]:
     """Build timm's module without classifier, pooling and final norm; not pre-trained.
 
-    Args are those of :class:`TimmViT`.
+    Args are those of :class:`TimmViT`; ``sizes`` holds its ``depth`` and ``embed_dim``.
 
     Raises:
         ValueError: the name is unknown or no plain ViT, or an argument does not fit.
@@ -44,10 +44,12 @@ def create_plain_vit(
     if taken:
         raise ValueError(f"model_args must not hold {taken}: TimmViT sets these itself")
     args = dict(model_args)
-    if depth is not None:
-        if depth < 1:
-            raise ValueError(f"depth must be at least 1, got {depth}")
-        args["depth"] = depth
+    for key, size in sizes.items():
+        if size is None:
+            continue
+        if size < 1:
+            raise ValueError(f"{key} must be at least 1, got {size}")
+        args[key] = size
     try:
         with torch.device("meta"):  # costs no memory; shows the class and the pre-training grid
             plan = timm.create_model(name, num_classes=0, **args)

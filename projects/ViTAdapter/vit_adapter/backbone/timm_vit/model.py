@@ -43,6 +43,7 @@ class TimmViT(ViTTrunk):
         window_sizes: one side per block in patches, 0 for global attention; () leaves the model
             as it is.
         depth: number of blocks; None for the model's own.
+        embed_dim: width D; None for the model's own.
         use_checkpoint: recompute each block in the backward pass instead of storing its
             activations.
         model_args: further arguments of timm's constructor, e.g. ``{"init_values": 1e-5}``.
@@ -65,6 +66,7 @@ class TimmViT(ViTTrunk):
         drop_path_rate: float = 0.0,
         window_sizes: Sequence[int] = (),
         depth: int | None = None,
+        embed_dim: int | None = None,
         use_checkpoint: bool = False,
         model_args: Mapping[str, Any] | None = None,
     ) -> None:
@@ -75,7 +77,7 @@ class TimmViT(ViTTrunk):
             name,
             patch_size=patch_size,
             img_size=img_size,
-            depth=depth,
+            sizes={"depth": depth, "embed_dim": embed_dim},
             drop_path_rate=drop_path_rate,
             model_args=model_args or {},
         )
