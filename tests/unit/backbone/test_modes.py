@@ -190,8 +190,6 @@ def test_modes_differ_in_few_names() -> None:
     ("mode", "changes", "message"),
     [
         ("ful", {}, "mode must be one of 'full', 'frozen', 'light', got 'ful'"),
-        ("frozen", {"init_values": 0.1}, "init_values=0.1 scales the injectors, and mode='frozen'"),
-        ("light", {"init_values": 0.1}, "mode='light' has none; leave it at 0 or use mode='full'"),
         ("light", {"interaction_indexes": [(0, 3)], "vit_feature_fusion": "per_interaction"},
          "needs exactly 4 interactions"),
     ],

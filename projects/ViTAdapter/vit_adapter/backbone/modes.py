@@ -49,22 +49,12 @@ MODES: dict[AdapterModeName, AdapterMode] = {
 }
 
 
-def find_mode(name: str, *, init_values: float) -> AdapterMode:
-    """The mode of a name, after making sure that the injectors' argument fits it.
-
-    Args:
-        name: key of ``MODES``.
-        init_values: initial scale of the injectors.
+def find_mode(name: str) -> AdapterMode:
+    """The mode of a name, a key of ``MODES``.
 
     Raises:
-        ValueError: no mode has that name, or it has no injectors to scale.
+        ValueError: no mode has that name.
     """
     if name not in MODES:
         raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, got {name!r}")
-    mode = MODES[name]
-    if init_values and not mode.has_injectors:
-        raise ValueError(
-            f"init_values={init_values} scales the injectors, and mode={name!r} has none; leave it "
-            "at 0 or use mode='full'"
-        )
-    return mode
+    return MODES[name]

@@ -48,8 +48,7 @@ class ViTAdapter(PyramidBackbone):
       :mod:`vit_adapter.backbone.light`.
 
     Parts that modes share have the same names, so weights carry over to another mode. Arguments of
-    parts that a mode lacks are not used, but injectors that are to start with an effect need a mode
-    that has them.
+    parts that a mode lacks are not used, so that one override changes the mode of any config.
 
     Args:
         vit: the ViT, patch size 16.
@@ -104,7 +103,7 @@ class ViTAdapter(PyramidBackbone):
         super().__init__(vit, out_features)
         groups = _check_interactions(interaction_indexes, vit.depth)
         _check_fusion(vit_feature_fusion, len(groups))
-        parts = find_mode(mode, init_values=init_values)
+        parts = find_mode(mode)
         self.mode = mode
         self.vit_feature_fusion = vit_feature_fusion
         self.interaction_indexes = groups
