@@ -14,7 +14,7 @@ def _train(max_iter, period, eval_period):
     return dict(
         output_dir="./output",
         init_checkpoint="",  # weights of the whole model, matched strictly
-        vit_checkpoint="",  # weights of a plain ViT for the trunk: path or URL
+        vit_checkpoint="",  # weights of a plain ViT for the trunk: path, URL, timm:<name>
         vit_patch_resize="pseudo_inverse",  # of its patch kernel; "bilinear" as the original
         allow_mismatch=[],  # regular expressions: keys of init_checkpoint that need not match
         freeze=[],  # regular expressions: parameters that are not trained
