@@ -50,12 +50,20 @@ dino_large = _layer_decay(decay_rate=0.65, lr=1e-4, weight_decay=0.05)
 # ViTDet's rate for the base size, which EVA-02's own detectors take as well; large ones take 0.8
 vitdet_base = _layer_decay(decay_rate=0.70, lr=1e-4, weight_decay=0.05)
 
-# Semantic segmentation with UPerNet or Semantic FPN: DeiT (tiny: lr 12e-5), BEiT-L, AugReg-B
+# Semantic segmentation with UPerNet
+seg_tiny = _layer_decay(decay_rate=0.95, lr=12e-5, weight_decay=0.01)
 seg_deit = _layer_decay(decay_rate=0.95, lr=6e-5, weight_decay=0.01)
+seg_augreg_large = _layer_decay(decay_rate=0.95, lr=2e-5, weight_decay=0.05)
+seg_uniperceiver_large = _layer_decay(decay_rate=0.8, lr=6e-5, weight_decay=0.05)
 seg_beit_large = _layer_decay(decay_rate=0.9, lr=2e-5, weight_decay=0.05)
 seg_augreg_base = _deepcopy(custom_keys)
 seg_augreg_base.params.custom_keys.head = dict(lr_mult=10.0)
 seg_augreg_base.lr, seg_augreg_base.weight_decay = 2e-5, 0.01
+
+# Semantic FPN: no recipe was released; the paper refers to PVT's (arXiv 2102.12122).
+semantic_fpn = _deepcopy(custom_keys)
+semantic_fpn.params.custom_keys = {}
+semantic_fpn.lr, semantic_fpn.weight_decay = 1e-4, 1e-4
 
 # Mask2Former on BEiT-B and BEiT-L: as published, these parts train at the lowest rate of all.
 _lowest = [

@@ -31,3 +31,6 @@ lr_scratch.warmup_iters = 100
 lr_poly = L(WarmupPoly)(
     max_iter="${train.max_iter}", power=1.0, warmup_iters=1500, warmup_factor=1e-6
 )
+
+# Semantic FPN's, as PVT's
+lr_semantic_fpn = L(WarmupPoly)(max_iter="${train.max_iter}", power=0.9, warmup_iters=0)

@@ -26,6 +26,7 @@ def _test(crop, stride, min_side, scales, pad_value=None):
 
 
 windows_512 = _test(512, 341, min_side=1, scales=_scales)
+windows_640 = _test(640, 426, min_side=1, scales=_scales)
 
 beit_480 = _test(480, 320, min_side=480, scales=_scales)
 beit_512 = _test(512, 341, min_side=512, scales=_scales)

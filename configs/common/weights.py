@@ -2,16 +2,36 @@
 
 _deit = "https://dl.fbaipublicfiles.com/deit"
 _augreg = "https://storage.googleapis.com/vit_models/augreg"
+_beit = "https://github.com/addf400/files/releases/download"
 _dinov2 = "https://dl.fbaipublicfiles.com/dinov2"
 
 # DeiT (https://arxiv.org/abs/2012.12877): ImageNet-1k, 224 px, ImageNet mean and deviation
 deit_tiny = f"{_deit}/deit_tiny_patch16_224-a1311bcf.pth"
 deit_small = f"{_deit}/deit_small_patch16_224-cd65a155.pth"
 deit_base = f"{_deit}/deit_base_patch16_224-b5f2ef4d.pth"
-# AugReg (https://arxiv.org/abs/2106.10270): ImageNet-21k, then ImageNet-1k at 384 px
+# AugReg (https://arxiv.org/abs/2106.10270): ImageNet-21k, then ImageNet-1k at 384 px (tiny: 224)
+augreg_tiny = (
+    f"{_augreg}/Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0"
+    "--imagenet2012-steps_20k-lr_0.03-res_224.npz"
+)
+augreg_base = (
+    f"{_augreg}/B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0"
+    "--imagenet2012-steps_20k-lr_0.01-res_384.npz"
+)
 augreg_large = (
     f"{_augreg}/L_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.1-sd_0.1"
     "--imagenet2012-steps_20k-lr_0.01-res_384.npz"
+)
+# BEiT (https://arxiv.org/abs/2106.08254): ImageNet-22k, 224 px; the published segmentors read
+# images with ImageNet mean and deviation
+beit_base = f"{_beit}/v1.0/beit_base_patch16_224_pt22k_ft22k.pth"
+beit_large = f"{_beit}/v1.0/beit_large_patch16_224_pt22k_ft22k.pth"
+# BEiTv2 (https://arxiv.org/abs/2208.06366): ImageNet-1k, then ImageNet-21k
+beitv2_large = f"{_beit}/BEiT-v2/beitv2_large_patch16_224_pt1k_ft21k.pth"
+# Uni-Perceiver (https://arxiv.org/abs/2112.01522): images, videos and texts, 224 px
+uniperceiver_large = (
+    "https://github.com/czczup/ViT-Adapter/releases/download/v0.3.1/"
+    "uni-perceiver-large-L24-H1024-224size-pretrained_converted.pth"
 )
 # DINOv2 (https://arxiv.org/abs/2304.07193): 142 million images, patches of 14 px, ImageNet mean
 # and deviation
@@ -24,6 +44,7 @@ dinov2_large = f"{_dinov2}/dinov2_vitl14/dinov2_vitl14_pretrain.pth"
 # deviation
 beit3_base = "timm:beit3_base_patch16_224.pt"
 beit3_large = "timm:beit3_large_patch16_224.pt"
+beit3_giant = "timm:beit3_giant_patch14_224.pt"
 # DINOv3 (https://arxiv.org/abs/2508.10104): 1.7 billion images, ImageNet mean and deviation
 dinov3_small = "timm:vit_small_patch16_dinov3.lvd1689m"
 dinov3_base = "timm:vit_base_patch16_dinov3.lvd1689m"

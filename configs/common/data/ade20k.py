@@ -1,8 +1,10 @@
-"""ADE20K, 150 classes: crops of 512 pixels; other crops have scale (2048, 640) or (3584, 896)."""
+"""ADE20K, 150 classes: crops of 512, 640 or 896 pixels."""
 
 from .semantic import make_data as _make_data
 from .semantic import make_dataloader as _make_dataloader
 
 num_classes = 150
 data = _make_data(crop=512, scale=(2048, 512))
+data_640 = _make_data(crop=640, scale=(2048, 640))
+data_896 = _make_data(crop=896, scale=(3584, 896))
 dataloader = _make_dataloader("ade20k_sem_seg_train", "ade20k_sem_seg_val")

@@ -14,6 +14,7 @@ from .vit import small as _vit_small
 from .vit import tiny as _vit_tiny
 from .vit import tiny_scratch as _vit_tiny_scratch
 from .vit_timm import beit3_base as _beit3_base
+from .vit_timm import beit3_giant as _beit3_giant
 from .vit_timm import beit3_large as _beit3_large
 from .vit_timm import dinov3_base as _dinov3_base
 from .vit_timm import dinov3_large as _dinov3_large
@@ -59,6 +60,7 @@ large_dinov2 = _vit_adapter(_dinov2_large, 0.4, deform_num_heads=16, deform_rati
 # Not among the published models; drop path as for the weights above.
 base_beit3 = _vit_adapter(_beit3_base, 0.3, deform_num_heads=12, deform_ratio=0.5)
 large_beit3 = _vit_adapter(_beit3_large, 0.4, deform_num_heads=16, deform_ratio=0.5)
+giant_beit3 = _vit_adapter(_beit3_giant, 0.4, deform_num_heads=16, deform_ratio=0.5)
 small_dinov3 = _vit_adapter(_dinov3_small, 0.2, deform_num_heads=6, deform_ratio=1.0)
 base_dinov3 = _vit_adapter(_dinov3_base, 0.3, deform_num_heads=12, deform_ratio=0.5)
 large_dinov3 = _vit_adapter(_dinov3_large, 0.4, deform_num_heads=16, deform_ratio=0.5)

@@ -1,7 +1,7 @@
 """ViT-Adapter for semantic segmentation: the sizes of detection, attending and fusing otherwise.
 
 All blocks attend globally, and the tokens after each interaction are added to one output. BEiT's
-``vit.img_size`` is the crop of the training; a leaf with another crop sets it.
+position biases are made for the crop of the training, ``data.crop_size``.
 """
 
 from copy import deepcopy as _deepcopy
@@ -11,6 +11,7 @@ from detectron2.config import LazyCall as L
 from vit_adapter.backbone import BEiT, UniPerceiver
 
 from .vit_adapter import base as _base
+from .vit_adapter import giant_beit3 as _giant_beit3
 from .vit_adapter import large as _large
 from .vit_adapter import small as _small
 from .vit_adapter import tiny as _tiny
@@ -55,7 +56,7 @@ def _beit(backbone, drop_path_rate):
         backbone,
         BEiT,
         drop_path_rate,
-        img_size=512,
+        img_size="${data.crop_size.0}",
         qkv_bias=True,
         init_values=1e-6,
         class_token=True,
@@ -67,6 +68,8 @@ def _beit(backbone, drop_path_rate):
 beit_base, beit_large = _beit(_base, 0.2), _beit(_large, 0.3)
 uniperceiver_large = _with_trunk(_large, UniPerceiver, 0.4, img_size=224)
 
+beit3_giant = _segmentation(_giant_beit3)
+
 # The original saves the memory of activations in all large models.
-for _backbone in (large, beit_large, uniperceiver_large):
+for _backbone in (large, beit_large, uniperceiver_large, beit3_giant):
     _backbone.use_checkpoint = _backbone.vit.use_checkpoint = True

@@ -2,6 +2,11 @@
 
 from copy import deepcopy as _deepcopy
 
+from detectron2.config import LazyCall as L
+
+from vit_adapter.backbone import BEiTBaseline
+
+from .vit_adapter_seg import beit_large as _beit_adapter
 from .vit_baseline import vit_base as _base
 from .vit_baseline import vit_large as _large
 from .vit_baseline import vit_small as _small
@@ -22,3 +27,7 @@ vit_tiny_scratch = _segmentation(_tiny_scratch)
 # AugReg weights of this size were last trained at 384 pixels.
 vit_base_augreg = _segmentation(_base)
 vit_base_augreg.vit.img_size = 384
+
+# BEiT's own segmentor takes the tokens after other blocks.
+beit_large = L(BEiTBaseline)(vit=_deepcopy(_beit_adapter.vit), out_indexes=[7, 11, 15, 23])
+beit_large.vit.drop_path_rate = 0.2

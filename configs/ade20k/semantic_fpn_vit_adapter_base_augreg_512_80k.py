@@ -1,0 +1,15 @@
+"""Semantic FPN, ViT-Adapter-B from AugReg weights, ADE20K, 512 px, 80k iterations."""
+
+from ..common.data.ade20k import data, dataloader
+from ..common.models.semantic_fpn import model
+from ..common.models.vit_adapter_seg import base_augreg as _backbone
+from ..common.optim import semantic_fpn as optimizer
+from ..common.schedule import lr_semantic_fpn as lr_multiplier
+from ..common.testing import windows_512 as test
+from ..common.train import train_80k as train
+from ..common.weights import augreg_base as _weights
+from ..common.weights import augreg_pixel_statistics as _pixels
+
+model.backbone.bottom_up = _backbone
+model.pixel_mean = model.pixel_std = _pixels
+train.vit_checkpoint = _weights

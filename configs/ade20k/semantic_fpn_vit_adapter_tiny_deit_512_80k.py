@@ -1,0 +1,13 @@
+"""Semantic FPN, ViT-Adapter-T from DeiT weights, ADE20K, 512 px, 80k iterations."""
+
+from ..common.data.ade20k import data, dataloader
+from ..common.models.semantic_fpn import model
+from ..common.models.vit_adapter_seg import tiny as _backbone
+from ..common.optim import semantic_fpn as optimizer
+from ..common.schedule import lr_semantic_fpn as lr_multiplier
+from ..common.testing import windows_512 as test
+from ..common.train import train_80k as train
+from ..common.weights import deit_tiny as _weights
+
+model.backbone.bottom_up = _backbone
+train.vit_checkpoint = _weights

@@ -1,0 +1,15 @@
+"""UPerNet, ViT-Adapter-B from AugReg weights, ADE20K, 512 px, 160k iterations."""
+
+from ..common.data.ade20k import data, dataloader
+from ..common.models.upernet import model
+from ..common.models.vit_adapter_seg import base_augreg as _backbone
+from ..common.optim import seg_augreg_base as optimizer
+from ..common.schedule import lr_poly as lr_multiplier
+from ..common.testing import windows_512 as test
+from ..common.train import train_160k as train
+from ..common.weights import augreg_base as _weights
+from ..common.weights import augreg_pixel_statistics as _pixels
+
+model.backbone = _backbone
+model.pixel_mean = model.pixel_std = _pixels
+train.vit_checkpoint = _weights

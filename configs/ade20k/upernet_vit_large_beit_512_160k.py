@@ -1,0 +1,13 @@
+"""UPerNet, plain ViT-L from BEiT weights, ADE20K, 512 px, 160k iterations."""
+
+from ..common.data.ade20k import data, dataloader
+from ..common.models.upernet import model
+from ..common.models.vit_baseline_seg import beit_large as _backbone
+from ..common.optim import seg_beit_large as optimizer
+from ..common.schedule import lr_poly as lr_multiplier
+from ..common.testing import beit_512 as test
+from ..common.train import train_160k as train
+from ..common.weights import beit_large as _weights
+
+model.backbone, model.sem_seg_head.main.channels = _backbone, 1024
+train.vit_checkpoint = _weights

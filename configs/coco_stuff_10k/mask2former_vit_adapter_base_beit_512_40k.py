@@ -1,0 +1,14 @@
+"""Mask2Former, ViT-Adapter-B from BEiT weights, COCO-Stuff 10K, 512 px, 40k iterations."""
+
+from ..common.data.coco_stuff_10k import data, dataloader
+from ..common.models.mask2former import base as model
+from ..common.models.vit_adapter_seg import beit_base as _backbone
+from ..common.optim import mask2former_base as optimizer
+from ..common.schedule import lr_poly as lr_multiplier
+from ..common.testing import beit_512 as test
+from ..common.train import train_40k as train
+from ..common.weights import beit_base as _weights
+
+model.backbone = _backbone
+model.head.transformer_decoder.num_classes = 171
+train.vit_checkpoint = _weights

@@ -1,0 +1,15 @@
+"""Mask2Former, ViT-Adapter-g from BEiT-3 weights, COCO-Stuff 164K, 896 px, 80k iterations."""
+
+from ..common.data.coco_stuff_164k import data, dataloader
+from ..common.models.mask2former import large as model
+from ..common.models.vit_adapter_seg import beit3_giant as _backbone
+from ..common.optim import mask2former_large as optimizer
+from ..common.schedule import lr_poly as lr_multiplier
+from ..common.testing import beitv2_896_padded as test
+from ..common.train import train_80k as train
+from ..common.weights import beit3_giant as _weights
+
+model.backbone = _backbone
+model.head.transformer_decoder.num_classes = 171
+model.head.transformer_decoder.num_queries = 200
+train.vit_checkpoint = _weights

@@ -1,0 +1,15 @@
+"""UPerNet, ViT-Adapter-L from BEiT weights, COCO-Stuff 164K, 640 px, 80k iterations."""
+
+from ..common.data.coco_stuff_164k import data_640 as data
+from ..common.data.coco_stuff_164k import dataloader
+from ..common.models.upernet import model
+from ..common.models.vit_adapter_seg import beit_large as _backbone
+from ..common.optim import seg_beit_large as optimizer
+from ..common.schedule import lr_poly as lr_multiplier
+from ..common.testing import beit_640 as test
+from ..common.train import train_80k as train
+from ..common.weights import beit_large as _weights
+
+model.backbone, model.sem_seg_head.main.channels = _backbone, 1024
+model.sem_seg_head.main.num_classes = 171
+train.vit_checkpoint = _weights

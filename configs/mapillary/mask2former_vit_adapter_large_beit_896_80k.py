@@ -1,0 +1,14 @@
+"""Mask2Former, ViT-Adapter-L from BEiT weights, Mapillary Vistas, 896 px, 80k iterations."""
+
+from ..common.data.mapillary import data, dataloader
+from ..common.models.mask2former import large as model
+from ..common.models.vit_adapter_seg import beit_large as _backbone
+from ..common.optim import mask2former_large as optimizer
+from ..common.schedule import lr_poly as lr_multiplier
+from ..common.testing import beit_896 as test
+from ..common.train import train_80k as train
+from ..common.weights import beit_large as _weights
+
+model.backbone = _backbone
+model.head.transformer_decoder.num_classes = 65
+train.vit_checkpoint = _weights

@@ -1,0 +1,14 @@
+"""UPerNet, ViT-Adapter-L from BEiT weights, PASCAL-Context, 480 px, 80k iterations."""
+
+from ..common.data.pascal_context import data, dataloader
+from ..common.models.upernet import model
+from ..common.models.vit_adapter_seg import beit_large as _backbone
+from ..common.optim import seg_beit_large as optimizer
+from ..common.schedule import lr_poly as lr_multiplier
+from ..common.testing import beit_480 as test
+from ..common.train import train_80k as train
+from ..common.weights import beit_large as _weights
+
+model.backbone, model.sem_seg_head.main.channels = _backbone, 1024
+model.sem_seg_head.main.num_classes = 59
+train.vit_checkpoint = _weights
