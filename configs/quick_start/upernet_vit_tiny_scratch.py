@@ -7,5 +7,5 @@ from ..common.quick_start_semantic import num_classes as _num_classes
 from ..common.testing import whole_images as test
 
 model.backbone = _backbone
-model.sem_seg_head.main.channels = model.sem_seg_head.auxiliary.channels = 64
+model.sem_seg_head.main.channels = model.sem_seg_head.auxiliary.channels = 128
 model.sem_seg_head.main.num_classes, model.sem_seg_head.main.norm = _num_classes, "GN"
