@@ -66,11 +66,9 @@ class LevelTask {
   LevelTask(const Problem& problem, const Gradients& gradients)
       : problem_(problem),
         gradients_(gradients),
-        dim_(kDim ? kDim : problem.dim),
-        stride_(problem.heads * dim_),
-        value_(largest_map(problem) * dim_),
-        gradient_(largest_map(problem) * dim_),
-        given_(dim_) {}
+        value_(largest_map(problem) * dim()),
+        gradient_(largest_map(problem) * dim()),
+        given_(dim()) {}
 
   void run(int64_t image, int64_t head, int64_t level) {
     int64_t start = 0;
@@ -82,10 +80,10 @@ class LevelTask {
         problem_.spatial_shapes[2 * level],
         problem_.spatial_shapes[2 * level + 1]};
     const int64_t offset =
-        (image * problem_.tokens + start) * stride_ + head * dim_;
+        (image * problem_.tokens + start) * stride() + head * dim();
     const Storage* value = static_cast<const Storage*>(problem_.value) + offset;
-    pack(map, value, stride_, dim_, value_.data());
-    __builtin_memset(gradient_.data(), 0, map.tokens() * dim_ * sizeof(T));
+    pack(map, value, stride(), dim(), value_.data());
+    __builtin_memset(gradient_.data(), 0, map.tokens() * dim() * sizeof(T));
 
     // As many queries at a time as fill a batch; many points split a query.
     const int64_t points = problem_.points;
@@ -102,10 +100,18 @@ class LevelTask {
       }
     }
     Storage* target = static_cast<Storage*>(gradients_.value) + offset;
-    unpack(map, gradient_.data(), stride_, dim_, target);
+    unpack(map, gradient_.data(), stride(), dim(), target);
   }
 
  private:
+  // Not members: kDim shall be a constant where it is used.
+  VIT_ADAPTER_INLINE_METHOD int64_t dim() const {
+    return kDim ? kDim : problem_.dim;
+  }
+  VIT_ADAPTER_INLINE_METHOD int64_t stride() const { // from token to token
+    return problem_.heads * dim();
+  }
+
   struct Range {
     int64_t image, head, level, query, queries, point, points;
   };
@@ -135,8 +141,8 @@ class LevelTask {
       const Range& range,
       int64_t n) const {
     const int64_t query = range.image * problem_.queries + range.query + n;
-    return static_cast<const Storage*>(gradients_.output) + query * stride_ +
-        range.head * dim_;
+    return static_cast<const Storage*>(gradients_.output) + query * stride() +
+        range.head * dim();
   }
 
   void run_batch(const BorderedMap& map, const Range& range) {
@@ -167,22 +173,27 @@ class LevelTask {
   }
 
   void add_points(const BorderedMap& map, const Range& range) {
+    // The rows of a head lie too far apart for the processor to foresee them.
+    constexpr int64_t kQueriesAhead = 6;
+    const int64_t last = problem_.queries - 1 - range.query;
     for (int64_t n = 0, i = 0; n < range.queries; ++n) {
-      convert<kMaxLanes<T>>(row_gradient(range, n), given_.data(), dim_);
+      const int64_t ahead = n + kQueriesAhead < last ? n + kQueriesAhead : last;
+      prefetch(row_gradient(range, ahead), dim());
+      convert<kMaxLanes<T>>(row_gradient(range, n), given_.data(), dim());
       for (int64_t p = 0; p < range.points; ++p, ++i) {
         Vec<T, 4> dots = {};
         if (batch_.sampled[i]) {
-          const int64_t offset = batch_.token[i] * dim_;
+          const int64_t offset = batch_.token[i] * dim();
           const Corners<T> corners{
               value_.data() + offset,
               gradient_.data() + offset,
-              dim_,
-              map.row() * dim_,
+              dim(),
+              map.row() * dim(),
               {batch_.corner_weight[0][i],
                batch_.corner_weight[1][i],
                batch_.corner_weight[2][i],
                batch_.corner_weight[3][i]}};
-          corners.template add<kMaxLanes<T>>(given_.data(), 0, dim_, dots);
+          corners.template add<kMaxLanes<T>>(given_.data(), 0, dim(), dots);
         }
         for (int c = 0; c < 4; ++c) {
           batch_.dot[c][i] = dots[c];
@@ -193,7 +204,6 @@ class LevelTask {
 
   const Problem& problem_;
   const Gradients& gradients_;
-  const int64_t dim_, stride_;
   Buffer<T> value_, gradient_; // bordered maps
   Buffer<T> given_;            // the output's gradient of one query and head
   PointBatch<T> batch_;

@@ -15,18 +15,29 @@ namespace {
 
 constexpr int kAllCorners = 15;
 
-// Where and how strongly every point of one query (M * L * P of them) samples.
-// Computed for whole vectors of points before any value is read; the sums over
-// channels then do no arithmetic on coordinates.
+// Where and how strongly points sample, one number per point in each array.
+template <typename T>
+struct Samples {
+  const T* corner_weight;  // of corner 0; each other corner's array ...
+  int64_t next_corner;     // ... starts so many elements after the last one's
+  const Index<T>* columns; // of the map: tokens from row to row of corners
+  const Index<T>* token;   // of corner 0; meaningless where it is outside
+  const Index<T>* corners; // bit c tells whether corner c is inside the map
+};
+
+// The samples of all M * L * P points of a query, and of the next query, whose
+// values are fetched meanwhile. Computed for whole vectors of points before any
+// value is read; the sums over channels then do no arithmetic on coordinates.
 template <typename T>
 class QueryPoints {
  public:
   explicit QueryPoints(const Problem& problem)
       : count_(problem.heads * problem.levels * problem.points),
-        scalars_(kScalars * padded<T>(count_)),
-        indices_(kIndices * padded<T>(count_)) {
+        row_(padded<T>(count_)),
+        scalars_(kScalars * row_),
+        indices_(kIndices * row_) {
     const int64_t per_head = problem.levels * problem.points;
-    for (int64_t i = 0; i < padded<T>(count_); ++i) {
+    for (int64_t i = 0; i < row_; ++i) {
       // What follows the last point is computed too, as any point, and unused.
       const int64_t level = i % per_head / problem.points;
       const int64_t rows = problem.spatial_shapes[2 * level];
@@ -45,8 +56,9 @@ class QueryPoints {
     }
   }
 
-  // Takes the locations (M, L, P, 2) and weights (M, L, P) of a query.
-  void fill(const T* locations, const T* weights) {
+  // Takes the locations (M, L, P, 2) and weights (M, L, P) of a query; its
+  // samples go into one of two slots.
+  void fill(int slot, const T* locations, const T* weights) {
     T* const x = scalar(kX);
     T* const y = scalar(kY);
     T* const weight = scalar(kWeight);
@@ -56,33 +68,30 @@ class QueryPoints {
       weight[i] = weights[i];
     }
     for (int64_t i = 0; i < count_; i += kMaxLanes<T>) {
-      locate(i);
+      locate(slot, i);
     }
   }
 
-  VIT_ADAPTER_INLINE_METHOD T corner_weight(int corner, int64_t i) const {
-    return scalar(kCornerWeight + corner)[i];
-  }
-  // Columns of the map, the distance in tokens between the rows of corners.
-  VIT_ADAPTER_INLINE_METHOD int64_t columns(int64_t i) const {
-    return index(kColumns)[i];
-  }
-  // The token of corner 0; meaningless where that corner is outside.
-  VIT_ADAPTER_INLINE_METHOD int64_t token(int64_t i) const {
-    return index(kToken)[i];
-  }
-  // Bit c tells whether corner c is inside the map.
-  VIT_ADAPTER_INLINE_METHOD int corners(int64_t i) const {
-    return static_cast<int>(index(kCorners)[i]);
+  // The samples in a slot from point `first` on.
+  VIT_ADAPTER_INLINE_METHOD Samples<T> samples(int slot, int64_t first) const {
+    const T* const scalars = scalars_.data() + first;
+    const Index<T>* const indices = indices_.data() + first;
+    return {
+        scalars + (kCornerWeight + 4 * slot) * row_,
+        row_,
+        indices + kColumns * row_,
+        indices + (kToken + 2 * slot) * row_,
+        indices + (kCorners + 2 * slot) * row_};
   }
 
  private:
-  // Rows of scalars_ and of indices_.
-  enum { kWidth, kHeight, kX, kY, kWeight, kCornerWeight, kScalars = 9 };
-  enum { kRows, kColumns, kStart, kToken, kCorners, kIndices };
+  // Rows of scalars_ and of indices_. Four corner weights, tokens and corners
+  // are there once for each slot.
+  enum { kWidth, kHeight, kX, kY, kWeight, kCornerWeight, kScalars = 13 };
+  enum { kRows, kColumns, kStart, kToken, kCorners, kIndices = 7 };
 
   // A vector of points, from point i on.
-  VIT_ADAPTER_INLINE_METHOD void locate(int64_t i) {
+  VIT_ADAPTER_INLINE_METHOD void locate(int slot, int64_t i) {
     const auto at = positions_of<T>(
         load_all(scalar(kX) + i),
         load_all(scalar(kY) + i),
@@ -92,42 +101,37 @@ class QueryPoints {
         at.fraction_x,
         at.fraction_y,
         load_all(scalar(kWeight) + i));
-    store<kMaxLanes<T>>(scalar(kCornerWeight) + i, weights.w0);
-    store<kMaxLanes<T>>(scalar(kCornerWeight + 1) + i, weights.w1);
-    store<kMaxLanes<T>>(scalar(kCornerWeight + 2) + i, weights.w2);
-    store<kMaxLanes<T>>(scalar(kCornerWeight + 3) + i, weights.w3);
+    T* const corner_weight = scalar(kCornerWeight + 4 * slot) + i;
+    store<kMaxLanes<T>>(corner_weight, weights.w0);
+    store<kMaxLanes<T>>(corner_weight + row_, weights.w1);
+    store<kMaxLanes<T>>(corner_weight + 2 * row_, weights.w2);
+    store<kMaxLanes<T>>(corner_weight + 3 * row_, weights.w3);
 
     constexpr int kLanes = kMaxLanes<T>;
     const auto columns = load_same<kLanes>(index(kColumns) + i);
     const auto start = load_same<kLanes>(index(kStart) + i);
     store_same<kLanes>(
-        index(kToken) + i,
+        index(kToken + 2 * slot) + i,
         Indices<T>(start + at.top * columns + at.left));
     const Indices<T> left = at.sampled & (at.left >= 0);
     const Indices<T> right = at.sampled & (at.left + 1 < columns);
     const Indices<T> top = at.top >= 0;
     const Indices<T> bottom = at.top + 1 < load_same<kLanes>(index(kRows) + i);
     store_same<kLanes>(
-        index(kCorners) + i,
+        index(kCorners + 2 * slot) + i,
         Indices<T>(
             (top & left & 1) | (top & right & 2) | (bottom & left & 4) |
             (bottom & right & 8)));
   }
 
   VIT_ADAPTER_INLINE_METHOD T* scalar(int row) {
-    return scalars_.data() + row * padded<T>(count_);
-  }
-  VIT_ADAPTER_INLINE_METHOD const T* scalar(int row) const {
-    return scalars_.data() + row * padded<T>(count_);
+    return scalars_.data() + row * row_;
   }
   VIT_ADAPTER_INLINE_METHOD Index<T>* index(int row) {
-    return indices_.data() + row * padded<T>(count_);
-  }
-  VIT_ADAPTER_INLINE_METHOD const Index<T>* index(int row) const {
-    return indices_.data() + row * padded<T>(count_);
+    return indices_.data() + row * row_;
   }
 
-  int64_t count_;
+  const int64_t count_, row_; // points, and elements of a row
   Buffer<T> scalars_;
   Buffer<Index<T>> indices_;
 };
@@ -135,8 +139,8 @@ class QueryPoints {
 // The points of one head and the values they sample.
 template <typename Storage, typename T>
 struct HeadSum {
-  const QueryPoints<T>& points;
-  int64_t first, last;  // of this head's points
+  Samples<T> points;
+  int64_t count;        // of points
   const Storage* value; // of this image and head, token 0
   int64_t stride;       // elements from token to token
   Storage* output;
@@ -149,14 +153,14 @@ struct HeadSum {
     alignas(64) static const Storage zeros[kLanes * kVectors] = {};
     // Two chains of additions, since one would wait for its own latency.
     Vec<T, kLanes> upper[kVectors] = {}, lower[kVectors] = {};
-    for (int64_t i = first; i < last; ++i) {
-      const int corners = points.corners(i);
+    for (int64_t i = 0; i < count; ++i) {
+      const int corners = static_cast<int>(points.corners[i]);
       if (corners == 0) {
         continue;
       }
-      const Storage* p0 = value + points.token(i) * stride + channel;
+      const Storage* p0 = value + points.token[i] * stride + channel;
       const Storage* p1 = p0 + stride;
-      const Storage* p2 = p0 + points.columns(i) * stride;
+      const Storage* p2 = p0 + points.columns[i] * stride;
       const Storage* p3 = p2 + stride;
       if (__builtin_expect(corners != kAllCorners, 0)) {
         p0 = corners & 1 ? p0 : zeros;
@@ -164,8 +168,11 @@ struct HeadSum {
         p2 = corners & 4 ? p2 : zeros;
         p3 = corners & 8 ? p3 : zeros;
       }
-      const T w0 = points.corner_weight(0, i), w1 = points.corner_weight(1, i);
-      const T w2 = points.corner_weight(2, i), w3 = points.corner_weight(3, i);
+      const T* const weight = points.corner_weight + i;
+      const T w0 = weight[0];
+      const T w1 = weight[points.next_corner];
+      const T w2 = weight[2 * points.next_corner];
+      const T w3 = weight[3 * points.next_corner];
       for (int v = 0; v < kVectors; ++v) {
         upper[v] += w0 * load<kLanes>(p0 + v * kLanes);
         lower[v] += w2 * load<kLanes>(p2 + v * kLanes);
@@ -200,6 +207,43 @@ struct HeadSum {
   }
 };
 
+// How many levels are fetched one query ahead: up to the last whose values do
+// not stay in the second-level cache from query to query, or which has so many
+// tokens that a query reads much that none before it has read. For the rest it
+// would cost time.
+template <typename Storage>
+int64_t levels_ahead(const Problem& problem) {
+  constexpr int64_t kCachedBytes = 2 << 20;
+  const int64_t token = problem.heads * problem.dim * sizeof(Storage);
+  int64_t level = problem.levels;
+  for (; level > 0; --level) {
+    const int64_t* const shape = problem.spatial_shapes + 2 * (level - 1);
+    const int64_t tokens = shape[0] * shape[1];
+    if (tokens * token > kCachedBytes || 2 * tokens >= problem.queries) {
+      break;
+    }
+  }
+  return level;
+}
+
+// Fetches what `count` points of one head will read.
+template <typename Storage, typename T>
+VIT_ADAPTER_INLINE void fetch_corners(
+    const Samples<T>& points,
+    int64_t count,
+    const Storage* value, // as in HeadSum
+    int64_t stride,
+    int64_t dim) {
+  for (int64_t i = 0; i < count; ++i) {
+    const Storage* const top = value + points.token[i] * stride;
+    const Storage* const bottom = top + points.columns[i] * stride;
+    prefetch(top, dim);
+    prefetch(top + stride, dim);
+    prefetch(bottom, dim);
+    prefetch(bottom + stride, dim);
+  }
+}
+
 // kDim is the number of channels per head, or 0 to take it from the problem.
 template <int kDim, typename Storage>
 void forward_rows(
@@ -212,19 +256,38 @@ void forward_rows(
   const int64_t stride = problem.heads * dim;
   const int64_t per_head = problem.levels * problem.points;
   const int64_t per_query = problem.heads * per_head;
-  const T* locations = static_cast<const T*>(problem.locations);
-  const T* weights = static_cast<const T*>(problem.weights);
+  const int64_t ahead = levels_ahead<Storage>(problem) * problem.points;
+  const Storage* const values = static_cast<const Storage*>(problem.value);
+  const T* const locations = static_cast<const T*>(problem.locations);
+  const T* const weights = static_cast<const T*>(problem.weights);
   QueryPoints<T> points(problem);
+  const auto fill = [&](int64_t row) {
+    const int64_t first = row * per_query;
+    points.fill(row & 1, locations + 2 * first, weights + first);
+  };
+  const auto values_of = [&](int64_t row) {
+    return values + row / problem.queries * problem.tokens * stride;
+  };
+
+  fill(begin);
   for (int64_t row = begin; row < end; ++row) {
-    points.fill(locations + row * per_query * 2, weights + row * per_query);
-    const int64_t image = row / problem.queries;
-    const Storage* value = static_cast<const Storage*>(problem.value) +
-        image * problem.tokens * stride;
+    const int64_t next = row + 1 < end ? row + 1 : row;
+    if (next != row) {
+      fill(next);
+    }
+    const Storage* const value = values_of(row);
+    const Storage* const next_value = values_of(next);
     for (int64_t head = 0; head < problem.heads; ++head) {
+      const int64_t first = head * per_head;
+      fetch_corners(
+          points.samples(next & 1, first),
+          ahead,
+          next_value + head * dim,
+          stride,
+          dim);
       const HeadSum<Storage, T> sum{
-          points,
-          head * per_head,
-          (head + 1) * per_head,
+          points.samples(row & 1, first),
+          per_head,
           value + head * dim,
           stride,
           output + row * stride + head * dim};

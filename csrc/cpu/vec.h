@@ -78,6 +78,19 @@ VIT_ADAPTER_INLINE void store_same(T* target, Vec<T, kLanes> vector) {
   __builtin_memcpy(target, &vector, sizeof(vector));
 }
 
+// Fetches `count` elements that will be read soon into the second-level cache;
+// the first-level one holds too little of what is to come. Any address will do,
+// also one outside of all memory.
+template <typename T>
+VIT_ADAPTER_INLINE void prefetch(const T* elements, int64_t count) {
+  constexpr int64_t kCacheLine = 64;
+  const char* const bytes = reinterpret_cast<const char*>(elements);
+  const int64_t size = count * static_cast<int64_t>(sizeof(T));
+  for (int64_t i = 0; i < size; i += kCacheLine) {
+    __builtin_prefetch(bytes + i, 0, 2);
+  }
+}
+
 // load() and store() convert between a storage type and its arithmetic type.
 
 template <int kLanes>
