@@ -1,7 +1,9 @@
 """Parameter groups of segmentors against those that the original's constructors build."""
 
+import copy
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +80,14 @@ def assert_groups_of_the_original(name: str, model: DictConfig, optimizer: DictC
         assert ours[names] == pytest.approx(expected, rel=1e-12), sorted(names)[0]
 
 
-def common(name: str) -> DictConfig:
+@cache
+def read(name: str) -> DictConfig:
     return model_zoo.get_config(f"common/{name}")
+
+
+def common(name: str) -> DictConfig:
+    """A copy of a config, to be changed freely."""
+    return copy.deepcopy(read(name))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
-"""Parameters of UPerNet and Semantic FPN against the published counts (arXiv 2205.08534, table 3).
+"""Parameters of UPerNet and Semantic FPN against the published counts (arXiv 2205.08534).
 
 The paper counts the base size with the position grid of 384-pixel weights.
 """
+
+import copy
+from functools import cache
 
 import pytest
 import torch
@@ -17,8 +20,14 @@ def millions(model: DictConfig) -> float:
     return round(count / 1e6, 1)
 
 
-def common(name: str) -> DictConfig:
+@cache
+def read(name: str) -> DictConfig:
     return model_zoo.get_config(f"common/models/{name}")
+
+
+def common(name: str) -> DictConfig:
+    """A copy of a config, to be changed freely."""
+    return copy.deepcopy(read(name))
 
 
 @pytest.mark.parametrize(

@@ -297,12 +297,17 @@ def test_own_data_give_the_classes_also_where_the_files_are_gone(tmp_path, split
     assert moved.model.roi_heads.box_predictor.cls_score.out_features == 2 + 1
 
 
-SEMANTIC_NAME = "quick_start/upernet_vit_adapter_tiny_scratch"
+SMALL = [*CPU, "data.test_scale=[128,64]"]
 
 
 @pytest.fixture(scope="module")
-def segmenter():
-    return LazyPredictor(SEMANTIC_NAME, overrides=CPU)
+def semantic_config():
+    return model_zoo.get_config("quick_start/upernet_vit_adapter_tiny_scratch")
+
+
+@pytest.fixture(scope="module")
+def segmenter(semantic_config):
+    return LazyPredictor(semantic_config, overrides=SMALL)
 
 
 class TestSemanticModels:
@@ -321,18 +326,20 @@ class TestSemanticModels:
             expected = segmenter.model([mapper(record)])[0]["sem_seg"]
         assert torch.equal(segmenter(image)["sem_seg"], expected)
 
-    def test_windows_and_scales_of_the_config_are_used(self, segmenter, image, tmp_path):
+    def test_windows_and_scales_of_the_config_are_used(
+        self, semantic_config, segmenter, image, tmp_path
+    ):
         torch.save({"model": segmenter.model.state_dict()}, tmp_path / "model.pth")
         test = {
-            "sliding_window": {"crop_size": [128, 128], "stride": [96, 96]},
+            "sliding_window": {"crop_size": [48, 48], "stride": [32, 32]},
             "multi_scale": {"enabled": True, "scales": [0.5, 1.0], "flip": True},
         }
-        cfg = model_zoo.get_config(SEMANTIC_NAME)
+        cfg = deepcopy(semantic_config)
         cfg.test = test
-        predictor = LazyPredictor(cfg, tmp_path / "model.pth", CPU)
+        predictor = LazyPredictor(cfg, tmp_path / "model.pth", SMALL)
         scores = predictor(image)["sem_seg"]
         torch.testing.assert_close(scores.sum(0), torch.ones(70, 90))
-        single_scale = [*CPU, "test.multi_scale.enabled=False"]
+        single_scale = [*SMALL, "test.multi_scale.enabled=False"]
         windows = LazyPredictor(cfg, tmp_path / "model.pth", single_scale)(image)["sem_seg"]
         assert not torch.allclose(windows, segmenter(image)["sem_seg"])
 
@@ -340,10 +347,10 @@ class TestSemanticModels:
         assert segmenter.metadata.stuff_classes[0] == "circle"
         assert len(segmenter.metadata.stuff_colors) == 5
 
-    def test_own_classes(self, image, tmp_path):
+    def test_own_classes(self, semantic_config, image, tmp_path):
         (tmp_path / "classes.json").write_text(json.dumps(["road", "sky", "tree"]))
         for classes in ("[road,sky,tree]", str(tmp_path / "classes.json")):
-            predictor = LazyPredictor(SEMANTIC_NAME, overrides=[*CPU, f"data.classes={classes}"])
+            predictor = LazyPredictor(semantic_config, overrides=[*SMALL, f"data.classes={classes}"])
             assert predictor.metadata.stuff_classes == ["road", "sky", "tree"]
             assert len(set(predictor.metadata.stuff_colors)) == 3
             assert predictor(image)["sem_seg"].shape == (3, 70, 90)
