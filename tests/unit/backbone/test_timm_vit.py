@@ -7,8 +7,10 @@ import pytest
 import timm
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from vit_adapter import TimmViT, ViTAdapter
+from vit_adapter.backbone.timm_vit.relative import relative_positions
 
 HEADS = {"num_heads": 3}
 SMALL = {"embed_dim": 48} | HEADS
@@ -166,6 +168,30 @@ def test_positions_seen_in_inference_mode_serve_in_training(name: str) -> None:
     tokens = vit.train()(images)[0]
     torch.testing.assert_close(tokens, expected)
     tokens.sum().backward()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", [MODELS["DINOv3"], MODELS["EVA-02"], MODELS["BEiT"]])
+def test_a_dry_run_leaves_no_fake_positions_behind(name: str) -> None:
+    vit = make_vit(name)
+    size = (80, 112)  # of no other test: positions of one grid may serve several models
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        fake = vit(torch.randn(1, 3, *size))[0]
+    assert type(fake) is FakeTensor
+    assert type(vit(torch.randn(1, 3, *size))[0]) is Tensor
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_position_biases_are_resized_in_single_precision(dtype: torch.dtype) -> None:
+    table = torch.randn(27 * 27 + 3, 3)
+    positions = relative_positions((14, 14), (5, 6), table)
+    with torch.autocast("cpu", dtype=dtype):
+        bias = positions.bias(table)
+    assert torch.equal(bias, positions.bias(table))
+    rounded = table.to(dtype)
+    positions = relative_positions((14, 14), (5, 6), rounded)
+    assert torch.equal(positions.bias(rounded), positions.bias(rounded.float()).to(dtype))
 
 
 @torch.no_grad()

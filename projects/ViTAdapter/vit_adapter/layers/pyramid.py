@@ -154,6 +154,12 @@ def _inverse_sizes(
     return torch.tensor(inverses, device=device, dtype=dtype)
 
 
+def holds_numbers(tensor: Tensor) -> bool:
+    """Whether a tensor just made can serve later calls; fake and captured ones hold no numbers."""
+    capturing = tensor.is_cuda and torch.cuda.is_current_stream_capturing()
+    return type(tensor) is Tensor and not capturing
+
+
 _Make = Callable[[tuple[GridSize, ...], torch.device, torch.dtype], Tensor]
 
 
@@ -173,8 +179,7 @@ def cached_constant(
     # A tensor made in inference mode could not be used in a later training step.
     with torch.inference_mode(False):
         value = make(shapes, device, dtype)
-    capturing = value.is_cuda and torch.cuda.is_current_stream_capturing()
-    if type(value) is Tensor and not capturing:  # fake and captured tensors hold no numbers
+    if holds_numbers(value):
         if len(_constants) >= _MAX_CACHED:
             _constants.pop(next(iter(_constants)))
         _constants[key] = value

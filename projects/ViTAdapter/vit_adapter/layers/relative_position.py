@@ -16,7 +16,7 @@ import torch
 from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
-from vit_adapter.layers.pyramid import GridSize, cached_constant
+from vit_adapter.layers.pyramid import GridSize, cached_constant, holds_numbers
 
 NUM_CLASS_ROWS = 3
 """Rows of a table that are about the class token."""
@@ -150,7 +150,7 @@ class BiasCache:
         self._forget_unless_made_of(table)
         if key not in self._entries:
             bias = make()
-            if not _may_keep(bias):
+            if bias.nbytes > _MAX_CACHED_BYTES or not holds_numbers(bias):
                 return bias
             self._make_room(bias.nbytes)
             self._entries[key] = bias
@@ -169,12 +169,6 @@ class BiasCache:
         kept = sum(bias.nbytes for bias in self._entries.values())
         while self._entries and kept + wanted > _MAX_CACHED_BYTES:
             kept -= self._entries.pop(next(iter(self._entries))).nbytes
-
-
-def _may_keep(bias: Tensor) -> bool:
-    """Whether a tensor is small enough, and real: fake and captured ones hold no numbers."""
-    capturing = bias.is_cuda and torch.cuda.is_current_stream_capturing()
-    return type(bias) is Tensor and not capturing and bias.nbytes <= _MAX_CACHED_BYTES
 
 
 def _spline_matrix(

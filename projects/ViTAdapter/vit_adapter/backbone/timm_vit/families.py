@@ -27,6 +27,7 @@ from vit_adapter.backbone.timm_vit.windows import (
     why_no_windows,
 )
 from vit_adapter.layers import GridSize
+from vit_adapter.layers.pyramid import holds_numbers
 
 _PREFIX_NAMES = ("cls_token", "dist_token", "reg_token")  # in the order of timm's sequences
 _MAX_CACHED_GRIDS = 32
@@ -121,13 +122,16 @@ class EvaFamily(StandardFamily):
             return rope.get_embed(shape=grid)
         buffer = next(rope.buffers())
         key = (grid, buffer.device, buffer.dtype)
-        if key not in self._fixed:
+        if key in self._fixed:
+            return self._fixed[key]
+        # Tensors of inference mode could not be used in a training step later on.
+        with torch.inference_mode(False), torch.no_grad():
+            rotary = rope.get_embed(shape=grid)
+        if holds_numbers(rotary):
             if len(self._fixed) >= _MAX_CACHED_GRIDS:
                 self._fixed.clear()
-            # Tensors of inference mode could not be used in a training step later on.
-            with torch.inference_mode(False), torch.no_grad():
-                self._fixed[key] = rope.get_embed(shape=grid)
-        return self._fixed[key]
+            self._fixed[key] = rotary
+        return rotary
 
 
 class BeitFamily(Family):

@@ -4,7 +4,6 @@ Shapes: h/w grid of patches, N = h*w, M heads, S = 2*side - 1 relative positions
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +12,7 @@ from timm.models.beit import gen_relative_position_index
 from torch import Tensor, nn
 
 from vit_adapter.layers import GridSize
+from vit_adapter.layers.pyramid import cached_constant
 
 NUM_EXTRA = 3  # class to patch, patch to class, class to class: the last rows of a table
 
@@ -34,10 +34,15 @@ class RelativePositions:
     def bias(self, table: Tensor) -> Tensor:
         """Look up the bias (1, M, 1 + N, 1 + N) in a table (S*S + 3, M)."""
         if self.rows is not None:
-            grid = table[:-NUM_EXTRA].unflatten(0, (self.rows.shape[1], self.columns.shape[1]))
-            resized = torch.einsum("ya,xb,abm->yxm", self.rows, self.columns, grid)
-            table = torch.cat([resized.flatten(0, 1), table[-NUM_EXTRA:]])
+            table = self._resize(table)
         return table[self.index].permute(2, 0, 1)[None]
+
+    def _resize(self, table: Tensor) -> Tensor:
+        """In at least single precision, also under autocast."""
+        grid = table[:-NUM_EXTRA].unflatten(0, (self.rows.shape[1], self.columns.shape[1]))
+        with torch.autocast(table.device.type, enabled=False):
+            resized = torch.einsum("ya,xb,abm->yxm", self.rows, self.columns, grid.to(self.rows))
+        return torch.cat([resized.flatten(0, 1).to(table.dtype), table[-NUM_EXTRA:]])
 
 
 def relative_positions(source: GridSize, grid: GridSize, like: Tensor) -> RelativePositions:
@@ -45,29 +50,47 @@ def relative_positions(source: GridSize, grid: GridSize, like: Tensor) -> Relati
     index = gen_relative_position_index(grid, device=like.device)
     if source == grid:
         return RelativePositions(index, None, None)
-    return RelativePositions(index, *(m.to(like) for m in _resize_matrices(source, grid)))
+    wide = torch.promote_types(like.dtype, torch.float32)
+    rows, columns = (
+        cached_constant(make, (source, grid), like.device, wide)
+        for make in (_vertical_weights, _horizontal_weights)
+    )
+    return RelativePositions(index, rows, columns)
 
 
-@lru_cache(maxsize=64)
-def _resize_matrices(source: GridSize, grid: GridSize) -> tuple[Tensor, Tensor]:
-    """Find timm's interpolation along each axis.
+def _vertical_weights(
+    grids: tuple[GridSize, ...], device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """timm's interpolation between rows, (S of the new grid, S of the old).
 
     timm interpolates linearly between positions that are spaced geometrically, the denser the
-    nearer. That is linear in the table and separable, so one run over the unit vectors of each
-    axis, constant along the other, gives it as two matrices.
+    nearer. That is linear in the table and separable, so a run over the unit vectors of an axis,
+    constant along the other, gives it as a matrix.
     """
-    height, width = (2 * side - 1 for side in source)
-    new_shape = (2 * grid[0] - 1, 2 * grid[1] - 1)
-    with torch.inference_mode(False), torch.no_grad():
-        vertical = torch.eye(height)[:, None].expand(height, width, height).flatten(0, 1)
-        horizontal = torch.eye(width)[None].expand(height, width, width).flatten(0, 1)
-        resized = [
-            resize_rel_pos_bias_table(
-                table, grid, (new_shape[0] * new_shape[1], table.shape[1]), old_window_size=source
-            ).unflatten(0, new_shape)
-            for table in (vertical, horizontal)
-        ]
-        return resized[0][:, 0].clone(), resized[1][0].clone()
+    height, width = (2 * side - 1 for side in grids[0])
+    table = torch.eye(height)[:, None].expand(height, width, height)
+    return _resize_by_timm(table, grids)[:, 0].to(device, dtype, copy=True)
+
+
+def _horizontal_weights(
+    grids: tuple[GridSize, ...], device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """The same between columns."""
+    height, width = (2 * side - 1 for side in grids[0])
+    table = torch.eye(width)[None].expand(height, width, width)
+    return _resize_by_timm(table, grids)[0].to(device, dtype, copy=True)
+
+
+def _resize_by_timm(table: Tensor, grids: tuple[GridSize, ...]) -> Tensor:
+    """(S, S, M) of the first grid -> (S, S, M) of the second."""
+    source, grid = grids
+    height, width = (2 * side - 1 for side in grid)
+    shape = (height * width, table.shape[-1])
+    with torch.no_grad():
+        resized = resize_rel_pos_bias_table(
+            table.flatten(0, 1), grid, shape, old_window_size=source
+        )
+    return resized.unflatten(0, (height, width))
 
 
 def biased_attention(attention: nn.Module, tokens: Tensor, bias: Tensor) -> Tensor:
