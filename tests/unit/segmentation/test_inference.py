@@ -118,10 +118,10 @@ def test_small_images_can_be_padded_to_the_crop(size: tuple) -> None:
     model = PositionalModel().eval()
     image = random_image(*size)
     options = {"crop_size": [8, 8], "stride": [5, 5]}
-    colour = [10.5, 20.0, 30.0]
+    colour = [10, 20, 300]  # whole numbers, more than the image's own type can hold
     (output,) = SlidingWindow(model, **options, pad_value=colour)([{"image": image}])
     height, width = max(8, size[0]), max(8, size[1])
-    padded = torch.tensor(colour)[:, None, None].repeat(1, height, width)
+    padded = torch.tensor(colour).float()[:, None, None].repeat(1, height, width)
     padded[:, : size[0], : size[1]] = image
     expected = slow_sliding_window(model, padded, [8, 8], [5, 5])[:, : size[0], : size[1]]
     torch.testing.assert_close(output["sem_seg"], expected, rtol=1e-5, atol=1e-5)

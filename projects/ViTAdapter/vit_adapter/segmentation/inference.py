@@ -110,8 +110,8 @@ class SlidingWindow(nn.Module):
         padded_size = (max(height, self.crop_size[0]), max(width, self.crop_size[1]))
         if self.pad_value is None or padded_size == (height, width):
             return image
-        colour = torch.tensor(self.pad_value, device=image.device)[:, None, None]
-        padded = colour.expand(-1, *padded_size).clone()
+        colour = torch.tensor(self.pad_value, dtype=torch.float32, device=image.device)
+        padded = colour[:, None, None].expand(-1, *padded_size).clone()
         padded[:, :height, :width] = image
         return padded
 
