@@ -1,6 +1,7 @@
-"""Semantic FPN, as in the published ViT-Adapter segmentors; a leaf sets ``model.backbone.bottom_up``.
+"""Semantic FPN, as in the published ViT-Adapter segmentors.
 
-The pyramid is Detectron2's own. 150 classes are those of ADE20K.
+A leaf sets ``model.backbone.bottom_up``. The pyramid is Detectron2's own. 150 classes are those of
+ADE20K.
 """
 
 from detectron2.config import LazyCall as L
