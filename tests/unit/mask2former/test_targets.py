@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from detectron2.data.detection_utils import annotations_to_instances, filter_empty_instances
 from detectron2.structures import BitMasks, Instances, PolygonMasks
 
 from vit_adapter.mask2former import MaskTargets, prepare_targets
@@ -60,6 +61,13 @@ def test_instances_go_before_the_label_map() -> None:
 
 def test_no_instances() -> None:
     (target,) = prepare({"instances": instances([], torch.zeros(0, 2, 3))}, padded_size=(4, 4))
+    assert target.masks.shape == (0, 4, 4)
+
+
+def test_an_image_without_annotations_as_detectron2_maps_it() -> None:
+    mapped = filter_empty_instances(annotations_to_instances([], (2, 3), mask_format="bitmask"))
+    (target,) = prepare({"instances": mapped}, padded_size=(4, 4))
+    assert target.labels.shape == (0,)
     assert target.masks.shape == (0, 4, 4)
 
 

@@ -100,6 +100,9 @@ def _from_instances(
     """Labels (T,) and masks (T, H, W) of objects, or of all segments."""
     masks = instances.gt_masks if instances.has("gt_masks") else None
     masks = masks.tensor if isinstance(masks, BitMasks) else masks
+    if masks is None and instances.has("gt_classes") and not len(instances.gt_classes):
+        # Detectron2's mappers give an image without annotations boxes and classes, but no masks.
+        masks = torch.zeros(0, *instances.image_size, dtype=torch.bool)
     if not isinstance(masks, Tensor) or masks.dim() != 3:
         raise ValueError(
             'the "instances" must have gt_masks as BitMasks or a tensor (T, H, W), got '
