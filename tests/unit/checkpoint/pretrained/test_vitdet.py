@@ -43,8 +43,10 @@ def vitdet_checkpoint(global_side: int = 64, window: int = 14) -> dict[str, Tens
 
 
 def make_vit(**options: object) -> TimmViT:
-    small = {"embed_dim": DIM, "num_heads": HEADS}
-    return TimmViT(name="samvit_base_patch16", depth=DEPTH, model_args=small, **options)
+    heads = {"num_heads": HEADS}
+    return TimmViT(
+        name="samvit_base_patch16", depth=DEPTH, embed_dim=DIM, model_args=heads, **options
+    )
 
 
 def save(state_dict: dict[str, Tensor], folder: Path) -> Path:
