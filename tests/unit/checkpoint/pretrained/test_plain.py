@@ -74,6 +74,13 @@ def test_layer_scale_of_timm_is_renamed(tmp_path: Path) -> None:
     assert_same_features(trunk, oracle)
 
 
+def test_two_spellings_of_a_layer_scale_are_refused(tmp_path: Path) -> None:
+    state_dict = make_timm(init_values=1e-5).state_dict()
+    state_dict["blocks.1.gamma_2"] = torch.ones(DIM)
+    with pytest.raises(CheckpointFileError, match=r"both 'blocks\.1\.ls2\.gamma' and .*gamma_2'"):
+        load_pretrained_vit(make_trunk(), save(state_dict, tmp_path))
+
+
 def test_position_embedding_without_a_class_row_gets_one(tmp_path: Path) -> None:
     oracle, trunk = make_timm(no_embed_class=True), make_trunk()
     report = load_pretrained_vit(trunk, save(oracle.state_dict(), tmp_path))

@@ -60,6 +60,13 @@ def test_converted_names(tmp_path: Path) -> None:
     assert report.is_exact
 
 
+def test_two_spellings_of_a_name_are_refused(tmp_path: Path) -> None:
+    weights = random_weights()
+    weights["video_embed.embeddings.bias"] = torch.ones(24)
+    with pytest.raises(CheckpointFileError, match=r"both .*proj\.bias' and 'video_embed"):
+        load_pretrained_vit(UniPerceiver(**SIZES), save(weights, tmp_path))
+
+
 def _experts(weights: dict[str, Tensor]) -> None:
     weights["layers.1.experts.0.weight"] = torch.ones(2)
 

@@ -14,7 +14,7 @@ from vit_adapter.backbone.trunk import ViTTrunk
 from vit_adapter.checkpoint.loading import LoadReport, ResizedEntry
 from vit_adapter.checkpoint.pretrained.augreg import convert_augreg, is_augreg
 from vit_adapter.checkpoint.pretrained.families import refuse_other_families
-from vit_adapter.checkpoint.pretrained.reader import Reader, TrunkWeights
+from vit_adapter.checkpoint.pretrained.reader import Reader, TrunkWeights, rename_all
 
 __all__ = ["READER"]
 
@@ -44,27 +44,30 @@ def _adapt(vit: ViTTrunk, state_dict: dict[str, Tensor], source: str) -> TrunkWe
     if is_augreg(state_dict):
         state_dict = convert_augreg(state_dict)
     refuse_other_families(state_dict, "PlainViT", source)
-    return _match_trunk_names(state_dict)
+    return _match_trunk_names(state_dict, source)
 
 
-def _match_trunk_names(state_dict: Mapping[str, Tensor]) -> TrunkWeights:
+def _match_trunk_names(state_dict: Mapping[str, Tensor], source: str) -> TrunkWeights:
     """Rename layer scales and add the class row that a position embedding may lack.
 
     ``blocks.i.ls1.gamma`` (timm, DINOv2) and ``blocks.i.gamma_1`` (DeiT III) become
-    ``blocks.i.gamma1``. A ``pos_embed`` of exactly N rows (1, N, D),
-    as models without an embedded class token have it, gets a row of zeros in front, which no
-    forward pass reads.
+    ``blocks.i.gamma1``. A ``pos_embed`` of exactly N rows (1, N, D), as models without an embedded
+    class token have it, gets a row of zeros in front, which no forward pass reads.
+
+    Raises:
+        CheckpointFileError: a file with two spellings of one name.
     """
-    renamed = {
-        _LAYER_SCALE.sub(lambda found: f".gamma{found[1] or found[2]}", key): value
-        for key, value in state_dict.items()
-    }
+    renamed = rename_all(state_dict, _rename, source)
     found = renamed.get("pos_embed")
     if found is None or found.dim() != 3 or _grid_side(found.shape[1]) is None:
         return TrunkWeights(renamed)
     renamed["pos_embed"] = torch.cat([torch.zeros_like(found[:, :1]), found], dim=1)
     shapes = tuple(found.shape), tuple(renamed["pos_embed"].shape)
     return TrunkWeights(renamed, (ResizedEntry("pos_embed", *shapes),))
+
+
+def _rename(name: str) -> str:
+    return _LAYER_SCALE.sub(lambda found: f".gamma{found[1] or found[2]}", name)
 
 
 def _advise(vit: ViTTrunk, report: LoadReport) -> str:

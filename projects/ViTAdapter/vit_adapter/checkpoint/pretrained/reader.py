@@ -1,14 +1,15 @@
 """What a family of pre-trained ViTs has to say about its checkpoints."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from vit_adapter.backbone.trunk import ViTTrunk
+from vit_adapter.checkpoint.files import CheckpointFileError
 from vit_adapter.checkpoint.loading import LoadReport, ResizedEntry
 
-__all__ = ["Reader", "TrunkWeights"]
+__all__ = ["Reader", "TrunkWeights", "rename_all"]
 
 
 @dataclass(frozen=True)
@@ -43,3 +44,24 @@ class Reader:
     passed_over: tuple[str, ...]
     not_pretrained: tuple[str, ...]
     advise: Callable[[ViTTrunk, LoadReport], str]
+
+
+def rename_all(
+    state_dict: Mapping[str, Tensor], rename: Callable[[str], str], source: str
+) -> dict[str, Tensor]:
+    """Rename every tensor of the file ``source``.
+
+    Raises:
+        CheckpointFileError: two of them would get the same name, so one of them would be lost.
+    """
+    renamed: dict[str, Tensor] = {}
+    old_names: dict[str, str] = {}
+    for old, value in state_dict.items():
+        new = rename(old)
+        if new in renamed:
+            raise CheckpointFileError(
+                f"checkpoint {source!r} has both {old_names[new]!r} and {old!r}, which are two "
+                f"spellings of {new!r}; remove one of them."
+            )
+        renamed[new], old_names[new] = value, old
+    return renamed

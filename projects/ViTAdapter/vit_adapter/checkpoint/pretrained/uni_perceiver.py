@@ -7,7 +7,7 @@ from torch import Tensor
 from vit_adapter.backbone.uni_perceiver import UniPerceiver
 from vit_adapter.checkpoint.loading import LoadReport
 from vit_adapter.checkpoint.pretrained.families import refuse_other_families
-from vit_adapter.checkpoint.pretrained.reader import Reader, TrunkWeights
+from vit_adapter.checkpoint.pretrained.reader import Reader, TrunkWeights, rename_all
 
 __all__ = ["READER"]
 
@@ -23,7 +23,7 @@ _RENAMES = (
 _PASSED_OVER = (
     r"^(token_embed|loss_prepare|prompt_embed|cls_token)\.",  # text, and the heads of pre-training
     r"^logit_scale",
-    r"^visual_embed\.embeddings_type\.",  # already part of the projection's bias
+    r"^visual_embed\.embeddings_type\.",  # one for all patches; ViT-Adapter's encoder has none
 )
 """What such files hold besides the weights of a trunk."""
 
@@ -31,12 +31,13 @@ _PASSED_OVER = (
 def _adapt(vit: UniPerceiver, state_dict: dict[str, Tensor], source: str) -> TrunkWeights:
     """See :attr:`Reader.adapt`."""
     refuse_other_families(state_dict, "UniPerceiver", source)
-    renamed = {}
-    for name, value in state_dict.items():
-        for pattern, replacement in _RENAMES:
-            name = re.sub(pattern, replacement, name)
-        renamed[name] = value
-    return TrunkWeights(renamed)
+    return TrunkWeights(rename_all(state_dict, _rename, source))
+
+
+def _rename(name: str) -> str:
+    for pattern, replacement in _RENAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def _advise(vit: UniPerceiver, report: LoadReport) -> str:
