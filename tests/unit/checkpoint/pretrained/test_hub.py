@@ -1,5 +1,6 @@
 """Weights by timm's names for them; nothing is downloaded here."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import timm
 import torch
 
 from vit_adapter import TimmViT
+from vit_adapter.checkpoint.files import CheckpointFileError
 from vit_adapter.checkpoint.pretrained import hub, load_pretrained_vit
 
 NAME = "vit_small_patch16_dinov3.lvd1689m"
@@ -30,15 +32,30 @@ def test_names_of_timm_lead_to_their_repository(requests: list[tuple]) -> None:
     assert set(hub.read_weights("hf-hub:timm/vit_small_patch16_dinov3.lvd1689m@main"))
     hub.read_weights("timm:vit_base_patch16_siglip_224.webli")
     assert requests == [
-        (f"timm/{NAME}", {}),
-        (f"timm/{NAME}@main", {}),
-        ("timm/vit_base_patch16_siglip_224.webli", {}),
+        (f"timm/{NAME}", {"weights_only": True}),
+        (f"timm/{NAME}@main", {"weights_only": True}),
+        ("timm/vit_base_patch16_siglip_224.webli", {"weights_only": True}),
     ]
 
 
 def test_a_name_without_a_tag_means_the_default_weights(requests: list[tuple]) -> None:
     hub.read_weights("timm:vit_small_patch16_dinov3")
-    assert requests == [(f"timm/{NAME}", {})]
+    assert requests == [(f"timm/{NAME}", {"weights_only": True})]
+
+
+def test_weights_are_found_in_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = {"model": {"module.weight": torch.ones(1)}, "epoch": 3}
+    monkeypatch.setattr(hub, "load_state_dict_from_hf", lambda *args, **options: content)
+    assert set(hub.read_weights("hf-hub:owner/repository")) == {"weight"}
+
+
+def test_a_pickle_with_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise pickle.UnpicklingError("Unsupported global: posix.system")
+
+    monkeypatch.setattr(hub, "load_state_dict_from_hf", refuse)
+    with pytest.raises(CheckpointFileError, match="'owner/repository' are a pickle of more"):
+        hub.read_weights("hf-hub:owner/repository")
 
 
 def test_weights_outside_of_the_hub_come_from_their_address(
@@ -71,7 +88,7 @@ def test_without_a_network_the_message_says_what_to_do(monkeypatch: pytest.Monke
         raise OSError("Name or service not known\nRetrying") from TimeoutError("socket")
 
     monkeypatch.setattr(hub, "load_state_dict_from_hf", fail)
-    vit = TimmViT(name=NAME, depth=1, model_args={"embed_dim": 48, "num_heads": 3})
+    vit = TimmViT(name=NAME, depth=1, embed_dim=48, model_args={"num_heads": 3})
     with pytest.raises(ConnectionError) as refusal:
         load_pretrained_vit(vit, f"timm:{NAME}")
     assert str(refusal.value) == (

@@ -1,12 +1,17 @@
 """Weights by name, from where timm keeps them."""
 
+import pickle
 from difflib import get_close_matches
 
 import timm
 from timm.models import get_pretrained_cfg, load_state_dict_from_hf
 from torch import Tensor
 
-from vit_adapter.checkpoint.files import load_state_dict_file
+from vit_adapter.checkpoint.files import (
+    CheckpointFileError,
+    extract_state_dict,
+    load_state_dict_file,
+)
 
 __all__ = ["read_weights"]
 
@@ -45,7 +50,12 @@ def _download(repository: str, filename: str | None) -> dict[str, Tensor]:
     """Fetch the weights of a repository; safetensors are preferred, pickles read without code."""
     options = {} if filename is None else {"filename": filename}
     try:
-        return load_state_dict_from_hf(repository, **options)
+        content = load_state_dict_from_hf(repository, weights_only=True, **options)
+    except pickle.UnpicklingError as error:
+        raise CheckpointFileError(
+            f"the weights of {repository!r} are a pickle of more than tensors and plain values; "
+            "reading it would run code from the file, so it is refused."
+        ) from error
     except (OSError, ValueError, RuntimeError) as error:  # the client's own are among these
         reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
         raise ConnectionError(
@@ -53,3 +63,4 @@ def _download(repository: str, filename: str | None) -> dict[str, Tensor]:
             "Download the file where there is a network connection (log in first if the "
             "repository asks for it) and give its path instead."
         ) from None
+    return extract_state_dict(content, repository)
