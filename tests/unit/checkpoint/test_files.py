@@ -188,6 +188,7 @@ def test_web_page_saved_as_a_checkpoint(tmp_path: Path, suffix: str) -> None:
         (torch.zeros(3), "holds a Tensor, expected a mapping"),
         ({"model": {"a": 3}}, "stores a int under 'a', expected a tensor"),
         ({"model": {}}, "is empty"),
+        ({0: torch.zeros(3)}, "under 0, a int; expected names"),
         ({}, "is empty"),
     ],
 )

@@ -155,6 +155,11 @@ def extract_state_dict(checkpoint: Mapping[str, object], name: str) -> dict[str,
     # copy.copy keeps the module versions that state_dict() attaches as an attribute.
     state_dict = copy.copy(found)
     for key, value in found.items():
+        if not isinstance(key, str):
+            raise CheckpointFileError(
+                f"checkpoint {name!r} stores something under {key!r}, a {type(key).__name__}; "
+                "expected names of parameters."
+            )
         if isinstance(value, np.ndarray):
             state_dict[key] = torch.from_numpy(value)
         elif not isinstance(value, Tensor):
