@@ -38,6 +38,9 @@ def test_the_dtype_stays() -> None:
 def test_an_unknown_method_is_named() -> None:
     with pytest.raises(ValueError, match="one of .*'bilinear'.*, got 'nearest'"):
         resize_patch_kernel(torch.zeros(1, 3, 14, 14), 16, "nearest")
+    vit = PlainViT(img_size=32, embed_dim=8, depth=1, num_heads=1)
+    with pytest.raises(ValueError, match="got 'nearest'"):  # also where nothing is resized
+        fit_patch_kernel(vit, TrunkWeights({}), "nearest")
 
 
 @pytest.mark.parametrize(

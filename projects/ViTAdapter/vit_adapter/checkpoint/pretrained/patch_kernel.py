@@ -38,8 +38,7 @@ def resize_patch_kernel(kernel: Tensor, size: int, method: PatchResize) -> Tenso
     Raises:
         ValueError: the method is not known.
     """
-    if method not in get_args(PatchResize):
-        raise ValueError(f"patch_resize must be one of {get_args(PatchResize)}, got {method!r}")
+    _check_method(method)
     wide = kernel.to(torch.promote_types(kernel.dtype, torch.float32))
     if method == "bilinear":
         resized = F.interpolate(wide, size=(size, size), mode="bilinear", align_corners=False)
@@ -52,7 +51,11 @@ def fit_patch_kernel(vit: ViTTrunk, weights: TrunkWeights, method: PatchResize) 
     """Resize the patch kernel among ``weights`` to that of the trunk, if it is of similar size.
 
     Others are left as they are, and so is one that fits.
+
+    Raises:
+        ValueError: the method is not known.
     """
+    _check_method(method)
     expected = vit.state_dict()
     for name, kernel in weights.state_dict.items():
         if not name.endswith(_KERNEL) or name not in expected or kernel.ndim != 4:
@@ -66,3 +69,8 @@ def fit_patch_kernel(vit: ViTTrunk, weights: TrunkWeights, method: PatchResize) 
         changed = {**weights.state_dict, name: resized}
         return TrunkWeights(changed, (*weights.resized, entry))
     return weights
+
+
+def _check_method(method: str) -> None:
+    if method not in get_args(PatchResize):
+        raise ValueError(f"patch_resize must be one of {get_args(PatchResize)}, got {method!r}")
