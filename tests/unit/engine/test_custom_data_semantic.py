@@ -15,6 +15,7 @@ from vit_adapter.data import SemanticMapper, semantic_dataset_dicts
 from vit_adapter.engine.config import UsageError
 from vit_adapter.engine.custom_data import apply_custom_data, check_classes, dataset_names
 from vit_adapter.engine.custom_tasks import INSTANCES, SEMANTIC, find_task
+from vit_adapter.engine.run import evaluate_checkpoint
 from vit_adapter.evaluation import SemSegEvaluator
 
 PATHS = ("train_images", "train_labels", "val_images", "val_labels")
@@ -150,6 +151,12 @@ def test_missing_label_is_named(tmp_path: Path) -> None:
     (data["val_labels"] / "b.png").unlink()
     with pytest.raises(ValueError, match=r"1 of 3 label pictures are missing in .*labels: b\."):
         apply_custom_data(make_config(**data, classes=["a", "b"]))
+
+
+def test_evaluation_without_labels_says_how_to_give_them(tmp_path: Path) -> None:
+    cfg = make_config(**write_data(tmp_path, "train"), classes=["a", "b"])
+    with pytest.raises(UsageError, match=r"give data\.val_labels and data\.val_images"):
+        evaluate_checkpoint(apply_custom_data(cfg))
 
 
 def test_model_with_another_number_of_classes(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from vit_adapter.checkpoint.checkpointer import Checkpointer
 from vit_adapter.engine.build import build_model, build_optimizer, load_trunk, wrap_model
 from vit_adapter.engine.config import UsageError, load_config, resolve_device
 from vit_adapter.engine.custom_data import apply_custom_data, check_classes
+from vit_adapter.engine.custom_tasks import find_task
 from vit_adapter.engine.evaluation import evaluate
 from vit_adapter.engine.freezing import FrozenNorms, freeze_parameters
 from vit_adapter.engine.hooks import EvaluationHook, PeriodicCheckpointer
@@ -118,7 +119,7 @@ def evaluate_checkpoint(cfg: DictConfig, *, resume: bool = False) -> dict[str, d
     if cfg.dataloader.get("evaluator") is None:
         raise UsageError(
             "--eval-only needs an evaluator, and this config has none; with own data give "
-            "data.val_json and data.val_images."
+            f"data.val_{find_task(cfg).labels} and data.val_images."
         )
     seed_model(options.seed)
     model = build_model(cfg)
