@@ -18,13 +18,16 @@ _EXAMPLES = """examples:
                                  train.init_checkpoint=FILE
   your own COCO-format data:     %(prog)s --config-file CONFIG data.train_json=a.json \\
                                  data.train_images=a/ data.val_json=b.json data.val_images=b/
+  your own label pictures:       %(prog)s --config-file CONFIG data.train_labels=al/ \\
+                                 data.train_images=a/ data.val_labels=bl/ data.val_images=b/ \\
+                                 data.classes=classes.json
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser; what remains are ``key=value`` overrides (``overrides``)."""
     parser = argparse.ArgumentParser(
-        description="Train or evaluate a detector with a ViT-Adapter backbone.",
+        description="Train or evaluate a detector or segmentor with a ViT-Adapter backbone.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
