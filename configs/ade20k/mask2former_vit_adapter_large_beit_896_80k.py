@@ -1,7 +1,6 @@
 """Mask2Former, ViT-Adapter-L from BEiT weights, ADE20K, 896 px, 80k iterations."""
 
-from ..common.data.ade20k import data_896 as data
-from ..common.data.ade20k import dataloader
+from ..common.data.ade20k import data_896 as data, dataloader
 from ..common.models.mask2former import large as model
 from ..common.models.vit_adapter_seg import beit_large as _backbone
 from ..common.optim import mask2former_large as optimizer

@@ -7,8 +7,7 @@ from ..common.optim import semantic_fpn as optimizer
 from ..common.schedule import lr_semantic_fpn as lr_multiplier
 from ..common.testing import windows_512 as test
 from ..common.train import train_80k as train
-from ..common.weights import augreg_large as _weights
-from ..common.weights import augreg_pixel_statistics as _pixels
+from ..common.weights import augreg_large as _weights, augreg_pixel_statistics as _pixels
 
 model.backbone.bottom_up = _backbone
 model.pixel_mean = model.pixel_std = _pixels

@@ -1,14 +1,12 @@
 """Mask R-CNN, ViT-Adapter-L from EVA-02 weights, COCO 3x with multi-scale training."""
 
-from ..common.data.coco import data
-from ..common.data.coco import dataloader_3x as dataloader
+from ..common.data.coco import data, dataloader_3x as dataloader
 from ..common.models.mask_rcnn import model
 from ..common.models.vit_adapter import large_eva02 as _backbone
 from ..common.optim import layer_decay as optimizer
 from ..common.schedule import lr_3x as lr_multiplier
 from ..common.train import train_3x as train
-from ..common.weights import clip_pixel_statistics as _pixels
-from ..common.weights import eva02_large as _weights
+from ..common.weights import clip_pixel_statistics as _pixels, eva02_large as _weights
 
 model.backbone.bottom_up = _backbone
 model.pixel_mean, model.pixel_std = _pixels

@@ -1,14 +1,12 @@
 """Mask R-CNN, plain ViT-L from AugReg weights, COCO 1x."""
 
-from ..common.data.coco import data
-from ..common.data.coco import dataloader_1x as dataloader
+from ..common.data.coco import data, dataloader_1x as dataloader
 from ..common.models.mask_rcnn import model
 from ..common.models.vit_baseline import vit_large as _backbone
 from ..common.optim import layer_decay as optimizer
 from ..common.schedule import lr_1x as lr_multiplier
 from ..common.train import train_1x as train
-from ..common.weights import augreg_large as _weights
-from ..common.weights import augreg_pixel_statistics as _pixels
+from ..common.weights import augreg_large as _weights, augreg_pixel_statistics as _pixels
 
 model.backbone.bottom_up = _backbone
 model.pixel_mean = model.pixel_std = _pixels

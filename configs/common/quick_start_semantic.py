@@ -6,8 +6,7 @@ images at test time. The data are the generated shapes, unless ``data.*`` names 
 the model and its number of classes, ``num_classes``.
 """
 
-from .data.semantic import make_data as _make_data
-from .data.semantic import make_dataloader as _make_dataloader
+from .data.semantic import make_data as _make_data, make_dataloader as _make_dataloader
 from .optim import custom_keys as optimizer
 from .schedule import lr_poly as lr_multiplier
 from .train import train_scratch as train

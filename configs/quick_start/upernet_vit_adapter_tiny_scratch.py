@@ -2,8 +2,14 @@
 
 from ..common.models.upernet import model
 from ..common.models.vit_adapter_seg import tiny_scratch as _backbone
-from ..common.quick_start_semantic import data, dataloader, lr_multiplier, optimizer, train
-from ..common.quick_start_semantic import num_classes as _num_classes
+from ..common.quick_start_semantic import (
+    data,
+    dataloader,
+    lr_multiplier,
+    optimizer,
+    train,
+    num_classes as _num_classes,
+)
 from ..common.testing import whole_images as test
 
 model.backbone = _backbone

@@ -8,14 +8,16 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.solver import LRMultiplier
+from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from vit_adapter import ViTAdapter, ViTBaseline, model_zoo
+from vit_adapter.backbone import BEiTBaseline
 
 ALL = model_zoo.list_configs()
 ROOT = model_zoo.config_root()
-MAX_LEAF_LINES = 15
+MAX_LEAF_LINES = 18
 
 
 def bottom_up(backbone: nn.Module | DictConfig) -> nn.Module | DictConfig:
@@ -133,8 +135,9 @@ def test_model_and_optimizer_can_be_built(cfg: DictConfig) -> None:
 def test_backbone_is_what_the_name_says(name: str, cfg: DictConfig) -> None:
     backbone = bottom_up(cfg.model.backbone)
     kind = re.search(r"_(vit_adapter|vitdet|vit)_", name)[1]
-    expected = ViTAdapter if kind == "vit_adapter" else ViTBaseline
-    assert backbone._target_ in (expected, f"{expected.__module__}.{expected.__qualname__}")
+    target = backbone._target_
+    expected = (ViTAdapter,) if kind == "vit_adapter" else (ViTBaseline, BEiTBaseline)
+    assert (locate(target) if isinstance(target, str) else target) in expected
     assert list(backbone.vit.get("residual_indexes", [])) == (
         list(backbone.out_indexes) if kind == "vitdet" else []
     )

@@ -1,7 +1,6 @@
 """Cityscapes, 19 classes: crops of 896 pixels; images are tested as they are."""
 
-from .semantic import make_data as _make_data
-from .semantic import make_dataloader as _make_dataloader
+from .semantic import make_data as _make_data, make_dataloader as _make_dataloader
 
 num_classes = 19
 data = _make_data(crop=896, scale=(2048, 1024))

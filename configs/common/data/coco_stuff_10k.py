@@ -1,7 +1,6 @@
 """COCO-Stuff 10K, 171 classes: crops of 512 pixels."""
 
-from .semantic import make_data as _make_data
-from .semantic import make_dataloader as _make_dataloader
+from .semantic import make_data as _make_data, make_dataloader as _make_dataloader
 
 num_classes = 171
 data = _make_data(crop=512, scale=(2048, 512))

@@ -1,7 +1,6 @@
 """COCO-Stuff 164K, 171 classes: crops of 640 or 896 pixels."""
 
-from .semantic import make_data as _make_data
-from .semantic import make_dataloader as _make_dataloader
+from .semantic import make_data as _make_data, make_dataloader as _make_dataloader
 
 num_classes = 171
 data = _make_data(crop=896, scale=(3584, 896))

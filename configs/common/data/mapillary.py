@@ -4,8 +4,7 @@ The original trains on Mapillary before Cityscapes: on both splits, with the cla
 tested on Cityscapes. That is ``dataloader_for_cityscapes``.
 """
 
-from .semantic import make_data as _make_data
-from .semantic import make_dataloader as _make_dataloader
+from .semantic import make_data as _make_data, make_dataloader as _make_dataloader
 
 num_classes, num_classes_for_cityscapes = 65, 19
 data = _make_data(crop=896, scale=(2048, 1024))

@@ -3,8 +3,7 @@
 Training limits the longer side, 520 times the ratio, and testing the shorter one.
 """
 
-from .semantic import make_data as _make_data
-from .semantic import make_dataloader as _make_dataloader
+from .semantic import make_data as _make_data, make_dataloader as _make_dataloader
 
 num_classes = 59
 data = _make_data(crop=480, scale=(520, 520), test_scale=(4096, 520))

@@ -4,23 +4,27 @@ from detectron2.config import LazyCall as L
 
 from vit_adapter.backbone import ViTAdapter
 
-from .vit import base as _vit_base
-from .vit import dinov2_base as _dinov2_base
-from .vit import dinov2_large as _dinov2_large
-from .vit import dinov2_small as _dinov2_small
-from .vit import large as _vit_large
-from .vit import micro_scratch as _vit_micro_scratch
-from .vit import small as _vit_small
-from .vit import tiny as _vit_tiny
-from .vit import tiny_scratch as _vit_tiny_scratch
-from .vit_timm import beit3_base as _beit3_base
-from .vit_timm import beit3_giant as _beit3_giant
-from .vit_timm import beit3_large as _beit3_large
-from .vit_timm import dinov3_base as _dinov3_base
-from .vit_timm import dinov3_large as _dinov3_large
-from .vit_timm import dinov3_small as _dinov3_small
-from .vit_timm import eva02_base as _eva02_base
-from .vit_timm import eva02_large as _eva02_large
+from .vit import (
+    base as _vit_base,
+    dinov2_base as _dinov2_base,
+    dinov2_large as _dinov2_large,
+    dinov2_small as _dinov2_small,
+    large as _vit_large,
+    micro_scratch as _vit_micro_scratch,
+    small as _vit_small,
+    tiny as _vit_tiny,
+    tiny_scratch as _vit_tiny_scratch,
+)
+from .vit_timm import (
+    beit3_base as _beit3_base,
+    beit3_giant as _beit3_giant,
+    beit3_large as _beit3_large,
+    dinov3_base as _dinov3_base,
+    dinov3_large as _dinov3_large,
+    dinov3_small as _dinov3_small,
+    eva02_base as _eva02_base,
+    eva02_large as _eva02_large,
+)
 
 
 def _vit_adapter(

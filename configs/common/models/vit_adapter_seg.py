@@ -10,12 +10,14 @@ from detectron2.config import LazyCall as L
 
 from vit_adapter.backbone import BEiT, UniPerceiver
 
-from .vit_adapter import base as _base
-from .vit_adapter import giant_beit3 as _giant_beit3
-from .vit_adapter import large as _large
-from .vit_adapter import small as _small
-from .vit_adapter import tiny as _tiny
-from .vit_adapter import tiny_scratch as _tiny_scratch
+from .vit_adapter import (
+    base as _base,
+    giant_beit3 as _giant_beit3,
+    large as _large,
+    small as _small,
+    tiny as _tiny,
+    tiny_scratch as _tiny_scratch,
+)
 
 
 def _segmentation(backbone):

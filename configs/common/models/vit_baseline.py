@@ -10,11 +10,13 @@ from detectron2.config import LazyCall as L
 
 from vit_adapter.backbone import ViTBaseline
 
-from .vit import base as _vit_base
-from .vit import large as _vit_large
-from .vit import small as _vit_small
-from .vit import tiny as _vit_tiny
-from .vit import tiny_scratch as _scratch
+from .vit import (
+    base as _vit_base,
+    large as _vit_large,
+    small as _vit_small,
+    tiny as _vit_tiny,
+    tiny_scratch as _scratch,
+)
 
 
 def _baseline(vit, residual=False):

@@ -7,11 +7,13 @@ from detectron2.config import LazyCall as L
 from vit_adapter.backbone import BEiTBaseline
 
 from .vit_adapter_seg import beit_large as _beit_adapter
-from .vit_baseline import vit_base as _base
-from .vit_baseline import vit_large as _large
-from .vit_baseline import vit_small as _small
-from .vit_baseline import vit_tiny as _tiny
-from .vit_baseline import vit_tiny_scratch as _tiny_scratch
+from .vit_baseline import (
+    vit_base as _base,
+    vit_large as _large,
+    vit_small as _small,
+    vit_tiny as _tiny,
+    vit_tiny_scratch as _tiny_scratch,
+)
 
 
 def _segmentation(backbone):
