@@ -1,0 +1,13 @@
+"""UPerNet, light ViT-Adapter-B from DeiT weights, ADE20K, 512 px, 160k iterations."""
+
+from ..common.data.ade20k import data, dataloader
+from ..common.models.upernet import model
+from ..common.models.vit_adapter_seg import base_light as _backbone
+from ..common.optim import seg_deit as optimizer
+from ..common.schedule import lr_poly as lr_multiplier
+from ..common.testing import windows_512 as test
+from ..common.train import train_160k as train
+from ..common.weights import deit_base as _weights
+
+model.backbone = _backbone
+train.vit_checkpoint = _weights
