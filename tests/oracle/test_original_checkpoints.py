@@ -142,9 +142,14 @@ def pixel_decoder(head: str, width: int, dim: int, hidden: int) -> Shapes:
 
 
 def mask2former(
-    width: int, dim: int, hidden: tuple[int, int], classes: int = 150, head: str = "decode_head"
+    width: int,
+    dim: int,
+    hidden: tuple[int, int],
+    classes: int = 150,
+    head: str = "decode_head",
+    queries: int = 100,
 ) -> Shapes:
-    """The original's Mask2Former head with 100 queries; ``hidden`` of encoder and decoder."""
+    """The original's Mask2Former head; ``hidden`` of encoder and decoder."""
     shapes = pixel_decoder(head, width, dim, hidden[0])
     for i in range(9):
         decoder = f"{head}.transformer_decoder.layers.{i}"
@@ -154,7 +159,7 @@ def mask2former(
             shapes |= layer(f"{attention}.out_proj", dim, dim)
         shapes |= feed_forward(decoder, dim, hidden[1], norms=3)
     shapes |= layer(f"{head}.transformer_decoder.post_norm", dim)
-    for embedding, rows in (("query_embed", 100), ("query_feat", 100), ("level_embed", 3)):
+    for embedding, rows in (("query_embed", queries), ("query_feat", queries), ("level_embed", 3)):
         shapes |= {f"{head}.{embedding}.weight": (rows, dim)}
     for i in (0, 2, 4):
         shapes |= layer(f"{head}.mask_embed.{i}", dim, dim)
@@ -245,9 +250,9 @@ RELEASED = [
     ("vit_deit_small", "vit_adapter_small_deit_3x", []),
     ("vit_deit_base", "vit_adapter_base_deit_3x", []),
     ("vit_augreg_large", "vit_adapter_large_augreg_3x", []),
-    ("vit_dinov2_small", "vit_adapter_small_deit_3x", ["{vit}.img_size=592"]),
-    ("vit_dinov2_base", "vit_adapter_base_deit_3x", ["{vit}.img_size=592"]),
-    ("vit_dinov2_large", "vit_adapter_large_augreg_3x", ["{vit}.img_size=592"]),
+    ("vit_dinov2_small", "vit_adapter_small_dinov2_3x", []),
+    ("vit_dinov2_base", "vit_adapter_base_dinov2_3x", []),
+    ("vit_dinov2_large", "vit_adapter_large_dinov2_3x", []),
     ("vit_mae_base", "vit_adapter_base_deit_3x", UPGRADES),
     ("baseline_deit_tiny", "vit_tiny_deit_3x", []),
     ("baseline_deit_base", "vit_base_deit_3x", []),
@@ -268,6 +273,65 @@ def test_released_detectors_fit_our_configs(
         model = instantiate(cfg.model)
     shapes = heads(described["kwargs"]["embed_dim"])
     check(model, on_meta({**backbone_shapes(described), **shapes}))
+
+
+# Of UPerNets that the authors released: backbone, our config, classes.
+RELEASED_UPERNETS = [
+    ("vit_deit_tiny", "ade20k/upernet_vit_adapter_tiny_deit_512_160k", 150),
+    ("vit_deit_small", "ade20k/upernet_vit_adapter_small_deit_512_160k", 150),
+    ("vit_deit_base", "ade20k/upernet_vit_adapter_base_deit_512_160k", 150),
+    ("vit_deit_tiny", "ade20k/upernet_vit_adapter_tiny_augreg_512_160k", 150),
+    ("vit_augreg_base", "ade20k/upernet_vit_adapter_base_augreg_512_160k", 150),
+    ("vit_augreg_large", "ade20k/upernet_vit_adapter_large_augreg_512_160k", 150),
+    ("uniperceiver_large", "ade20k/upernet_vit_adapter_large_uniperceiver_512_160k", 150),
+    ("beit_large_640", "ade20k/upernet_vit_adapter_large_beit_640_160k", 150),
+    ("beit_large_512", "coco_stuff_10k/upernet_vit_adapter_large_beit_512_80k", 171),
+    ("beit_large_640", "coco_stuff_164k/upernet_vit_adapter_large_beit_640_80k", 171),
+    ("beit_large_480", "pascal_context/upernet_vit_adapter_large_beit_480_80k", 59),
+]
+# Of its Mask2Formers: backbone, our config, classes, queries.
+RELEASED_MASK2FORMERS = [
+    ("beit_large_640", "ade20k/mask2former_vit_adapter_large_beit_640_160k", 150, 100),
+    ("beit_large_896", "ade20k/mask2former_vit_adapter_large_beit_896_80k", 150, 200),
+    ("beit_large_896", "ade20k/mask2former_vit_adapter_large_beitv2_896_80k", 150, 200),
+    ("beit_large_896", "cityscapes/mask2former_vit_adapter_large_beit_896_80k", 19, 100),
+    ("beit_base_512", "coco_stuff_10k/mask2former_vit_adapter_base_beit_512_40k", 171, 100),
+    ("beit_large_512", "coco_stuff_10k/mask2former_vit_adapter_large_beit_512_40k", 171, 100),
+    ("beit_large_896", "coco_stuff_164k/mask2former_vit_adapter_large_beit_896_80k", 171, 200),
+    ("beit_large_896", "coco_stuff_164k/mask2former_vit_adapter_large_beitv2_896_80k", 171, 200),
+    (
+        "beit_large_896",
+        "mapillary/mask2former_vit_adapter_large_beit_896_80k_for_cityscapes",
+        19,
+        100,
+    ),
+    ("beit_base_480", "pascal_context/mask2former_vit_adapter_base_beit_480_40k", 59, 100),
+    ("beit_large_480", "pascal_context/mask2former_vit_adapter_large_beit_480_40k", 59, 100),
+]
+
+
+def check_released(config: str, described: dict[str, Any], heads: Shapes) -> None:
+    with torch.device("meta"):
+        model = instantiate(model_zoo.get_config(config).model)
+    check(model, on_meta({**backbone_shapes(described), **heads}))
+
+
+@pytest.mark.parametrize(("backbone", "config", "classes"), RELEASED_UPERNETS)
+def test_released_upernets_fit_our_configs(backbone: str, config: str, classes: int) -> None:
+    described = read(f"keys_seg_{backbone}")
+    channels = 1024 if "beit" in backbone else 512
+    heads = upernet(described["kwargs"]["embed_dim"], channels, classes)
+    check_released(config, described, heads)
+
+
+@pytest.mark.parametrize(("backbone", "config", "classes", "queries"), RELEASED_MASK2FORMERS)
+def test_released_mask2formers_fit_our_configs(
+    backbone: str, config: str, classes: int, queries: int
+) -> None:
+    described = read(f"keys_seg_{backbone}")
+    dim, hidden = (1024, (4096, 4096)) if "large" in backbone else (256, (1024, 2048))
+    heads = mask2former(described["kwargs"]["embed_dim"], dim, hidden, classes, queries=queries)
+    check_released(config, described, heads)
 
 
 @pytest.mark.parametrize("name", SEGMENTORS)
