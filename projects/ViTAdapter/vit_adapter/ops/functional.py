@@ -164,5 +164,10 @@ def _to_compute_dtypes(
     device_type = value.device.type
     if value.dtype == torch.float32 and torch.is_autocast_enabled(device_type):
         value = value.to(torch.get_autocast_dtype(device_type))
-    wide = torch.promote_types(value.dtype, torch.float32)
-    return value, sampling_locations.to(wide), attention_weights.to(wide)
+    wide = torch.float64 if value.dtype == torch.float64 else torch.float32
+    # Casts that change nothing cost more than all checks when a cold cache meets their code.
+    if sampling_locations.dtype != wide:
+        sampling_locations = sampling_locations.to(wide)
+    if attention_weights.dtype != wide:
+        attention_weights = attention_weights.to(wide)
+    return value, sampling_locations, attention_weights
