@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vit_adapter.layers import ChannelLayerNorm, ConvNormSequential, build_norm
+from vit_adapter.layers import ChannelLayerNorm, ConvNormSequential, build_norm, norm_in_place
 
 
 @pytest.mark.parametrize("name", ["BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN", ""])
@@ -81,3 +81,28 @@ def test_folds_only_where_nothing_depends_on_the_batch() -> None:
         assert len(calls) == 2
         model.eval()(images)
         assert len(calls) == 2
+
+
+@pytest.mark.parametrize("name", ["BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN", ""])
+@pytest.mark.parametrize("training", [False, True])
+def test_norm_in_place_equals_the_norm(name: str, training: bool) -> None:
+    norm = make_layers(name)[1].train(training)
+    features = torch.randn(2, 32, 6, 5)
+    with torch.no_grad():
+        expected = norm(features.clone())
+        given = features.clone()
+        actual = norm_in_place(norm, given)
+    torch.testing.assert_close(actual, expected)
+    in_place = name == "FrozenBN" or (name.endswith("BN") and not training)
+    assert (actual.data_ptr() == given.data_ptr()) == (in_place or name == "")
+
+
+def test_norm_in_place_leaves_what_gradients_need() -> None:
+    norm = make_layers("BN")[1].eval()
+    features = torch.randn(2, 32, 6, 5, dtype=torch.float32)
+    leaf = features.clone().requires_grad_()
+    norm_in_place(norm, leaf).sum().backward()
+    assert torch.equal(leaf, features)
+    norm, narrow = norm.bfloat16(), features.bfloat16()
+    with torch.no_grad():  # 16 bits are rounded once, by the norm
+        assert torch.equal(norm_in_place(norm, narrow), norm(narrow))

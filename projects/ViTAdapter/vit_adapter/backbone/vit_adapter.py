@@ -21,6 +21,7 @@ from vit_adapter.backbone.trunk import ViTTrunk
 from vit_adapter.layers import (
     PyramidGeometry,
     build_norm,
+    norm_in_place,
     resize_map,
     split_levels,
     tokens_to_map,
@@ -201,7 +202,7 @@ class ViTAdapter(PyramidBackbone):
                 features = _add_into(features, resized) if i == 0 else features + resized
             if torch.is_grad_enabled():
                 features = features.contiguous()  # see tokens_to_map
-            outputs[name] = norm(features)
+            outputs[name] = norm_in_place(norm, features) if i == 0 else norm(features)
         return outputs
 
     def _norms(self) -> tuple[nn.Module, ...]:

@@ -1,7 +1,7 @@
 """Modules and functions that know tensors, not detectors: shared by backbones and heads."""
 
 from vit_adapter.layers.deform_attn import MSDeformAttn
-from vit_adapter.layers.norm import ChannelLayerNorm, ConvNormSequential, build_norm
+from vit_adapter.layers.norm import ChannelLayerNorm, ConvNormSequential, build_norm, norm_in_place
 from vit_adapter.layers.position import resize_position_embedding
 from vit_adapter.layers.pyramid import (
     GridSize,
@@ -26,6 +26,7 @@ __all__ = [
     "build_norm",
     "crop_map",
     "map_to_tokens",
+    "norm_in_place",
     "num_positions",
     "pad_to_multiple",
     "reference_points",

@@ -58,23 +58,48 @@ class ConvNormSequential(nn.Sequential):
         return features
 
 
+def norm_in_place(norm: nn.Module, features: Tensor) -> Tensor:
+    """Normalise a map (B, C, H, W) that nobody else needs; use only what is returned.
+
+    In evaluation a batch norm changes the map itself, which spares new memory: for a large map that
+    takes longer than the arithmetic. Forward hooks of the norm are not called then. Where gradients
+    are recorded, or the norm takes its statistics from the batch, this is ``norm(features)``.
+    """
+    if not _has_constants(norm):
+        return norm(features)
+    scale, shift = _scale_and_shift(norm)
+    if features.dtype != scale.dtype:  # 16 bits would round the product, too
+        return norm(features)
+    return features.mul_(scale.view(-1, 1, 1)).add_(shift.view(-1, 1, 1))
+
+
+def _has_constants(norm: nn.Module) -> bool:
+    """Whether a norm scales and shifts each channel by constants, and no gradient is recorded."""
+    if torch.is_grad_enabled():
+        return False
+    if isinstance(norm, FrozenBatchNorm2d):
+        return True
+    has_statistics = isinstance(norm, _BatchNorm) and norm.running_mean is not None
+    return has_statistics and norm.affine and not norm.training
+
+
+def _scale_and_shift(norm: _BatchNorm | FrozenBatchNorm2d) -> tuple[Tensor, Tensor]:
+    """What a norm multiplies channels (C,) by, and then adds to them; in float32 or wider."""
+    wide = torch.promote_types(norm.weight.dtype, torch.float32)
+    scale = norm.weight * (norm.running_var.to(wide) + norm.eps).rsqrt()
+    return scale, norm.bias - norm.running_mean * scale
+
+
 def _can_fold(layer: nn.Module, following: nn.Module) -> bool:
     """Whether two layers are a convolution and a norm that scales each channel by constants."""
-    if torch.is_grad_enabled() or type(layer) is not nn.Conv2d:
-        return False
-    if isinstance(following, FrozenBatchNorm2d):
-        return True
-    has_statistics = isinstance(following, _BatchNorm) and following.running_mean is not None
-    return has_statistics and following.affine and not following.training
+    return type(layer) is nn.Conv2d and _has_constants(following)
 
 
 def _convolve_and_normalise(
     features: Tensor, conv: nn.Conv2d, norm: _BatchNorm | FrozenBatchNorm2d
 ) -> Tensor:
     """Compute ``norm(conv(features))`` as one convolution; folded in float32 or wider."""
-    wide = torch.promote_types(conv.weight.dtype, torch.float32)
-    scale = norm.weight * (norm.running_var.to(wide) + norm.eps).rsqrt()
-    shift = norm.bias - norm.running_mean * scale
+    scale, shift = _scale_and_shift(norm)
     if conv.bias is not None:
         shift = shift + conv.bias * scale
     weight = (conv.weight * scale.view(-1, 1, 1, 1)).to(conv.weight.dtype)
