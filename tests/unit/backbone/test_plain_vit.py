@@ -186,7 +186,7 @@ def test_activation_checkpointing_changes_no_gradient(drop_path_rate: float) -> 
     [
         ({"num_heads": 5}, "embed_dim must be a multiple of num_heads 5, got 12"),
         ({"img_size": 70}, "img_size must be a multiple of patch_size 16, got 70"),
-        ({"depth": 0}, "must be at least 1, got 64, 16, 12, 0, 2"),
+        ({"depth": 0}, "must be at least 1, got 16, 12, 0, 2"),
         ({"drop_path_rate": 1.0}, r"drop_path_rate must be in \[0, 1\), got 1.0"),
         ({"window_sizes": [2, 2]}, r"one integer >= 0 for each of the 3 blocks .* got \[2, 2\]"),
         ({"window_sizes": [2, None, 2]}, r"got \[2, None, 2\]"),
