@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vit_adapter.layers import ChannelLayerNorm, ConvNormSequential, build_norm, norm_in_place
+from vit_adapter.layers import ChannelLayerNorm, ConvNormSequential, build_norm, normalise_map
 
 
 @pytest.mark.parametrize("name", ["BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN", ""])
@@ -83,7 +83,10 @@ def test_folds_only_where_nothing_depends_on_the_batch() -> None:
         assert len(calls) == 2
 
 
-@pytest.mark.parametrize("name", ["BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN", ""])
+NAMES = ["BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN", ""]
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("training", [False, True])
 def test_norm_in_place_equals_the_norm(name: str, training: bool) -> None:
     norm = make_layers(name)[1].train(training)
@@ -91,18 +94,45 @@ def test_norm_in_place_equals_the_norm(name: str, training: bool) -> None:
     with torch.no_grad():
         expected = norm(features.clone())
         given = features.clone()
-        actual = norm_in_place(norm, given)
+        actual = normalise_map(norm, given, in_place=True)
     torch.testing.assert_close(actual, expected)
-    in_place = name == "FrozenBN" or (name.endswith("BN") and not training)
-    assert (actual.data_ptr() == given.data_ptr()) == (in_place or name == "")
+    changed = name == "FrozenBN" or (name.endswith("BN") and not training)
+    assert (actual.data_ptr() == given.data_ptr()) == (changed or name == "")
+    with torch.no_grad():
+        normalise_map(norm, given := features.clone())
+    assert torch.equal(given, features)
 
 
-def test_norm_in_place_leaves_what_gradients_need() -> None:
-    norm = make_layers("BN")[1].eval()
-    features = torch.randn(2, 32, 6, 5, dtype=torch.float32)
-    leaf = features.clone().requires_grad_()
-    norm_in_place(norm, leaf).sum().backward()
-    assert torch.equal(leaf, features)
-    norm, narrow = norm.bfloat16(), features.bfloat16()
-    with torch.no_grad():  # 16 bits are rounded once, by the norm
-        assert torch.equal(norm_in_place(norm, narrow), norm(narrow))
+def test_norm_in_place_rounds_once_in_16_bits() -> None:
+    norm, features = make_layers("BN")[1].eval().bfloat16(), torch.randn(2, 32, 6, 5).bfloat16()
+    with torch.no_grad():
+        expected = norm(features)
+        assert torch.equal(normalise_map(norm, features, in_place=True), expected)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "naiveSyncBN"])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("layout", ["map", "tokens", "expanded"])
+def test_gradients_for_any_strides(name: str, training: bool, batch: int, layout: str) -> None:
+    """Maps and gradients that are views of tokens, of which PyTorch gets some wrong."""
+    tokens = torch.randn(batch, 12, 32, dtype=torch.float64)
+    gradient = {
+        "map": torch.randn(batch, 32, 3, 4, dtype=torch.float64),
+        "tokens": torch.randn_like(tokens).transpose(1, 2).unflatten(2, (3, 4)),
+        "expanded": torch.randn(1, 32, 1, 1, dtype=torch.float64).expand(batch, 32, 3, 4),
+    }[layout]
+    results = []
+    for compute in (
+        lambda norm, x: norm(x.clone(memory_format=torch.contiguous_format)),
+        lambda norm, x: normalise_map(norm, x, in_place=True),
+    ):
+        norm = make_layers(name)[1].double().train(training)
+        leaf = tokens.clone().requires_grad_()
+        output = compute(norm, leaf.transpose(1, 2).unflatten(2, (3, 4)))
+        given = gradient if results else gradient.contiguous()
+        output.backward(given)
+        parameters = [p.grad for p in norm.parameters()]
+        results.append([output, leaf.grad, *parameters, *norm.buffers()])
+        assert torch.equal(leaf, tokens)
+    torch.testing.assert_close(*results)

@@ -19,9 +19,10 @@ from vit_adapter.backbone.pyramid_backbone import STRIDES, PyramidBackbone
 from vit_adapter.backbone.spatial_prior import SpatialPriorModule
 from vit_adapter.backbone.trunk import ViTTrunk
 from vit_adapter.layers import (
+    PatchUpsampling,
     PyramidGeometry,
     build_norm,
-    norm_in_place,
+    normalise_map,
     resize_map,
     split_levels,
     tokens_to_map,
@@ -134,7 +135,7 @@ class ViTAdapter(PyramidBackbone):
             )
             for group in groups
         )
-        self.up = nn.ConvTranspose2d(dim, dim, 2, stride=2)
+        self.up = PatchUpsampling(dim, dim, 2)
         self.norm1, self.norm2, self.norm3, self.norm4 = (build_norm(norm, dim) for _ in STRIDES)
         self.reset_parameters()
         self._freeze_unused()
@@ -200,9 +201,7 @@ class ViTAdapter(PyramidBackbone):
                 tap = vit_taps[i] if self.vit_feature_fusion == "per_interaction" else vit_taps[-1]
                 resized = resize_map(tokens_to_map(tap, geometry.vit_shape), _FUSION_SCALES[i])
                 features = _add_into(features, resized) if i == 0 else features + resized
-            if torch.is_grad_enabled():
-                features = features.contiguous()  # see tokens_to_map
-            outputs[name] = norm_in_place(norm, features) if i == 0 else norm(features)
+            outputs[name] = normalise_map(norm, features, in_place=i == 0)
         return outputs
 
     def _norms(self) -> tuple[nn.Module, ...]:

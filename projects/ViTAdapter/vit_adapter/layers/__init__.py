@@ -1,7 +1,8 @@
 """Modules and functions that know tensors, not detectors: shared by backbones and heads."""
 
 from vit_adapter.layers.deform_attn import MSDeformAttn
-from vit_adapter.layers.norm import ChannelLayerNorm, ConvNormSequential, build_norm, norm_in_place
+from vit_adapter.layers.norm import ChannelLayerNorm, ConvNormSequential, build_norm, normalise_map
+from vit_adapter.layers.patch_upsampling import PatchUpsampling
 from vit_adapter.layers.position import resize_position_embedding
 from vit_adapter.layers.pyramid import (
     GridSize,
@@ -22,11 +23,12 @@ __all__ = [
     "ConvNormSequential",
     "GridSize",
     "MSDeformAttn",
+    "PatchUpsampling",
     "PyramidGeometry",
     "build_norm",
     "crop_map",
     "map_to_tokens",
-    "norm_in_place",
+    "normalise_map",
     "num_positions",
     "pad_to_multiple",
     "reference_points",

@@ -95,8 +95,7 @@ def split_levels(tokens: Tensor, spatial_shapes: Sequence[GridSize]) -> list[Ten
 def tokens_to_map(tokens: Tensor, grid: GridSize) -> Tensor:
     """View row-major tokens (B, H*W, C) as a map (B, C, H, W) without a copy.
 
-    The result has channels-last strides. Call ``.contiguous()`` on it before a batch norm: PyTorch
-    2.13 and 2.14 compute wrong gradients there on the CPU for some such views of a single image.
+    The result has channels-last strides; see :func:`vit_adapter.layers.normalise_map` for norms.
     """
     batch, _, channels = tokens.shape
     return tokens.view(batch, *grid, channels).permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W)

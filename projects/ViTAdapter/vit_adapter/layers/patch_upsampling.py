@@ -1,0 +1,40 @@
+"""Enlarging a map by a learned patch for each of its cells.
+
+Shapes: B batch, C input channels, D output channels, H/W height and width of the map, K the patch's
+side.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PatchUpsampling(nn.ConvTranspose2d):
+    """Transposed convolution whose stride is its kernel's size: patches do not overlap.
+
+    Each cell alone makes its patch, so this is a matrix product. On the CPU it is computed as such
+    where gradients are recorded, because PyTorch's backward pass of a transposed convolution takes
+    twice the time.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+        """Make the layer; its parameters are those of a transposed convolution.
+
+        Args:
+            in_channels, out_channels: C and D.
+            kernel_size: side K of a patch, and the factor by which the map grows.
+        """
+        super().__init__(in_channels, out_channels, kernel_size, stride=kernel_size)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, D, K * H, K * W)."""
+        if features.device.type != "cpu" or not torch.is_grad_enabled():
+            return super().forward(features)
+        tokens = features.permute(0, 2, 3, 1)  # (B, H, W, C)
+        bias = self.bias.repeat(self.kernel_size[1])
+        rows = []
+        for weight in self.weight.unbind(2):  # (C, D, K), of one row of every patch
+            weight = weight.permute(2, 1, 0).flatten(0, 1)  # (K * D, C)
+            rows.append(F.linear(tokens, weight, bias).unflatten(-1, (-1, self.out_channels)))
+        patches = torch.stack(rows, 2)  # (B, H, K, W, K, D)
+        return patches.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
