@@ -41,9 +41,9 @@ def test_counts_each_storage_once(tool):
 
 def test_frozen_needs_the_least_memory(tool, capsys):
     threads = str(torch.get_num_threads())
-    tool.main(["--sizes", "tiny", "--image-size", "64", "--repeats", "1", "--threads", threads])
+    tool.main(["--sizes", "tiny", "--image-size", "128", "--repeats", "1", "--threads", threads])
     machine, _, header, _, *rows = capsys.readouterr().out.splitlines()
-    assert f"{threads} threads" in machine and "64 px" in machine
+    assert f"{threads} threads" in machine and "128 px" in machine
     cells = {row.split(" | ")[1]: re.findall(r"[\d.]+", row) for row in rows}
     assert list(cells) == ["full", "frozen", "light"]
     assert all(row.count("|") == header.count("|") for row in rows)
