@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vit_adapter.backbone.trunk import ViTTrunk
@@ -28,7 +27,7 @@ from vit_adapter.backbone.vit_parts import (
     run_blocks,
     scale_branch,
 )
-from vit_adapter.layers import GridSize, window_merge, window_partition
+from vit_adapter.layers import GridSize, Linear, linear, window_merge, window_partition
 from vit_adapter.layers.relative_position import (
     NUM_CLASS_ROWS,
     BiasCache,
@@ -215,12 +214,12 @@ class Attention(nn.Module):
         self.class_token = class_token
         self.native_grid = native_grid
         self.windowed = windowed
-        self.qkv = nn.Linear(dim, dim * 3, bias=False)
+        self.qkv = Linear(dim, dim * 3, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
         self.v_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
         rows = num_offsets(native_grid) + NUM_CLASS_ROWS * class_token
         self.relative_position_bias_table = nn.Parameter(torch.zeros(rows, num_heads))
-        self.proj = nn.Linear(dim, dim)
+        self.proj = Linear(dim, dim)
         self._biases = BiasCache()
 
     def train(self, mode: bool = True) -> "Attention":
@@ -240,7 +239,7 @@ class Attention(nn.Module):
         bias = None
         if self.q_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        qkv = F.linear(tokens, self.qkv.weight, bias)
+        qkv = linear(tokens, self.qkv.weight, bias)
         return attend(qkv, self.num_heads, self._position_bias(grid, qkv.dtype))
 
     def _position_bias(self, grid: GridSize, dtype: torch.dtype) -> Tensor:

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vit_adapter.layers import (
     GridSize,
+    Linear,
     MSDeformAttn,
     PyramidGeometry,
     map_to_tokens,
@@ -147,9 +148,9 @@ class ConvFFN(nn.Module):
             raise ValueError(
                 f"embed_dim * cffn_ratio must be at least 1, got {hidden_dim} for embed_dim {dim}"
             )
-        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc1 = Linear(dim, hidden_dim)
         self.dwconv = PyramidDWConv(hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.fc2 = Linear(hidden_dim, dim)
 
     def forward(self, tokens: Tensor, spatial_shapes: Sequence[GridSize]) -> Tensor:
         """(B, S, D) -> (B, S, D); ``spatial_shapes`` are the (H, W) of the levels."""

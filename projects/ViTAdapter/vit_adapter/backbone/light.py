@@ -11,10 +11,16 @@ Shapes: B batch, N ViT tokens (stride 16), S prior tokens (strides 8, 16 and 32)
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vit_adapter.backbone.interaction import BaseExtractor, InteractionSettings
-from vit_adapter.layers import PyramidGeometry, map_to_tokens, resize_map, tokens_to_map
+from vit_adapter.layers import (
+    Linear,
+    PyramidGeometry,
+    map_to_tokens,
+    resize_map,
+    tokens_to_map,
+)
 
 # From the ViT's stride 16 to the strides of the priors.
 _PRIOR_SCALES = (2.0, 1.0, 0.5)
@@ -30,7 +36,7 @@ class LightExtractor(BaseExtractor):
     def build_reading(self, settings: InteractionSettings) -> None:
         """See :meth:`BaseExtractor.build_reading`."""
         self.feat_norm = settings.norm_layer(settings.embed_dim)
-        self.proj = nn.Linear(settings.embed_dim, settings.embed_dim)
+        self.proj = Linear(settings.embed_dim, settings.embed_dim)
 
     def read(self, prior_tokens: Tensor, vit_tokens: Tensor, geometry: PyramidGeometry) -> Tensor:
         """See :meth:`BaseExtractor.read`."""

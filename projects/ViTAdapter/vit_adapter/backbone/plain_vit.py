@@ -30,6 +30,7 @@ from vit_adapter.backbone.vit_parts import (
 from vit_adapter.layers import (
     ChannelLayerNorm,
     GridSize,
+    Linear,
     map_to_tokens,
     resize_position_embedding,
     tokens_to_map,
@@ -174,8 +175,8 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.window_size = window_size
-        self.qkv = nn.Linear(dim, dim * 3, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, dim * 3, bias=qkv_bias)
+        self.proj = Linear(dim, dim)
 
     def forward(self, tokens: Tensor, grid: GridSize) -> Tensor:
         """(B, N, D) -> (B, N, D); padding of windows is zero after the projection, not masked."""

@@ -24,6 +24,7 @@ from vit_adapter.backbone.vit_parts import (
 )
 from vit_adapter.layers import (
     GridSize,
+    Linear,
     map_to_tokens,
     resize_position_embedding,
     window_merge,
@@ -141,8 +142,8 @@ class Layer(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.self_attn = Attention(dim, num_heads=num_heads, window_size=window_size)
         self.norm2 = nn.LayerNorm(dim)
-        self.linear1 = nn.Linear(dim, hidden_dim)
-        self.linear2 = nn.Linear(hidden_dim, dim)
+        self.linear1 = Linear(dim, hidden_dim)
+        self.linear2 = Linear(hidden_dim, dim)
         self.drop_path = make_drop_path(drop_path)
         self.gamma_1 = nn.Parameter(torch.zeros(dim))
         self.gamma_2 = nn.Parameter(torch.zeros(dim))
@@ -162,8 +163,8 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.window_size = window_size
-        self.in_proj = nn.Linear(dim, dim * 3)
-        self.out_proj = nn.Linear(dim, dim)
+        self.in_proj = Linear(dim, dim * 3)
+        self.out_proj = Linear(dim, dim)
 
     def forward(self, tokens: Tensor, grid: GridSize) -> Tensor:
         """(B, N, D) -> (B, N, D); windows are padded with zeros before the projection, unmasked."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vit_adapter.backbone.trunk import check_images
-from vit_adapter.layers import GridSize, map_to_tokens
+from vit_adapter.layers import GridSize, Linear, map_to_tokens
 
 LAYER_NORM_EPS = 1e-6
 """Of timm's ViT and of BEiT; PyTorch's default is 1e-5."""
@@ -36,8 +36,8 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.fc1 = Linear(dim, hidden_dim)
+        self.fc2 = Linear(hidden_dim, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""

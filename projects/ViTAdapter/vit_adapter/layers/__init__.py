@@ -1,6 +1,7 @@
 """Modules and functions that know tensors, not detectors: shared by backbones and heads."""
 
 from vit_adapter.layers.deform_attn import MSDeformAttn
+from vit_adapter.layers.dense import Linear, linear
 from vit_adapter.layers.norm import ChannelLayerNorm, ConvNormSequential, build_norm, normalise_map
 from vit_adapter.layers.patch_upsampling import PatchUpsampling
 from vit_adapter.layers.position import resize_position_embedding
@@ -22,11 +23,13 @@ __all__ = [
     "ChannelLayerNorm",
     "ConvNormSequential",
     "GridSize",
+    "Linear",
     "MSDeformAttn",
     "PatchUpsampling",
     "PyramidGeometry",
     "build_norm",
     "crop_map",
+    "linear",
     "map_to_tokens",
     "normalise_map",
     "num_positions",

@@ -8,9 +8,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vit_adapter.layers.dense import Linear, linear
 from vit_adapter.layers.pyramid import GridSize, inverse_grid_sizes
 from vit_adapter.ops import ms_deform_attn
 
@@ -61,10 +61,10 @@ class MSDeformAttn(nn.Module):
         self.num_levels = num_levels
         self.num_points = num_points
         num_samples = num_heads * num_levels * num_points
-        self.sampling_offsets = nn.Linear(embed_dim, num_samples * 2)
-        self.attention_weights = nn.Linear(embed_dim, num_samples)
-        self.value_proj = nn.Linear(embed_dim, value_dim)
-        self.output_proj = nn.Linear(value_dim, embed_dim)
+        self.sampling_offsets = Linear(embed_dim, num_samples * 2)
+        self.attention_weights = Linear(embed_dim, num_samples)
+        self.value_proj = Linear(embed_dim, value_dim)
+        self.output_proj = Linear(value_dim, embed_dim)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -129,7 +129,7 @@ class MSDeformAttn(nn.Module):
         weight = torch.cat([offsets.weight, weights.weight])
         bias = torch.cat([offsets.bias, weights.bias])
         sizes = [offsets.out_features, weights.out_features]
-        points, logits = F.linear(query, weight, bias).split(sizes, dim=-1)
+        points, logits = linear(query, weight, bias).split(sizes, dim=-1)
         return points, logits.unflatten(-1, (self.num_heads, -1))
 
 

@@ -5,8 +5,9 @@ side.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vit_adapter.layers.dense import linear
 
 
 class PatchUpsampling(nn.ConvTranspose2d):
@@ -35,6 +36,6 @@ class PatchUpsampling(nn.ConvTranspose2d):
         rows = []
         for weight in self.weight.unbind(2):  # (C, D, K), of one row of every patch
             weight = weight.permute(2, 1, 0).flatten(0, 1)  # (K * D, C)
-            rows.append(F.linear(tokens, weight, bias).unflatten(-1, (-1, self.out_channels)))
+            rows.append(linear(tokens, weight, bias).unflatten(-1, (-1, self.out_channels)))
         patches = torch.stack(rows, 2)  # (B, H, K, W, K, D)
         return patches.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vit_adapter.layers import Linear, linear
+
 
 class Attention(nn.Module):
     """Multi-head attention with the parameter names of :class:`torch.nn.MultiheadAttention`.
@@ -30,7 +32,7 @@ class Attention(nn.Module):
         self.num_heads = num_heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dim, embed_dim))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * embed_dim))
-        self.out_proj = nn.Linear(embed_dim, embed_dim)
+        self.out_proj = Linear(embed_dim, embed_dim)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -56,7 +58,7 @@ class Attention(nn.Module):
         """
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         query, key, value = (
-            F.linear(tokens, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            linear(tokens, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for tokens, weight, bias in zip((query, key, value), weights, biases, strict=True)
         )  # (B, M, Q or K, C/M)
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
@@ -80,8 +82,8 @@ class FeedForward(nn.Module):
         super().__init__()
         if min(embed_dim, hidden_dim) < 1:
             raise ValueError(f"widths must be at least 1, got {embed_dim} and {hidden_dim}")
-        self.linear1 = nn.Linear(embed_dim, hidden_dim)
-        self.linear2 = nn.Linear(hidden_dim, embed_dim)
+        self.linear1 = Linear(embed_dim, hidden_dim)
+        self.linear2 = Linear(hidden_dim, embed_dim)
         self.use_checkpoint = use_checkpoint
         self.reset_parameters()
 

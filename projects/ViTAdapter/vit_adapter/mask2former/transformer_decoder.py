@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vit_adapter.layers import map_to_tokens
+from vit_adapter.layers import Linear, map_to_tokens
 from vit_adapter.mask2former.attention import Attention, FeedForward
 from vit_adapter.mask2former.pixel_decoder import PixelFeatures
 from vit_adapter.mask2former.position import sine_positions
@@ -130,13 +130,13 @@ class MaskedTransformerDecoder(nn.Module):
             for _ in range(num_layers)
         )
         self.post_norm = nn.LayerNorm(embed_dim)
-        self.cls_embed = nn.Linear(embed_dim, num_classes + 1)
+        self.cls_embed = Linear(embed_dim, num_classes + 1)
         self.mask_embed = nn.Sequential(
-            nn.Linear(embed_dim, embed_dim),
+            Linear(embed_dim, embed_dim),
             nn.ReLU(),
-            nn.Linear(embed_dim, embed_dim),
+            Linear(embed_dim, embed_dim),
             nn.ReLU(),
-            nn.Linear(embed_dim, mask_dim),
+            Linear(embed_dim, mask_dim),
         )
 
     def forward(

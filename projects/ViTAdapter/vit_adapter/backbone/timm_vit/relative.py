@@ -11,7 +11,7 @@ from timm.layers import resize_rel_pos_bias_table
 from timm.models.beit import gen_relative_position_index
 from torch import Tensor, nn
 
-from vit_adapter.layers import GridSize
+from vit_adapter.layers import GridSize, linear
 from vit_adapter.layers.pyramid import cached_constant
 
 NUM_EXTRA = 3  # class to patch, patch to class, class to class: the last rows of a table
@@ -98,7 +98,7 @@ def biased_attention(attention: nn.Module, tokens: Tensor, bias: Tensor) -> Tens
     qkv_bias = None
     if attention.q_bias is not None:
         qkv_bias = torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
-    qkv = F.linear(tokens, attention.qkv.weight, qkv_bias)
+    qkv = linear(tokens, attention.qkv.weight, qkv_bias)
     qkv = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     query, key, value = qkv  # (B, M, 1 + N, D/M) each
     dropout = attention.attn_drop.p if attention.training else 0.0
