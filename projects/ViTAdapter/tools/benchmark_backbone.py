@@ -91,12 +91,15 @@ def forward_call(model: Callable[[Tensor], dict[str, Tensor]], images: Tensor) -
 def training_call(
     model: Callable[[Tensor], dict[str, Tensor]], parameters: list[Tensor], images: Tensor
 ) -> Call:
-    """Return a training step."""
+    """Return a training step whose loss is half the sum of the squared features.
+
+    Its gradients come in the memory layout of the features, as from the convolutions of a head.
+    """
     optimizer = torch.optim.AdamW(parameters, lr=1e-6)
 
     def call() -> None:
-        loss = sum(features.square().mean() for features in model(images).values())
-        loss.backward()
+        outputs = list(model(images).values())
+        torch.autograd.backward(outputs, [features.detach() for features in outputs])
         optimizer.step()
         optimizer.zero_grad()
 
