@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from vit_adapter.ops.extension import select_backend
+
 
 @pytest.fixture
 def tool(project_root, monkeypatch) -> ModuleType:
@@ -50,5 +52,8 @@ def test_frozen_needs_the_least_memory(tool, capsys):
     full, frozen, light = ([float(cell) for cell in row] for row in cells.values())
     assert full[0] == 8.0  # as published for ViT-Adapter-T; its ViT alone has 5.5
     assert frozen[0] < 8.0 - 5.5 and light[0] > 5.5
-    for column in range(1, 5):
+    assert frozen[1] < full[1]
+    if select_backend("cpu") == "kernel":  # plain PyTorch keeps every sample that the adapter reads
+        assert frozen[1] < light[1]
+    for column in range(2, 5):
         assert frozen[column] < min(light[column], full[column])
