@@ -41,11 +41,13 @@ def test_writes_tables_numbers_and_a_picture(tool, small, tmp_path, capsys):
     assert [(r["dtype"], r["formulation"]) for r in records] == [
         (dtype, name) for dtype in ("float32", "bfloat16") for name in names
     ]
+    references = {r["dtype"]: r for r in records if r["formulation"] == "grid_sample"}
     for record in records:
         limit = 1e-5 if record["dtype"] == "float32" else 1e-2
         assert 0 < record["error_output"] < limit and 0 < record["error_gradients"] < limit
-        is_reference = record["formulation"] == "grid_sample"
-        assert (record["forward_gain"] == 1) == is_reference
+        for run in ("forward", "training"):
+            expected = references[record["dtype"]][f"{run}_ms"] / record[f"{run}_ms"]
+            assert record[f"{run}_gain"] == expected
     # Output and gradients, at least; grid_sample also keeps its samples.
     inputs = tool.make_inputs(tool.CASES["small"], "local")
     kept = inputs.value.nbytes + inputs.sampling_locations.nbytes + inputs.attention_weights.nbytes
