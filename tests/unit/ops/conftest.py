@@ -5,6 +5,8 @@ Shape letters: B batch, S value tokens, M heads, D channels per head, Q queries,
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,6 +15,10 @@ import torch
 from torch import Tensor
 
 from vit_adapter.ops.extension import has_kernel
+
+# AddressSanitizer and UBSan. -no-pie: at random addresses a program can lie where AddressSanitizer
+# of GCC before 13.3 puts its heap.
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-no-pie"]
 
 
 class Inputs(NamedTuple):
@@ -118,6 +124,26 @@ def _loop_oracle() -> Callable[..., Tensor]:
 @pytest.fixture(name="output_and_gradients")
 def _output_and_gradients() -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
     return output_and_gradients
+
+
+@pytest.fixture(scope="session")
+def sanitizing_compiler(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The command of a C++ compiler with sanitizers; its programs run here, which not all do.
+
+    Some systems lack the sanitizers' libraries, or forbid what they need (ptrace, overcommitting).
+    """
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        pytest.skip("needs a C++ compiler")
+    folder = tmp_path_factory.mktemp("sanitizers")
+    (folder / "empty.cpp").write_text("int main() { return 0; }\n")
+    command = [compiler, *SANITIZERS]
+    for step in ([*command, folder / "empty.cpp", "-o", folder / "empty"], [folder / "empty"]):
+        try:
+            subprocess.run(step, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"needs a C++ compiler whose sanitizers work here: {error}")
+    return command
 
 
 @pytest.fixture

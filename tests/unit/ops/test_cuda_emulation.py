@@ -6,7 +6,6 @@ that arithmetic, indices and collectives are right; it cannot show races or spee
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,7 +16,6 @@ import torch
 from vit_adapter.ops import ms_deform_attn_reference
 
 SOURCES = Path(__file__).parent / "cuda_emulation"
-SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 TYPES = {
     "double": torch.float64,
     "float": torch.float32,
@@ -35,15 +33,12 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def emulator(tmp_path_factory, project_root) -> Path:
+def emulator(tmp_path_factory, project_root, sanitizing_compiler) -> Path:
     """The compiled host program."""
-    compiler = shutil.which("g++") or shutil.which("c++")
-    if compiler is None:
-        pytest.skip("needs a C++ compiler")
     program = tmp_path_factory.mktemp("emulation") / "emulation"
     includes = [f"-I{SOURCES}", f"-I{project_root / 'csrc'}"]
     quiet = ["-w"]  # host compilers do not know the device code's pragmas
-    command = [compiler, "-std=c++17", "-O0", *quiet, *SANITIZERS, *includes]
+    command = [*sanitizing_compiler, "-std=c++17", "-O0", *quiet, *includes]
     subprocess.run([*command, SOURCES / "main.cpp", "-o", program], check=True)
     return program
 
