@@ -13,7 +13,7 @@ import pytest
 import torch
 
 # Before anything reads them: no window system, no downloads.
-os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ["MPLBACKEND"] = "Agg"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 SKIP_REASONS = {

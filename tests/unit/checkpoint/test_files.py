@@ -198,14 +198,22 @@ def test_content_that_is_no_state_dict(tmp_path: Path, content: object, message:
         load_state_dict_file(tmp_path / "w.pth")
 
 
-def test_address_without_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
+@pytest.fixture
+def download_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where downloads go, directly: a proxy cannot reach this machine's own servers."""
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_address_without_a_connection(download_cache: Path) -> None:
     address = "http://127.0.0.1:9/model.pth"  # the discard port: nobody listens
     with pytest.raises(ConnectionError, match=r"could not download .*model\.pth.*give the path"):
         load_state_dict_file(address)
 
 
-def test_address_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_address_is_downloaded_once(tmp_path: Path, download_cache: Path) -> None:
     torch.save(WEIGHTS, tmp_path / "served.pth")
     requests = []
 
@@ -221,9 +229,6 @@ def test_address_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         def log_message(self, format: str, *args: object) -> None:
             """Silent."""
 
-    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
-    for name in ("http_proxy", "HTTP_PROXY"):
-        monkeypatch.delenv(name, raising=False)
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
