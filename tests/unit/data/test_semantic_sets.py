@@ -1,5 +1,6 @@
 """The public data sets: classes, colours, label values, and files that are not there."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -174,7 +175,7 @@ def test_importing_needs_no_data_and_respects_the_variable(tmp_path: Path) -> No
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={"DETECTRON2_DATASETS": str(tmp_path / "absent"), "PATH": "", "HOME": str(tmp_path)},
+        env=os.environ | {"DETECTRON2_DATASETS": str(tmp_path / "absent"), "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         check=True,
