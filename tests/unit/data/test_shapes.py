@@ -131,7 +131,7 @@ def test_processes_that_race_all_get_a_valid_set(shapes_root, tmp_path):
     ]
     for process in processes:
         process.start()
-    assert {results.get(timeout=60) for _ in processes} == {str(root)}
+    assert {results.get(timeout=300) for _ in processes} == {str(root)}
     for process in processes:
         process.join()
         assert process.exitcode == 0

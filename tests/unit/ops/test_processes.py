@@ -96,7 +96,7 @@ def test_a_process_forked_after_use_computes_too(rest):
         [sys.executable, "-c", SCRIPT + rest],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert process.returncode == 0, process.stderr
