@@ -10,6 +10,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from vit_adapter import PlainViT, ViTAdapter
 from vit_adapter.backbone.modes import MODES
 from vit_adapter.checkpoint.loading import compare_keys, load_strict
+from vit_adapter.ops.extension import select_backend
 
 DIM = 12
 NOT_IN_FROZEN = r"\.injector\."
@@ -157,7 +158,8 @@ def test_recomputing_changes_no_gradient(mode: str) -> None:
 def test_only_light_is_made_of_pytorchs_own_operators() -> None:
     targets = {mode: graph_targets(make_adapter(mode)) for mode in MODES}
     deformable = "vit_adapter.ms_deform_attn.default"
-    assert deformable in targets["full"] and deformable in targets["frozen"]
+    if select_backend("cpu") == "kernel":
+        assert deformable in targets["full"] and deformable in targets["frozen"]
     of_pytorch = re.compile(r"aten\.(?!grid_sampler)|<built-in function getitem>")
     assert [target for target in targets["light"] if not of_pytorch.match(target)] == []
 

@@ -93,7 +93,7 @@ def test_layout_does_not_matter(dim, sample_inputs, output_and_gradients, device
             return ms_deform_attn(layout(value), shapes, layout(locations), layout(weights))
 
         actual = output_and_gradients(function, inputs, grad_output)
-        torch.testing.assert_close(actual, expected)
+        torch.testing.assert_close(actual, expected, rtol=2e-5, atol=2e-5)  # of float32 numbers
 
 
 def test_expanded_gradient_is_accepted(sample_inputs, device):

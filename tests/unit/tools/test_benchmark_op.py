@@ -10,6 +10,8 @@ from types import ModuleType
 import pytest
 import torch
 
+from vit_adapter.ops.extension import select_backend
+
 
 @pytest.fixture
 def tool(project_root, monkeypatch) -> ModuleType:
@@ -48,11 +50,13 @@ def test_writes_tables_numbers_and_a_picture(tool, small, tmp_path, capsys):
         for run in ("forward", "training"):
             expected = references[record["dtype"]][f"{run}_ms"] / record[f"{run}_ms"]
             assert record[f"{run}_gain"] == expected
-    # Output and gradients, at least; grid_sample also keeps its samples.
+    # Output and gradients, at least; plain PyTorch also keeps its samples.
     inputs = tool.make_inputs(tool.CASES["small"], "local")
     kept = inputs.value.nbytes + inputs.sampling_locations.nbytes + inputs.attention_weights.nbytes
     ours, reference = records[0]["peak_mib"], records[1]["peak_mib"]
-    assert kept / 2**20 < ours < reference
+    assert kept / 2**20 < min(ours, reference)
+    if select_backend("cpu") == "kernel":
+        assert ours < reference
 
 
 def test_counts_the_bytes_that_have_to_move(tool):
