@@ -51,7 +51,12 @@ def picture(cell):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty folder that holds the data set; the notebook's process finds the package."""
+    """A folder with the data set alone; the notebook's process finds the package.
+
+    What Jupyter and IPython keep and read elsewhere is in the user's home, which may be read-only.
+    """
+    for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
     monkeypatch.setenv("PYTHONPATH", str(PROJECT), prepend=os.pathsep)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "datasets"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
