@@ -97,54 +97,50 @@ def ms_deform_attn_embedding_bag(
     if sampling_locations.numel() == 0:
         return _empty_output(value, sampling_locations, attention_weights).to(dtype)
 
-    rows, corner_weights = [], []
+    # Passes over all corners are what takes time. They are few, because rows and columns of corners
+    # are worked out apart, and narrow: indices have 32 bits if these suffice.
+    index_dtype = torch.int32 if batch * tokens * heads < 2**31 else torch.int64
+    rows, row_weights, columns, column_weights = [], [], [], []
     start = 0
     for level, (height, width) in enumerate(spatial_shapes):
-        token, weight = _corners(height, width, sampling_locations[:, :, :, level])
-        rows.append(token + start)
-        corner_weights.append(weight * attention_weights[:, :, :, level, :, None])
+        x, y = sampling_locations[:, :, :, level].unbind(-1)
+        column, column_weight = _neighbours(x, width, index_dtype)  # (B, Q, M, P, 2)
+        row, row_weight = _neighbours(y, height, index_dtype)
+        rows.append(start + row * width)
+        row_weights.append(row_weight * attention_weights[:, :, :, level, :, None])
+        columns.append(column)
+        column_weights.append(column_weight)
         start += height * width
-    image = torch.arange(batch, device=value.device).view(-1, 1, 1, 1, 1)
-    head = torch.arange(heads, device=value.device).view(-1, 1, 1)
-    table_rows = (image * tokens + torch.cat(rows, dim=3)) * heads + head  # (B, Q, M, L*P, 4)
-    bags = batch * queries * heads
+    image = torch.arange(batch, dtype=index_dtype, device=value.device).view(-1, 1, 1, 1, 1)
+    head = torch.arange(heads, dtype=index_dtype, device=value.device).view(-1, 1, 1)
+    first = (torch.cat(rows, dim=3) + image * tokens) * heads + head  # (B, Q, M, L*P, 2)
+    table_rows = first.unsqueeze(-1) + (torch.cat(columns, dim=3) * heads).unsqueeze(-2)
+    corner_weights = (
+        torch.cat(row_weights, dim=3).unsqueeze(-1) * torch.cat(column_weights, dim=3).unsqueeze(-2)
+    )  # (B, Q, M, L*P, 2, 2)
     output = F.embedding_bag(
-        table_rows.reshape(bags, -1),
+        table_rows.flatten(0, 2).flatten(1),
         value.reshape(-1, dim),
         mode="sum",
-        per_sample_weights=torch.cat(corner_weights, dim=3).reshape(bags, -1),
+        per_sample_weights=corner_weights.flatten(0, 2).flatten(1),
     )  # (B*Q*M, D)
     return output.view(batch, queries, heads * dim).to(dtype)
 
 
-def _corners(height: int, width: int, locations: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the four pixels around every point of one level.
-
-    Args:
-        height: rows of the level's map.
-        width: columns of the level's map.
-        locations: (B, Q, M, P, 2) points as (x, y) in [0, 1] over the map.
+def _neighbours(coordinate: Tensor, size: int, index_dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Find the two pixels beside each coordinate in [0, 1] along one axis.
 
     Returns:
-        (B, Q, M, P, 4) the index of each corner's token within the level, and its bilinear weight;
-        a corner outside the map has weight zero and the index of a token inside.
+        (..., 2) their indices and their weights; a pixel outside has weight zero and the index of
+        the nearest one inside.
     """
-    columns, column_weights = _neighbours(locations[..., 0], width)
-    rows, row_weights = _neighbours(locations[..., 1], height)
-    index = rows.unsqueeze(-1) * width + columns.unsqueeze(-2)  # (B, Q, M, P, 2, 2)
-    weight = row_weights.unsqueeze(-1) * column_weights.unsqueeze(-2)
-    return index.flatten(-2), weight.flatten(-2)
-
-
-def _neighbours(coordinate: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Return the two pixels beside each coordinate in [0, 1] along one axis, and their weights."""
     pixel = coordinate * size - 0.5
     low = pixel.detach().floor()
     fraction = pixel - low
-    index = torch.stack((low, low + 1), dim=-1)
+    index = torch.stack((low, low + 1), dim=-1).to(index_dtype)
+    nearest = index.clamp(0, size - 1)
     weight = torch.stack((1 - fraction, fraction), dim=-1)
-    inside = (index >= 0) & (index < size)
-    return index.long().clamp(0, size - 1), weight * inside
+    return nearest, weight * (index == nearest)
 
 
 def _empty_output(value: Tensor, sampling_locations: Tensor, attention_weights: Tensor) -> Tensor:
