@@ -3,7 +3,8 @@
     benchmark_modes.py [--sizes tiny small base] [--image-size 512] [--repeats 3]
 
 Models and step are those of benchmark_backbone.py: batch 1, float32, global attention, random
-weights. Memory is counted, not sampled, so the figures are exact and the same on every machine:
+weights. Memory is counted, not sampled, so the figures are exact, and the same on every machine
+that has the operator's kernels:
 
 * activations: storage that autograd keeps between forward and backward pass, each once, without
   parameters;
