@@ -10,6 +10,7 @@
 #include <cuda_fp16.h>
 
 #include <cstdint>
+#include <cstring>
 
 #include "../ms_deform_attn_math.h"
 
@@ -102,7 +103,14 @@ VIT_ADAPTER_DEVICE void store(Storage* target, const T (&source)[kChannels]) {
   for (int i = 0; i < kChannels; ++i) {
     narrow(source[i], pack.channel[i]);
   }
-  *reinterpret_cast<Pack<Storage, kChannels>*>(target) = pack;
+  if constexpr (sizeof(pack) == sizeof(uint4)) {
+    // Asked for in words: the compiler stores a pack channel by channel.
+    uint4 word;
+    memcpy(&word, &pack, sizeof(word));
+    __stwb(reinterpret_cast<uint4*>(target), word);
+  } else {
+    *reinterpret_cast<Pack<Storage, kChannels>*>(target) = pack;
+  }
 }
 
 // floor() of a coordinate that fits an int.

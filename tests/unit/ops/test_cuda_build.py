@@ -80,6 +80,20 @@ def test_kernels_keep_to_their_registers(kind, architecture, kernels):
         assert spilled and set(spilled) == {"0"}, f"{name}: {report}"
 
 
+def test_channels_are_read_and_written_128_bits_at_a_time(tmp_path, project_root):
+    target = tmp_path / "kernels.ptx"
+    compile_report(KERNELS, target, ("sm_90",), "-ptx", f"-I{project_root / 'csrc'}")
+    count = 0
+    kernels = re.findall(r"\.entry (\S+)\((.*?)^}", target.read_text(), re.DOTALL | re.MULTILINE)
+    for name, body in kernels:
+        if not re.search(r"(forward|gather)_kernelI\w+Li[248]E", name):
+            continue  # a channel at a time, or gradients of points
+        count += 1
+        assert re.findall(r"st\.global\.?\S*", body) == ["st.global.wb.v4.u32"], name
+        assert re.search(r"ld\.global\.nc\.(v4\.|v2\.f64)", body), name
+    assert count == 8
+
+
 def test_whole_source_compiles_to_the_same_kernels(tmp_path, project_root, kernels):
     report = compile_report(
         project_root / "csrc" / "cuda" / "ms_deform_attn_cuda.cu",

@@ -27,6 +27,8 @@ CASES = {
     "dim 32": {"queries": 5, "dim": 32, "shapes": ((6, 5), (3, 2))},
     "dim 64, outside": {"batch": 1, "queries": 3, "heads": 2, "dim": 64, "low": -2.0, "high": 3.0},
     "dim 256": {"batch": 1, "queries": 2, "heads": 1, "dim": 256, "points": 1},
+    # More packs of channels than a warp has lanes, and not a multiple of them.
+    "dim 264": {"batch": 1, "queries": 2, "heads": 1, "dim": 264, "points": 1},
     "dim 20": {"batch": 3, "queries": 3, "heads": 2, "dim": 20, "shapes": ((1, 1), (4, 1), (1, 3))},
     "dim 7": {"batch": 3, "queries": 7, "heads": 1, "dim": 7, "points": 3},
 }

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -20,6 +21,7 @@
 #endif
 
 #define __CUDA_ARCH__ 900 // takes the path of 128-bit reductions
+#define CUDART_VERSION 12010 // likewise
 #define __host__
 #define __device__
 #define __global__
@@ -133,6 +135,16 @@ T __shfl_xor_sync(unsigned mask, T number, int distance) {
   return result;
 }
 
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+inline void __stwb(uint4* target, uint4 word) {
+  if (reinterpret_cast<uintptr_t>(target) % 16 != 0) {
+    std::fprintf(stderr, "misaligned 128-bit store\n");
+    std::abort();
+  }
+  std::memcpy(target, &word, sizeof(word));
+}
 struct alignas(16) float4 {
   float x, y, z, w;
 };
