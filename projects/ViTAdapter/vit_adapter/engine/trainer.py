@@ -186,7 +186,9 @@ class Trainer(TrainerBase):
         data_time: float,
         batch: Sequence[Mapping[str, object]],
     ) -> None:
-        values = {name: value.detach().item() for name, value in losses.items()}
+        # Together: each loss would be a transfer of its own.
+        numbers = torch.stack([value.detach() for value in losses.values()]).tolist()
+        values = dict(zip(losses, numbers, strict=True))
         finite = all(map(math.isfinite, values.values()))
         files = [] if finite else _file_names(batch)
         # Every process hears of every other, so that all of them stop and none is left waiting.
