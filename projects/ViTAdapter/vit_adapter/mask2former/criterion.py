@@ -177,6 +177,6 @@ def _mean_over_processes(count: int, device: torch.device) -> Tensor | int:
     world_size = comm.get_world_size()
     if world_size == 1:
         return max(count, 1)
-    mean = torch.tensor(float(count), device=device)
+    mean = torch.full((), float(count), device=device)  # torch.tensor would wait for the device
     torch.distributed.all_reduce(mean)
     return (mean / world_size).clamp(min=1)
