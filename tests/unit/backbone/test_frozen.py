@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from vit_adapter import PlainViT
+from vit_adapter.backbone import frozen
 from vit_adapter.backbone.frozen import FrozenTrunk
 
 
@@ -29,6 +30,16 @@ def test_rounds_to_bfloat16_and_returns_float32(autocast: bool, device: torch.de
     assert tokens.dtype == torch.float32 and not tokens.requires_grad
     difference = (tokens - expected).norm() / expected.norm()
     assert 1e-4 < difference < 0.02  # a bfloat16 has 8 bits of precision
+
+
+def test_gpus_that_emulate_bfloat16_compute_in_float16(monkeypatch: pytest.MonkeyPatch) -> None:
+    for supported, expected in ((False, torch.float16), (True, torch.bfloat16)):
+        monkeypatch.setattr(
+            "torch.cuda.is_bf16_supported",
+            lambda including_emulation, supported=supported: including_emulation or supported,
+        )
+        assert frozen._short_dtype("cuda") == expected
+        assert frozen._short_dtype("cpu") == torch.bfloat16
 
 
 def test_double_precision_stays() -> None:

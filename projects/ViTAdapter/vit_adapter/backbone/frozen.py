@@ -13,6 +13,8 @@ from vit_adapter.layers import GridSize
 class FrozenTrunk:
     """Runs a ViT without gradients in bfloat16: no activation of it is kept.
 
+    GPUs older than Ampere, which only emulate bfloat16, compute in float16.
+
     The weights stay as they are and are rounded as they are used, by autocast: a checkpoint holds
     them in full precision, whatever the mode, and layer norms and the residual stream stay in
     float32. Double precision stays double.
@@ -37,4 +39,12 @@ class FrozenTrunk:
 
     @staticmethod
     def _autocast(tensor: Tensor) -> torch.autocast:
-        return torch.autocast(tensor.device.type, dtype=torch.bfloat16)
+        return torch.autocast(tensor.device.type, dtype=_short_dtype(tensor.device.type))
+
+
+@torch.compiler.assume_constant_result
+def _short_dtype(device_type: str) -> torch.dtype:
+    """The 16-bit dtype that a device computes in."""
+    if device_type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float16
+    return torch.bfloat16
