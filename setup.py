@@ -51,7 +51,8 @@ INSTRUCTION_SET_FLAGS = {
         *("-mfma", "-mf16c"),
     ],
 }
-DEFAULT_CUDA_ARCHITECTURES = "8.0;9.0+PTX"  # where no GPU is visible to say which
+# Where no GPU is visible to say which: all toolkits from CUDA 11.8 to 13 know these.
+DEFAULT_CUDA_ARCHITECTURES = "7.5;8.0;9.0+PTX"
 
 INSTALL_REQUIRES = [
     "torch>=2.4",
@@ -108,10 +109,16 @@ def find_cuda_runtime(toolkit: Path) -> bool:
 
 def kernel_kinds(requested: str) -> tuple[str, ...]:
     """Returns what to try to build, best first: ``"cuda"`` (CPU and CUDA kernels) or ``"cpu"``."""
-    if requested != "auto":
-        return (requested,)
     import torch
     from torch.utils.cpp_extension import CUDA_HOME
+
+    if requested == "cuda" and torch.version.cuda is None:
+        raise RuntimeError(
+            f"VIT_ADAPTER_BUILD=cuda needs a CUDA build of PyTorch, but torch {torch.__version__} "
+            "is none (ROCm is not supported); install one, or use VIT_ADAPTER_BUILD=cpu."
+        )
+    if requested != "auto":
+        return (requested,)
 
     forced = os.environ.get("FORCE_CUDA") == "1" or bool(os.environ.get("TORCH_CUDA_ARCH_LIST"))
     wanted = forced or torch.cuda.is_available()

@@ -166,6 +166,15 @@ def test_cuda_compiles_without_a_gpu(project: Path) -> None:
     assert b"libcudart" in extension.read_bytes() and has_extension(names)
 
 
+def test_cuda_is_refused_without_a_cuda_build_of_pytorch(project: Path) -> None:
+    start_up = project / "start_up"
+    start_up.mkdir()
+    (start_up / "sitecustomize.py").write_text("import torch\ntorch.version.cuda = None\n")
+    result, names = build(project, VIT_ADAPTER_BUILD="cuda", PYTHONPATH=str(start_up))
+    assert result.returncode != 0 and not names
+    assert "needs a CUDA build of PyTorch" in result.stdout + result.stderr
+
+
 @pytest.mark.parametrize("choice", [pytest.param("cpu", marks=needs_compiler), "cuda"])
 def test_an_explicit_choice_fails_with_the_compilers_words(project: Path, choice: str) -> None:
     (project / "csrc" / "bindings.cpp").write_text('#error "this does not compile"\n')
