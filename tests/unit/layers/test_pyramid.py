@@ -1,5 +1,7 @@
 """Grids, reference points, and tokens as maps."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -99,6 +101,18 @@ def test_constants_do_not_pile_up() -> None:
     for height in range(1, 2 * pyramid._MAX_CACHED):
         reference_points([(height, 1)], device=CPU, dtype=torch.float32)
     assert len(pyramid._constants) <= pyramid._MAX_CACHED
+
+
+def test_constants_that_a_cuda_graph_reads_are_never_freed(monkeypatch) -> None:
+    shapes = [(5, 19)]
+    points = weakref.ref(reference_points(shapes, device=CPU, dtype=torch.float32))
+    with monkeypatch.context() as patch:
+        patch.setattr(pyramid, "_captured", {})
+        patch.setattr(pyramid, "is_captured", lambda tensor: True)
+        reference_points(shapes, device=CPU, dtype=torch.float32)
+        pyramid._constants.clear()
+        assert points() is not None
+    assert points() is None
 
 
 def test_constants_made_in_inference_mode_serve_training() -> None:

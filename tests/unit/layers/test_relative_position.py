@@ -200,6 +200,14 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @torch.no_grad()
+def test_a_cuda_graph_computes_its_own_bias(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = _Counted()
+    kept = counted.get()
+    monkeypatch.setattr("vit_adapter.layers.relative_position.is_captured", lambda tensor: True)
+    assert counted.get() is not kept
+
+
+@torch.no_grad()
 def test_copies_start_empty() -> None:
     counted = _Counted()
     counted.get()

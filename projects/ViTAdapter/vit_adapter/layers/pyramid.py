@@ -22,6 +22,7 @@ PYRAMID_STRIDE = 32
 # Training with many image sizes must not keep a table for each of them.
 _MAX_CACHED = 64
 _constants: dict[tuple, Tensor] = {}
+_captured: dict[int, Tensor] = {}
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,21 @@ def _inverse_sizes(
 
 def holds_numbers(tensor: Tensor) -> bool:
     """Whether a tensor just made can serve later calls; fake and captured ones hold no numbers."""
-    capturing = tensor.is_cuda and torch.cuda.is_current_stream_capturing()
-    return type(tensor) is Tensor and not capturing
+    return type(tensor) is Tensor and not is_captured(tensor)
+
+
+def is_captured(tensor: Tensor) -> bool:
+    """Whether what is done with a tensor now goes into a CUDA graph."""
+    # Fake tensors may be said to lie on CUDA where there is no driver to ask.
+    cuda = tensor.is_cuda and torch.cuda.is_initialized()
+    return cuda and torch.cuda.is_current_stream_capturing()
+
+
+def keep_if_captured(tensor: Tensor) -> Tensor:
+    """Return a tensor of a cache; keep it for good if a CUDA graph will read its memory."""
+    if is_captured(tensor):
+        _captured[id(tensor)] = tensor
+    return tensor
 
 
 _Make = Callable[[tuple[GridSize, ...], torch.device, torch.dtype], Tensor]
@@ -168,13 +182,13 @@ def cached_constant(
     """Return ``make(shapes, device, dtype)``, computed once for equal arguments.
 
     Do not write to the result: it is shared between calls. It should be small, for the tensors of
-    the last 64 different arguments are kept.
+    the last 64 different arguments are kept, and those that CUDA graphs read.
     """
     if torch.compiler.is_compiling():
         return make(shapes, device, dtype)  # a traced graph makes its own constants
     key = (make, shapes, device, dtype)
     if key in _constants:
-        return _constants[key]
+        return keep_if_captured(_constants[key])
     # A tensor made in inference mode could not be used in a later training step.
     with torch.inference_mode(False):
         value = make(shapes, device, dtype)

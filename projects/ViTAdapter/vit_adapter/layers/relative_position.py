@@ -16,7 +16,7 @@ import torch
 from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
-from vit_adapter.layers.pyramid import GridSize, cached_constant, holds_numbers
+from vit_adapter.layers.pyramid import GridSize, cached_constant, holds_numbers, is_captured
 
 NUM_CLASS_ROWS = 3
 """Rows of a table that are about the class token."""
@@ -142,8 +142,8 @@ class BiasCache:
             key: what it depends on besides.
             make: computes it.
         """
-        if torch.compiler.is_compiling():
-            return make()
+        if torch.compiler.is_compiling() or is_captured(table):
+            return make()  # the graph follows the table, and outlives what is kept here
         if torch.is_grad_enabled() or table.is_inference():
             self.clear()
             return make()

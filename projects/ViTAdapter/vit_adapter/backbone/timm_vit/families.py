@@ -27,7 +27,7 @@ from vit_adapter.backbone.timm_vit.windows import (
     why_no_windows,
 )
 from vit_adapter.layers import GridSize
-from vit_adapter.layers.pyramid import holds_numbers
+from vit_adapter.layers.pyramid import holds_numbers, keep_if_captured
 
 _PREFIX_NAMES = ("cls_token", "dist_token", "reg_token")  # in the order of timm's sequences
 _MAX_CACHED_GRIDS = 32
@@ -123,7 +123,7 @@ class EvaFamily(StandardFamily):
         buffer = next(rope.buffers())
         key = (grid, buffer.device, buffer.dtype)
         if key in self._fixed:
-            return self._fixed[key]
+            return keep_if_captured(self._fixed[key])
         # Tensors of inference mode could not be used in a training step later on.
         with torch.inference_mode(False), torch.no_grad():
             rotary = rope.get_embed(shape=grid)
