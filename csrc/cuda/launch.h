@@ -5,6 +5,8 @@
 
 #include "../ms_deform_attn.h"
 
+#include <c10/cuda/CUDAException.h>
+
 #include <algorithm>
 #include <initializer_list>
 #include <limits>
@@ -135,6 +137,37 @@ Launch make_launch(const Problem& problem, int64_t items, int64_t lanes) {
   return {
       dim3(unsigned(blocks), unsigned(std::min(problem.batch, kMaxGridY))),
       dim3(unsigned(lanes), unsigned(per_block))};
+}
+
+// Throws if the launch before it failed; in words that help where nothing was
+// compiled for the architecture of the GPU.
+void check_launch() {
+  const cudaError_t error = cudaPeekAtLastError();
+  if (error == cudaErrorNoKernelImageForDevice ||
+      error == cudaErrorUnsupportedPtxVersion) {
+    cudaGetLastError(); // else the next check of anybody's would find it
+    int device = 0, major = 0, minor = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+    const std::vector<std::string> compiled = cuda_architectures();
+    TORCH_CHECK(
+        false,
+        "ms_deform_attn: the kernels were compiled for the architectures ",
+        c10::ArrayRef<std::string>(compiled),
+        " and do not run on this GPU, of ",
+        major,
+        ".",
+        minor,
+        " (",
+        cudaGetErrorString(error),
+        "); install with TORCH_CUDA_ARCH_LIST=",
+        major,
+        ".",
+        minor,
+        " in the environment, or on this machine");
+  }
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
 // One lane per pack of channels.

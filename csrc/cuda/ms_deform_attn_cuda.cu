@@ -12,7 +12,6 @@
 #include <ATen/ops/sort.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
-#include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
@@ -54,7 +53,7 @@ void launch_backward(
           kScatter ? mutable_pointer<T>(grad_value) : nullptr,
           mutable_pointer<T>(grad_locations),
           mutable_pointer<T>(grad_weights));
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  check_launch();
 }
 
 // The points sorted by cell: their order, and where each cell's points begin.
@@ -78,7 +77,7 @@ std::tuple<at::Tensor, at::Tensor> sort_by_cell(
           pointer<T>(locations),
           mutable_pointer<Key>(keys),
           count);
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  check_launch();
   const auto [sorted, order] =
       at::sort(keys, /*stable=*/true, /*dim=*/0, /*descending=*/false);
   const at::Tensor starts =
@@ -111,7 +110,7 @@ void launch_gather(
           pointer<int64_t>(order),
           pointer<int64_t>(starts),
           mutable_pointer<Storage>(grad_value));
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  check_launch();
 }
 
 } // namespace
@@ -157,7 +156,7 @@ at::Tensor ms_deform_attn_forward_cuda(
               pointer<T>(inputs.locations),
               pointer<T>(inputs.weights),
               mutable_pointer<Storage>(output));
-      C10_CUDA_KERNEL_LAUNCH_CHECK();
+      check_launch();
     };
     dispatch_channels<Storage>(
         problem,

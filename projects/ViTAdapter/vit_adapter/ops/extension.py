@@ -77,7 +77,7 @@ def extension_info() -> dict[str, object]:
     Returns:
         ``built``: whether a usable extension is installed; ``problem``: if not, why and what to do;
         ``torch``: the version it was built for; ``compiler``; ``cuda``: the toolkit's version and
-        ``cuda_architectures``: such as ``["8.0", "9.0+PTX"]`` (empty without CUDA kernels);
+        ``cuda_architectures``: such as ``["8.0", "9.0"]`` (empty without CUDA kernels);
         ``cpu_instruction_set``: the one the CPU kernels chose on this machine;
         ``backends``: device type -> ``"kernel"``, ``"embedding_bag"`` or ``"reference"``.
     """
