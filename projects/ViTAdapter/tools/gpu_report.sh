@@ -4,10 +4,12 @@
 #     VIT_ADAPTER_BUILD=cuda pip install --no-build-isolation -e .
 #     projects/ViTAdapter/tools/gpu_report.sh [FOLDER]
 #
-# runs the tests that need a GPU, the operator's under compute-sanitizer (memcheck and racecheck,
-# where it is installed), and the benchmarks of operator and backbone. Every step's output goes to a
-# file in FOLDER (default output/gpu); the exit status is 1 if a step failed. PYTHON names the
-# interpreter. Other projects' kernels are compared if installed (see benchmark_formulations.py).
+# makes sure that there are kernels for CUDA, and runs the tests that need a GPU, the operator's also
+# under compute-sanitizer (memcheck and racecheck, where it is installed), and the benchmarks of
+# operator and backbone; the summary holds the operator's figures against their limits. Every step's
+# output goes to a file in FOLDER (default output/gpu); the exit status is 1 if a step failed. PYTHON
+# names the interpreter. Other projects' kernels are compared if installed (see
+# benchmark_formulations.py).
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 python=${PYTHON:-python}
@@ -27,23 +29,29 @@ step() { # step NAME COMMAND...
   fi
 }
 
-check() { # check TOOL: the operator's tests under compute-sanitizer
+check() { # check TOOL OPTION...: the operator's tests under compute-sanitizer
+  local tool=$1
+  shift
   # Without PyTorch's pool every tensor is a block of its own, and nothing can overrun unseen.
-  step "$1" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 \
-    compute-sanitizer --tool "$1" --error-exitcode 1 "$python" -m pytest -q -m cuda \
+  step "$tool" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 \
+    compute-sanitizer --tool "$tool" --error-exitcode 1 "$@" "$python" -m pytest -q -m cuda \
     tests/unit/ops/test_functional.py tests/unit/ops/test_registration.py
 }
 
 step gpu nvidia-smi
+# Without kernels plain PyTorch would pass the tests.
+step kernels "$python" -c "from vit_adapter.ops import extension_info; info = extension_info()
+print(info); raise SystemExit(info['backends']['cuda'] != 'kernel')"
 step tests "$python" -m pytest -q -m cuda tests
 if command -v compute-sanitizer > /dev/null; then
-  check memcheck
+  check memcheck --report-api-errors no # PyTorch tries calls that may fail
   check racecheck
 else
   echo "== memcheck and racecheck left out: no compute-sanitizer in PATH"
   status=1
 fi
 step operator "$python" $tools/benchmark_op.py --device cuda --output "$folder"
+step summary "$python" $tools/gpu_summary.py "$folder/benchmark_op.json"
 step backbone "$python" $tools/benchmark_backbone.py --device cuda --compile \
   --sizes tiny small base large --image-size 512
 exit $status
