@@ -1,8 +1,8 @@
 """Every tensor that a model makes is made on the model's device: shown for CUDA without a GPU.
 
-Fake tensors have a size, a dtype and a device but no numbers. An operation on tensors of two devices
-fails for them as it would for real ones, so a tensor made on the CPU within a model that lies on
-CUDA is found, and so is one that `Module.to` does not move. Backward passes need a device.
+Fake tensors have a size, a dtype and a device but no numbers. An operation on tensors of two
+devices fails for them as it would for real ones, so a tensor made on the CPU within a model that
+lies on CUDA is found, and so is one that `Module.to` does not move. Backward passes need a device.
 """
 
 from collections.abc import Callable, Iterable

@@ -4,11 +4,11 @@
 #     VIT_ADAPTER_BUILD=cuda pip install --no-build-isolation -e .
 #     projects/ViTAdapter/tools/gpu_report.sh [FOLDER]
 #
-# makes sure that there are kernels for CUDA, and runs the tests that need a GPU, the operator's also
-# under compute-sanitizer (memcheck and racecheck, where it is installed), and the benchmarks of
-# operator and backbone; the summary holds the operator's figures against their limits. Every step's
-# output goes to a file in FOLDER (default output/gpu); the exit status is 1 if a step failed. PYTHON
-# names the interpreter. Other projects' kernels are compared if installed (see
+# makes sure that there are kernels for CUDA, and runs the tests that need a GPU, the operator's
+# also under compute-sanitizer (memcheck and racecheck, where it is installed), and the benchmarks
+# of operator and backbone; the summary holds the operator's figures against their limits. Every
+# step's output goes to a file in FOLDER (default output/gpu); the exit status is 1 if a step
+# failed. PYTHON names the interpreter. Other projects' kernels are compared if installed (see
 # benchmark_formulations.py).
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
