@@ -5,6 +5,8 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.utils.flop_counter import FlopCounterMode
 
 from vit_adapter.layers import Linear, linear
 from vit_adapter.layers.dense import _onednn_is_faster
@@ -75,6 +77,59 @@ def test_computes_only_gradients_that_are_wanted(by_onednn) -> None:
 
 
 @onednn
+def test_keeps_only_what_gradients_need(by_onednn) -> None:
+    frozen, leaf = torch.randn(4, 7), torch.randn(3, 7, requires_grad=True)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda _: None):
+        linear(leaf, frozen)
+        linear(frozen, leaf)
+    assert [tensor.data_ptr() for tensor in kept] == [frozen.data_ptr()] * 2
+
+
+@onednn
+@pytest.mark.parametrize("layout", ["transposed", "strided", "expanded", "overlapping"])
+def test_layouts_of_weights(layout: str, by_onednn) -> None:
+    weight, bias = {
+        "transposed": lambda: (torch.randn(7, 4).t(), torch.randn(4)),
+        "strided": lambda: (torch.randn(4, 14)[:, ::2], torch.randn(8)[::2]),
+        "expanded": lambda: (torch.randn(4, 7), torch.randn(1).expand(4)),
+        "overlapping": lambda: (torch.randn(30).as_strided((4, 7), (1, 1)), torch.randn(8)[::2]),
+    }[layout]()
+    features = torch.randn(3, 7)
+    expected = nn.functional.linear(features, weight, bias)
+    torch.testing.assert_close(linear(features, weight, bias), expected)
+    assert bool(by_onednn) == (layout in ("transposed", "expanded"))
+
+
+@onednn
+def test_forward_mode_derivatives(by_onednn) -> None:
+    layer, plain = pair()
+    point, tangent = torch.randn(3, 7), torch.randn(3, 7)
+    for recording in (True, False):
+        with forward_ad.dual_level(), torch.set_grad_enabled(recording):
+            dual = forward_ad.make_dual(point, tangent)
+            actual, expected = (forward_ad.unpack_dual(f(dual)).tangent for f in (layer, plain))
+        torch.testing.assert_close(actual, expected)
+    actual, expected = (torch.func.jvp(f, (point,), (tangent,)) for f in (layer, plain))
+    torch.testing.assert_close(actual, expected)
+
+
+@onednn
+def test_flops_are_counted(by_onednn) -> None:
+    with FlopCounterMode(display=False) as counter:
+        Linear(7, 4)(torch.randn(3, 7))
+    assert counter.get_total_flops() == 2 * 3 * 7 * 4
+
+
+@onednn
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
+def test_respects_the_switch_of_onednn(by_onednn) -> None:
+    with torch.backends.mkldnn.flags(enabled=False):
+        linear(torch.randn(3, 7), torch.randn(4, 7))
+    assert by_onednn == []
+
+
+@onednn
 def test_second_derivatives_and_vmap(by_onednn) -> None:
     layer, plain = pair()
     points = torch.randn(2, 7)
@@ -83,6 +138,7 @@ def test_second_derivatives_and_vmap(by_onednn) -> None:
         for f in (layer, plain)
     ]
     torch.testing.assert_close(*hessians)
+    assert by_onednn
     batches = torch.randn(3, 2, 7)
     gradients = [
         torch.func.vmap(torch.func.grad(lambda x, f=f: f(x).pow(3).sum()))(batches)
@@ -115,6 +171,7 @@ def test_wrong_widths_are_named(by_onednn) -> None:
         linear(torch.randn(3, 6), torch.randn(4, 7))
 
 
+@onednn
 @pytest.mark.parametrize("capability", ["AVX512", "AVX2", "DEFAULT"])
 @pytest.mark.parametrize("vendor", ["AuthenticAMD", "GenuineIntel"])
 def test_onednn_is_for_amd_with_avx_512(monkeypatch, capability: str, vendor: str) -> None:

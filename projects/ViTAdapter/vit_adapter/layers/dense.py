@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 
 class Linear(nn.Linear):
@@ -34,7 +36,7 @@ def linear(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     Returns:
         (..., D).
     """
-    if not _suits_onednn(features, weight) or not _onednn_is_faster():
+    if not _onednn_is_faster() or _is_observed() or not _suits_onednn(features, weight, bias):
         return F.linear(features, weight, bias)
     if torch.is_grad_enabled():
         return _OneDnnLinear.apply(features, weight, bias)
@@ -44,19 +46,19 @@ def linear(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
 class _OneDnnLinear(torch.autograd.Function):
     """The product with its gradients; that of the weight is as fast by MKL."""
 
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return _compute(features, weight, bias)
-
-    @staticmethod
-    def setup_context(
+    def forward(
         ctx: torch.autograd.function.FunctionCtx,
-        inputs: tuple[Tensor, Tensor, Tensor | None],
-        output: Tensor,
-    ) -> None:
-        ctx.save_for_backward(*inputs[:2])
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+    ) -> Tensor:
+        needs_features, needs_weight, _ = ctx.needs_input_grad
+        # As PyTorch does: a frozen weight keeps no input alive.
+        ctx.save_for_backward(
+            features if needs_weight else None, weight if needs_features else None
+        )
+        return _compute(features, weight, bias)
 
     @staticmethod
     def backward(
@@ -76,20 +78,43 @@ class _OneDnnLinear(torch.autograd.Function):
 
 def _compute(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     operator = torch.ops.mkldnn._linear_pointwise.default
+    bias = None if bias is None else bias.contiguous()  # oneDNN ignores the strides of a bias
     return operator(features.contiguous(), weight, bias, "none", [], "")
 
 
-def _suits_onednn(features: Tensor, weight: Tensor) -> bool:
-    """Whether these are numbers in float32 on the CPU, and nobody records the operations."""
-    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+def _is_observed() -> bool:
+    """Whether operations are recorded, transformed or counted; all that knows PyTorch's own."""
     return (
-        not recorded
-        and type(features) is Tensor
-        and features.device.type == "cpu"
-        and features.dtype == weight.dtype == torch.float32
-        and features.numel() > 0
-        and features.shape[-1] == weight.shape[-1]  # else PyTorch says what is wrong
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or _get_current_dispatch_mode() is not None
+    )
+
+
+def _suits_onednn(features: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether these are dense numbers in float32 on the CPU, of shapes that fit each other."""
+    tensors = (features, weight) if bias is None else (features, weight, bias)
+    return (
+        all(map(_is_plain, tensors))
+        and features.dim() > 0
+        and weight.dim() == 2
+        and (weight.is_contiguous() or weight.t().is_contiguous())
+        and features.shape[-1] == weight.shape[1]  # else PyTorch says what is wrong
+        and (bias is None or bias.shape == weight.shape[:1])
+        and torch._C._get_mkldnn_enabled()
         and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return (
+        type(tensor) in (Tensor, nn.Parameter)
+        and tensor.device.type == "cpu"
+        and tensor.dtype == torch.float32
+        and tensor.layout == torch.strided
+        and tensor.numel() > 0
     )
 
 
