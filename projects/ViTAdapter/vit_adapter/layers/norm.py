@@ -66,7 +66,8 @@ def normalise_map(norm: nn.Module, features: Tensor, *, in_place: bool = False) 
     map's cells as a batch of one-pixel maps there, which is the same sum.
 
     Args:
-        norm: its forward hooks are not called where a batch norm is applied in place.
+        norm: forward hooks of a batch norm are not called where it is applied in place, and see
+            (B * H * W, C, 1, 1) where it gets cells.
         features: the map.
         in_place: whether nobody else needs ``features``. In evaluation a batch norm may then change
             it: new memory for a large map takes longer than the arithmetic.
