@@ -69,6 +69,7 @@ INSTALL_REQUIRES = [
     "iopath>=0.1.9",
     "omegaconf>=2.3",
     "hydra-core>=1.3",
+    "cloudpickle",
     "safetensors>=0.4",
     "tabulate",
     "termcolor",

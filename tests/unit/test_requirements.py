@@ -1,0 +1,39 @@
+"""What setup.py requires: enough for Detectron2, and what requirements.txt pins."""
+
+import ast
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "projects" / "ViTAdapter" / "tools"))
+
+from install_detectron2 import RUNTIME_DEPENDENCIES  # noqa: E402
+
+
+def by_name(requirements: Iterable[str]) -> dict[str, Requirement]:
+    parsed = map(Requirement, requirements)
+    return {requirement.name.lower(): requirement for requirement in parsed}
+
+
+def declared() -> dict[str, Requirement]:
+    """INSTALL_REQUIRES of setup.py, which cannot be imported without being run."""
+    for node in ast.parse((ROOT / "setup.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == "INSTALL_REQUIRES":
+            return by_name(ast.literal_eval(node.value))
+    raise AssertionError("setup.py has no INSTALL_REQUIRES")
+
+
+def test_installing_the_package_brings_what_detectron2_needs() -> None:
+    # The tool installs Detectron2 alone, without its dependencies.
+    assert by_name(RUNTIME_DEPENDENCIES).keys() <= declared().keys()
+
+
+def test_pins_are_within_the_ranges() -> None:
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pins = by_name(line for line in lines if line and not line.startswith("#"))
+    for name, requirement in declared().items():
+        (pin,) = pins[name].specifier
+        assert pin.operator == "==" and requirement.specifier.contains(pin.version), name
