@@ -29,6 +29,8 @@ setup: $(STAMPS)/extension
 
 $(STAMPS)/environment:
 	@test -n "$(PYTHON)" || { echo "No Python found: install Python 3.11, or set PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { \
+	  echo "$(PYTHON) is not Python 3.11 or later, as requirements.txt needs: set PYTHON=..." >&2; exit 1; }
 	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV) || { \
 	  echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu install python3-venv." >&2; exit 1; }
 	@mkdir -p $(STAMPS) && touch $@
