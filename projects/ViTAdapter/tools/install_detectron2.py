@@ -30,6 +30,7 @@ from detectron2_mends import ADDED_FILES, MENDS, Mend
 
 ARCHIVE_REQUIREMENT = "pb1-detectron2==0.6"
 ARCHIVE_SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
+OLDEST_SETUPTOOLS = 77  # as pyproject.toml says; older ones need the package wheel
 REPOSITORY = "https://github.com/facebookresearch/detectron2"
 CHANGE_NOTICE = "# Changed for current libraries by ViT-Adapter's install_detectron2.py.\n"
 
@@ -79,6 +80,19 @@ def find_installed() -> tuple[str, str] | None:
     except importlib.metadata.PackageNotFoundError:
         version = "unknown version"
     return version, str(Path(spec.origin).parent)
+
+
+def check_setuptools() -> None:
+    """Raises InstallError unless this interpreter has a setuptools that can build the wheel."""
+    try:
+        version = importlib.metadata.version("setuptools")
+    except importlib.metadata.PackageNotFoundError:
+        version = "none"
+    if version == "none" or int(version.split(".")[0]) < OLDEST_SETUPTOOLS:
+        raise InstallError(
+            f"setuptools>={OLDEST_SETUPTOOLS} is needed, found {version}. Run "
+            f"`{sys.executable} -m pip install 'setuptools>={OLDEST_SETUPTOOLS}'`, and start again."
+        )
 
 
 def verify_archive(archive: Path, sha256: str = ARCHIVE_SHA256) -> None:
@@ -263,6 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         print(f"Detectron2 {version} has an older set of mends: installing {mended_version()}.")
     try:
+        check_setuptools()
         with tempfile.TemporaryDirectory(prefix="detectron2-archive-") as name:
             install_archive(options.archive or download_archive(Path(name)), Path(name))
     except InstallError as error:

@@ -216,6 +216,26 @@ def test_failing_mend_leaves_the_interpreter_alone(tmp_path, monkeypatch, capsys
     assert "data/build.py" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("version", ["65.5.0", None])
+def test_a_setuptools_that_cannot_build_is_named(monkeypatch, capsys, version: str | None) -> None:
+    def look_up(name: str) -> str:
+        if version is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version
+
+    monkeypatch.setattr(tool, "find_installed", lambda: None)
+    monkeypatch.setattr(tool, "run_pip", lambda *_: pytest.fail("pip must not run"))
+    monkeypatch.setattr("importlib.metadata.version", look_up)
+    assert tool.main([]) == 1
+    error = capsys.readouterr().err
+    assert f"found {version or 'none'}" in error and "pip install 'setuptools>=77'" in error
+
+
+def test_the_oldest_setuptools_is_that_of_the_project(project_root: Path) -> None:
+    text = (project_root / "pyproject.toml").read_text()
+    assert f'requires = ["setuptools>={tool.OLDEST_SETUPTOOLS}"]' in text
+
+
 def test_what_is_importable_is_used(monkeypatch, capsys) -> None:
     monkeypatch.setattr(tool, "find_installed", lambda: ("0.6", "/somewhere/detectron2"))
     monkeypatch.setattr(tool, "run_pip", lambda *_: pytest.fail("pip must not run"))
