@@ -165,6 +165,13 @@ def test_traces_and_other_dtypes_are_left_to_pytorch(by_onednn) -> None:
     assert by_onednn == []
 
 
+def test_compiles_whatever_the_processor() -> None:
+    _onednn_is_faster.cache_clear()
+    layer, features = Linear(7, 4), torch.randn(3, 7)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(features), layer(features))
+
+
 @onednn
 def test_wrong_widths_are_named(by_onednn) -> None:
     with pytest.raises(RuntimeError, match="mat1 and mat2"):

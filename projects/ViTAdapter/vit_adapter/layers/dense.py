@@ -36,7 +36,8 @@ def linear(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     Returns:
         (..., D).
     """
-    if not _onednn_is_faster() or _is_observed() or not _suits_onednn(features, weight, bias):
+    # What records must not see how the processor is asked for.
+    if _is_observed() or not _onednn_is_faster() or not _suits_onednn(features, weight, bias):
         return F.linear(features, weight, bias)
     if torch.is_grad_enabled():
         return _OneDnnLinear.apply(features, weight, bias)
