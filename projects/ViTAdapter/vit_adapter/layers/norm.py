@@ -63,7 +63,7 @@ def normalise_map(norm: nn.Module, features: Tensor, *, in_place: bool = False) 
 
     On the CPU, PyTorch (2.13, 2.14) takes wrong gradients through a batch norm for some strides of
     a single image, and copies into another layout are slow for a large map. A batch norm gets the
-    map's cells as a batch of one-pixel maps there, which is the same sum.
+    map's cells as a batch of one-pixel maps there: the same sums, in another order.
 
     Args:
         norm: forward hooks of a batch norm are not called where it is applied in place, and see
