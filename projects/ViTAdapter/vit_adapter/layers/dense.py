@@ -7,7 +7,6 @@ Shapes: N rows (any leading dimensions), C input width, D output width.
 """
 
 import platform
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -36,8 +35,7 @@ def linear(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     Returns:
         (..., D).
     """
-    # What records must not see how the processor is asked for.
-    if _is_observed() or not _onednn_is_faster() or not _suits_onednn(features, weight, bias):
+    if not _ONEDNN_IS_FASTER or not _suits_onednn(features, weight, bias):
         return F.linear(features, weight, bias)
     if torch.is_grad_enabled():
         return _OneDnnLinear.apply(features, weight, bias)
@@ -96,6 +94,8 @@ def _is_observed() -> bool:
 
 def _suits_onednn(features: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether these are dense numbers in float32 on the CPU, of shapes that fit each other."""
+    if features.device.type != "cpu" or _is_observed():
+        return False
     tensors = (features, weight) if bias is None else (features, weight, bias)
     return (
         all(map(_is_plain, tensors))
@@ -119,7 +119,6 @@ def _is_plain(tensor: Tensor) -> bool:
     )
 
 
-@cache
 def _onednn_is_faster() -> bool:
     try:
         processor = Path("/proc/cpuinfo").read_text()
@@ -131,3 +130,6 @@ def _onednn_is_faster() -> bool:
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
+
+
+_ONEDNN_IS_FASTER = _onednn_is_faster()  # once: what traces cannot see how it is found out
