@@ -63,7 +63,7 @@ def check_images(images: Tensor, channels: int = 3) -> None:
         raise ValueError(
             f"expected images of shape (B, {channels}, H, W), got {tuple(images.shape)}"
         )
-    if min(images.shape) < 1:
+    if images.numel() == 0:
         raise ValueError(
             f"expected at least one image with sides of at least 1, got {tuple(images.shape)}"
         )
