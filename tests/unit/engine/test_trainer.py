@@ -80,6 +80,25 @@ def test_iterations_and_recorded_losses() -> None:
     assert "data_time" in recorder.latest
 
 
+def test_losses_of_any_scalar_shape_and_dtype_are_recorded(device: torch.device) -> None:
+    class Losses(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor(2.0, device=device))
+
+        def forward(self, batch: list[dict]) -> dict[str, Tensor]:
+            one = self.weight * self.weight.new_ones(1)  # (1,)
+            return {"row": one, "narrow": self.weight.bfloat16(), "constant": torch.tensor(0.5)}
+
+    trainer, recorder = make_trainer([1.0]), Recorder()
+    trainer.model = Losses()
+    trainer.register_hooks([recorder])
+    trainer.train(0, 1)
+    recorded = {name: value for name, (value, _) in recorder.latest.items()}
+    assert (recorded["row"], recorded["narrow"], recorded["constant"]) == (2.0, 2.0, 0.5)
+    assert recorded["total_loss"] == 4.5
+
+
 def test_step_is_plain_gradient_descent() -> None:
     trainer = make_trainer([2.0])
     reference = Toy()

@@ -186,9 +186,7 @@ class Trainer(TrainerBase):
         data_time: float,
         batch: Sequence[Mapping[str, object]],
     ) -> None:
-        # Together: each loss would be a transfer of its own.
-        numbers = torch.stack([value.detach() for value in losses.values()]).tolist()
-        values = dict(zip(losses, numbers, strict=True))
+        values = _read_numbers(losses)
         finite = all(map(math.isfinite, values.values()))
         files = [] if finite else _file_names(batch)
         # Every process hears of every other, so that all of them stop and none is left waiting.
@@ -229,6 +227,17 @@ class Trainer(TrainerBase):
             "checkpoint."
         )
         return "\n".join(lines)
+
+
+def _read_numbers(losses: Mapping[str, Tensor]) -> dict[str, float]:
+    """Read losses of one element each together: each would be a transfer of its own.
+
+    As in a sum, a constant on the CPU may be among losses on another device.
+    """
+    tensors = [loss.detach().reshape(()) for loss in losses.values()]
+    device = max((tensor.device for tensor in tensors), key=lambda device: device.type != "cpu")
+    numbers = torch.stack([tensor.to(device) for tensor in tensors]).tolist()
+    return dict(zip(losses, numbers, strict=True))
 
 
 def _file_names(batch: Sequence[Mapping[str, object]]) -> list[str]:
