@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vit_adapter.backbone.trunk import check_images
-from vit_adapter.layers import GridSize, Linear, map_to_tokens
+from vit_adapter.layers import GridSize, Linear, map_to_tokens, scaled_dot_product_attention
 
 LAYER_NORM_EPS = 1e-6
 """Of timm's ViT and of BEiT; PyTorch's default is 1e-5."""
@@ -59,7 +59,7 @@ def attend(qkv: Tensor, num_heads: int, bias: Tensor | None = None) -> Tensor:
     parts = qkv.chunk(3, -1)
     query, key, value = (part.unflatten(-1, (num_heads, -1)).transpose(1, 2) for part in parts)
     mask = None if bias is None else bias[None]  # fused attention takes four dimensions only
-    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    attended = scaled_dot_product_attention(query, key, value, mask)
     return attended.transpose(1, 2).flatten(2)
 
 

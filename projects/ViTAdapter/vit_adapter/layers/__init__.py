@@ -1,5 +1,6 @@
 """Modules and functions that know tensors, not detectors: shared by backbones and heads."""
 
+from vit_adapter.layers.attention import scaled_dot_product_attention
 from vit_adapter.layers.deform_attn import MSDeformAttn
 from vit_adapter.layers.dense import Linear, linear
 from vit_adapter.layers.norm import ChannelLayerNorm, ConvNormSequential, build_norm, normalise_map
@@ -37,6 +38,7 @@ __all__ = [
     "reference_points",
     "resize_map",
     "resize_position_embedding",
+    "scaled_dot_product_attention",
     "split_levels",
     "tokens_to_map",
     "window_merge",

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import forward_ad
-from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from vit_adapter.layers.eager import is_observed, is_plain
 
 
 class Linear(nn.Linear):
@@ -81,24 +81,13 @@ def _compute(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return operator(features.contiguous(), weight, bias, "none", [], "")
 
 
-def _is_observed() -> bool:
-    """Whether operations are recorded, transformed or counted; all that knows PyTorch's own."""
-    return (
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-        or _get_current_dispatch_mode() is not None
-    )
-
-
 def _suits_onednn(features: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether these are dense numbers in float32 on the CPU, of shapes that fit each other."""
-    if features.device.type != "cpu" or _is_observed():
+    if features.device.type != "cpu" or is_observed():
         return False
     tensors = (features, weight) if bias is None else (features, weight, bias)
     return (
-        all(map(_is_plain, tensors))
+        all(map(is_plain, tensors))
         and features.dim() > 0
         and weight.dim() == 2
         and (weight.is_contiguous() or weight.t().is_contiguous())
@@ -106,16 +95,6 @@ def _suits_onednn(features: Tensor, weight: Tensor, bias: Tensor | None) -> bool
         and (bias is None or bias.shape == weight.shape[:1])
         and torch._C._get_mkldnn_enabled()
         and not torch.is_autocast_enabled("cpu")
-    )
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    return (
-        type(tensor) in (Tensor, nn.Parameter)
-        and tensor.device.type == "cpu"
-        and tensor.dtype == torch.float32
-        and tensor.layout == torch.strided
-        and tensor.numel() > 0
     )
 
 

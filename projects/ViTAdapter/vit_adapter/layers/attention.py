@@ -1,0 +1,106 @@
+"""Softmax attention that trains with all threads of a processor.
+
+PyTorch shares the backward pass among threads by images and heads: of two threads, one is idle for
+a third of the time with the three heads of a tiny ViT, and sixteen are mostly idle. Keys can be
+shared out, too.
+
+Shapes: B batch, M heads, N tokens, D channels per head, P parts.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vit_adapter.layers.eager import is_observed, is_plain
+
+MIN_KEYS = 128
+"""The fewest keys that are worth a part of their own."""
+
+
+def scaled_dot_product_attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None
+) -> Tensor:
+    """:func:`torch.nn.functional.scaled_dot_product_attention`; gradients may round differently.
+
+    Args:
+        query, key, value: (B, M, N, D).
+        attn_mask: (B or 1, M or 1, N, N), added to the scaled products of query and key.
+
+    Returns:
+        (B, M, N, D).
+    """
+    if attn_mask is None and _suits_parts(query, key, value):
+        num_parts = _count_parts(query.shape[0] * query.shape[1], key.shape[2])
+        if num_parts > 1:
+            return _AttentionInParts.apply(query, key, value, num_parts)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask)
+
+
+class _AttentionInParts(torch.autograd.Function):
+    """PyTorch's fused attention; its backward pass gets parts of the keys as a batch."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        num_parts: int,
+    ) -> Tensor:
+        operator = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+        output, log_sum_exp = operator(query, key, value)
+        ctx.save_for_backward(query, key, value, output, log_sum_exp)
+        ctx.num_parts = num_parts
+        return output
+
+    @staticmethod
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, grad_output: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, None]:
+        query, key, value, output, log_sum_exp = ctx.saved_tensors
+        num_parts, batch = ctx.num_parts, len(query)
+
+        def repeat(tensor: Tensor) -> Tensor:  # (B, ...) -> (P * B, ...)
+            return tensor.expand(num_parts, *tensor.shape).flatten(0, 1)
+
+        def cut(tensor: Tensor) -> Tensor:  # (B, M, N, D) -> (P * B, M, N / P, D)
+            return tensor.unflatten(2, (num_parts, -1)).movedim(2, 0).flatten(0, 1)
+
+        def join(tensor: Tensor) -> Tensor:  # back again
+            return tensor.unflatten(0, (num_parts, batch)).movedim(0, 2).flatten(2, 3)
+
+        # The softmax is known from its whole sum: what a key gets does not depend on the others,
+        # and what a query gets is a sum over keys.
+        operator = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+        rows = (repeat(output), repeat(log_sum_exp))
+        grad_query, grad_key, grad_value = operator(
+            repeat(grad_output), repeat(query), cut(key), cut(value), *rows, 0.0, False
+        )
+        grad_query = grad_query.unflatten(0, (num_parts, batch)).sum(0)
+        return grad_query, join(grad_key), join(grad_value), None
+
+
+def _count_parts(num_tasks: int, num_keys: int) -> int:
+    """How many equal parts of the keys keep the threads busiest; the smallest such number."""
+    threads = torch.get_num_threads()
+    most = max(1, min(threads, num_keys // MIN_KEYS))
+    choices = [parts for parts in range(1, most + 1) if num_keys % parts == 0]
+    return min(choices, key=lambda parts: math.ceil(num_tasks * parts / threads) / parts)
+
+
+def _suits_parts(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether gradients are wanted of what PyTorch would give to its fused kernel for the CPU."""
+    tensors = (query, key, value)
+    return (
+        query.device.type == "cpu"
+        and torch.is_grad_enabled()
+        and any(tensor.requires_grad for tensor in tensors)
+        and not is_observed()
+        and all(map(is_plain, tensors))
+        and query.dim() == 4
+        and query.shape == key.shape == value.shape
+        and torch.backends.cuda.flash_sdp_enabled()
+        and not torch.is_autocast_enabled("cpu")
+    )
