@@ -83,6 +83,7 @@ def test_inputs_without_gradient_and_recomputation(wanted: int, threads) -> None
         (3, 255, 16, 1),  # too few keys
         (3, 1031, 16, 1),  # a prime number
         (12, 4096, 16, 4),  # 48 parts for 16 threads
+        (3, 12000, 64, 20),  # no more than needed: 40 and 60 are as fast
     ],
 )
 def test_count_of_parts(
