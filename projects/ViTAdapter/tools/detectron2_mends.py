@@ -49,6 +49,7 @@ MENDS: tuple[Mend, ...] = (
     Mend("utils/visualizer.py", ".astype(np.bool)", ".astype(bool)", NUMPY_ALIAS, 3),
     Mend("utils/video_visualizer.py", "dtype=np.bool)", "dtype=bool)", NUMPY_ALIAS),
     Mend("data/build.py", "dtype=np.int)", "dtype=int)", NUMPY_ALIAS),
+    Mend("data/build.py", "dtype=np.int\n", "dtype=int\n", NUMPY_ALIAS),
     Mend("data/datasets/pascal_voc.py", "dtype=np.str)", "dtype=str)", NUMPY_ALIAS),
     Mend("evaluation/sem_seg_evaluation.py", "dtype=np.int)", "dtype=int)", NUMPY_ALIAS, 2),
     Mend("evaluation/sem_seg_evaluation.py", "dtype=np.float)", "dtype=float)", NUMPY_ALIAS, 2),

@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import importlib.metadata
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,9 @@ ARCHIVE_REQUIREMENT = "pb1-detectron2==0.6"
 ARCHIVE_SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
 OLDEST_SETUPTOOLS = 77  # as pyproject.toml says; older ones need the package wheel
 REPOSITORY = "https://github.com/facebookresearch/detectron2"
+# Each was an alias of the Python type of its name, which NumPy 1.24 removed. Nothing may be left:
+# Detectron2 takes some of the AttributeErrors for "nothing to show", without a word.
+NUMPY_ALIASES = re.compile(r"\b(?:np|numpy)\.(?:bool|int|float|complex|object|str|long|unicode)\b")
 CHANGE_NOTICE = "# Changed for current libraries by ViT-Adapter's install_detectron2.py.\n"
 
 # Detectron2's setup.py installs these small projects as detectron2.projects.<name>.
@@ -178,8 +182,8 @@ def apply_mends(
     """Applies every mend to the folder ``package`` in place and adds the files that go with them.
 
     Raises:
-        InstallError: a file is missing, or a mend's text does not occur exactly as often as the
-            mend says. Nothing is written in that case.
+        InstallError: a file is missing, a mend's text does not occur exactly as often as the mend
+            says, or a removed name of NumPy would be left. Nothing is written in that case.
     """
     texts: dict[str, str] = {}
     for mend in mends:
@@ -197,10 +201,33 @@ def apply_mends(
     for name in added:
         if (package / name).exists():
             raise InstallError(f"detectron2/{name} exists in this source; it would be overwritten.")
+    check_numpy_names(package, texts)
     for name, text in texts.items():
         (package / name).write_text(CHANGE_NOTICE + text, encoding="utf-8")
     for name, text in added.items():
         (package / name).write_text(text, encoding="utf-8")
+
+
+def check_numpy_names(package: Path, mended: Mapping[str, str]) -> None:
+    """Raises InstallError if the folder ``package`` still uses a name that NumPy has removed.
+
+    Args:
+        package: Detectron2's package folder.
+        mended: texts that take the place of the files of these names below ``package``.
+    """
+    left = []
+    for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package).as_posix()
+        text = mended.get(name) or path.read_text(encoding="utf-8")
+        lines = enumerate(text.splitlines(), start=1)
+        left += [f"detectron2/{name}:{i}: {line.strip()}" for i, line in lines
+                 if NUMPY_ALIASES.search(line)]
+    if left:
+        listed = "\n".join(left)
+        raise InstallError(
+            f"names that NumPy has removed are left, for which no mend is known:\n{listed}\n"
+            "This source is not Detectron2 v0.6; nothing was installed."
+        )
 
 
 def write_project_file(stage: Path, version: str) -> None:

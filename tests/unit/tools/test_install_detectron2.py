@@ -101,6 +101,26 @@ def test_a_mend_that_finds_its_text_too_often_stops_everything(tmp_path: Path) -
         tool.apply_mends(package)
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["x = y.astype(np.bool)", "    dtype=np.int", "z = np.float(3) + 1", "isinstance(a, np.object)"],
+)
+def test_a_removed_name_that_no_mend_knows_stops_everything(tmp_path: Path, line: str) -> None:
+    package = make_tree(tmp_path) / "detectron2"
+    (package / "structures" / "boxes.py").write_text(f"import numpy as np\n{line}\n")
+    before = snapshot(package)
+    with pytest.raises(tool.InstallError, match="detectron2/structures/boxes.py:2: ") as caught:
+        tool.apply_mends(package)
+    assert line.strip() in str(caught.value)
+    assert snapshot(package) == before
+
+
+@pytest.mark.parametrize("name", ["np.bool_", "np.int64", "np.floating", "np.integer", "xnp.int"])
+def test_names_that_numpy_has_are_no_obstacle(tmp_path: Path, name: str) -> None:
+    (tmp_path / "masks.py").write_text(f"x = {name}\n")
+    tool.check_numpy_names(tmp_path, {})
+
+
 def test_missing_file_and_file_in_the_way_are_named(tmp_path: Path) -> None:
     package = make_tree(tmp_path) / "detectron2"
     with pytest.raises(tool.InstallError, match="nowhere.py: this source has no such file"):
@@ -268,20 +288,25 @@ def test_running_pip_reports_a_failure() -> None:
 def test_every_mend_holds_in_the_installed_version() -> None:
     for mend in MENDS if IS_MENDED else ():
         text = (INSTALLED / mend.file).read_text(encoding="utf-8")
-        assert mend.new in text, mend
+        assert text.count(mend.new) >= mend.count, mend
         assert text.count(mend.old) == mend.new.count(mend.old) * mend.count, mend
     for name, content in (ADDED_FILES if IS_MENDED else {}).items():
         assert (INSTALLED / name).read_text(encoding="utf-8") == content
 
 
+@pytest.mark.skipif(not IS_MENDED, reason="this Detectron2 is not the mended v0.6")
 def test_numpy_aliases_are_gone() -> None:
-    """No mend was forgotten: NumPy's removed names occur nowhere in what is installed."""
-    aliases = [
-        f"np.{name}{end}" for name in ("bool", "int", "float", "str", "object") for end in "),"
-    ]
-    for path in INSTALLED.rglob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        assert not [alias for alias in aliases if alias in text], path
+    tool.check_numpy_names(INSTALLED, {})
+
+
+def test_instances_are_counted_by_class(caplog: pytest.LogCaptureFixture) -> None:
+    """Detectron2 catches AttributeErrors of this table, so a mend that is lacking goes unnoticed."""
+    from detectron2.data.build import print_instances_class_histogram
+
+    record = {"annotations": [{"category_id": 1}, {"category_id": 1}, {"category_id": 0}]}
+    with caplog.at_level("INFO"):
+        print_instances_class_histogram([record], ["nucleus", "cell"])
+    assert "nucleus" in caplog.text and "cell" in caplog.text
 
 
 def test_masks_and_resizing_work() -> None:
