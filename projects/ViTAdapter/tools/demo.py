@@ -13,10 +13,15 @@ import logging
 import math
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+# fvcore does, each time that it is imported; nobody who draws can do anything about it.
+warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+
+# ruff: noqa: E402
 import numpy as np
 from detectron2.data import DatasetCatalog, Metadata
 from detectron2.utils.logger import setup_logger

@@ -32,6 +32,9 @@ def set_up_logging(cfg: DictConfig, arguments: Namespace) -> None:
     rank = comm.get_rank()
     for name in ("fvcore", "detectron2", "vit_adapter"):
         setup_logger(output_dir, distributed_rank=rank, name=name)
+    # Imported for the table below, it warns where CUDA's compiler is installed and no GPU is; the
+    # table says so by itself.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     logger.info("Process %d of %d", rank, comm.get_world_size())
     logger.info("Environment:\n%s", collect_env_info())
     logger.info("Extension: %s", extension_info())
