@@ -20,7 +20,7 @@ ALLOWED = {
     "data": set(),
     "evaluation": {"data"},
     "checkpoint": {"backbone", "layers"},
-    "engine": {"checkpoint", "data", "evaluation", "segmentation", "solver", "ops"},
+    "engine": {"checkpoint", "data", "evaluation", "segmentation", "solver", "layers", "ops"},
     "model_zoo": set(),
     "predictor": {"model_zoo", "checkpoint", "data", "engine"},
     "yacs": {"model_zoo", "backbone", "checkpoint", "segmentation"},

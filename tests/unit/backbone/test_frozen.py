@@ -1,5 +1,8 @@
 """A ViT that runs as a fixed feature extractor."""
 
+from collections.abc import Callable, Iterator
+from functools import partial
+
 import pytest
 import torch
 
@@ -17,8 +20,23 @@ def make_vit() -> PlainViT:
     return vit
 
 
+@pytest.fixture
+def bfloat16_is(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Says of this machine's devices whether bfloat16 is "native" or "emulated"."""
+
+    def decide(kind: str) -> None:
+        frozen._choose_dtype.cache_clear()
+        monkeypatch.setattr(frozen, "computes_bfloat16", lambda device_type: kind == "native")
+
+    yield decide
+    frozen._choose_dtype.cache_clear()
+
+
 @pytest.mark.parametrize("autocast", [False, True])
-def test_rounds_to_bfloat16_and_returns_float32(autocast: bool, device: torch.device) -> None:
+def test_rounds_to_bfloat16_and_returns_float32(
+    autocast: bool, device: torch.device, bfloat16_is
+) -> None:
+    bfloat16_is("native")
     vit = make_vit().to(device)
     images = torch.randn(2, 3, 64, 96, device=device)
     expected, expected_grid = vit(images)
@@ -32,14 +50,42 @@ def test_rounds_to_bfloat16_and_returns_float32(autocast: bool, device: torch.de
     assert 1e-4 < difference < 0.02  # a bfloat16 has 8 bits of precision
 
 
-def test_gpus_that_emulate_bfloat16_compute_in_float16(monkeypatch: pytest.MonkeyPatch) -> None:
-    for supported, expected in ((False, torch.float16), (True, torch.bfloat16)):
-        monkeypatch.setattr(
-            "torch.cuda.is_bf16_supported",
-            lambda including_emulation, supported=supported: including_emulation or supported,
-        )
-        assert frozen._short_dtype("cuda") == expected
-        assert frozen._short_dtype("cpu") == torch.bfloat16
+def test_processors_that_emulate_bfloat16_compute_in_float32(bfloat16_is) -> None:
+    bfloat16_is("emulated")
+    vit = make_vit()
+    images = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        expected, _ = vit(images)
+    tokens, grid = FrozenTrunk(vit).embed(images)
+    run_blocks = partial(FrozenTrunk(vit).forward_blocks, tokens, grid, 0, 3)
+    assert torch.equal(run_blocks(), expected)
+    assert torch.equal(torch.compile(run_blocks, fullgraph=True, backend="eager")(), expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # asked for by the user
+        assert not torch.equal(run_blocks(), expected)
+
+
+@pytest.mark.parametrize(
+    ("device_type", "kind", "expected"),
+    [
+        ("cpu", "native", torch.bfloat16),
+        ("cpu", "emulated", torch.float32),
+        ("cuda", "native", torch.bfloat16),
+        ("cuda", "emulated", torch.float16),
+    ],
+)
+def test_choice_of_the_dtype_is_logged_once(
+    device_type: str,
+    kind: str,
+    expected: torch.dtype,
+    bfloat16_is,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", logger=frozen.__name__)
+    bfloat16_is(kind)
+    assert [frozen._fast_dtype(device_type) for _ in range(3)] == [expected] * 3
+    (message,) = caplog.messages
+    assert f"computes in {expected} on {device_type}".replace("torch.", "") in message
+    assert ("only emulated" in message) == (kind == "emulated")
 
 
 def test_double_precision_stays() -> None:

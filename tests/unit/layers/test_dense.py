@@ -9,7 +9,6 @@ from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
 from vit_adapter.layers import Linear, linear
-from vit_adapter.layers.dense import _onednn_is_faster
 
 onednn = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="needs a PyTorch with oneDNN"
@@ -175,14 +174,3 @@ def test_compiles_whatever_the_processor() -> None:
 def test_wrong_widths_are_named(by_onednn) -> None:
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         linear(torch.randn(3, 6), torch.randn(4, 7))
-
-
-@onednn
-@pytest.mark.parametrize("capability", ["AVX512", "AVX2", "DEFAULT"])
-@pytest.mark.parametrize("vendor", ["AuthenticAMD", "GenuineIntel"])
-def test_onednn_is_for_amd_with_avx_512(monkeypatch, capability: str, vendor: str) -> None:
-    monkeypatch.setattr("pathlib.Path.read_text", lambda path: f"vendor_id\t: {vendor}\n")
-    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
-    monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: True)
-    chosen = _onednn_is_faster()
-    assert chosen == ((vendor, capability) == ("AuthenticAMD", "AVX512"))

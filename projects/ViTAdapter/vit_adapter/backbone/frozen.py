@@ -3,17 +3,26 @@
 Shapes: B batch, H/W image sides in pixels, h/w grid of patches, N = h*w, D embed dim.
 """
 
+import contextlib
+import logging
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
 from vit_adapter.backbone.trunk import ViTTrunk
 from vit_adapter.layers import GridSize
+from vit_adapter.layers.processor import computes_bfloat16
+
+logger = logging.getLogger(__name__)
 
 
 class FrozenTrunk:
     """Runs a ViT without gradients in bfloat16: no activation of it is kept.
 
-    GPUs older than Ampere, which only emulate bfloat16, compute in float16.
+    Where bfloat16 is only emulated, a processor computes in float32 and a GPU, one older than
+    Ampere, in float16. The log says once which it is. On a processor an autocast around it is
+    kept as it is.
 
     The weights stay as they are and are rounded as they are used, by autocast: a checkpoint holds
     them in full precision, whatever the mode, and layer norms and the residual stream stay in
@@ -38,13 +47,32 @@ class FrozenTrunk:
         return output.to(tokens.dtype)
 
     @staticmethod
-    def _autocast(tensor: Tensor) -> torch.autocast:
-        return torch.autocast(tensor.device.type, dtype=_short_dtype(tensor.device.type))
+    def _autocast(tensor: Tensor) -> contextlib.AbstractContextManager:
+        device_type = tensor.device.type
+        if device_type == "cpu" and torch.is_autocast_enabled("cpu"):
+            return contextlib.nullcontext()  # asked for, emulated or not
+        dtype = _fast_dtype(device_type)
+        if dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(device_type, dtype=dtype)
 
 
 @torch.compiler.assume_constant_result
-def _short_dtype(device_type: str) -> torch.dtype:
-    """The 16-bit dtype that a device computes in."""
-    if device_type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.float16
-    return torch.bfloat16
+def _fast_dtype(device_type: str) -> torch.dtype:
+    """The dtype that a device computes fastest in."""
+    return _choose_dtype(device_type)
+
+
+@lru_cache
+def _choose_dtype(device_type: str) -> torch.dtype:
+    """The same, found out and logged once."""
+    if computes_bfloat16(device_type):
+        logger.info("The frozen ViT computes in bfloat16 on %s.", device_type)
+        return torch.bfloat16
+    dtype = torch.float16 if device_type == "cuda" else torch.float32
+    logger.info(
+        "The frozen ViT computes in %s on %s, where bfloat16 is only emulated.",
+        str(dtype).removeprefix("torch."),
+        device_type,
+    )
+    return dtype

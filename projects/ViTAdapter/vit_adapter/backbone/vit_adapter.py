@@ -43,9 +43,10 @@ class ViTAdapter(PyramidBackbone):
     Modes:
 
     * "full" is the paper's adapter.
-    * "frozen" has no injectors and does not train the ViT, which runs once, in bfloat16, keeps no
-      activations and stays in evaluation mode. Its tokens after each interaction's blocks feed the
-      extractors. Made for large pre-trained ViTs; DINOv3 (arXiv 2508.10104) is evaluated so.
+    * "frozen" has no injectors and does not train the ViT, which runs once, in 16 bits where these
+      are fast, keeps no activations and stays in evaluation mode. Its tokens after each
+      interaction's blocks feed the extractors. Made for large pre-trained ViTs; DINOv3
+      (arXiv 2508.10104) is evaluated so.
     * "light" has neither injectors nor deformable attention and trains everything; see
       :mod:`vit_adapter.backbone.light`.
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from vit_adapter.engine.config import UsageError
+from vit_adapter.layers.processor import computes_bfloat16
 
 __all__ = ["Precision", "Trainer"]
 
@@ -25,7 +26,8 @@ class Precision:
     """Automatic mixed precision: which dtype on which device, and whether losses are scaled.
 
     float16 needs a scaled loss, else small gradients vanish; bfloat16 has the range of float32
-    and needs none. On the CPU only bfloat16 exists.
+    and needs none. On the CPU only bfloat16 exists. What is asked for is kept, with a warning if
+    the device only emulates it.
 
     Args:
         enabled: False computes in float32.
@@ -45,6 +47,15 @@ class Precision:
             raise UsageError(
                 "train.amp.dtype=float16 needs CUDA; on the CPU use train.amp.dtype=bfloat16 or "
                 "train.amp.enabled=False."
+            )
+        if enabled and dtype == "bfloat16" and not computes_bfloat16(device_type):
+            on_cpu = device_type == "cpu"
+            faster = "train.amp.enabled=False" if on_cpu else "train.amp.dtype=float16"
+            logger.warning(
+                "train.amp.dtype=bfloat16 is only emulated on this machine's %s, slowly; %s is "
+                "faster.",
+                device_type,
+                faster,
             )
         self.enabled = enabled
         self.dtype = _DTYPES[dtype]

@@ -6,14 +6,15 @@ oneDNN, which PyTorch brings along for convolutions, has.
 Shapes: N rows (any leading dimensions), C input width, D output width.
 """
 
-import platform
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vit_adapter.layers.eager import is_observed, is_plain
+from vit_adapter.layers.processor import onednn_is_faster
+
+# Once: what traces cannot see how it is found out.
+_ONEDNN_IS_FASTER = onednn_is_faster()
 
 
 class Linear(nn.Linear):
@@ -96,19 +97,3 @@ def _suits_onednn(features: Tensor, weight: Tensor, bias: Tensor | None) -> bool
         and torch._C._get_mkldnn_enabled()
         and not torch.is_autocast_enabled("cpu")
     )
-
-
-def _onednn_is_faster() -> bool:
-    try:
-        processor = Path("/proc/cpuinfo").read_text()
-    except OSError:  # not Linux
-        processor = platform.processor()
-    return (
-        "AuthenticAMD" in processor
-        and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    )
-
-
-_ONEDNN_IS_FASTER = _onednn_is_faster()  # once: what traces cannot see how it is found out
