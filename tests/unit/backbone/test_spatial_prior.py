@@ -25,13 +25,17 @@ def test_tokens_are_the_maps_row_by_row() -> None:
     torch.testing.assert_close(module(images)[1], expected)
 
 
-def test_the_finest_map_can_be_left_out() -> None:
+@pytest.mark.parametrize("strides", [(8, 16, 32), (4, 8), (16,), (32, 4)])
+def test_strides_that_nobody_wants_are_left_out(strides: tuple[int, ...]) -> None:
     module = make_module().eval()
+    module.freeze_unused(strides)
     images = torch.randn(1, 3, 32, 32)
-    complete, without = module(images), module(images, with_stride_4=False)
-    assert without[0] is None
-    for ours, theirs in zip(without[1:], complete[1:], strict=True):
-        assert torch.equal(ours, theirs)
+    outputs = module(images, strides)
+    for stride, ours, theirs in zip((4, 8, 16, 32), outputs, module(images), strict=True):
+        assert torch.equal(ours, theirs) if stride in strides else ours is None
+    sum(output.sum() for output in outputs if output is not None).backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.requires_grad == (parameter.grad is not None), name
 
 
 @pytest.mark.parametrize("batch", [1, 2])

@@ -27,6 +27,9 @@ def test_geometry_of_an_image() -> None:
     assert geometry.prior_shapes == ((8, 12), (4, 6), (2, 3))
     assert geometry.vit_shape == (4, 6)
     assert num_positions(geometry.prior_shapes) == 126
+    coarse = PyramidGeometry.from_image_size(64, 96, prior_strides=[16, 32])
+    assert (coarse.prior_strides, coarse.prior_shapes) == ((16, 32), ((4, 6), (2, 3)))
+    assert coarse.vit_shape == (4, 6)
 
 
 @pytest.mark.parametrize(("height", "width"), [(0, 32), (64, 80), (33, 64), (-32, 32)])

@@ -31,8 +31,8 @@ class BEiTBaseline(ResampledBackbone):
             out_indexes: the blocks, ascending, after which the tokens for strides 4, 8, 16 and 32
                 are taken; a single one serves all four.
             norm: norm between the two steps to stride 4, see :func:`vit_adapter.layers.build_norm`.
-            out_features: outputs wanted. What only serves the others is kept for the sake of
-                checkpoints, frozen.
+            out_features: outputs wanted. What serves none of them, blocks of the ViT too, is kept
+                for the sake of checkpoints, frozen, and is not run.
 
         Raises:
             ValueError: arguments that do not fit each other or the ViT.

@@ -21,9 +21,7 @@ from vit_adapter.layers import (
     resize_map,
     tokens_to_map,
 )
-
-# From the ViT's stride 16 to the strides of the priors.
-_PRIOR_SCALES = (2.0, 1.0, 0.5)
+from vit_adapter.layers.pyramid import VIT_STRIDE
 
 
 class LightExtractor(BaseExtractor):
@@ -43,5 +41,5 @@ class LightExtractor(BaseExtractor):
         # Projecting before resizing gives the same numbers from fewer tokens: both are linear.
         projected = self.proj(self.feat_norm(vit_tokens))
         features = tokens_to_map(projected, geometry.vit_shape)
-        levels = [map_to_tokens(resize_map(features, scale)) for scale in _PRIOR_SCALES]
-        return torch.cat(levels, 1)
+        scales = [VIT_STRIDE / stride for stride in geometry.prior_strides]
+        return torch.cat([map_to_tokens(resize_map(features, scale)) for scale in scales], 1)

@@ -25,8 +25,8 @@ class ResampledBackbone(PyramidBackbone):
             vit: the ViT, patch size 16.
             out_indexes: the blocks, ascending, after which the tokens for strides 4, 8, 16 and 32
                 are taken; a single one serves all four.
-            out_features: outputs wanted. What only serves the others is kept for the sake of
-                checkpoints, frozen.
+            out_features: outputs wanted. What serves none of them, blocks of the ViT too, is kept
+                for the sake of checkpoints, frozen, and is not run.
 
         Raises:
             ValueError: arguments that do not fit each other or the ViT.
@@ -45,18 +45,22 @@ class ResampledBackbone(PyramidBackbone):
         done = 0
         heads = zip(STRIDES, self.out_indexes, self.heads(), strict=True)
         for name, index, (norm, resample) in heads:
-            tokens = self.vit.forward_blocks(tokens, grid, done, index + 1)
-            done = index + 1
             if self.wants(name):
+                tokens = self.vit.forward_blocks(tokens, grid, done, index + 1)
+                done = index + 1
                 patches = norm(tokens[:, self.vit.num_prefix_tokens :])
                 outputs[name] = resample(tokens_to_map(patches, grid).contiguous())
         return outputs
 
     def freeze_unused(self) -> None:
-        """Freeze what serves only unwanted outputs: distributed training waits for gradients."""
+        """Freeze what serves no wanted output: distributed training waits for gradients."""
         for name, head in zip(STRIDES, self.heads(), strict=True):
             for module in head:
                 module.requires_grad_(self.wants(name))
+        indexes = zip(STRIDES, self.out_indexes, strict=True)
+        last = max(index for name, index in indexes if self.wants(name))
+        for block in self.vit.blocks_from(last + 1):
+            block.requires_grad_(False)
 
 
 def _check_out_indexes(out_indexes: Sequence[int], depth: int) -> tuple[int, ...]:

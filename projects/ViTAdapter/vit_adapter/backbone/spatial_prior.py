@@ -3,6 +3,8 @@
 Shapes: B batch, H/W image sides in pixels (multiples of 32), P inner channels, D embed dim.
 """
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 
@@ -43,29 +45,40 @@ class SpatialPriorModule(nn.Module):
         self.fc4 = nn.Conv2d(4 * inplanes, embed_dim, 1)
 
     def forward(
-        self, images: Tensor, with_stride_4: bool = True
-    ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+        self, images: Tensor, strides: Collection[int] = (4, 8, 16, 32)
+    ) -> tuple[Tensor | None, ...]:
         """Compute the priors.
 
         Args:
             images: (B, 3, H, W), normalised.
-            with_stride_4: whether the stride-4 map is wanted.
+            strides: those wanted.
 
         Returns:
-            the stride-4 map (B, D, H/4, W/4), or None where it is not wanted, and the row-major
-            tokens (B, h*w, D) of strides 8, 16 and 32.
+            the stride-4 map (B, D, H/4, W/4) and the row-major tokens (B, h*w, D) of strides 8, 16
+            and 32; None for each that is not wanted.
         """
         # Channels-last: faster convolutions, and tokens are views of the maps.
-        x1 = self.stem(images.contiguous(memory_format=torch.channels_last))
-        x2 = self.conv2(x1)
-        x3 = self.conv3(x2)
-        x4 = self.conv4(x3)
-        stride_4 = self.fc1(x1) if with_stride_4 else None
+        features = images.contiguous(memory_format=torch.channels_last)
+        maps = []
+        for stride, stage, project in self._stages():
+            if stride <= max(strides):
+                features = stage(features)
+            maps.append(project(features) if stride in strides else None)
+        return (maps[0], *(None if level is None else map_to_tokens(level) for level in maps[1:]))
+
+    def freeze_unused(self, strides: Collection[int]) -> None:
+        """Freeze what :meth:`forward` does not run for these strides."""
+        for stride, stage, project in self._stages():
+            stage.requires_grad_(stride <= max(strides))
+            project.requires_grad_(stride in strides)
+
+    def _stages(self) -> tuple[tuple[int, nn.Module, nn.Module], ...]:
+        """Stride, convolutions and projection of each output, finest first."""
         return (
-            stride_4,
-            map_to_tokens(self.fc2(x2)),
-            map_to_tokens(self.fc3(x3)),
-            map_to_tokens(self.fc4(x4)),
+            (4, self.stem, self.fc1),
+            (8, self.conv2, self.fc2),
+            (16, self.conv3, self.fc3),
+            (32, self.conv4, self.fc4),
         )
 
 

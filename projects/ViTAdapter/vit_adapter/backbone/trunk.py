@@ -4,7 +4,7 @@ Shapes: B batch, H/W image sides in pixels, h/w grid of patches, N = h*w, D embe
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -46,6 +46,10 @@ class ViTTrunk(nn.Module, ABC):
     @abstractmethod
     def forward_blocks(self, tokens: Tensor, grid: GridSize, start: int, stop: int) -> Tensor:
         """Run blocks ``start`` to ``stop`` (exclusive) on tokens (B, num_prefix_tokens + N, D)."""
+
+    def blocks_from(self, start: int) -> Sequence[nn.Module]:
+        """The block ``start`` and all behind it, for a trunk that holds them as ``blocks``."""
+        return self.blocks[start:]
 
     def forward(self, images: Tensor) -> tuple[Tensor, GridSize]:
         """Run the whole trunk, without a final norm: (B, 3, H, W) -> tokens and grid."""

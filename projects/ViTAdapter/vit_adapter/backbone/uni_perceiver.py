@@ -101,6 +101,10 @@ class UniPerceiver(ViTTrunk):
         """See :meth:`ViTTrunk.forward_blocks`."""
         return run_blocks(self.layers[start:stop], tokens, grid, recompute=self.use_checkpoint)
 
+    def blocks_from(self, start: int) -> Sequence[nn.Module]:
+        """See :meth:`ViTTrunk.blocks_from`."""
+        return self.layers[start:]
+
 
 class VisualEmbedding(nn.Module):
     """Patches with their positions, normalised."""

@@ -76,8 +76,8 @@ class ViTAdapter(PyramidBackbone):
             :func:`vit_adapter.layers.build_norm`.
         use_checkpoint: recompute injectors and extractors in the backward pass (the ViT has its
             own switch).
-        out_features: outputs wanted. What only serves the others is kept for the sake of
-            checkpoints, frozen.
+        out_features: outputs wanted. What serves none of them is kept for the sake of checkpoints,
+            frozen, and is not run. Without injectors that may be levels of the priors.
 
     Raises:
         ValueError: arguments that do not fit each other or the ViT.
@@ -139,6 +139,7 @@ class ViTAdapter(PyramidBackbone):
         self.up = PatchUpsampling(dim, dim, 2)
         self.norm1, self.norm2, self.norm3, self.norm4 = (build_norm(norm, dim) for _ in STRIDES)
         self.reset_parameters()
+        self._prior_strides = self._find_prior_strides(parts.has_injectors)
         self._freeze_unused()
         self._vit_is_frozen = parts.freezes_vit
         if self._vit_is_frozen:
@@ -159,9 +160,11 @@ class ViTAdapter(PyramidBackbone):
 
     def compute(self, images: Tensor) -> dict[str, Tensor]:
         """See :meth:`PyramidBackbone.compute`."""
-        geometry = PyramidGeometry.from_image_size(*images.shape[-2:])
-        stride_4, *priors = self.spm(images, with_stride_4=self.wants("res2"))
-        prior_tokens = torch.cat([p + e for p, e in zip(priors, self.level_embed, strict=True)], 1)
+        strides = [stride for stride in self._prior_strides if stride > STRIDES["res2"]]
+        geometry = PyramidGeometry.from_image_size(*images.shape[-2:], prior_strides=strides)
+        stride_4, *priors = self.spm(images, self._prior_strides)
+        levels = zip(priors, self.level_embed, strict=True)
+        prior_tokens = torch.cat([tokens + e for tokens, e in levels if tokens is not None], 1)
         vit_taps, prior_tokens = self._interact(images, prior_tokens, geometry)
         return self._assemble(stride_4, prior_tokens, vit_taps, geometry)
 
@@ -192,12 +195,14 @@ class ViTAdapter(PyramidBackbone):
         """Make the output maps (B, D, H / stride, W / stride) of the padded image."""
         levels = split_levels(prior_tokens, geometry.prior_shapes)
         maps = list(map(tokens_to_map, levels, geometry.prior_shapes))
-        maps.insert(0, None if stride_4 is None else _add_into(stride_4, self.up(maps[0])))
+        if stride_4 is not None:
+            maps.insert(0, _add_into(stride_4, self.up(maps[0])))
+        by_stride = dict(zip(self._prior_strides, maps, strict=True))
         outputs = {}
         for i, (name, norm) in enumerate(zip(STRIDES, self._norms(), strict=True)):
             if not self.wants(name):
                 continue
-            features = maps[i]
+            features = by_stride[STRIDES[name]]
             if self.vit_feature_fusion != "none":
                 tap = vit_taps[i] if self.vit_feature_fusion == "per_interaction" else vit_taps[-1]
                 resized = resize_map(tokens_to_map(tap, geometry.vit_shape), _FUSION_SCALES[i])
@@ -209,13 +214,21 @@ class ViTAdapter(PyramidBackbone):
         """The norms of the outputs, finest first."""
         return self.norm1, self.norm2, self.norm3, self.norm4
 
+    def _find_prior_strides(self, has_injectors: bool) -> list[int]:
+        """Strides of the priors in use; through injectors, those of 8 to 32 change every output."""
+        used = {STRIDES[name] for name in self._out_features}
+        if self.wants("res2"):
+            used.add(STRIDES["res3"])  # added to it, upsampled
+        if has_injectors:
+            used |= set(STRIDES.values()) - {STRIDES["res2"]}
+        return sorted(used)
+
     def _freeze_unused(self) -> None:
-        """Freeze what serves only unwanted outputs: distributed training waits for gradients."""
+        """Freeze what serves no wanted output: distributed training waits for gradients."""
         for name, norm in zip(STRIDES, self._norms(), strict=True):
             norm.requires_grad_(self.wants(name))
-        if not self.wants("res2"):
-            self.up.requires_grad_(False)
-            self.spm.fc1.requires_grad_(False)
+        self.up.requires_grad_(self.wants("res2"))
+        self.spm.freeze_unused(self._prior_strides)
 
 
 def _add_into(total: Tensor, term: Tensor) -> Tensor:

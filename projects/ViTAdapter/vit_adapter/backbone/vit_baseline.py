@@ -34,8 +34,8 @@ class ViTBaseline(ResampledBackbone):
             vit: the ViT, patch size 16, width a multiple of 32.
             out_indexes: the blocks, ascending, after which the tokens for strides 4, 8, 16 and 32
                 are taken; a single one serves all four.
-            out_features: outputs wanted. What only serves the others is kept for the sake of
-                checkpoints, frozen.
+            out_features: outputs wanted. What serves none of them, blocks of the ViT too, is kept
+                for the sake of checkpoints, frozen, and is not run.
 
         Raises:
             ValueError: arguments that do not fit each other or the ViT.

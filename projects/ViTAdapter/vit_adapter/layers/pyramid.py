@@ -18,6 +18,7 @@ GridSize = tuple[int, int]
 
 # Sides of the image are padded to this: the coarsest pyramid level has stride 32.
 PYRAMID_STRIDE = 32
+VIT_STRIDE = 16
 
 # Training with many image sizes must not keep a table for each of them.
 _MAX_CACHED = 64
@@ -30,15 +31,19 @@ class PyramidGeometry:
     """The grids that an image makes in a ViT-Adapter.
 
     Attributes:
-        prior_shapes: grids of the prior tokens, strides 8, 16 and 32.
+        prior_strides: of the prior tokens in use, finest first: 8, 16 and 32, or some of them.
+        prior_shapes: their grids.
         vit_shape: grid of the ViT tokens, stride 16.
     """
 
-    prior_shapes: tuple[GridSize, GridSize, GridSize]
+    prior_strides: tuple[int, ...]
+    prior_shapes: tuple[GridSize, ...]
     vit_shape: GridSize
 
     @classmethod
-    def from_image_size(cls, height: int, width: int) -> "PyramidGeometry":
+    def from_image_size(
+        cls, height: int, width: int, prior_strides: Sequence[int] = (8, 16, 32)
+    ) -> "PyramidGeometry":
         """Geometry of an image whose sides, in pixels, are multiples of 32.
 
         Raises:
@@ -49,8 +54,11 @@ class PyramidGeometry:
                 f"image sides must be positive multiples of {PYRAMID_STRIDE}, "
                 f"got {height} x {width}; pad the image with pad_to_multiple"
             )
-        at_8, at_16, at_32 = ((height // s, width // s) for s in (8, 16, 32))
-        return cls(prior_shapes=(at_8, at_16, at_32), vit_shape=at_16)
+        return cls(
+            prior_strides=tuple(prior_strides),
+            prior_shapes=tuple((height // s, width // s) for s in prior_strides),
+            vit_shape=(height // VIT_STRIDE, width // VIT_STRIDE),
+        )
 
 
 def num_positions(spatial_shapes: Sequence[GridSize]) -> int:

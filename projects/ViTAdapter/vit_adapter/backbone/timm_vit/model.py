@@ -117,6 +117,10 @@ class TimmViT(ViTTrunk):
                 tokens = run(tokens, positions, grid, window_size)
         return tokens
 
+    def blocks_from(self, start: int) -> Sequence[nn.Module]:
+        """See :meth:`ViTTrunk.blocks_from`."""
+        return self.model.blocks[start:]
+
 
 def _norm_eps(block: nn.Module) -> float:
     """Epsilon of the first norm in a block."""
