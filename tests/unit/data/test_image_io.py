@@ -1,14 +1,18 @@
 """Images of every pixel format are read alike; broken ones are named."""
 
 import io
+import logging
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from detectron2.data import detection_utils
+from detectron2.utils.logger import _LOG_COUNTER
 from PIL import Image
 
 from vit_adapter.data import read_image
-from vit_adapter.data.image_io import read_label_picture
+from vit_adapter.data.image_io import read_label_picture, read_sizes
 
 RGB = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
 GREY = RGB[..., 0]
@@ -69,6 +73,73 @@ def test_16_bit_values_are_scaled_and_not_cut_off(tmp_path, extension):
     assert np.array_equal(read_image(path, "RGB"), np.stack([expected] * 3, -1))
 
 
+def _deep_png(path, values):
+    """Write 16 bits for each of three channels, which Pillow cannot write."""
+
+    def chunk(name, data):
+        checksum = struct.pack(">I", zlib.crc32(name + data))
+        return struct.pack(">I", len(data)) + name + data + checksum
+
+    height, width = values.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("extension", "dtype"), [("png", np.uint16), ("tif", np.uint16), ("tif", np.int32)]
+)
+@pytest.mark.parametrize("highest", [0, 1, 200, 255])
+def test_16_bits_that_hold_8_keep_their_values(tmp_path, caplog, extension, dtype, highest):
+    values = np.tile(np.arange(highest + 1, dtype=dtype), (3, 4))
+    path = _save(tmp_path, Image.fromarray(values), f"image.{extension}")
+    assert np.array_equal(read_image(path, "RGB"), np.stack([values] * 3, -1))
+    assert not caplog.text
+
+
+def _ramp(highest):
+    return np.linspace(0, highest, 4096).astype(np.uint16).reshape(64, 64)
+
+
+def _with_hot_pixel(values):
+    values[5, 5] = 65535
+    return values
+
+
+@pytest.mark.parametrize(
+    ("values", "is_dark"),
+    [
+        (_ramp(300), True),
+        (_ramp(4095), True),
+        (_with_hot_pixel(_ramp(200)), True),
+        (_with_hot_pixel(_ramp(4095)), True),
+        (_ramp(20000), False),
+        (_ramp(65535), False),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_16_bits_of_which_next_to_nothing_is_left_are_named(
+    tmp_path, caplog, values, is_dark, channels
+):
+    _LOG_COUNTER.clear()
+    if channels == 1:
+        path = _save(tmp_path, Image.fromarray(values), "deep.png")
+    else:
+        path = _deep_png(tmp_path / "deep.png", np.stack([values] * 3, -1))
+    with caplog.at_level(logging.WARNING):
+        read = read_image(path, "RGB")
+    assert np.abs(read[..., 0] * 257.0 - values).max() <= 257
+    assert ("deep.png has 16 bits" in caplog.text) == is_dark
+
+
+def test_colours_of_16_bits_that_hold_8_are_named(tmp_path, caplog):
+    _LOG_COUNTER.clear()
+    read_image(_deep_png(tmp_path / "deep.png", np.full((4, 4, 3), 200)))
+    assert "deep.png has 16 bits" in caplog.text
+
+
 def test_32_bit_values_beyond_16_bit_and_floats_are_refused(tmp_path):
     path = _save(tmp_path, Image.fromarray(np.full((4, 4), 70000, np.int32)), "image.tif")
     with pytest.raises(ValueError, match="image.tif has values from 70000.*0..65535"):
@@ -96,6 +167,33 @@ def test_exif_orientation_as_in_detectron2(tmp_path, orientation):
     path = _save(tmp_path, Image.fromarray(RGB), "image.jpg", exif=exif, quality=95)
     assert np.array_equal(read_image(path, "BGR"), detection_utils.read_image(path, "BGR"))
     assert read_image(path).shape == ((7, 9, 3) if orientation < 5 else (9, 7, 3))
+
+
+@pytest.mark.parametrize("extension", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_tells_whether_the_exif_orientation_is_ignored(tmp_path, orientation, extension):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = _save(tmp_path, Image.fromarray(RGB), f"image.{extension}", exif=exif)
+    upright = (7, 9) if orientation < 5 else (9, 7)
+    assert read_sizes(path) == ((7, 9), upright, orientation > 1)
+    assert np.array_equal(read_image(path, size=upright), read_image(path))
+    # Where both frames have the same size, upright is meant.
+    expected = read_image(path) if orientation < 5 else np.asarray(Image.open(path))[..., ::-1]
+    assert np.array_equal(read_image(path, size=(7, 9)), expected)
+    assert read_image(path, size=(50, 50)).shape[:2] == upright
+
+
+def test_images_beyond_the_limit_of_pillow_are_named_with_a_way_out(tmp_path, monkeypatch):
+    path = _save(tmp_path, Image.new("1", (100, 90)), "scan.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
+    message = r"scan.png .*9000 pixels.*smaller.*MAX_IMAGE"
+    for read in (read_image, read_label_picture, read_sizes):
+        with pytest.raises(ValueError, match=message) as error:
+            read(path)
+        assert "truncated" not in str(error.value)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9000)
+    assert read_image(path).shape == (90, 100, 3)
 
 
 def test_missing_images_are_named(tmp_path):

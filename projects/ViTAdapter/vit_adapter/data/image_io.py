@@ -1,18 +1,25 @@
 """Reads images and label pictures, whatever their pixel format, with errors that name the file.
 
-Frame: arrays are (H, W, channels) or (H, W), upright after the EXIF orientation has been applied.
+Frame: arrays are (H, W, channels) or (H, W), upright after the EXIF orientation has been applied,
+unless the caller knows by the size that they are meant as they are stored.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from detectron2.data.detection_utils import convert_PIL_to_numpy
-from PIL import Image, ImageOps
+from detectron2.utils.logger import log_first_n
+from PIL import ExifTags, Image, ImageOps
 
 MIN_SIDE = 2  # px; less is a placeholder or a broken export
+
+_Size = tuple[int, int]  # (height, width)
 
 # What Pillow raises for files that are cut off, damaged or of no known type.
 _PILLOW_ERRORS = (
@@ -22,35 +29,44 @@ _PILLOW_ERRORS = (
     EOFError,
     IndexError,
     struct.error,
-    Image.DecompressionBombError,
 )
+_MAX_WARNINGS = 10  # of a process
 
 
-def read_image(file_name: str | os.PathLike[str], image_format: str = "BGR") -> np.ndarray:
+def read_image(
+    file_name: str | os.PathLike[str], image_format: str = "BGR", *, size: _Size | None = None
+) -> np.ndarray:
     """Read an image of any pixel format.
 
     Grey images get equal channels, palettes are looked up, transparency is dropped as Detectron2
-    does, and 16-bit values 0..65535 are scaled to 0..255, where Pillow itself would cut them off.
+    does. 16-bit values 0..65535 are scaled to 0..255, where Pillow itself would cut them off; an
+    image whose values stay below 256 is taken to have 8 bits. A warning names images of which
+    scaling leaves next to nothing.
 
     Args:
         file_name: path of the image.
         image_format: "BGR", "RGB", or another that Detectron2's ``read_image`` knows.
+        size: (height, width) in the annotations. If the image has this size as it is stored but
+            not upright, the annotations ignore the EXIF orientation, and so does this function.
 
     Returns:
         (H, W, channels) uint8 in 0..255, for "YUV-BT.601" float.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be decoded, or is less than 2 pixels high or wide.
+        ValueError: it cannot be decoded, is less than 2 pixels high or wide, or has more pixels
+            than Pillow's limit.
     """
-    image = _open(file_name)
-    if image.mode.startswith("I"):
-        image = _reduce_to_8_bit(image, file_name)
-    elif image.mode == "F":
+    image, is_deep = _open(file_name, size)
+    if image.mode == "F":
         raise ValueError(
             f"{file_name} has floating-point pixels of unknown range. Save it with 8 bits."
         )
-    elif "transparency" in image.info:
+    if image.mode.startswith("I"):
+        image = _reduce_to_8_bit(image, file_name)
+    elif is_deep:
+        _warn_if_dark(image, file_name)
+    if "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow's advice for palettes with transparency
     try:
         return convert_PIL_to_numpy(image, image_format)
@@ -74,7 +90,7 @@ def read_label_picture(file_name: str | os.PathLike[str]) -> np.ndarray:
         FileNotFoundError: there is no such file.
         ValueError: it cannot be decoded, is too small, or has several channels.
     """
-    picture = _open(file_name)
+    picture, _ = _open(file_name)
     if picture.mode in ("L", "P", "1"):
         return np.asarray(picture, dtype=np.uint8)
     if picture.mode.startswith("I"):
@@ -85,28 +101,76 @@ def read_label_picture(file_name: str | os.PathLike[str]) -> np.ndarray:
     )
 
 
-def _open(file_name: str | os.PathLike[str]) -> Image.Image:
-    """Return the decoded, upright first frame."""
+def read_sizes(file_name: str | os.PathLike[str]) -> tuple[_Size, _Size, bool]:
+    """Read the size of an image or label picture from its header.
+
+    Returns:
+        (height, width) as it is stored and upright, and whether it has an EXIF orientation.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no image, or has more pixels than Pillow's limit.
+    """
+    with _naming(file_name), Image.open(file_name) as image:
+        stored = image.size[::-1]
+        try:
+            # Not the method of PNG images, which decodes all pixels in search of the data.
+            orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+        except _PILLOW_ERRORS:
+            orientation = 1
+    upright = stored[::-1] if orientation in (5, 6, 7, 8) else stored
+    return stored, upright, orientation in range(2, 9)
+
+
+def _open(
+    file_name: str | os.PathLike[str], size: _Size | None = None
+) -> tuple[Image.Image, bool]:
+    """Return the decoded first frame, and whether it is stored with 16 bits.
+
+    Pillow cuts colours of 16 bits to 8. The frame is upright, unless only the stored one has the
+    expected ``size``.
+    """
+    with _naming(file_name), Image.open(file_name) as image:
+        is_deep = any("16" in str(_raw_mode(tile)) for tile in image.tile)
+        image.load()
+        picture = _upright(image)
+        if size is not None and picture.size[::-1] != size and image.size[::-1] == size:
+            picture = image.copy()
+    if min(picture.size) < MIN_SIDE:
+        raise ValueError(
+            f"The image {file_name} has {picture.width} x {picture.height} pixels (width x "
+            f"height), but at least {MIN_SIDE} x {MIN_SIDE} are needed. Remove it from the data "
+            "set."
+        )
+    return picture, is_deep
+
+
+@contextmanager
+def _naming(file_name: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what Pillow raises into errors that name the file."""
     if not os.path.isfile(file_name):
         raise FileNotFoundError(
             f"The image {file_name} does not exist. Check the image folder of the data set."
         )
     try:
-        with Image.open(file_name) as image:
-            image.load()
-            upright = _upright(image)
+        yield
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"The image {file_name} is larger than Pillow's limit: {error}. Make it smaller or cut "
+            "it into tiles; if you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS, for example "
+            "at the top of a config file."
+        ) from error
     except _PILLOW_ERRORS as error:
         raise ValueError(
             f"The image {file_name} cannot be read: {error}. It may be truncated, or no image; "
             "replace it or remove it from the annotations."
         ) from error
-    if min(upright.size) < MIN_SIDE:
-        raise ValueError(
-            f"The image {file_name} has {upright.width} x {upright.height} pixels (width x "
-            f"height), but at least {MIN_SIDE} x {MIN_SIDE} are needed. Remove it from the data "
-            "set."
-        )
-    return upright
+
+
+def _raw_mode(tile: tuple) -> str:
+    """Return how Pillow names the pixels of a part of a file, such as "RGB;16B"."""
+    arguments = tile[3]
+    return arguments[0] if isinstance(arguments, tuple) and arguments else arguments
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -124,4 +188,22 @@ def _reduce_to_8_bit(image: Image.Image, file_name: str | os.PathLike[str]) -> I
             f"{file_name} has values from {pixels.min()} to {pixels.max()}, outside the 16-bit "
             "range 0..65535. Save it with 8 or 16 bits."
         )
-    return Image.fromarray((pixels // 257).astype(np.uint8))  # 65535 = 255 * 257
+    if pixels.max() <= 255:
+        return Image.fromarray(pixels.astype(np.uint8))
+    reduced = Image.fromarray((pixels // 257).astype(np.uint8))  # 65535 = 255 * 257
+    _warn_if_dark(reduced, file_name)
+    return reduced
+
+
+def _warn_if_dark(image: Image.Image, file_name: str | os.PathLike[str]) -> None:
+    """Warn if of 16 bits hardly anything is left, as where a camera has filled only 12."""
+    histogram = image.convert("L").histogram()
+    if sum(histogram[16:]) <= 0.01 * sum(histogram):
+        log_first_n(
+            logging.WARNING,
+            f"{file_name} has 16 bits, but 99 % of its pixels are below 1/16 of the range "
+            "0..65535, so that it is nearly black. Convert such images to 8 bits, with the range "
+            "that their values have.",
+            n=_MAX_WARNINGS,
+            name=__name__,
+        )
