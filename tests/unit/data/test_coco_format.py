@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from vit_adapter.data import register_coco_format
+from vit_adapter.data import check_has_objects, coco_format, register_coco_format
 
 SQUARE = [2, 2, 8, 2, 8, 8, 2, 8]
 
@@ -135,6 +135,51 @@ def test_images_without_annotations_are_fine(folder):
     assert DatasetCatalog.get("own_data")[1]["annotations"] == []
 
 
+@pytest.mark.parametrize("annotations", ["absent", None, []])
+def test_test_sets_come_without_annotations(folder, annotations):
+    content = _content()
+    content["annotations"] = annotations
+    if annotations == "absent":
+        del content["annotations"]
+    metadata = _register(folder, content)
+    assert metadata.mask_format is None and metadata.num_objects == 0
+    assert len(metadata.thing_classes) == 3
+    assert [record["annotations"] for record in DatasetCatalog.get("own_data")] == [[], []]
+    with pytest.raises(ValueError, match="'own_data' .*own.json. has no objects.* no annotations"):
+        check_has_objects("own_data")
+
+
+def test_values_of_other_types_load_as_those_of_coco(folder, caplog):
+    _register(folder, _content(), "own_usual")
+    assert not caplog.text and check_has_objects("own_usual") is None
+    usual = DatasetCatalog.get("own_usual")
+    content = _content()
+    for index, image in enumerate(content["images"]):
+        image.update(width="30", height=20.0, id=[1.0, 2][index])
+    for index, annotation in enumerate(content["annotations"]):
+        annotation.update(
+            iscrowd=["0", None, False][index],
+            category_id=str(annotation["category_id"]),
+            bbox=list(map(str, annotation["bbox"])),
+            area=[None, "36", [36]][index],
+            keypoints=None,
+        )
+    metadata = _register(folder, content)
+    assert metadata.num_objects == 3
+    assert "own.json has values that are not of COCO's types" in caplog.text
+    assert "3 x 'iscrowd', 3 x 'bbox', 3 x 'area'" in caplog.text
+    records = DatasetCatalog.get("own_data")
+    assert records == usual
+    numbers = [record[key] for record in records for key in ("image_id", "height", "width")]
+    assert set(map(type, numbers)) == {int}
+
+
+def test_the_file_itself_is_read_where_nothing_changes(folder, monkeypatch):
+    _register(folder, _content())
+    monkeypatch.setattr(coco_format, "read_coco_json", None)  # no copy of what may be gigabytes
+    assert len(DatasetCatalog.get("own_data")) == 2
+
+
 def test_registering_twice_is_fine_and_other_arguments_are_not(folder):
     first = _register(folder, _content())
     assert _register(folder, _content()) is first
@@ -178,7 +223,7 @@ def test_binary_files_are_recognised(folder):
         register_coco_format("own_data", folder / "own.json", folder / "images")
 
 
-@pytest.mark.parametrize("key", ["images", "annotations", "categories"])
+@pytest.mark.parametrize("key", ["images", "categories"])
 def test_missing_empty_and_malformed_sections_are_named(folder, key):
     content = _content()
     del content[key]
@@ -189,6 +234,32 @@ def test_missing_empty_and_malformed_sections_are_named(folder, key):
     with pytest.raises(ValueError, match=f"'{key}' in .*must be a list of objects"):
         _register(folder, {**content, key: [1]})
     assert "own_data" not in DatasetCatalog
+
+
+@pytest.mark.parametrize("annotations", [1, {}, [1]])
+def test_malformed_annotations_are_named(folder, annotations):
+    with pytest.raises(ValueError, match="'annotations' in .*must be a list of objects"):
+        _register(folder, {**_content(), "annotations": annotations})
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_other_encodings_and_byte_order_marks_are_read(folder, encoding):
+    content = _content()
+    content["categories"][0]["name"] = "Nuß"
+    text = json.dumps(content, ensure_ascii=False)
+    (folder / "own.json").write_text(text, encoding=encoding)
+    metadata = register_coco_format("own_data", folder / "own.json", folder / "images")
+    assert metadata.thing_classes[-1] == "Nuß"
+    assert len(DatasetCatalog.get("own_data")) == 2
+
+
+def test_texts_in_other_encodings_are_named(folder):
+    content = _content()
+    content["categories"][0]["name"] = "Nuß"
+    path = folder / "own.json"
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding="latin-1")
+    with pytest.raises(ValueError, match="own.json is not a text file in UTF-8.*saved as UTF-8"):
+        register_coco_format("own_data", path, folder / "images")
 
 
 def test_a_list_of_results_is_not_a_data_set(folder):
@@ -220,6 +291,9 @@ def _mask(segmentation):
 
 BROKEN = {
     "category without name": (_change("categories", 1, name="absent"), "without an integer 'id'"),
+    "category without text": (_change("categories", 1, name=""), r"categories\[1\]"),
+    "category of text": (_change("categories", 1, id="x"), r"categories\[1\] = .'id': 'x'"),
+    "name twice": (_change("categories", 1, name="nut"), "name that occurs twice.*: 'nut'"),
     "category twice": (_change("categories", 1, id=7), "category id that occurs twice: 7"),
     "image without file_name": (_change("images", 0, file_name="absent"), r"images\[0\]"),
     "image without id": (_change("images", 0, id="absent"), "image without 'id'"),
@@ -227,6 +301,14 @@ BROKEN = {
     "image without height": (_change("images", 0, height="absent"), r"a.png \(height=None"),
     "image of 0 pixels": (_change("images", 0, width=0), r"a.png \(height=20, width=0\)"),
     "image of 1 pixel": (_change("images", 0, height=1), "at least 2 pixels"),
+    "file_name null": (_change("images", 0, file_name=None), r"images\[0\]"),
+    "file_name empty": (_change("images", 0, file_name=""), r"images\[0\]"),
+    "boolean image id": (_change("images", 0, id=True), r"images\[0\]"),
+    "image of text": (_change("images", 0, width="wide"), r"a.png \(height=20, width='wide'\)"),
+    "image ids of two kinds": (
+        _change("images", 1, id="x"),
+        r"id that is a text.*: 'x' of sub/b.png beside 1 of a.png",
+    ),
     "image missing": (_change("images", 1, file_name="c.png"), "1 x image file missing in .*c.png"),
     "unknown image": (_change("annotations", 1, image_id=5), r"annotation 11 \(image_id=5\)"),
     "no image": (_change("annotations", 1, image_id="absent"), r"11 \(image_id=None\)"),
@@ -235,13 +317,18 @@ BROKEN = {
         r"\(\[3, 7, 90\]\): annotation 11 \(category_id=4\)",
     ),
     "no category": (_change("annotations", 1, category_id="absent"), r"\(category_id=None\)"),
-    "unhashable category": (_change("annotations", 1, category_id=[3]), r"\(category_id=None\)"),
+    "unhashable category": (_change("annotations", 1, category_id=[3]), r"\(category_id=\[3\]\)"),
+    "image of another type": (_change("annotations", 1, image_id=3.5), r"11 \(image_id=3.5\)"),
+    "boolean image": (_change("annotations", 1, image_id=True), r"11 \(image_id=True\)"),
+    "crowd of 2": (_change("annotations", 1, iscrowd=2), r"nor 1: annotation 11 \(iscrowd=2\)"),
+    "crowd of text": (_change("annotations", 1, iscrowd="x"), r"\(iscrowd='x'\)"),
     "annotation twice": (_change("annotations", 1, id=10), "occurs twice.*annotation 10"),
     "annotation without id": (_change("annotations", 1, id="absent"), "annotation at index 1"),
     "ignore": (_change("annotations", 1, ignore=1), "'ignore'.*annotation 11"),
     "no box": (_change("annotations", 1, bbox="absent"), "'bbox' is missing.*11 of a.png"),
     "box of 3": (_box(1, 2, 3), "not four finite numbers.*annotation 11 of a.png"),
-    "box of text": (_box(1, 2, 3, "4"), "not four finite numbers"),
+    "box of text": (_box(1, 2, 3, "four"), r"numbers.*\(bbox=\[1, 2, 3, 'four'\]\)"),
+    "nested box": (_box([1, 2, 3, 4]), r"numbers.*\(bbox=\[\[1, 2, 3, 4\]\]\)"),
     "box of NaN": (_box(1, 2, float("nan"), 4), "not four finite numbers"),
     "box of negative height": (_box(1, 2, 3, -4), "negative width or height.*11 of a.png"),
     "box outside": (_box(31, 2, 5, 5), "outside the image"),
@@ -253,6 +340,10 @@ BROKEN = {
     "odd polygon": (_mask([SQUARE, SQUARE[:-1]]), "odd number of coordinates.*annotation 11"),
     "line": (_mask([SQUARE[:4]]), "fewer than 3 points"),
     "empty polygon": (_mask([[]]), "fewer than 3 points"),
+    "boxes in fractions": (
+        lambda content: [a.update(bbox=[0.1, 0.2, 0.5, 1]) for a in content["annotations"]],
+        r"3 x 'bbox' with numbers from 0 to 1 alone.*pixels.*multiply",
+    ),
     "code without counts": (_mask({"size": [20, 30]}), "without 'size'"),
     "code of other size": (_mask({**_run_length(), "size": [30, 20]}), "not the .height, width."),
     "code too short": (_mask({"size": [20, 30], "counts": [10, 20]}), "do not add up"),

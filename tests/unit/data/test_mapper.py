@@ -89,6 +89,24 @@ def test_crowds_are_left_out(tmp_path):
     assert len(_mapper()(record)["instances"]) == 1
 
 
+@pytest.mark.parametrize(("value", "is_crowd"), [(None, False), ("0", False), (True, True)])
+def test_crowd_flags_of_other_types_have_their_meaning(tmp_path, value, is_crowd):
+    assert len(_mapper()(_record(tmp_path, iscrowd=value))["instances"]) == 2 - is_crowd
+
+
+@pytest.mark.parametrize("is_train", [True, False])
+def test_images_annotated_without_regard_to_exif_are_read_as_they_are_stored(tmp_path, is_train):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    record = _record(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    mapped = _mapper(is_train=is_train)(record)["image"]
+    assert np.array_equal(mapped.numpy().transpose(1, 2, 0), pixels)
+    record["height"], record["width"] = 30, 20
+    assert _mapper(is_train=is_train)(record)["image"].shape == (3, 30, 20)
+
+
 def test_boxes_without_area_are_left_out(tmp_path):
     record = _record(tmp_path, bbox=[2, 3, 6, 0])
     assert _mapper()(record)["instances"].gt_boxes.tensor.tolist() == [[2, 3, 8, 8]]
@@ -146,6 +164,7 @@ def test_coco_3x_keeps_boxes_and_masks_together(tmp_path, mask_format, recompute
         ({"bbox_mode": ABSENT}, "bbox_mode"),
         ({"category_id": ABSENT}, "category_id"),
         ({"category_id": None}, "TypeError"),
+        ({"iscrowd": 2}, "its 'iscrowd' is 2"),
         ({"segmentation": ABSENT}, "no 'segmentation'"),
         ({"segmentation": []}, "no 'segmentation'"),
         ({"segmentation": "text"}, "segmentation"),

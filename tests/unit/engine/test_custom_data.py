@@ -167,6 +167,21 @@ def test_model_with_another_number_of_classes(tmp_path: Path) -> None:
         check_classes(cfg, training=False)
 
 
+@pytest.mark.parametrize("iscrowd", [None, 1])
+def test_training_data_without_objects(tmp_path: Path, iscrowd: int | None) -> None:
+    folder = write_data(tmp_path, ["cell"])
+    content = json.loads((folder / "labels.json").read_text())
+    if iscrowd is None:
+        del content["annotations"]
+    else:
+        content["annotations"][0]["iscrowd"] = iscrowd
+    (folder / "labels.json").write_text(json.dumps(content))
+    cfg = apply_custom_data(make_config(**paths("train", folder), **paths("val", folder)))
+    check_classes(cfg, training=False)
+    with pytest.raises(ValueError, match="labels.json. has no objects to learn from.*'iscrowd'"):
+        check_classes(cfg, training=True)
+
+
 def test_model_without_class_counts() -> None:
     with pytest.raises(UsageError, match="needs a model with num_classes"):
         set_num_classes(OmegaConf.create({"a": {"b": 1}}), 3)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 from detectron2.evaluation import SemSegEvaluator
 from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
@@ -147,6 +148,90 @@ def test_files_without_area_and_crowd_flags_and_with_ids_from_0_are_evaluated(ow
     assert results["bbox"]["AP"] == results["segm"]["AP"] == pytest.approx(100)
     # 40 x 20 = 800 pixels is small for COCO, which only the added areas tell
     assert results["bbox"]["APs"] == pytest.approx(100) and np.isnan(results["bbox"]["APm"])
+
+
+def _change(tmp_path, change):
+    """Rewrite the file of ``own_data``: ``change`` is called with its content."""
+    content = json.loads((tmp_path / "own.json").read_text())
+    change(content)
+    (tmp_path / "own.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("changes", "image_id"),
+    [
+        (dict(iscrowd=None), 1),
+        (dict(iscrowd="0"), 1),
+        (dict(iscrowd=False), 1),
+        (dict(area=None), 1),
+        (dict(area=[800]), 1),
+        (dict(area="800"), 1),
+        (dict(area=-1), 1),
+        (dict(area=float("nan")), 1),
+        (dict(image_id="1"), 1),
+        (dict(image_id=1.0), 1),
+        (dict(bbox=["10", "10", "40", "20"]), 1),
+        (dict(keypoints=None, score=None), 1),
+        (dict(image_id=1), 1.0),
+        (dict(image_id=1), "1"),
+        (dict(image_id="scan"), "scan"),
+    ],
+)
+def test_values_of_other_types_are_evaluated(tmp_path, own_data, changes, image_id):
+    perfect = _perfect(DatasetCatalog.get(own_data)[0])
+
+    def change(content):
+        content["images"][0]["id"] = image_id
+        for annotation in content["annotations"]:
+            annotation.update(changes)
+
+    _change(tmp_path, change)  # after it was registered: the evaluator reads for itself
+    evaluator = build_coco_evaluator(own_data, str(tmp_path / "out"), distributed=False)
+    evaluator.reset()
+    image_id = int(image_id) if isinstance(image_id, float) else image_id
+    evaluator.process([{"image_id": image_id}], [{"instances": perfect}])
+    results = evaluator.evaluate()
+    for task in ("bbox", "segm"):
+        assert results[task]["AP"] == results[task]["APs"] == pytest.approx(100)
+    saved = json.loads((tmp_path / "out" / "coco_instances_results.json").read_text())
+    assert {result["image_id"] for result in saved} == {image_id}
+
+
+def _register_with_detectron2(name, json_file, image_root):
+    register_coco_instances(name, {}, str(json_file), str(image_root))
+
+
+@pytest.mark.parametrize(
+    ("annotations", "register"),
+    [
+        ("absent", register_coco_format),
+        (None, register_coco_format),
+        ([], register_coco_format),
+        ("absent", _register_with_detectron2),
+        ([], _register_with_detectron2),
+    ],
+)
+def test_predictions_are_written_for_test_sets_without_annotations(
+    tmp_path, own_data, annotations, register
+):
+    perfect = _perfect(DatasetCatalog.get(own_data)[0])
+
+    def change(content):
+        content["annotations"] = annotations
+        if annotations == "absent":
+            del content["annotations"]
+
+    _change(tmp_path, change)
+    name = "held_back"
+    register(name, tmp_path / "own.json", tmp_path)
+    try:
+        results = _evaluate(name, lambda _: perfect, str(tmp_path / "out"))
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    assert results == {}
+    saved = json.loads((tmp_path / "out" / "coco_instances_results.json").read_text())
+    assert [result["category_id"] for result in saved] == [4, 7]
 
 
 def test_masks_are_not_evaluated_on_data_of_boxes(tmp_path, own_data):

@@ -8,6 +8,7 @@ from vit_adapter.data.augmentation import (
     resize,
 )
 from vit_adapter.data.checks import (
+    check_has_objects,
     check_mask_format,
     check_num_classes,
     check_same_classes,
@@ -24,6 +25,7 @@ from vit_adapter.data.shapes import generate_shapes, register_shapes
 __all__ = [
     "CheckedDatasetMapper",
     "SemanticMapper",
+    "check_has_objects",
     "check_mask_format",
     "check_num_classes",
     "check_same_classes",

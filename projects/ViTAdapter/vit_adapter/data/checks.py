@@ -93,6 +93,18 @@ def check_same_classes(train_name: str, test_name: str, *, kind: str = "thing") 
         )
 
 
+def check_has_objects(dataset_name: str) -> None:
+    """Raise a ValueError if a data set for training is known to have no objects to learn from."""
+    check_registered(dataset_name)
+    metadata = MetadataCatalog.get(dataset_name)
+    if metadata.get("num_objects") == 0:
+        raise ValueError(
+            f"The training data set {dataset_name!r} ({metadata.get('json_file')}) has no objects "
+            "to learn from: it has no annotations, or training leaves out all of them, as crowds "
+            "(for single objects 'iscrowd' must be 0) or because their boxes have no area."
+        )
+
+
 def check_mask_format(
     dataset_name: str,
     mask_format: str,

@@ -19,7 +19,8 @@ from detectron2.data import transforms as T
 from detectron2.structures import BoxMode
 from fvcore.transforms.transform import Transform
 
-from vit_adapter.data.coco_problems import run_length_problem
+from vit_adapter.data.coco_geometry import run_length_problem
+from vit_adapter.data.coco_values import flag
 from vit_adapter.data.image_io import read_image, read_label_picture
 
 _Record = dict[str, Any]
@@ -45,7 +46,8 @@ class CheckedDatasetMapper(DatasetMapper):
             SizeMismatchError: the image has another size than the record says.
         """
         record = copy.deepcopy(dataset_dict)
-        image = read_image(record["file_name"], self.image_format)
+        size = (record["height"], record["width"]) if {"height", "width"} <= record.keys() else None
+        image = read_image(record["file_name"], self.image_format, size=size)
         utils.check_image_size(record, image)
         sem_seg = None
         if "sem_seg_file_name" in record:
@@ -89,7 +91,7 @@ class CheckedDatasetMapper(DatasetMapper):
         file_name = dataset_dict["file_name"]
         transformed = []
         for index, annotation in enumerate(dataset_dict.pop("annotations")):
-            if annotation.get("iscrowd", 0):
+            if flag(annotation.get("iscrowd")) == 1:
                 continue
             try:
                 transformed.append(self._transform_one(annotation, transforms, image_shape))
@@ -123,6 +125,8 @@ class CheckedDatasetMapper(DatasetMapper):
             annotation.pop("segmentation", None)
         elif not annotation.get("segmentation"):
             raise ValueError("it has no 'segmentation', but masks are to be learnt")
+        if flag(annotation.get("iscrowd")) is None:
+            raise ValueError(f"its 'iscrowd' is {annotation['iscrowd']!r}, neither 0 nor 1")
         box = [float(value) for value in annotation["bbox"]]
         if len(box) != 4 or not np.isfinite(box).all():
             raise ValueError(f"its box {box} is not four finite numbers")

@@ -13,6 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vit_adapter.data.checks import (
+    check_has_objects,
     check_mask_format,
     check_num_classes,
     check_same_classes,
@@ -112,7 +113,8 @@ def check_classes(cfg: DictConfig, *, training: bool) -> None:
         training: whether the training data is used as well.
 
     Raises:
-        ValueError: another number of classes, or masks that the mapper cannot read.
+        ValueError: another number of classes, nothing to learn from, or masks that the mapper
+            cannot read.
         FileNotFoundError: the folders of a public data set are not there.
     """
     counts = {int(node.num_classes) for _, node in _nodes(cfg.model) if "num_classes" in node}
@@ -124,6 +126,9 @@ def check_classes(cfg: DictConfig, *, training: bool) -> None:
         if len(counts) == 1:
             kind = label_kind(name)
             check_num_classes(name, next(iter(counts)), override_key=key, kind=kind)
+    if training:
+        for name in names["train"]:
+            check_has_objects(name)
     mapper = OmegaConf.select(cfg, "dataloader.train.mapper") or {}
     if training and mapper.get("use_instance_mask") and "instance_mask_format" in mapper:
         for name in names["train"]:

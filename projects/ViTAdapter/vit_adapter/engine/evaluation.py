@@ -59,7 +59,10 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, dict[str, float]]:
     if results:
         logger.info("Results:\n%s", format_results(results))
     else:
-        logger.warning("The evaluator gave no result: the model predicted nothing at all.")
+        logger.warning(
+            "The evaluator gave no metrics, as for a test set without annotations. Its files, if "
+            "it writes any, hold the predictions."
+        )
     write_results(results, cfg.train.output_dir)
     return results
 

@@ -1,0 +1,89 @@
+"""Reads COCO annotation files, and hands content to libraries that read only files."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_NEEDED = ("images", "categories")
+_SECTIONS = (*_NEEDED, "annotations")
+
+
+def read_coco_json(json_file: Path) -> dict[str, Any]:
+    """Read an annotation file and check its outermost structure.
+
+    UTF-8, UTF-16 and UTF-32 are read, with or without a byte order mark.
+
+    Returns:
+        The content. ``annotations`` are left out where the file has none, as in the files of test
+        sets: absent, null or an empty list.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not JSON (line and column are named), or lacks ``images`` or
+            ``categories``.
+    """
+    content = _decode(json_file)
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{json_file} holds a {type(content).__name__}, but COCO's instance format is an "
+            f"object with the keys {', '.join(_SECTIONS)}. (A list is the format of results.)"
+        )
+    missing = [key for key in _NEEDED if key not in content]
+    if missing:
+        raise ValueError(
+            f"{json_file} lacks {' and '.join(map(repr, missing))}; it has the keys "
+            f"{sorted(content)}. COCO's instance format needs {', '.join(_SECTIONS)}."
+        )
+    if content.get("annotations") in (None, []):
+        content.pop("annotations", None)
+    for key in _SECTIONS:
+        section = content.get(key, [{}])
+        if not isinstance(section, list) or not all(isinstance(entry, dict) for entry in section):
+            raise ValueError(f"{key!r} in {json_file} must be a list of objects.")
+        if not section:
+            raise ValueError(f"{key!r} in {json_file} is empty: there is nothing to learn from.")
+    return content
+
+
+def is_plain_utf8(json_file: Path) -> bool:
+    """Return whether readers that recognise no other encodings and no marks can read the file."""
+    with json_file.open("rb") as stream:
+        return json.detect_encoding(stream.read(4)) == "utf-8"
+
+
+@contextmanager
+def temporary_json(content: dict[str, Any], name: str) -> Iterator[str]:
+    """Write content to a file that is removed at the end of the ``with`` block.
+
+    Args:
+        content: what JSON can hold.
+        name: of the file, which libraries put into their messages.
+    """
+    with tempfile.TemporaryDirectory(prefix="vit_adapter_") as folder:
+        path = Path(folder) / name
+        path.write_text(json.dumps(content), encoding="ascii")
+        yield str(path)
+
+
+def _decode(json_file: Path) -> Any:
+    if not json_file.is_file():
+        raise FileNotFoundError(f"The annotation file {json_file} does not exist, or is no file.")
+    try:
+        return json.loads(json_file.read_bytes())  # recognises the encoding
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{json_file} is not valid JSON: {error.msg} at line {error.lineno}, column "
+            f"{error.colno}. The file may be truncated or not fully downloaded; export or copy it "
+            "again."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{json_file} is not a text file in UTF-8 ({error.reason} at byte {error.start}). "
+            "Give the COCO annotation file itself, not an archive or an image; a text in another "
+            "encoding must be saved as UTF-8."
+        ) from error
