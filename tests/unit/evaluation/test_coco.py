@@ -9,6 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.evaluation import SemSegEvaluator
 from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.utils import comm
 from PIL import Image
 from pycocotools import mask as mask_util
 
@@ -96,9 +97,25 @@ def test_missing_half_of_the_objects_halves_the_score(shapes):
     assert 30 < _evaluate("shapes_val", half)["bbox"]["AP"] < 80
 
 
-def test_no_predictions_do_not_fail(shapes):
-    results = _evaluate("shapes_val", lambda record: _perfect(record)[:0])
-    assert np.isnan(results["bbox"]["AP"])
+@pytest.mark.parametrize("with_masks", [True, False])
+def test_no_predictions_score_0_in_all_metrics(shapes, with_masks):
+    usual = _evaluate("shapes_val", lambda record: _perfect(record, with_masks))
+    results = _evaluate("shapes_val", lambda record: _perfect(record, with_masks)[:0])
+    assert {task: set(metrics) for task, metrics in results.items()} == {
+        task: set(metrics) for task, metrics in usual.items()
+    }
+    for task, metrics in results.items():
+        for name, value in metrics.items():  # NaN where there are no objects of that size
+            assert value == 0 or (np.isnan(value) and np.isnan(usual[task][name]))
+    assert results["bbox"]["AP"] == results["bbox"]["AP-circle"] == 0
+
+
+def test_processes_without_images_learn_what_the_others_predict(shapes, monkeypatch):
+    evaluator = build_coco_evaluator("shapes_val", distributed=True)
+    evaluator.reset()
+    monkeypatch.setattr(comm, "all_gather", lambda value: [value, True])
+    monkeypatch.setattr(comm, "gather", lambda value, dst: [[{"image_id": 1, "instances": []}]])
+    assert set(evaluator.evaluate()) == {"bbox", "segm"}
 
 
 def test_the_limit_on_detections_counts(shapes):

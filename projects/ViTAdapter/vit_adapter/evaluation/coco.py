@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
+from detectron2.utils import comm
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from vit_adapter.data.coco_file import read_coco_json, temporary_json
 from vit_adapter.data.coco_values import complete_annotations, normalise
+
+_logger = logging.getLogger(__name__)
 
 
 def build_coco_evaluator(
@@ -44,7 +51,7 @@ def build_coco_evaluator(
         use_fast_impl=_has_compiled_evaluation(),
     )
     if json_file is None:  # Detectron2 writes such a file itself
-        return COCOEvaluator(dataset_name, tasks, **options)
+        return _CocoEvaluator(dataset_name, tasks, **options)
     if not os.path.isfile(json_file):
         DatasetCatalog.get(dataset_name)  # writes generated data; names what is missing of others
     content = read_coco_json(Path(json_file))
@@ -53,10 +60,58 @@ def build_coco_evaluator(
     if tasks is None and not any(a.get("segmentation") for a in content.get("annotations", ())):
         tasks = ("bbox",)  # COCO's evaluation of masks fails where the truth has none
     with _registered(content, dataset_name) as name:
-        evaluator = COCOEvaluator(name, tasks, **options)
+        evaluator = _CocoEvaluator(name, tasks, **options)
     # What is known of the classes may come later, when the data are loaded.
     evaluator._metadata = MetadataCatalog.get(dataset_name)
     return evaluator
+
+
+class _CocoEvaluator(COCOEvaluator):
+    """Gives the metrics of a model that predicts nothing as well: 0 where there are objects."""
+
+    def reset(self) -> None:
+        super().reset()
+        self._predicts_masks = False
+
+    def process(
+        self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
+    ) -> None:
+        super().process(inputs, outputs)
+        instances = [output["instances"] for output in outputs if "instances" in output]
+        self._predicts_masks |= any(found.has("pred_masks") for found in instances)
+
+    def evaluate(self, img_ids: Sequence[int | str] | None = None) -> dict[str, Any]:
+        if self._distributed:
+            self._predicts_masks = any(comm.all_gather(self._predicts_masks))
+        return super().evaluate(img_ids)
+
+    def _tasks_from_predictions(self, predictions: list[dict[str, Any]]) -> list[str]:
+        tasks = set(super()._tasks_from_predictions(predictions))
+        return sorted(tasks | {"segm"} if self._predicts_masks else tasks)
+
+    def _derive_coco_results(
+        self,
+        coco_eval: COCOeval | None,
+        iou_type: str,
+        class_names: Sequence[str] | None = None,
+    ) -> dict[str, float]:
+        # Without predictions Detectron2 would leave out the classes and give NaN.
+        if coco_eval is None and iou_type != "keypoints":
+            _logger.warning("The model predicted no object in any image (%s).", iou_type)
+            coco_eval = _evaluate_nothing(self._coco_api, iou_type)
+        return super()._derive_coco_results(coco_eval, iou_type, class_names)
+
+
+def _evaluate_nothing(truth: COCO, iou_type: str) -> COCOeval:
+    predictions = COCO()
+    predictions.dataset = {**truth.dataset, "annotations": []}
+    with contextlib.redirect_stdout(io.StringIO()):  # they print
+        predictions.createIndex()
+        evaluation = COCOeval(truth, predictions, iou_type)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
 
 
 @contextlib.contextmanager
