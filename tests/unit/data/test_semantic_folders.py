@@ -75,6 +75,13 @@ def test_class_files(tmp_path: Path, content: object) -> None:
     assert read_class_names(("sky", "pole")) == ["sky", "pole"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_class_files_of_windows(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "classes.json"
+    path.write_text('["Straße", "sky"]', encoding=encoding)
+    assert read_class_names(path) == ["Straße", "sky"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

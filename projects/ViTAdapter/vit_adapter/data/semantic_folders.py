@@ -104,7 +104,7 @@ def _read_class_file(path: Path) -> Sequence[str]:
     if not path.is_file():
         raise FileNotFoundError(f"The file of classes {path} does not exist.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_bytes())  # recognises the encoding
     except ValueError as error:  # no JSON, or no text
         raise ValueError(f"{path} is not a JSON file of classes: {error}.") from error
     if isinstance(content, dict):
