@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vit_adapter.data.label_checks import check_label_files, check_values
+from vit_adapter.data import read_image
+from vit_adapter.data.label_checks import check_label_files, check_values, read_pair
 
 
 def write(folder: Path, name: str, labels: np.ndarray, size: tuple[int, int] = (6, 4)) -> dict:
@@ -26,6 +27,20 @@ def test_allowed_values(dtype: type) -> None:
 
 def test_an_image_where_nothing_counts_is_allowed() -> None:
     check_values(np.full((3, 3), 255, np.uint8), 2, "a.png")
+
+
+@pytest.mark.parametrize("ignored", [0, 2, 7, 254, 65535, -1])
+def test_another_ignored_label_becomes_255(ignored: int) -> None:
+    labels = np.array([[0, 1], [2, ignored]], np.int32)
+    checked = check_values(labels, 3, "a.png", ignore_label=ignored)
+    assert checked.dtype == np.uint8
+    assert np.array_equal(checked, np.where(labels == ignored, 255, labels))
+
+
+def test_255_is_no_class_where_another_label_is_ignored() -> None:
+    labels = np.array([[0, 1], [2, 255]], np.uint8)
+    with pytest.raises(ValueError, match="values 255 in 1 pixels.* 0 to 2, and 0 for pixels that"):
+        check_values(labels, 3, "a.png", ignore_label=0)
 
 
 @pytest.mark.parametrize(
@@ -74,8 +89,34 @@ def test_only_some_files_are_read(tmp_path: Path) -> None:
         check_label_files(records, 1)
 
 
+def masks(folder: Path, *values: list[int]) -> list[dict]:
+    """Write pictures that hold these values."""
+    pictures = [np.resize(np.array(v, np.uint8), (4, 6)) for v in values]
+    return [write(folder, str(i), labels) for i, labels in enumerate(pictures)]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_labels_tell_the_frame_of_an_image(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
+    labels = np.zeros((4, 6), np.uint8)
+    record = {"file_name": f"{tmp_path}/i.png", "sem_seg_file_name": f"{tmp_path}/l.png"}
+    Image.fromarray(image).save(record["file_name"], exif=exif)
+    Image.fromarray(labels).save(record["sem_seg_file_name"])
+    upright = read_image(record["file_name"], "RGB")
+    read, _ = read_pair(record, "RGB", 1)
+    assert np.array_equal(read, image if orientation >= 5 else upright)
+    Image.fromarray(labels.T).save(record["sem_seg_file_name"])
+    if orientation >= 5:
+        read, _ = read_pair(record, "RGB", 1)
+        assert np.array_equal(read, upright)
+    else:
+        with pytest.raises(ValueError, match="has 6 x 4 pixels"):
+            read_pair(record, "RGB", 1)
+
+
 def test_ignored_images_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    records = [write(tmp_path, str(i), np.full((4, 6), 255 * i, np.uint8)) for i in range(2)]
     with caplog.at_level(logging.WARNING):
-        check_label_files(records, 1)
+        check_label_files(masks(tmp_path, [0, 1], [255]), 2)
     assert "1 of 2 label pictures hold nothing but the ignored label 255" in caplog.text

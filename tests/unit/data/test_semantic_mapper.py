@@ -105,6 +105,46 @@ def test_an_image_where_nothing_counts(tmp_path: Path) -> None:
     assert (make_mapper(augmentations)(record)["sem_seg"] == 255).all()
 
 
+def test_the_ignored_label_of_the_data_set_becomes_255(tmp_path: Path) -> None:
+    MetadataCatalog.get(NAME).ignore_label = 0
+    labels = np.arange(600, dtype=np.uint8).reshape(20, 30) % 3
+    record = write(tmp_path, labels=labels)
+    mapped = make_mapper(pad_size=[24, 36], pixel_mean=MEAN)(record)["sem_seg"].numpy()
+    assert np.array_equal(mapped[:20, :30], np.where(labels == 0, 255, labels))
+    assert (mapped[20:] == 255).all() and (mapped[:, 30:] == 255).all()
+    record = write(tmp_path, labels=np.full((20, 30), 255, np.uint8))
+    with pytest.raises(ValueError, match=r"a\.png has the values 255 .* and 0 for pixels"):
+        make_mapper()(record)
+
+
+def test_data_sets_that_ignore_different_labels() -> None:
+    other = f"{NAME}_other"
+    DatasetCatalog.register(other, list)
+    MetadataCatalog.get(other).set(stuff_classes=["a", "b", "c"], ignore_label=0)
+    try:
+        with pytest.raises(ValueError, match=f"the same ignore_label, got .*'{NAME}': 255"):
+            make_mapper(dataset_names=[NAME, other])
+    finally:
+        DatasetCatalog.remove(other)
+        MetadataCatalog.remove(other)
+
+
+@pytest.mark.parametrize("is_train", [True, False])
+def test_images_labelled_without_regard_to_exif_are_read_as_they_are_stored(
+    tmp_path: Path, is_train: bool
+) -> None:
+    record = write(tmp_path)
+    pixels = np.asarray(Image.open(record["file_name"]))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(record["file_name"], exif=exif)
+    mapped = make_mapper(is_train=is_train)(record)
+    assert np.array_equal(mapped["image"].numpy(), pixels.transpose(2, 0, 1))
+    assert (mapped["height"], mapped["width"]) == (20, 30)
+    Image.fromarray(np.zeros((30, 20), np.uint8)).save(record["sem_seg_file_name"])
+    assert make_mapper(is_train=is_train)(record)["image"].shape == (3, 30, 20)
+
+
 def test_labels_without_class_are_named(tmp_path: Path) -> None:
     record = write(tmp_path, labels=np.full((20, 30), 3, np.uint8))
     with pytest.raises(ValueError, match=r"a\.png has the values 3 in 600 pixels.* 3 classes"):

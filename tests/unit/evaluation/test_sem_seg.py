@@ -101,6 +101,22 @@ def test_ignored_image_adds_nothing(add_image) -> None:
     assert all(math.isnan(value) for value in evaluator.evaluate()["sem_seg"].values())
 
 
+@pytest.mark.parametrize("ignored", [2, 7])  # a class, and none
+def test_another_ignored_label_does_not_count(add_image, ignored: int) -> None:
+    labels = np.array(LABELS)
+    usual, other = add_image(labels), add_image(np.where(labels == 255, ignored, labels))
+    evaluator = SemSegEvaluator(NAME)
+    evaluator.process([usual], [{"sem_seg": one_hot(PREDICTED)}])
+    expected = evaluator.evaluate()["sem_seg"]
+    MetadataCatalog.remove(NAME)
+    MetadataCatalog.get(NAME).set(stuff_classes=CLASSES, ignore_label=ignored)
+    evaluator = SemSegEvaluator(NAME)
+    evaluator.process([other], [{"sem_seg": one_hot(PREDICTED)}])
+    assert evaluator.evaluate()["sem_seg"] == pytest.approx(expected, nan_ok=True)
+    with pytest.raises(ValueError, match=f"the values 255 in 3 pixels.* and {ignored} for pixels"):
+        evaluator.process([usual], [{"sem_seg": one_hot(PREDICTED)}])
+
+
 def test_counts_of_all_processes_are_added(add_image, monkeypatch: pytest.MonkeyPatch) -> None:
     records = [add_image(LABELS), add_image([[3, 2], [2, 0]])]
     outputs = [{"sem_seg": one_hot(PREDICTED)}, {"sem_seg": one_hot([[3, 2], [0, 0]])}]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from detectron2.data import MetadataCatalog
 from tqdm import tqdm
 
 from vit_adapter.data.image_io import read_image, read_label_picture
@@ -17,7 +18,44 @@ MAX_CLASSES = IGNORE_LABEL  # labels 0 to 254
 _logger = logging.getLogger(__name__)
 
 
-def check_values(sem_seg: np.ndarray, num_classes: int, file_name: str) -> np.ndarray:
+def ignore_label(dataset_name: str) -> int:
+    """Return the value of pixels that do not count in the label pictures of a data set.
+
+    Readers of this project replace it by 255 (``check_values``), the only one that models know.
+    """
+    return MetadataCatalog.get(dataset_name).get("ignore_label", IGNORE_LABEL)
+
+
+def read_pair(
+    record: Mapping[str, Any],
+    image_format: str,
+    num_classes: int,
+    *,
+    ignore_label: int = IGNORE_LABEL,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read an image with its label picture and check that they fit.
+
+    Args:
+        record: with ``file_name`` and ``sem_seg_file_name``.
+        image_format: as for ``read_image``.
+        num_classes, ignore_label: as for ``check_values``.
+
+    Returns:
+        The image (H, W, channels) and its labels (H, W) as ``check_values`` returns them.
+
+    Raises:
+        FileNotFoundError, ValueError: with the names of the files.
+    """
+    sem_seg = read_label_picture(record["sem_seg_file_name"])
+    image = read_image(record["file_name"], image_format, size=sem_seg.shape)
+    check_same_size(image, sem_seg, record)
+    name = record["sem_seg_file_name"]
+    return image, check_values(sem_seg, num_classes, name, ignore_label=ignore_label)
+
+
+def check_values(
+    sem_seg: np.ndarray, num_classes: int, file_name: str, *, ignore_label: int = IGNORE_LABEL
+) -> np.ndarray:
     """Check that a label picture holds no values but class indices and the ignored label.
 
     A picture that holds nothing but the ignored label is allowed.
@@ -26,23 +64,27 @@ def check_values(sem_seg: np.ndarray, num_classes: int, file_name: str) -> np.nd
         sem_seg: (H, W), integers.
         num_classes: at most ``MAX_CLASSES``.
         file_name: of the picture, for the message.
+        ignore_label: value of pixels that do not count; it may be that of a class.
 
     Returns:
-        ``sem_seg`` as uint8.
+        ``sem_seg`` as uint8, with ``IGNORE_LABEL`` for the pixels that do not count.
 
     Raises:
         ValueError: naming the file and the values that no class has.
     """
-    wrong = (sem_seg >= num_classes) & (sem_seg != IGNORE_LABEL) | (sem_seg < 0)
+    ignored = sem_seg == ignore_label
+    wrong = ((sem_seg >= num_classes) | (sem_seg < 0)) & ~ignored
     if wrong.any():
         values = np.unique(sem_seg[wrong]).tolist()
         shown = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
         raise ValueError(
             f"The label picture {file_name} has the values {shown} in {int(wrong.sum())} pixels, "
             f"but there are {num_classes} classes: labels are 0 to {num_classes - 1}, and "
-            f"{IGNORE_LABEL} for pixels that do not count. Name all classes, or convert the "
+            f"{ignore_label} for pixels that do not count. Name all classes, or convert the "
             "pictures; values of a data set's own, or labels that count from 1, are usual causes."
         )
+    if ignore_label != IGNORE_LABEL:
+        sem_seg = np.where(ignored, IGNORE_LABEL, sem_seg)
     return sem_seg.astype(np.uint8, copy=False)
 
 
@@ -82,10 +124,7 @@ def check_label_files(
         chosen = [records[i * len(records) // most] for i in range(most)]
     only_ignored = 0
     for record in tqdm(chosen, desc="Checking labels", unit="image", disable=most is not None):
-        image = read_image(record["file_name"], "RGB")
-        sem_seg = read_label_picture(record["sem_seg_file_name"])
-        check_same_size(image, sem_seg, record)
-        sem_seg = check_values(sem_seg, num_classes, record["sem_seg_file_name"])
+        _, sem_seg = read_pair(record, "RGB", num_classes)
         only_ignored += bool((sem_seg == IGNORE_LABEL).all())
     if only_ignored:
         _logger.warning(

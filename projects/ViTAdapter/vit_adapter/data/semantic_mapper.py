@@ -5,6 +5,7 @@ Legend: C channels, H, W height and width in pixels after augmentation and paddi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vit_adapter.data.checks import class_names
-from vit_adapter.data.image_io import read_image, read_label_picture
-from vit_adapter.data.label_checks import MAX_CLASSES, check_same_size, check_values
+from vit_adapter.data.image_io import read_image, read_sizes
+from vit_adapter.data.label_checks import MAX_CLASSES, ignore_label, read_pair
 from vit_adapter.data.semantic_sets.label_set import IGNORE_LABEL
 
 
@@ -50,8 +51,8 @@ class SemanticMapper:
             pixel_mean: the model's, per channel, in ``image_format`` on the 0 to 255 scale.
 
         Raises:
-            ValueError: padding without mean, an unknown data set, or more classes than labels of 8
-                bits can tell apart.
+            ValueError: padding without mean, an unknown data set, more classes than labels of 8
+                bits can tell apart, or data sets that ignore different labels.
         """
         if is_train and pad_size is not None and pixel_mean is None:
             raise ValueError("pad_size needs pixel_mean: give the model's.")
@@ -60,13 +61,20 @@ class SemanticMapper:
         self.image_format = image_format
         self.pad_size = tuple(pad_size) if is_train and pad_size is not None else None
         self.pixel_mean = None if self.pad_size is None else torch.tensor(list(pixel_mean))
-        name = dataset_names if isinstance(dataset_names, str) else dataset_names[0]
+        names = [dataset_names] if isinstance(dataset_names, str) else list(dataset_names)
+        name = names[0]
         self.num_classes = len(class_names(name, kind="stuff"))
         if self.num_classes > MAX_CLASSES:
             raise ValueError(
                 f"The data set {name!r} has {self.num_classes} classes, but at most {MAX_CLASSES} "
                 "are supported."
             )
+        ignored = {name: ignore_label(name) for name in names}
+        if len(set(ignored.values())) > 1:
+            raise ValueError(
+                f"Data sets that are read together must have the same ignore_label, got {ignored}."
+            )
+        self.ignore_label = ignored[name]
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Read and augment one image, for training with its labels.
@@ -77,8 +85,8 @@ class SemanticMapper:
 
         Returns:
             The record with ``image`` (C, H, W), uint8 or, where it is padded, float32; ``height``
-            and ``width`` of the image as it is stored; for training ``sem_seg`` (H, W) int64, 255
-            where nothing counts.
+            and ``width`` of the image before augmentation; for training ``sem_seg`` (H, W) int64,
+            255 where nothing counts, whatever the data set's ``ignore_label``.
 
         Raises:
             FileNotFoundError: the image or its label picture does not exist.
@@ -86,9 +94,8 @@ class SemanticMapper:
             SizeMismatchError: the image has another size than the record says.
         """
         record = dict(dataset_dict)
-        image = read_image(record["file_name"], self.image_format)
+        image, sem_seg = self._read(record)
         utils.check_image_size(record, image)
-        sem_seg = self._read_labels(record, image) if self.is_train else None
         aug_input = T.AugInput(image, sem_seg=sem_seg)
         try:
             self.augmentations(aug_input)
@@ -105,13 +112,22 @@ class SemanticMapper:
             record["sem_seg"] = F.pad(labels, self._padding(labels), value=IGNORE_LABEL)
         return record
 
-    def _read_labels(self, record: dict[str, Any], image: np.ndarray) -> np.ndarray:
-        """Return checked labels (H, W) uint8 in the frame of the stored image."""
-        if "sem_seg_file_name" not in record:
-            raise ValueError(f"The record of {record['file_name']} names no 'sem_seg_file_name'.")
-        sem_seg = read_label_picture(record["sem_seg_file_name"])
-        check_same_size(image, sem_seg, record)
-        return check_values(sem_seg, self.num_classes, record["sem_seg_file_name"])
+    def _read(self, record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the image and, for training, checked labels (H, W) uint8 in the same frame."""
+        label_file = record.get("sem_seg_file_name")
+        if self.is_train:
+            if label_file is None:
+                raise ValueError(
+                    f"The record of {record['file_name']} names no 'sem_seg_file_name'."
+                )
+            return read_pair(
+                record, self.image_format, self.num_classes, ignore_label=self.ignore_label
+            )
+        # As in training, the labels tell whether the image is meant upright or as it is stored.
+        size = None
+        if label_file is not None and os.path.isfile(label_file):
+            _, size, _ = read_sizes(label_file)
+        return read_image(record["file_name"], self.image_format, size=size), None
 
     def _padding(self, tensor: Tensor) -> tuple[int, int, int, int]:
         """Return how many pixels to add at the left, right, top and bottom of (..., H, W)."""

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from tabulate import tabulate
@@ -23,7 +23,8 @@ from torch import Tensor
 
 from vit_adapter.data.checks import class_names
 from vit_adapter.data.image_io import read_label_picture
-from vit_adapter.data.label_checks import check_values
+from vit_adapter.data.label_checks import check_values, ignore_label
+from vit_adapter.data.semantic_sets.label_set import IGNORE_LABEL
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class SemSegEvaluator(DatasetEvaluator):
             ValueError: no such data set, or one without classes or label files.
         """
         self._names = class_names(dataset_name, kind="stuff")
-        self._ignore_label = MetadataCatalog.get(dataset_name).get("ignore_label", 255)
+        self._ignore_label = ignore_label(dataset_name)
         records = DatasetCatalog.get(dataset_name)
         lacking = [r["file_name"] for r in records if "sem_seg_file_name" not in r]
         if lacking:
@@ -128,9 +129,11 @@ class SemSegEvaluator(DatasetEvaluator):
 
     def _add(self, predicted: np.ndarray, labels: np.ndarray, label_file: str) -> None:
         """Count the pixels of one image; both arrays are (H, W)."""
-        counted = labels != self._ignore_label
-        labels = check_values(labels[counted], len(self._names), label_file)
-        pairs = predicted[counted] * len(self._names) + labels
+        labels = check_values(
+            labels, len(self._names), label_file, ignore_label=self._ignore_label
+        )
+        counted = labels != IGNORE_LABEL
+        pairs = predicted[counted] * len(self._names) + labels[counted]
         self._counts += np.bincount(pairs, minlength=self._counts.size).reshape(self._counts.shape)
 
 
