@@ -95,6 +95,32 @@ def masks(folder: Path, *values: list[int]) -> list[dict]:
     return [write(folder, str(i), labels) for i, labels in enumerate(pictures)]
 
 
+@pytest.mark.parametrize("values", [[[0, 255]], [[0], [255]], [[1, 255], [1]]])
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_one_class_beside_255_is_refused(tmp_path: Path, values: list, num_classes: int) -> None:
+    records = masks(tmp_path, *values)
+    message = r"hold only [01] and 255 .*0\.png .*Paint programs write 255"
+    with pytest.raises(ValueError, match=message):
+        check_label_files(records, num_classes)
+
+
+@pytest.mark.parametrize("values", [[[0, 1, 255]], [[0, 255], [1]], [[0]], [[255]], [[0], [1]]])
+def test_two_classes_or_no_255_are_not(tmp_path: Path, values: list) -> None:
+    check_label_files(masks(tmp_path, *values), 2)
+
+
+def test_a_class_that_few_pictures_have_is_found(tmp_path: Path) -> None:
+    records = masks(tmp_path, *[[0, 255]] * 3, [1], *[[0, 255]] * 4)
+    check_label_files(records, 2, most=2)  # the first and the fifth
+
+
+def test_a_single_class_beside_255_raises_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    check_label_files(masks(tmp_path, [0, 255]), 1)
+    assert "hold only 0 and 255" in caplog.text
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_labels_tell_the_frame_of_an_image(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()

@@ -117,15 +117,21 @@ def check_label_files(
             takes as long as reading the whole data set and shows a progress bar.
 
     Raises:
-        FileNotFoundError, ValueError: the first problem, with the names of the files.
+        FileNotFoundError, ValueError: the first problem, with the names of the files; or no
+            picture has a second class beside the ignored label, which in masks of paint programs
+            is the object.
     """
     chosen = records
     if most is not None and most < len(records):
         chosen = [records[i * len(records) // most] for i in range(most)]
     only_ignored = 0
+    found: set[int] = set()
     for record in tqdm(chosen, desc="Checking labels", unit="image", disable=most is not None):
         _, sem_seg = read_pair(record, "RGB", num_classes)
+        found.update(np.unique(sem_seg).tolist())
         only_ignored += bool((sem_seg == IGNORE_LABEL).all())
+    if IGNORE_LABEL in found and len(found) == 2:
+        _check_second_class(records, num_classes, min(found))
     if only_ignored:
         _logger.warning(
             "%d of %d label pictures hold nothing but the ignored label %d: nothing is learnt from "
@@ -134,3 +140,22 @@ def check_label_files(
             len(chosen),
             IGNORE_LABEL,
         )
+
+
+def _check_second_class(
+    records: Sequence[Mapping[str, Any]], num_classes: int, first: int
+) -> None:
+    """Look for a label that is neither ``first`` nor ignored, in all pictures if need be."""
+    for record in records:
+        found = set(np.unique(read_label_picture(record["sem_seg_file_name"])).tolist())
+        if found - {first, IGNORE_LABEL}:
+            return
+    message = (
+        f"The label pictures hold only {first} and {IGNORE_LABEL} ("
+        f"{records[0]['sem_seg_file_name']} and all others). {IGNORE_LABEL} marks pixels that do "
+        f"not count, so that nothing but the class {first} can be learnt. Paint programs write "
+        f"{IGNORE_LABEL} for the object: then replace it by the index of its class, such as 1."
+    )
+    if num_classes > 1:
+        raise ValueError(message)
+    _logger.warning("%s", message)
