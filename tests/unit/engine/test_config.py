@@ -1,4 +1,4 @@
-"""Config files and overrides: what is right is applied, what is wrong says what would be right."""
+"""Config files: what is wrong says what would be right."""
 
 from pathlib import Path
 
@@ -13,8 +13,7 @@ from detectron2.config import LazyCall as L
 from torch import nn
 
 model = L(nn.Linear)(in_features=2, out_features="${model.in_features}")
-train = dict(max_iter=10, output_dir="./output", amp=dict(enabled=False), steps=[1, 2])
-data = dict(steps=[dict(size=3), dict(size=4)])
+train = dict(max_iter=10)
 """
 
 
@@ -26,59 +25,9 @@ def config_file(tmp_path: Path) -> str:
 
 
 def test_overrides_are_applied(config_file: str) -> None:
-    cfg = load_config(
-        config_file,
-        ["train.max_iter=3", "train.amp.enabled=True", "model.in_features=7", "train.steps=[5]"],
-    )
-    assert cfg.train.max_iter == 3
-    assert cfg.train.amp.enabled is True
-    assert cfg.model.out_features == 7
-    assert cfg.train.steps == [5]
-
-
-def test_parameter_that_the_config_does_not_mention(config_file: str) -> None:
-    assert load_config(config_file, ["model.bias=False"]).model.bias is False
-
-
-def test_entry_of_a_list(config_file: str) -> None:
-    assert load_config(config_file, ["data.steps.1.size=9"]).data.steps[1].size == 9
-    with pytest.raises(UsageError, match=r"list of 2 entries; use data\.steps\.0 to .*\.1"):
-        load_config(config_file, ["data.steps.2=9"])
-
-
-def test_new_key_on_purpose(config_file: str) -> None:
-    assert load_config(config_file, ["+train.note=abc"]).train.note == "abc"
-
-
-@pytest.mark.parametrize(
-    ("override", "near"),
-    [
-        ("train.max_iters=3", "train.max_iter"),
-        ("trian.max_iter=3", "train.max_iter"),
-        ("max_iter=3", "train.max_iter"),
-        ("model.infeatures=3", "model.in_features"),
-        ("train.amp.enable=True", "train.amp.enabled"),
-        ("train.max_iter.x=3", "train.max_iter"),
-    ],
-)
-def test_unknown_key_names_near_ones(config_file: str, override: str, near: str) -> None:
-    with pytest.raises(UsageError, match=f"unknown key.*Did you mean .*{near}"):
-        load_config(config_file, [override])
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("train.max_iter", "is no key=value"),
-        ("--max-iter=3", "unknown option"),
-        ("~train.max_iter=10", "not supported"),
-        ("train.output_dir=a,b", "names several values"),
-        ("train.steps=[1", "cannot read the overrides"),
-    ],
-)
-def test_override_that_cannot_be_read(config_file: str, override: str, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        load_config(config_file, [override])
+    assert load_config(config_file, ["train.max_iter=3"]).train.max_iter == 3
+    with pytest.raises(UsageError, match=rf"unknown key 'max_iter' .* of {config_file}"):
+        load_config(config_file, ["max_iter=3"])
 
 
 def test_missing_config_names_near_files(config_file: str) -> None:

@@ -17,7 +17,7 @@ from detectron2.evaluation import COCOEvaluator
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from vit_adapter.engine.config import UsageError
+from vit_adapter.engine.config import UsageError, apply_overrides
 from vit_adapter.engine.custom_data import (
     apply_custom_data,
     check_classes,
@@ -145,6 +145,12 @@ def test_validation_data_come_later_to_the_config_of_a_run_without(tmp_path: Pat
 def test_half_a_pair_of_paths(given: str, lacking: str) -> None:
     with pytest.raises(UsageError, match=rf"data\.{given} is given without data\.{lacking}"):
         apply_custom_data(make_config(**{given: "somewhere"}))
+
+
+def test_path_that_is_called_null() -> None:
+    cfg = apply_overrides(make_config(train_json="a.json"), ["+data.train_images=null"])
+    with pytest.raises(UsageError, match=r"data\.train_images; .* null is written \./null"):
+        apply_custom_data(cfg)
 
 
 def test_different_categories(tmp_path: Path) -> None:

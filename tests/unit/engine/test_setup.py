@@ -1,6 +1,7 @@
 """Seeds and the saved config."""
 
 import random
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from vit_adapter.engine import setup
-from vit_adapter.engine.setup import save_config, seed_data, seed_model
+from vit_adapter.engine.config import UsageError
+from vit_adapter.engine.setup import save_config, seed_data, seed_model, set_up_logging
 
 
 def draw() -> tuple[float, float, float]:
@@ -60,6 +62,13 @@ def test_negative_seed_is_random() -> None:
     torch.manual_seed(0)
     seed_data(-1, 5)
     assert torch.rand(1) == expected
+
+
+@pytest.mark.parametrize("folder", ["", None])
+def test_run_without_output_folder_is_refused(folder: str | None) -> None:
+    cfg = OmegaConf.create({"train": {"output_dir": folder}})
+    with pytest.raises(UsageError, match=r"train\.output_dir is .* expected a folder"):
+        set_up_logging(cfg, Namespace())
 
 
 def test_saved_config_builds_the_same(tmp_path: Path) -> None:

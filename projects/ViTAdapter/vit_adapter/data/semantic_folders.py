@@ -102,7 +102,9 @@ def default_colors(count: int) -> list[tuple[int, int, int]]:
 
 def _read_class_file(path: Path) -> Sequence[str]:
     if not path.is_file():
-        raise FileNotFoundError(f"The file of classes {path} does not exist.")
+        raise FileNotFoundError(
+            f"The file of classes {path} does not exist. A list of names stands in brackets: [a,b]."
+        )
     try:
         content = json.loads(path.read_bytes())  # recognises the encoding
     except ValueError as error:  # no JSON, or no text

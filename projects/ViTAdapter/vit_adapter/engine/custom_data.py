@@ -150,7 +150,9 @@ def _paths(cfg: DictConfig, split: str, task: OwnDataTask) -> tuple[str, str] | 
     labels, images = (str(data.get(key) or "") for key in keys)
     if bool(labels) != bool(images):
         given, lacking = keys if labels else reversed(keys)
-        raise UsageError(f"data.{given} is given without data.{lacking}; both are needed.")
+        is_null = data.get(lacking, "") is None
+        hint = " A path that is called null is written ./null." if is_null else ""
+        raise UsageError(f"data.{given} is given without data.{lacking}; both are needed.{hint}")
     return (os.path.abspath(labels), os.path.abspath(images)) if labels else None
 
 

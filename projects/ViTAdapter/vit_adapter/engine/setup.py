@@ -13,6 +13,7 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
 from vit_adapter.checkpoint.files import TEMPORARY_MARK
+from vit_adapter.engine.errors import UsageError
 from vit_adapter.ops import extension_info
 
 __all__ = ["save_config", "seed_data", "seed_model", "set_up_logging"]
@@ -24,8 +25,17 @@ _SEED_STRIDE = 1_000_003
 
 
 def set_up_logging(cfg: DictConfig, arguments: Namespace) -> None:
-    """Create the output folder, log to the terminal and to ``log.txt``, and say what runs where."""
+    """Create the output folder, log to the terminal and to ``log.txt``, and say what runs where.
+
+    Raises:
+        UsageError: the config names no output folder.
+    """
     output_dir = cfg.train.output_dir
+    if not output_dir:
+        raise UsageError(
+            f"train.output_dir is {output_dir!r}, expected a folder for what the run writes; one "
+            "that is called null is written ./null."
+        )
     if comm.is_main_process():
         os.makedirs(output_dir, exist_ok=True)
     comm.synchronize()
