@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from detectron2.config import CfgNode, LazyConfig, instantiate
+from detectron2.config import CfgNode, instantiate
 from detectron2.data import Metadata, MetadataCatalog
 from detectron2.data import transforms as T
 from omegaconf import DictConfig, OmegaConf
@@ -26,9 +26,10 @@ from vit_adapter.checkpoint.checkpointer import Checkpointer
 from vit_adapter.data.image_io import MIN_SIDE
 from vit_adapter.data.semantic_folders import default_colors, read_class_names
 from vit_adapter.engine.build import build_model
-from vit_adapter.engine.config import apply_overrides
+from vit_adapter.engine.config import apply_overrides, read_config
+from vit_adapter.engine.config_text import literal
 from vit_adapter.engine.custom_data import apply_custom_data, dataset_names, set_num_classes
-from vit_adapter.engine.custom_tasks import find_task
+from vit_adapter.engine.custom_tasks import find_task, given_classes
 from vit_adapter.engine.testing import wrap_for_testing
 
 __all__ = ["LazyPredictor", "as_bgr_uint8", "resolve_config"]
@@ -224,7 +225,7 @@ def _load_named(name: str) -> DictConfig:
     if path.is_dir():
         return _load_output_folder(path)
     if path.is_file():
-        return LazyConfig.load(str(path))
+        return read_config(str(path))
     if path.suffix in _CONFIG_SUFFIXES or path.is_absolute():
         raise FileNotFoundError(
             f"there is no config file {name} (looked from {Path.cwd()}); give a path that exists "
@@ -249,8 +250,8 @@ def _load_output_folder(folder: Path) -> DictConfig:
             f"{folder} holds {_CONFIG_FILE} but no {weights.name}: train first, or give "
             f"{config_file} as the config and the weights by themselves"
         )
-    cfg = LazyConfig.load(str(config_file))
-    OmegaConf.update(cfg, "train.init_checkpoint", str(weights), force_add=True)
+    cfg = read_config(str(config_file))
+    OmegaConf.update(cfg, "train.init_checkpoint", literal(str(weights)), force_add=True)
     return cfg
 
 
@@ -276,13 +277,13 @@ def _class_metadata(cfg: DictConfig) -> Metadata:
     For data of the user's own this sets ``num_classes`` in ``cfg``. Where the config itself holds
     the names of the classes, as after a training, the files of the data are not needed.
     """
-    classes = OmegaConf.select(cfg, "data.classes", default=None)
+    classes = given_classes(cfg)
     if classes and find_task(cfg).kind == "stuff":
         names = read_class_names(classes)
         set_num_classes(cfg.model, len(names))
         return Metadata(stuff_classes=names, stuff_colors=default_colors(len(names)))
     if classes:
-        return Metadata(thing_classes=list(classes))
+        return Metadata(thing_classes=classes)
     apply_custom_data(cfg)
     names = dataset_names(cfg, "test")
     return MetadataCatalog.get(names[0]) if names else Metadata()

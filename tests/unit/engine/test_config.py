@@ -49,6 +49,24 @@ def test_config_that_cannot_be_a_file(name: str, message: str) -> None:
         load_config(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.yaml", "model: [", "cannot be read as YAML"),
+        ("a.yaml", "f: !!python/name:None.%3Clambda%3E ''", "give the original config file"),
+        ("a.yaml", "f: !!python/name:no_such_module.f ''", "give the original config file"),
+        ("a.yaml", "classes: ['${price']", r"interpolation that cannot be read: .* \\\$\{"),
+        ("a.py", "data = dict(classes=['${price'])", "interpolation that cannot be read"),
+    ],
+)
+def test_config_that_cannot_be_read(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UsageError, match=rf"(?s)config file {tmp_path / name} .*{message}"):
+        load_config(str(tmp_path / name))
+
+
 def test_device() -> None:
     def resolve(name: str) -> torch.device:
         return resolve_device(OmegaConf.create({"train": {"device": name}}))

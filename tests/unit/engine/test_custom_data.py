@@ -24,6 +24,8 @@ from vit_adapter.engine.custom_data import (
     dataset_names,
     set_num_classes,
 )
+from vit_adapter.engine.custom_tasks import given_classes
+from vit_adapter.engine.setup import save_config
 
 POLYGON = [[1.0, 1.0, 9.0, 1.0, 9.0, 9.0]]
 RUN_LENGTHS = {"size": [16, 16], "counts": [17, 3, 236]}
@@ -102,6 +104,16 @@ def test_names_and_class_counts_follow_the_files(tmp_path: Path) -> None:
     check_classes(cfg, training=True)
     assert len(DatasetCatalog.get("custom_val")) == 1
     assert MetadataCatalog.get("custom_val").json_file == str(val / "labels.json")
+
+
+def test_class_names_that_a_config_takes_for_its_own(tmp_path: Path) -> None:
+    names = ["???", "${price", "${model.num_classes}", "${oc.env:HOME}", "\\${x}", "null", " "]
+    cfg = apply_custom_data(make_config(**paths("train", write_data(tmp_path / "train", names))))
+    assert cfg.model.num_classes == len(names)
+    save_config(cfg, str(tmp_path))
+    saved = LazyConfig.load(str(tmp_path / "config.yaml"))
+    assert given_classes(saved) == names
+    assert given_classes(apply_custom_data(saved)) == names
 
 
 def test_other_files_take_the_place_of_earlier_ones(tmp_path: Path) -> None:

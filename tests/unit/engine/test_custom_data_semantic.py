@@ -12,10 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from vit_adapter.data import SemanticMapper, semantic_dataset_dicts
-from vit_adapter.engine.config import UsageError
+from vit_adapter.engine.config import UsageError, apply_overrides
 from vit_adapter.engine.custom_data import apply_custom_data, check_classes, dataset_names
-from vit_adapter.engine.custom_tasks import INSTANCES, SEMANTIC, find_task
+from vit_adapter.engine.custom_tasks import INSTANCES, SEMANTIC, find_task, given_classes
 from vit_adapter.engine.run import evaluate_checkpoint
+from vit_adapter.engine.setup import save_config
 from vit_adapter.evaluation import SemSegEvaluator
 
 PATHS = ("train_images", "train_labels", "val_images", "val_labels")
@@ -95,6 +96,18 @@ def test_names_classes_mapper_and_evaluator_follow(tmp_path: Path) -> None:
     assert instantiate(cfg.dataloader.train.mapper).num_classes == 3
     assert isinstance(instantiate(cfg.dataloader.evaluator), SemSegEvaluator)
     assert len(DatasetCatalog.get("custom_val")) == 3
+
+
+@pytest.mark.parametrize("given", ["file", "override"])
+def test_class_names_that_a_config_takes_for_its_own(tmp_path: Path, given: str) -> None:
+    names = ["???", "${price", "${oc.env:HOME}", "1_0"]
+    (tmp_path / "classes.json").write_text(json.dumps(names))
+    text = tmp_path / "classes.json" if given == "file" else f"[{','.join(names)}]"
+    cfg = make_config(**write_data(tmp_path, "train"))
+    apply_custom_data(apply_overrides(cfg, [f"data.classes={text}"]))
+    save_config(cfg, str(tmp_path))
+    saved = apply_custom_data(LazyConfig.load(str(tmp_path / "config.yaml")))
+    assert given_classes(saved) == MetadataCatalog.get("custom_train").stuff_classes == names
 
 
 def test_classes_as_a_list_and_a_saved_config(tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import torch
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import GrammarParseError
+from yaml import YAMLError
 
 from vit_adapter.engine.errors import UsageError
 from vit_adapter.engine.overrides import apply_overrides
 
-__all__ = ["UsageError", "apply_overrides", "load_config", "resolve_device"]
+__all__ = ["UsageError", "apply_overrides", "load_config", "read_config", "resolve_device"]
 
 
 def load_config(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
@@ -22,7 +24,7 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
         overrides: see :func:`apply_overrides`.
 
     Raises:
-        UsageError: no such file, or an override that cannot be applied.
+        UsageError: no such file, one that cannot be read, or an override that cannot be applied.
     """
     if not config_file:
         raise UsageError("no config given; use --config-file configs/<data>/<name>.py.")
@@ -30,7 +32,28 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
         raise UsageError(f"config file {config_file!r} has to end in .py, .yaml or .yml.")
     if not os.path.isfile(config_file):
         raise UsageError(f"config file {config_file!r} does not exist.{_near_files(config_file)}")
-    return apply_overrides(LazyConfig.load(config_file), overrides, source=config_file)
+    return apply_overrides(read_config(config_file), overrides, source=config_file)
+
+
+def read_config(config_file: str) -> DictConfig:
+    """Load a LazyConfig file that exists.
+
+    Raises:
+        UsageError: no YAML, objects in it that this process does not know, or a text with an
+            interpolation that is not closed.
+    """
+    try:
+        return LazyConfig.load(config_file)
+    except YAMLError as error:
+        raise UsageError(
+            f"config file {config_file} cannot be read as YAML: {error}. If it was saved by a run "
+            "whose config held objects of its own, such as a lambda, give the original config file."
+        ) from error
+    except GrammarParseError as error:
+        raise UsageError(
+            f"config file {config_file} holds an interpolation that cannot be read: {error}. The "
+            "signs ${ in a text are written \\${."
+        ) from error
 
 
 def resolve_device(cfg: DictConfig) -> torch.device:

@@ -22,6 +22,7 @@ from vit_adapter.data.checks import (
 )
 from vit_adapter.data.semantic_sets import check_prepared
 from vit_adapter.engine.config import UsageError
+from vit_adapter.engine.config_text import literals
 from vit_adapter.engine.custom_tasks import OwnDataTask, find_task
 
 __all__ = ["apply_custom_data", "check_classes", "dataset_names", "set_num_classes"]
@@ -74,7 +75,7 @@ def apply_custom_data(cfg: DictConfig) -> DictConfig:
         check_same_classes("custom_train", "custom_val", kind=task.kind)
     names = class_names("custom_train" if train else "custom_val", kind=task.kind)
     changed = set_num_classes(cfg.model, len(names))
-    cfg.data.classes = list(names)  # for predictors, which may run where the files are not
+    cfg.data.classes = literals(names)  # for predictors, which may run where the files are not
     logger.info(
         "Own data with %d classes (%s); set %s",
         len(names), ", ".join(names), ", ".join(f"model.{key}" for key in changed),

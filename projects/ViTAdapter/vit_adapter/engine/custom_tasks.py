@@ -5,14 +5,15 @@ from dataclasses import dataclass
 
 from detectron2.config import LazyCall as L
 from detectron2.utils import comm
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from vit_adapter.data.coco_format import register_coco_format
 from vit_adapter.data.semantic_folders import read_class_names, register_label_folders
 from vit_adapter.engine.config import UsageError
+from vit_adapter.engine.config_text import read_literals
 from vit_adapter.evaluation import SemSegEvaluator, build_coco_evaluator
 
-__all__ = ["INSTANCES", "SEMANTIC", "OwnDataTask", "find_task"]
+__all__ = ["INSTANCES", "SEMANTIC", "OwnDataTask", "find_task", "given_classes"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,12 @@ def find_task(cfg: DictConfig) -> OwnDataTask:
     return SEMANTIC if "train_labels" in (cfg.get("data") or {}) else INSTANCES
 
 
+def given_classes(cfg: DictConfig) -> list[str] | str:
+    """Return ``data.classes``: names, or the file that holds them; empty if the config has none."""
+    classes = (cfg.get("data") or {}).get("classes") or ""
+    return read_literals(classes) if isinstance(classes, ListConfig) else classes
+
+
 def _register_instances(name: str, json_file: str, images: str, cfg: DictConfig) -> None:
     register_coco_format(name, json_file, images)
 
@@ -47,7 +54,7 @@ def _coco_evaluator() -> DictConfig:
 
 
 def _register_semantic(name: str, labels: str, images: str, cfg: DictConfig) -> None:
-    classes = cfg.data.get("classes")
+    classes = given_classes(cfg)
     if not classes:
         raise UsageError(
             "own label pictures need data.classes: a JSON file or a list with the names of the "

@@ -3,17 +3,16 @@
 import logging
 import os
 from argparse import Namespace
-from pathlib import Path
 
-from detectron2.config import LazyConfig
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
-from vit_adapter.checkpoint.files import TEMPORARY_MARK
+from vit_adapter.checkpoint.files import atomic_open
 from vit_adapter.engine.errors import UsageError
+from vit_adapter.engine.saved_config import dump_config
 from vit_adapter.ops import extension_info
 
 __all__ = ["save_config", "seed_data", "seed_model", "set_up_logging"]
@@ -52,16 +51,22 @@ def set_up_logging(cfg: DictConfig, arguments: Namespace) -> None:
 
 
 def save_config(cfg: DictConfig, output_dir: str, name: str = "config.yaml") -> None:
-    """Write the whole config as YAML, which ``--config-file`` reads again; main process only."""
+    """Write the whole config as YAML, which ``--config-file`` reads again; main process only.
+
+    What YAML cannot hold is left out with a warning (:mod:`vit_adapter.engine.saved_config`).
+    """
     if not comm.is_main_process():
         return
-    target = Path(output_dir, name)
-    unfinished = target.with_name(f".{target.stem}{TEMPORARY_MARK}{target.suffix}")
-    LazyConfig.save(cfg, str(unfinished))
-    for ending in ("", ".pkl"):  # Detectron2 adds a pickle for what YAML cannot hold
-        if os.path.exists(f"{unfinished}{ending}"):
-            os.replace(f"{unfinished}{ending}", f"{target}{ending}")
+    target = os.path.join(output_dir, name)
+    text, left_out = dump_config(cfg)
+    with atomic_open(target) as stream:
+        stream.write(text)
     logger.info("Config saved to %s", target)
+    if left_out:
+        logger.warning(
+            "%s lacks %s, which YAML cannot hold: what uses that needs the original config file.",
+            target, ", ".join(left_out),
+        )
 
 
 def seed_model(seed: int) -> None:
