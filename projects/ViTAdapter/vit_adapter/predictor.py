@@ -28,7 +28,7 @@ from vit_adapter.data.semantic_folders import default_colors, read_class_names
 from vit_adapter.engine.build import build_model
 from vit_adapter.engine.config import apply_overrides, read_config
 from vit_adapter.engine.config_text import literal
-from vit_adapter.engine.custom_data import apply_custom_data, dataset_names, set_num_classes
+from vit_adapter.engine.custom_data import register_test_data, set_num_classes
 from vit_adapter.engine.custom_tasks import find_task, given_classes
 from vit_adapter.engine.testing import wrap_for_testing
 
@@ -284,6 +284,5 @@ def _class_metadata(cfg: DictConfig) -> Metadata:
         return Metadata(stuff_classes=names, stuff_colors=default_colors(len(names)))
     if classes:
         return Metadata(thing_classes=classes)
-    apply_custom_data(cfg)
-    names = dataset_names(cfg, "test")
+    names = register_test_data(cfg)
     return MetadataCatalog.get(names[0]) if names else Metadata()

@@ -22,6 +22,7 @@ from vit_adapter.engine.custom_data import (
     apply_custom_data,
     check_classes,
     dataset_names,
+    register_test_data,
     set_num_classes,
 )
 from vit_adapter.engine.custom_tasks import given_classes
@@ -148,6 +149,38 @@ def test_validation_data_come_later_to_the_config_of_a_run_without(tmp_path: Pat
     assert (evaluator._metadata.name, evaluator._output_dir) == (
         "custom_val", str(tmp_path / "run/inference"),
     )
+
+
+def test_evaluation_needs_no_training_data(tmp_path: Path) -> None:
+    train, val = (write_data(tmp_path / split, ["cell"]) for split in ("train", "val"))
+    cfg = apply_custom_data(make_config(**paths("train", train), **paths("val", val)))
+    for catalog in (DatasetCatalog, MetadataCatalog):  # as in another process
+        catalog.remove("custom_train")
+    train.rename(tmp_path / "elsewhere")
+    apply_custom_data(cfg, training=False)
+    check_classes(cfg, training=False)
+    assert dataset_names(cfg, "test") == register_test_data(cfg) == ["custom_val"]
+    assert cfg.dataloader.evaluator.dataset_name == "custom_val"
+    with pytest.raises(FileNotFoundError, match="train"):
+        apply_custom_data(cfg)
+
+
+def test_evaluation_without_validation_data_reads_nothing(tmp_path: Path) -> None:
+    cfg = apply_custom_data(make_config(**paths("train", tmp_path / "gone")), training=False)
+    assert cfg.dataloader.evaluator is None
+
+
+def test_evaluation_on_the_classes_of_another_training(tmp_path: Path) -> None:
+    cfg = make_config(**paths("val", write_data(tmp_path, ["gap", "cell"])))
+    cfg.data.classes = ["cell", "gap"]
+    with pytest.raises(ValueError, match=r"classes gap, cell, .* a training with cell, gap\."):
+        apply_custom_data(cfg, training=False)
+
+
+def test_test_data_are_the_training_data_of_a_run_without_validation(tmp_path: Path) -> None:
+    cfg = make_config(**paths("train", write_data(tmp_path, ["cell"])))
+    assert register_test_data(cfg) == ["custom_train"]
+    assert len(DatasetCatalog.get("custom_train")) == 1
 
 
 @pytest.mark.parametrize(

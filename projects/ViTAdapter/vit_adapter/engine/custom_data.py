@@ -23,14 +23,20 @@ from vit_adapter.data.checks import (
 from vit_adapter.data.semantic_sets import check_prepared
 from vit_adapter.engine.config import UsageError
 from vit_adapter.engine.config_text import literals
-from vit_adapter.engine.custom_tasks import OwnDataTask, find_task
+from vit_adapter.engine.custom_tasks import OwnDataTask, find_task, given_classes
 
-__all__ = ["apply_custom_data", "check_classes", "dataset_names", "set_num_classes"]
+__all__ = [
+    "apply_custom_data",
+    "check_classes",
+    "dataset_names",
+    "register_test_data",
+    "set_num_classes",
+]
 
 logger = logging.getLogger(__name__)
 
 
-def apply_custom_data(cfg: DictConfig) -> DictConfig:
+def apply_custom_data(cfg: DictConfig, *, training: bool = True) -> DictConfig:
     """Put the data sets that ``cfg.data`` names in the place of those of the config.
 
     Registers them as ``custom_train`` and ``custom_val``, changes the data set names of
@@ -40,6 +46,7 @@ def apply_custom_data(cfg: DictConfig) -> DictConfig:
 
     Args:
         cfg: changed in place; without paths under ``data`` it stays as it is.
+        training: whether the training data are used. If not, their files need not exist.
 
     Returns:
         ``cfg``.
@@ -54,7 +61,7 @@ def apply_custom_data(cfg: DictConfig) -> DictConfig:
     train, val = (_paths(cfg, split, task) for split in ("train", "val"))
     if not train and not val:
         return cfg
-    if train:
+    if train and training:
         _register(task, "custom_train", *train, cfg)
         cfg.dataloader.train.dataset.names = "custom_train"
         _read_masks_as_stored(cfg, "custom_train")
@@ -65,22 +72,25 @@ def apply_custom_data(cfg: DictConfig) -> DictConfig:
             cfg.dataloader.evaluator = task.evaluator()
         cfg.dataloader.evaluator.dataset_name = "custom_val"
     else:
-        logger.warning(
-            "No data.val_%s is given: the model is trained, but not evaluated.", task.labels
-        )
         # Its mapper stays: the predictor reads there how images are resized.
         cfg.dataloader.test.dataset.names = "custom_train"
         cfg.dataloader.evaluator = None
-    if train and val:
-        check_same_classes("custom_train", "custom_val", kind=task.kind)
-    names = class_names("custom_train" if train else "custom_val", kind=task.kind)
-    changed = set_num_classes(cfg.model, len(names))
-    cfg.data.classes = literals(names)  # for predictors, which may run where the files are not
-    logger.info(
-        "Own data with %d classes (%s); set %s",
-        len(names), ", ".join(names), ", ".join(f"model.{key}" for key in changed),
-    )
+    if training or val:
+        _apply_classes(cfg, task, train=bool(train and training), val=bool(val))
     return cfg
+
+
+def register_test_data(cfg: DictConfig) -> list[str]:
+    """Return the names of the data sets that a config is tested on, those of the user's own ready.
+
+    They are the training data where the config names no validation data.
+
+    Args:
+        cfg: changed in place, as by :func:`apply_custom_data`, which says what is raised.
+    """
+    given = OmegaConf.select(cfg, "data.val_images", default=None)
+    apply_custom_data(cfg, training=not given)
+    return dataset_names(cfg, "test")
 
 
 def set_num_classes(model: DictConfig, num_classes: int) -> list[str]:
@@ -155,6 +165,29 @@ def _paths(cfg: DictConfig, split: str, task: OwnDataTask) -> tuple[str, str] | 
         hint = " A path that is called null is written ./null." if is_null else ""
         raise UsageError(f"data.{given} is given without data.{lacking}; both are needed.{hint}")
     return (os.path.abspath(labels), os.path.abspath(images)) if labels else None
+
+
+def _apply_classes(cfg: DictConfig, task: OwnDataTask, *, train: bool, val: bool) -> None:
+    """Store the classes of the data sets that are registered, and fit the model to them."""
+    names = class_names("custom_train" if train else "custom_val", kind=task.kind)
+    if train and val:
+        check_same_classes("custom_train", "custom_val", kind=task.kind)
+    elif not train and given_classes(cfg) not in ("", names) and task.kind == "thing":
+        raise ValueError(
+            f"The validation data have the classes {', '.join(names)}, but the config was saved by "
+            f"a training with {', '.join(given_classes(cfg))}. List the same categories with the "
+            "same ids in both annotation files."
+        )
+    if not val:
+        logger.warning(
+            "No data.val_%s is given: the model is trained, but not evaluated.", task.labels
+        )
+    changed = set_num_classes(cfg.model, len(names))
+    cfg.data.classes = literals(names)  # for predictors, which may run where the files are not
+    logger.info(
+        "Own data with %d classes (%s); set %s",
+        len(names), ", ".join(names), ", ".join(f"model.{key}" for key in changed),
+    )
 
 
 def _register(task: OwnDataTask, name: str, labels: str, images: str, cfg: DictConfig) -> None:

@@ -45,7 +45,7 @@ def run(arguments: Namespace) -> None:
     """
     cfg = load_config(arguments.config_file, arguments.overrides)
     set_up_logging(cfg, arguments)
-    apply_custom_data(cfg)
+    apply_custom_data(cfg, training=not arguments.eval_only)
     check_classes(cfg, training=not arguments.eval_only)
     if arguments.eval_only:
         evaluate_checkpoint(cfg, resume=arguments.resume)
