@@ -15,6 +15,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from vit_adapter import LazyPredictor
 from vit_adapter.data import read_image
+from vit_adapter.engine.custom_data import register_test_data
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -134,11 +136,19 @@ def find_images(patterns: Iterable[str]) -> list[Path]:
 
 
 def dataset_images(predictor: LazyPredictor) -> list[Path]:
-    """Return the image files of the config's test data set."""
-    name = predictor.metadata.get("name", "")
-    if name not in DatasetCatalog.list():
-        raise ValueError("the config names no test data set to take images from; give --input")
-    return [Path(record["file_name"]) for record in DatasetCatalog.get(name)]
+    """Return the image files of the config's test data set.
+
+    Raises:
+        ValueError: it names none, or one that is not there.
+    """
+    try:
+        names = register_test_data(deepcopy(predictor.cfg))
+        records = [record for name in names for record in DatasetCatalog.get(name)]
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"the config's test data cannot be read, give --input: {error}") from error
+    if not records:
+        raise ValueError("the config names no test data to take images from; give --input")
+    return [Path(record["file_name"]) for record in records]
 
 
 def picture_paths(images: Sequence[Path], folder: Path) -> list[Path]:

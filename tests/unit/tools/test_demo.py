@@ -1,20 +1,27 @@
 """The demo tool: what it finds, draws, writes, and how it ends."""
 
 import importlib.util
+import json
 import logging
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from detectron2.data import Metadata
+from detectron2.config import LazyConfig
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.structures import Boxes, Instances
+from omegaconf import OmegaConf
 from PIL import Image
 
 import vit_adapter
 from vit_adapter.data import register_shapes
+from vit_adapter.engine.config import apply_overrides
+from vit_adapter.engine.custom_data import apply_custom_data
+from vit_adapter.engine.setup import save_config
 
 TOOL = Path(vit_adapter.__file__).parents[1] / "tools" / "demo.py"
 CONFIG = "quick_start/mask_rcnn_vit_adapter_shapes"
@@ -243,6 +250,46 @@ def test_without_input_the_test_data_are_drawn(real_demo, small_shapes, tmp_path
     out = tmp_path / "out"
     assert real_demo("--output", out, "--limit", 2, "--opts", few, "train.device=cpu") == 0
     assert files(out) == ["000001.png", "000002.png"]
+
+
+def write_own_data(folder, kind):
+    """Write an image with its label and return the overrides that name them as validation data."""
+    images, labels = folder / "images", folder / "labels"
+    images.mkdir(parents=True)
+    labels.mkdir()
+    Image.new("RGB", (32, 32)).save(images / "a.png")
+    if kind == "semantic":
+        Image.new("L", (32, 32), 1).save(labels / "a.png")
+        return [f"data.val_images={images}", f"data.val_labels={labels}", "data.classes=[a,b]"]
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [4, 4, 9, 9], "area": 81, "iscrowd": 0,
+           "segmentation": [[4, 4, 13, 4, 13, 13]]}
+    image = {"id": 1, "file_name": "a.png", "width": 32, "height": 32}
+    categories = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
+    content = {"images": [image], "annotations": [box], "categories": categories}
+    (labels / "a.json").write_text(json.dumps(content))
+    return [f"data.val_images={images}", f"data.val_json={labels / 'a.json'}"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [("instances", CONFIG), ("semantic", "quick_start/upernet_vit_adapter_tiny_scratch")],
+)
+def test_without_input_after_a_run_on_own_data(module, tmp_path, kind, config):
+    overrides = write_own_data(tmp_path / "val", kind)
+    cfg = apply_overrides(vit_adapter.model_zoo.get_config(config), overrides)
+    save_config(apply_custom_data(cfg), str(tmp_path))
+    DatasetCatalog.remove("custom_val")  # the demo is another process
+    MetadataCatalog.remove("custom_val")
+    predictor = SimpleNamespace(cfg=LazyConfig.load(str(tmp_path / "config.yaml")))
+    assert module.dataset_images(predictor) == [tmp_path / "val/images/a.png"]
+    (tmp_path / "val").rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"test data cannot be read, give --input: .*/val/"):
+        module.dataset_images(predictor)
+
+
+def test_without_input_and_test_data(module):
+    with pytest.raises(ValueError, match="names no test data .* give --input"):
+        module.dataset_images(SimpleNamespace(cfg=OmegaConf.create({"dataloader": {}})))
 
 
 @pytest.mark.slow
