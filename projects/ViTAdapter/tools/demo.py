@@ -23,6 +23,7 @@ from typing import Any
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
 
 # ruff: noqa: E402
+import matplotlib
 import numpy as np
 from detectron2.data import DatasetCatalog, Metadata
 from detectron2.utils.logger import setup_logger
@@ -172,6 +173,7 @@ def picture_paths(images: Sequence[Path], folder: Path) -> list[Path]:
     return paths
 
 
+@matplotlib.rc_context({"text.parse_math": False})  # a class may be called "$5$" or "cash$$"
 def draw(
     image: np.ndarray, prediction: Mapping[str, Any], metadata: Metadata, threshold: float
 ) -> tuple[Image.Image, int]:

@@ -292,6 +292,18 @@ def test_without_input_and_test_data(module):
         module.dataset_images(SimpleNamespace(cfg=OmegaConf.create({"dataloader": {}})))
 
 
+@pytest.mark.parametrize("predictor", [FakePredictor, FakeSegmenter])
+def test_class_names_are_no_formulas(demo, module, monkeypatch, images, tmp_path, predictor):
+    names = ["cash$$", "$5", "$_$"]
+
+    class Predictor(predictor):
+        metadata = Metadata(thing_classes=names, stuff_classes=names)
+
+    monkeypatch.setattr(module, "LazyPredictor", Predictor)
+    assert demo("--input", images / "b.png", "--output", tmp_path / "out") == 0
+    assert files(tmp_path / "out") == ["b.png"]
+
+
 @pytest.mark.slow
 def test_as_a_program(images, tmp_path):
     command = [
