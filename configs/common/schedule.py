@@ -1,7 +1,8 @@
 """COCO schedules: x0.1 at two epochs, after a linear warm-up of 500 iterations from 0.001.
 
 Semantic segmentation: a straight line to 0, times a linear warm-up of 1500 iterations from 1e-6.
-An override of ``train.max_iter`` takes milestones and line with it.
+``train.epochs`` and an override of ``train.max_iter`` take milestones and line with them, and limit
+the warm-up to a tenth of the run (``vit_adapter.engine.schedule``).
 """
 
 from detectron2.config import LazyCall as L

@@ -5,12 +5,15 @@ COCO train2017 has 117,266 images with annotations: at 16 images per iteration a
 models published for the 3x schedule were trained in float16 (``train.amp.enabled=True``); the
 original turned that off after their release. It trains UPerNet in float16 but with BEiT and
 AugReg-L.
+
+``epochs`` and ``auto_scale_lr`` fit a schedule to other data and another batch
+(``vit_adapter.engine.schedule``); the published ones use neither.
 """
 
 _epoch = 7330
 
 
-def _train(max_iter, period, eval_period):
+def _train(max_iter, period, eval_period, base_batch_size=16):
     return dict(
         output_dir="./output",
         init_checkpoint="",  # weights of the whole model, matched strictly
@@ -19,6 +22,9 @@ def _train(max_iter, period, eval_period):
         allow_mismatch=[],  # regular expressions: keys of init_checkpoint that need not match
         freeze=[],  # regular expressions: parameters that are not trained
         max_iter=max_iter,
+        epochs=None,  # a number: sets max_iter and what depends on it from the size of the data
+        auto_scale_lr=False,  # True: optimizer.lr x total batch / base_batch_size
+        base_batch_size=base_batch_size,  # the total batch that optimizer.lr is meant for
         amp=dict(enabled=False, dtype="float16"),
         ddp=dict(broadcast_buffers=False, find_unused_parameters=False),
         checkpointer=dict(period=period, max_to_keep=3),
@@ -35,4 +41,4 @@ train_3x = _train(max_iter=36 * _epoch, period=_epoch, eval_period=_epoch)  # 26
 train_40k = _train(max_iter=40_000, period=4_000, eval_period=4_000)
 train_80k = _train(max_iter=80_000, period=8_000, eval_period=8_000)
 train_160k = _train(max_iter=160_000, period=16_000, eval_period=16_000)
-train_scratch = _train(max_iter=1200, period=400, eval_period=0)
+train_scratch = _train(max_iter=1200, period=400, eval_period=0, base_batch_size=4)

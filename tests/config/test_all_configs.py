@@ -75,6 +75,9 @@ def test_has_the_common_keys(cfg: DictConfig) -> None:
         "allow_mismatch",
         "freeze",
         "max_iter",
+        "epochs",
+        "auto_scale_lr",
+        "base_batch_size",
         "amp",
         "ddp",
         "checkpointer",
@@ -151,6 +154,13 @@ def test_schedule_follows_max_iter(cfg: DictConfig) -> None:
     if hasattr(before, "milestones"):
         doubled = [2 * milestone for milestone in before.milestones]
         assert after.milestones == pytest.approx(doubled, abs=1)  # rounded to iterations
+
+
+def test_learning_rate_is_for_the_total_batch_and_all_groups_follow_it(cfg: DictConfig) -> None:
+    assert cfg.train.base_batch_size == cfg.dataloader.train.total_batch_size
+    assert (cfg.train.epochs, cfg.train.auto_scale_lr) == (None, False)
+    cfg.optimizer.lr *= 3
+    assert cfg.optimizer.params.base_lr == cfg.optimizer.lr
 
 
 def test_common_parts_define_no_classes_and_no_lambdas() -> None:

@@ -78,6 +78,20 @@ def test_train_evaluate_and_predict(command: list[str], tmp_path: Path) -> None:
     assert scores.shape == (len(CLASSES), 50, 70)
 
 
+@pytest.mark.parametrize("command", ["semantic_fpn_vit_adapter"], indirect=True)
+def test_epochs(command: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    main([*command, "train.epochs=2", "train.auto_scale_lr=True"])
+    assert (
+        "Schedule: 2 epochs of 6 images at batch 2 = 6 iterations; evaluation and checkpoint every "
+        "3; lr 0.0005 x 2/4 = 0.00025; warm-up 0 iterations."
+    ) in (run / "log.txt").read_text()
+    entries = [json.loads(line) for line in (run / "metrics.json").read_text().splitlines()]
+    assert [entry["iteration"] for entry in entries if "sem_seg/mIoU" in entry] == [2, 6]
+    rates = [entry["lr"] for entry in entries if "lr" in entry]
+    assert rates == pytest.approx([0.00025 * (1 - i / 6) for i in range(6)])
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_images_where_nothing_counts_are_no_error(name: str) -> None:
     """A batch without a single label: losses and gradients are finite."""

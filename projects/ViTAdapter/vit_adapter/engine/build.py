@@ -1,19 +1,29 @@
-"""Building what a run needs from its config: model, optimizer, data-parallel wrapper."""
+"""Building what a run needs from its config: model, optimizer, data, data-parallel wrapper."""
 
 import copy
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from detectron2.config import instantiate
+from detectron2.data import DatasetFromList
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import Dataset
 
 from vit_adapter.checkpoint.pretrained import find_trunk, load_pretrained_vit
 from vit_adapter.engine.config import resolve_device
 from vit_adapter.engine.norms import adapt_sync_batch_norm
 
-__all__ = ["build_model", "build_optimizer", "load_trunk", "wrap_model"]
+__all__ = [
+    "build_model",
+    "build_optimizer",
+    "build_train_loader",
+    "load_trunk",
+    "read_train_data",
+    "wrap_model",
+]
 
 
 def build_model(cfg: DictConfig) -> nn.Module:
@@ -48,6 +58,29 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
     cfg = copy.deepcopy(cfg)
     cfg.optimizer.params.model = model
     return instantiate(cfg.optimizer)
+
+
+def read_train_data(cfg: DictConfig) -> Dataset | None:
+    """Read the data set of ``cfg.dataloader.train``, if that names one, without its images.
+
+    Returns:
+        What the loader would make of it: a list of records is stored compactly.
+    """
+    dataset = instantiate(cfg.dataloader.train.get("dataset"))
+    return DatasetFromList(dataset, copy=False) if isinstance(dataset, list) else dataset
+
+
+def build_train_loader(
+    cfg: DictConfig, dataset: Dataset | None = None
+) -> Iterable[Sequence[Mapping[str, object]]]:
+    """Build ``cfg.dataloader.train``.
+
+    Args:
+        cfg: stays as it is.
+        dataset: its data if they have been read already, see :func:`read_train_data`.
+    """
+    node = cfg.dataloader.train
+    return instantiate(node if dataset is None else {**node, "dataset": dataset})
 
 
 def wrap_model(cfg: DictConfig, model: nn.Module) -> nn.Module:

@@ -17,7 +17,8 @@ _EXAMPLES = """examples:
   evaluate a checkpoint:         %(prog)s --config-file CONFIG --eval-only \\
                                  train.init_checkpoint=FILE
   your own COCO-format data:     %(prog)s --config-file CONFIG data.train_json=a.json \\
-                                 data.train_images=a/ data.val_json=b.json data.val_images=b/
+                                 data.train_images=a/ data.val_json=b.json data.val_images=b/ \\
+                                 train.epochs=12 train.auto_scale_lr=True
   your own label pictures:       %(prog)s --config-file CONFIG data.train_labels=al/ \\
                                  data.train_images=a/ data.val_labels=bl/ data.val_images=b/ \\
                                  data.classes=classes.json
@@ -42,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dist-url", default="auto",
                         help="tcp://HOST:PORT where the processes meet; auto: a free local port")
     parser.add_argument("overrides", nargs="*", metavar="key=value",
-                        help="overrides of the config, such as train.max_iter=100")
+                        help="overrides of the config, such as train.epochs=12")
     return parser
 
 

@@ -14,10 +14,17 @@ from detectron2.utils.events import (
 )
 from omegaconf import DictConfig
 from torch import nn
+from torch.utils.data import Dataset
 
 import vit_adapter.data  # noqa: F401  (registers the data sets of the project)
 from vit_adapter.checkpoint.checkpointer import Checkpointer
-from vit_adapter.engine.build import build_model, build_optimizer, load_trunk, wrap_model
+from vit_adapter.engine.build import (
+    build_model,
+    build_optimizer,
+    build_train_loader,
+    load_trunk,
+    wrap_model,
+)
 from vit_adapter.engine.config import UsageError, load_config, resolve_device
 from vit_adapter.engine.custom_data import apply_custom_data, check_classes
 from vit_adapter.engine.custom_tasks import find_task
@@ -29,6 +36,7 @@ from vit_adapter.engine.output_dir import (
     drop_unsaved_progress,
     set_previous_run_aside,
 )
+from vit_adapter.engine.schedule import fit_schedule
 from vit_adapter.engine.setup import save_config, seed_data, seed_model, set_up_logging
 from vit_adapter.engine.trainer import Precision, Trainer
 
@@ -50,16 +58,18 @@ def run(arguments: Namespace) -> None:
     if arguments.eval_only:
         evaluate_checkpoint(cfg, resume=arguments.resume)
     else:
-        train(cfg, resume=arguments.resume)
+        dataset = fit_schedule(cfg, arguments.overrides)
+        train(cfg, resume=arguments.resume, dataset=dataset)
 
 
-def train(cfg: DictConfig, *, resume: bool = False) -> None:
+def train(cfg: DictConfig, *, resume: bool = False, dataset: Dataset | None = None) -> None:
     """Train and evaluate the model of a config; every process of a run calls this.
 
     Args:
         cfg: ``model, dataloader, optimizer, lr_multiplier, train``.
         resume: continue from the last checkpoint of ``train.output_dir`` if it has one;
             otherwise an earlier run there is moved to a folder of its own.
+        dataset: the training data, if they have been read already.
 
     Raises:
         FloatingPointError: a loss is not finite.
@@ -94,7 +104,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> None:
     trainer.model = wrap_model(cfg, model)
     seed_data(options.seed, start_iter)
     if start_iter < options.max_iter:
-        trainer.data_loader = instantiate(cfg.dataloader.train)
+        trainer.data_loader = build_train_loader(cfg, dataset)
     else:
         logger.info("The run is already at iteration %d of %d: it is only evaluated.", start_iter,
                     options.max_iter)

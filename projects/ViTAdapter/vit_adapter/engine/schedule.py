@@ -1,0 +1,190 @@
+"""How long a run is and what depends on that: periods, milestones, warm-up, learning rate.
+
+The numbers of a config belong to its data and its total batch, and stay as they are by default.
+``train.epochs``, an overriding ``train.max_iter`` and ``train.auto_scale_lr`` fit them to other
+data and another batch. The config then holds plain numbers, so that a saved one gives the same
+schedule again and nothing is derived twice.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+
+from detectron2.config import instantiate
+from fvcore.common.param_scheduler import ParamScheduler
+from omegaconf import DictConfig, OmegaConf
+from torch.utils.data import Dataset
+
+from vit_adapter.engine.build import read_train_data
+from vit_adapter.engine.config import UsageError
+
+__all__ = ["fit_schedule"]
+
+logger = logging.getLogger(__name__)
+
+_PERIODS = ("train.eval_period", "train.checkpointer.period")
+_PART = 10  # of a run: a derived warm-up is no longer, a shortened period no shorter
+
+
+def fit_schedule(cfg: DictConfig, overrides: Sequence[str] = ()) -> Dataset | None:
+    """Derive what ``train.epochs``, ``train.max_iter`` and ``train.auto_scale_lr`` ask for.
+
+    An epoch is the number of images over the total batch, rounded up to iterations.
+    ``train.epochs`` sets ``train.max_iter``, and both periods to one epoch; then it becomes None.
+    ``train.max_iter`` as an override only shortens the periods, to an epoch or to a tenth of the
+    run, whichever is longer; 0 (after the last iteration only) stays. With either, the warm-up is
+    at most a tenth of the run. Milestones keep their share of it, but count its epochs where they
+    are overridden together with ``train.epochs``. Whatever else is overridden stays as given.
+
+    ``train.auto_scale_lr`` multiplies ``optimizer.lr``, overridden or not, by the total batch over
+    ``train.base_batch_size``, which then becomes that batch.
+
+    Args:
+        cfg: changed in place.
+        overrides: ``key=value`` of the command line, which ``cfg`` already holds.
+
+    Returns:
+        The training data for ``build_train_loader``, if they had to be read.
+
+    Raises:
+        UsageError: a value that makes no schedule, or overrides that exclude each other.
+    """
+    given = [text.lstrip("+").partition("=")[0] for text in overrides]
+    epochs = _take_epochs(cfg, given)
+    dataset, source = None, ""
+    if epochs is not None or _is_given("train.max_iter", given):
+        dataset = read_train_data(cfg)
+        source = _fit_length(cfg, dataset, epochs, given)
+    cfg.train.max_iter = _whole_number(cfg, "train.max_iter")
+    rate = _scale_learning_rate(cfg)
+    logger.info("Schedule: %s%s.", source, _describe(cfg, rate))
+    return dataset
+
+
+def _take_epochs(cfg: DictConfig, given: Sequence[str]) -> float | None:
+    """Take ``train.epochs`` out of the config: what is derived from it takes its place."""
+    epochs, cfg.train.epochs = cfg.train.get("epochs"), None
+    if epochs is None:
+        return None
+    if _is_given("train.max_iter", given):
+        if not _is_given("train.epochs", given):
+            return None  # the config file's, and the override says otherwise
+        raise UsageError(
+            f"train.epochs={epochs} and train.max_iter={cfg.train.max_iter} both say how long the "
+            "run is; give one of them."
+        )
+    if not _is_number(epochs) or epochs <= 0:
+        raise UsageError(
+            f"train.epochs={epochs} is no length of a run; give a number above 0, such as 12 or "
+            "0.5, or train.max_iter=<iterations>."
+        )
+    return epochs
+
+
+def _fit_length(
+    cfg: DictConfig, dataset: Dataset | None, epochs: float | None, given: Sequence[str]
+) -> str:
+    """Fit length, periods and warm-up of the run; return what ``epochs`` are made of in words."""
+    epoch, source = math.inf, ""
+    if hasattr(dataset, "__len__"):
+        batch = _whole_number(cfg, "dataloader.train.total_batch_size")
+        epoch = math.ceil(len(dataset) / batch)
+    if epochs is not None:
+        _set_epochs(cfg, epochs, epoch, given)
+        source = f"{epochs:g} epochs of {len(dataset):,} images at batch {batch} = "
+    max_iter = _whole_number(cfg, "train.max_iter")
+    shortest = max(epoch, math.ceil(max_iter / _PART))
+    for key in _PERIODS:
+        if not _is_given(key, given):
+            OmegaConf.update(cfg, key, min(OmegaConf.select(cfg, key), shortest))
+    warmup = getattr(_build_schedule(cfg), "warmup", None)
+    if warmup and not _is_given("lr_multiplier.warmup_iters", given):
+        cfg.lr_multiplier.warmup_iters = min(warmup.warmup_iters, max_iter // _PART)
+    return source
+
+
+def _set_epochs(cfg: DictConfig, epochs: float, epoch: float, given: Sequence[str]) -> None:
+    """Set what a number of epochs says by itself; an epoch is a number of iterations."""
+    if epoch == math.inf:
+        raise UsageError(
+            "train.epochs needs the number of images, which dataloader.train.dataset does not "
+            "tell; give train.max_iter=<iterations>."
+        )
+    cfg.train.max_iter = max(1, round(epochs * epoch))
+    for key in _PERIODS:
+        if not _is_given(key, given):
+            OmegaConf.update(cfg, key, epoch)
+    if _is_given("lr_multiplier.milestones", given):
+        if not _is_given("lr_multiplier.epochs", given):  # the unit of the milestones
+            cfg.lr_multiplier.epochs = epochs
+
+
+def _scale_learning_rate(cfg: DictConfig) -> str:
+    """Scale ``optimizer.lr`` if that is asked for; return the rate in words."""
+    options, optimizer = cfg.train, cfg.optimizer
+    rate, scale = optimizer.get("lr"), options.get("auto_scale_lr", False)
+    if not isinstance(scale, bool):
+        raise UsageError(f"train.auto_scale_lr={scale} has to be True or False.")
+    if not scale:
+        return f"lr {rate}"
+    if not _is_number(rate):
+        raise UsageError(f"train.auto_scale_lr scales optimizer.lr, which is {rate}, no number.")
+    batch = _whole_number(cfg, "dataloader.train.total_batch_size")
+    base = _whole_number(cfg, "train.base_batch_size")
+    optimizer.lr, options.base_batch_size = rate * (batch / base), batch
+    if OmegaConf.select(cfg, "optimizer.params.base_lr") not in (None, optimizer.lr):
+        raise UsageError(
+            "train.auto_scale_lr scales optimizer.lr, but optimizer.params.base_lr is a number of "
+            "its own; override optimizer.lr instead."
+        )
+    return f"lr {rate:g} x {batch}/{base} = {optimizer.lr:g}"
+
+
+def _describe(cfg: DictConfig, rate: str) -> str:
+    max_iter = cfg.train.max_iter
+    evaluation, checkpoint = (
+        _describe_period(OmegaConf.select(cfg, key), max_iter) for key in _PERIODS
+    )
+    if cfg.dataloader.get("evaluator") is None:
+        evaluation = "never"
+    same = evaluation == checkpoint
+    words = [
+        f"{max_iter:,} iterations",
+        f"evaluation {'and' if same else f'{evaluation},'} checkpoint {checkpoint}",
+        rate,
+    ]
+    schedule = _build_schedule(cfg)
+    if milestones := getattr(schedule, "milestones", None):
+        words.append(f"milestones {' and '.join(f'{milestone:,}' for milestone in milestones)}")
+    if warmup := getattr(schedule, "warmup", None):
+        words.append(f"warm-up {warmup.warmup_iters:,} iterations")
+    return "; ".join(words)
+
+
+def _describe_period(period: int, max_iter: int) -> str:
+    return f"every {period:,}" if 0 < period < max_iter else "after the last"
+
+
+def _build_schedule(cfg: DictConfig) -> ParamScheduler:
+    try:
+        return instantiate(cfg.lr_multiplier)
+    except ValueError as error:
+        raise UsageError(f"lr_multiplier makes no schedule: {error}.") from error
+
+
+def _whole_number(cfg: DictConfig, key: str) -> int:
+    """Return a value that has to be a whole number from 1; overrides may write it as 1e4."""
+    value = OmegaConf.select(cfg, key)
+    if not _is_number(value) or value < 1 or value != int(value):
+        raise UsageError(f"{key}={value} has to be a whole number from 1.")
+    return int(value)
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a finite number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_given(key: str, given: Sequence[str]) -> bool:
+    """Whether the overrides name a key, or a node that holds it."""
+    return any(key == name or key.startswith(f"{name}.") for name in given)

@@ -1,0 +1,46 @@
+"""``train_net.py`` on data of the user's own: trained for epochs of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vit_adapter.engine.cli import main
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+
+
+@pytest.fixture
+def command(command: list[str]) -> list[str]:
+    """Without periods of its own."""
+    return [text for text in command if "period" not in text or "log_period" in text]
+
+
+def metrics(run: Path, name: str) -> dict[int, float]:
+    entries = [json.loads(line) for line in (run / "metrics.json").read_text().splitlines()]
+    return {entry["iteration"]: entry[name] for entry in entries if name in entry}
+
+
+def test_epochs_and_the_config_that_they_leave_behind(command: list[str], tmp_path: Path) -> None:
+    run, again = tmp_path / "run", tmp_path / "again"
+    main([*command, "train.epochs=2", "train.auto_scale_lr=True"])
+    words = (
+        "Schedule: 2 epochs of 6 images at batch 2 = 6 iterations; evaluation and checkpoint every "
+        "3; lr 0.001 x 2/8 = 0.00025; milestones 4 and 6; warm-up 0 iterations."
+    )
+    assert (run / "log.txt").read_text().count(words) == 1
+    assert list(metrics(run, "bbox/AP")) == [2, 6]
+    assert [file.name for file in sorted(run.glob("model_*"))] == [
+        "model_0000002.pth", "model_0000005.pth", "model_final.pth",
+    ]
+    rates = metrics(run, "lr")
+    assert list(rates.values()) == pytest.approx([0.00025] * 4 + [0.000025] * 2)
+
+    saved = str(run / "config.yaml")
+    text = Path(saved).read_text()
+    (run / "last_checkpoint").write_text("model_0000002.pth")  # as if it had been interrupted
+    main(["--config-file", saved, "--resume"])
+    assert Path(saved).read_text() == text
+    assert (list(metrics(run, "bbox/AP")), metrics(run, "lr")) == ([2, 6], rates)
+    main(["--config-file", saved, f"train.output_dir={again}"])
+    assert (list(metrics(again, "bbox/AP")), metrics(again, "lr")) == ([2, 6], rates)
