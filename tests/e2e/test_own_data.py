@@ -1,10 +1,13 @@
-"""``train_net.py`` on data of the user's own: trained for epochs of them."""
+"""``train_net.py`` on data of the user's own: as long as the data ask for, with or without masks."""
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from vit_adapter import LazyPredictor
+from vit_adapter.checkpoint.files import load_checkpoint_file
 from vit_adapter.engine.cli import main
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
@@ -44,3 +47,27 @@ def test_epochs_and_the_config_that_they_leave_behind(command: list[str], tmp_pa
     assert (list(metrics(run, "bbox/AP")), metrics(run, "lr")) == ([2, 6], rates)
     main(["--config-file", saved, f"train.output_dir={again}"])
     assert (list(metrics(again, "bbox/AP")), metrics(again, "lr")) == ([2, 6], rates)
+
+
+def test_boxes_without_masks(command: list[str], shapes: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for split in ("train", "val"):
+        content = json.loads((shapes / f"annotations/instances_{split}.json").read_text())
+        for annotation in content["annotations"]:
+            del annotation["segmentation"]
+        (tmp_path / f"{split}.json").write_text(json.dumps(content))
+    boxes = [f"data.{split}_json={tmp_path / split}.json" for split in ("train", "val")]
+    command = [*command, *boxes]
+    main([*command, "train.max_iter=1"])
+    trained = json.loads((run / "results.json").read_text())
+    assert set(trained) == {"bbox"}
+    weights = load_checkpoint_file(run / "model_final.pth")["model"]
+    assert not [name for name in weights if "mask" in name]
+
+    from_weights = ["--eval-only", f"train.init_checkpoint={run / 'model_final.pth'}"]
+    for arguments in (command, ["--config-file", str(run / "config.yaml")]):
+        (run / "results.json").unlink()
+        main([*arguments, *from_weights])
+        assert json.loads((run / "results.json").read_text()) == trained
+    instances = LazyPredictor(run)(np.zeros((50, 70, 3), np.uint8))["instances"]
+    assert instances.has("pred_boxes") and not instances.has("pred_masks")

@@ -30,6 +30,7 @@ from vit_adapter.engine.config import apply_overrides, read_config
 from vit_adapter.engine.config_text import literal
 from vit_adapter.engine.custom_data import register_test_data, set_num_classes
 from vit_adapter.engine.custom_tasks import find_task, given_classes
+from vit_adapter.engine.mask_branch import drop_mask_branch
 from vit_adapter.engine.testing import wrap_for_testing
 
 __all__ = ["LazyPredictor", "as_bgr_uint8", "resolve_config"]
@@ -274,8 +275,8 @@ def _test_input(cfg: DictConfig) -> tuple[T.AugmentationList, str]:
 def _class_metadata(cfg: DictConfig) -> Metadata:
     """Return what is known of the classes; empty where the config names no test data set.
 
-    For data of the user's own this sets ``num_classes`` in ``cfg``. Where the config itself holds
-    the names of the classes, as after a training, the files of the data are not needed.
+    For data of the user's own this makes the model of ``cfg`` that of a training. Where the config
+    itself holds the names of the classes, as after a training, the files are not needed.
     """
     classes = given_classes(cfg)
     if classes and find_task(cfg).kind == "stuff":
@@ -285,4 +286,5 @@ def _class_metadata(cfg: DictConfig) -> Metadata:
     if classes:
         return Metadata(thing_classes=classes)
     names = register_test_data(cfg)
+    drop_mask_branch(cfg)
     return MetadataCatalog.get(names[0]) if names else Metadata()

@@ -31,6 +31,7 @@ from vit_adapter.engine.custom_tasks import find_task
 from vit_adapter.engine.evaluation import evaluate
 from vit_adapter.engine.freezing import FrozenNorms, freeze_parameters
 from vit_adapter.engine.hooks import EvaluationHook, PeriodicCheckpointer
+from vit_adapter.engine.mask_branch import drop_mask_branch
 from vit_adapter.engine.output_dir import (
     METRICS_FILE,
     drop_unsaved_progress,
@@ -54,6 +55,7 @@ def run(arguments: Namespace) -> None:
     cfg = load_config(arguments.config_file, arguments.overrides)
     set_up_logging(cfg, arguments)
     apply_custom_data(cfg, training=not arguments.eval_only)
+    drop_mask_branch(cfg)
     check_classes(cfg, training=not arguments.eval_only)
     if arguments.eval_only:
         evaluate_checkpoint(cfg, resume=arguments.resume)
