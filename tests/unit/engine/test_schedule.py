@@ -163,9 +163,10 @@ def test_max_iter_leaves_an_evaluation_at_the_end_at_the_end() -> None:
 def test_max_iter_with_data_that_do_not_tell_their_number() -> None:
     found = values(fit(make_config(images=0), "train.max_iter=1000"))
     assert found == COCO_1X | {"train.max_iter": 1000, "lr_multiplier.warmup_iters": 100}
-    cfg = make_config()
-    del cfg.dataloader.train.dataset  # a loader of the user's own
-    assert values(fit(cfg, "train.max_iter=1000")) == found
+    for key in ("dataset", "total_batch_size"):  # loaders of the user's own
+        cfg = make_config()
+        del cfg.dataloader.train[key]
+        assert values(fit(cfg, "train.max_iter=1000")) == found
 
 
 @pytest.mark.parametrize("length", ["train.epochs=2", "train.max_iter=26"])

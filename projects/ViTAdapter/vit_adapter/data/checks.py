@@ -125,7 +125,7 @@ def check_mask_format(
     if found is None:
         raise ValueError(
             f"The annotations of {dataset_name!r} have no masks, but the model learns masks. Add "
-            "'segmentation' to the annotations, or choose a config of a box detector."
+            "'segmentation' to the annotations. Mask R-CNN needs none if no training data have any."
         )
     if found == "bitmask" and mask_format != "bitmask":
         raise ValueError(

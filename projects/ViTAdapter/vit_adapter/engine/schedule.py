@@ -86,7 +86,7 @@ def _fit_length(
 ) -> str:
     """Fit length, periods and warm-up of the run; return what ``epochs`` are made of in words."""
     epoch, source = math.inf, ""
-    if hasattr(dataset, "__len__"):
+    if hasattr(dataset, "__len__") and "total_batch_size" in cfg.dataloader.train:
         batch = _whole_number(cfg, "dataloader.train.total_batch_size")
         epoch = math.ceil(len(dataset) / batch)
     if epochs is not None:
@@ -107,8 +107,8 @@ def _set_epochs(cfg: DictConfig, epochs: float, epoch: float, given: Sequence[st
     """Set what a number of epochs says by itself; an epoch is a number of iterations."""
     if epoch == math.inf:
         raise UsageError(
-            "train.epochs needs the number of images, which dataloader.train.dataset does not "
-            "tell; give train.max_iter=<iterations>."
+            "train.epochs needs the number of images and the total batch, which dataloader.train "
+            "does not tell; give train.max_iter=<iterations>."
         )
     cfg.train.max_iter = max(1, round(epochs * epoch))
     for key in _PERIODS:
