@@ -237,11 +237,13 @@ def test_two_processes_compute_the_losses_of_one(
 
 
 def test_two_processes_train_and_evaluate(command: list[str], tmp_path: Path) -> None:
-    output = finish(start([*command, "--num-gpus", "2", "train.max_iter=2"]))
+    output = finish(start([*command, "--num-gpus", "2", "train.epochs=1"]))
     run = tmp_path / "run"
     assert "Process 0 of 2" in output
     trained = json.loads((run / "results.json").read_text())
-    assert sorted(losses(run)) == [0, 1]
+    assert sorted(losses(run)) == [0, 1, 2]
+    for log in ("log.txt", "log.txt.rank1"):
+        assert "1 epochs of 6 images at batch 2 = 3 iterations" in (run / log).read_text()
     main([*command, "--eval-only", "--resume"])
     assert json.loads((run / "results.json").read_text()) == trained
 

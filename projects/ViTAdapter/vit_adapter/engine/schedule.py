@@ -32,7 +32,7 @@ def fit_schedule(cfg: DictConfig, overrides: Sequence[str] = ()) -> Dataset | No
     An epoch is the number of images over the total batch, rounded up to iterations.
     ``train.epochs`` sets ``train.max_iter``, and both periods to one epoch; then it becomes None.
     ``train.max_iter`` as an override only shortens the periods, to an epoch or to a tenth of the
-    run, whichever is longer; 0 (after the last iteration only) stays. With either, the warm-up is
+    run, whichever is longer; 0 (at the end only) stays. With either, the warm-up is
     at most a tenth of the run. Milestones keep their share of it, but count its epochs where they
     are overridden together with ``train.epochs``. Whatever else is overridden stays as given.
 
@@ -162,7 +162,7 @@ def _describe(cfg: DictConfig, rate: str) -> str:
 
 
 def _describe_period(period: int, max_iter: int) -> str:
-    return f"every {period:,}" if 0 < period < max_iter else "after the last"
+    return f"every {period:,}" if 0 < period < max_iter else "at the end"
 
 
 def _build_schedule(cfg: DictConfig) -> ParamScheduler:
