@@ -3,10 +3,12 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,13 +22,18 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.usefixtures("one_th
 ROOT = Path(__file__).parents[2]
 
 
-def start(command: list[str], program: Path = ROOT / "train_net.py") -> subprocess.Popen:
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+
+
+def start(
+    command: list[str], program: Path = ROOT / "train_net.py", launcher: Sequence[str] = ()
+) -> subprocess.Popen:
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(ROOT / "projects/ViTAdapter"), *sys.path]),
     }
     return subprocess.Popen(
-        [sys.executable, str(program), *command],
+        [sys.executable, *launcher, str(program), *command],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -94,7 +101,7 @@ def test_train_resume_and_evaluate(command: list[str], tmp_path: Path) -> None:
 
 
 def test_a_second_run_in_the_same_folder_overwrites_nothing(
-    command: list[str], tmp_path: Path
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
     main([*command, "train.max_iter=1"])
@@ -105,6 +112,12 @@ def test_a_second_run_in_the_same_folder_overwrites_nothing(
     assert (run / "previous_run_1/last_checkpoint").is_file()
     assert sorted(losses(run / "previous_run_1")) == [0]
     assert sorted(losses(run)) == [0, 1]
+    # As a restart of torchrun it would not be the user who begins again.
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "train.max_iter=1"])
+    assert caught.value.code == 2
+    assert not (run / "previous_run_2").exists()
 
 
 def test_same_seed_same_losses(command: list[str], tmp_path: Path) -> None:
@@ -207,6 +220,8 @@ def test_two_processes_compute_the_losses_of_one(
     With two different images, sampler and batch norm have to work together ("different"). The
     losses of the proposal network are normalised per image and have to agree. With a batch norm
     for each process ("unsynchronised") they do not, so the comparison sees the difference.
+
+    torchrun gives exactly what --num-gpus gives, and the main process alone writes.
     """
     plain_norm = ["model.backbone.norm=BN", "model.backbone.bottom_up.norm=BN"]
     variants = {
@@ -221,6 +236,10 @@ def test_two_processes_compute_the_losses_of_one(
         main([*overrides, f"train.output_dir={tmp_path / name / 'single'}"])
         commands.append([*overrides, f"train.output_dir={tmp_path / name / 'double'}"])
     finish(start([json.dumps(commands)], Path(__file__).with_name("run_two_processes.py")))
+    torchrun = tmp_path / "different/torchrun"
+    output = finish(start([*command, *EXACT, f"train.init_checkpoint={weights}",
+                           f"train.output_dir={torchrun}"], launcher=TORCHRUN))
+    assert output.count("Saving checkpoint to") == 1
 
     found = {
         name: [first_losses(tmp_path / name / kind) for kind in ("single", "double")]
@@ -232,6 +251,11 @@ def test_two_processes_compute_the_losses_of_one(
     single, double = found["different"]
     for name in ("loss_rpn_cls", "loss_rpn_loc"):
         assert double[name] == pytest.approx(single[name], rel=1e-4)
+    assert first_losses(torchrun) == double
+    assert sorted(file.name for file in torchrun.glob("*.pth")) == ["model_final.pth"]
+    models = [load_checkpoint_file(folder / "model_final.pth")["model"]
+              for folder in (torchrun, torchrun.with_name("double"))]
+    torch.testing.assert_close(*models, rtol=0, atol=0)
     single, double = found["unsynchronised"]
     assert double["loss_rpn_loc"] != pytest.approx(single["loss_rpn_loc"], rel=1e-2)
 
@@ -246,6 +270,32 @@ def test_two_processes_train_and_evaluate(command: list[str], tmp_path: Path) ->
         assert "1 epochs of 6 images at batch 2 = 3 iterations" in (run / log).read_text()
     main([*command, "--eval-only", "--resume"])
     assert json.loads((run / "results.json").read_text()) == trained
+
+
+def workers(process: subprocess.Popen) -> list[int]:
+    """The processes that torchrun has started, in the order of their ranks."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(child) for child in children.split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+def test_torchrun_goes_on_after_a_worker_was_killed(command: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [*command, "--resume", "data.val_json=", "data.val_images=", "train.max_iter=40",
+               "train.checkpointer.period=5"]
+    process = start(command, launcher=[*TORCHRUN, "--max-restarts=1"])
+    deadline = time.monotonic() + 200
+    while not (run / "last_checkpoint").exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(workers(process)[1], signal.SIGKILL)
+    output = finish(process)
+    starts = re.findall(r"Starting training from iteration (\d+)", output)
+    assert starts[0] == "0" and int(starts[-1]) >= 5, output
+    assert load_checkpoint_file(run / "model_final.pth")["iteration"] == 39
+    assert output.count("model_final.pth") == 1
+    assert not list(run.glob("previous_run_*"))
 
 
 def test_two_processes_train_a_frozen_vit_and_resume(command: list[str], tmp_path: Path) -> None:

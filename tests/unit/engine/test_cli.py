@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from vit_adapter.engine import cli
+from vit_adapter.engine.process_group import Process
 
 CONFIG = 'train = dict(device="cpu", max_iter=1)\n'
 
@@ -50,6 +51,52 @@ def test_mistakes(
     assert not started
 
 
+def torchrun(monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:
+    """Set what torchrun sets."""
+    variables = {
+        "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "localhost", "MASTER_PORT": "29500",
+    }
+    for name, value in (variables | changes).items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--num-gpus", "2"], "as RANK 1 of 2: leave out --num-gpus"),
+        (["--num-gpus", "1"], "leave out --num-gpus"),
+        (["--num-machines", "1"], "leave out --num-gpus, --num-machines"),
+        (["--machine-rank", "0"], "leave out"),
+        (["--dist-url", "auto"], "leave out"),
+        (["train.device=cpu:0"], "train.device=cpu:0 is one device for 2 processes"),
+    ],
+)
+def test_mistakes_under_torchrun(
+    arguments: list[str],
+    message: str,
+    config_file: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    torchrun(monkeypatch)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--config-file", config_file, *arguments])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_torchrun_starts_no_processes(config_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torchrun(monkeypatch)
+    seen = []
+    monkeypatch.setattr(cli, "run_among_others", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr(cli, "launch", lambda *_: seen.append("launched"))
+    cli.main(["--config-file", config_file])
+    ((main, process, device_type, (arguments,)),) = seen
+    assert (main, device_type, arguments.config_file) == (cli.run, "cpu", config_file)
+    assert process == Process(rank=1, world_size=2, local_rank=1, init_method="env://")
+
+
 def test_options_reach_the_processes(config_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(cli, "launch", lambda main, layout, arguments: seen.append(
@@ -63,6 +110,6 @@ def test_options_reach_the_processes(config_file: str, monkeypatch: pytest.Monke
     assert main is cli.run
     assert (layout.device_type, layout.world_size, layout.dist_url) == ("cpu", 2, "auto")
     assert arguments == Namespace(
-        config_file=config_file, resume=False, eval_only=True, num_gpus=2, num_machines=1,
-        machine_rank=0, dist_url="auto", overrides=["train.max_iter=5", "+train.x=1"],
+        config_file=config_file, resume=False, eval_only=True, num_gpus=2,
+        num_machines=None, machine_rank=None, dist_url=None, overrides=["train.max_iter=5", "+train.x=1"],
     )

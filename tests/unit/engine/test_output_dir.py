@@ -3,8 +3,15 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from vit_adapter.checkpoint.files import TEMPORARY_MARK
-from vit_adapter.engine.output_dir import drop_unsaved_progress, set_previous_run_aside
+from vit_adapter.engine.config import UsageError
+from vit_adapter.engine.output_dir import (
+    drop_unsaved_progress,
+    refuse_restart,
+    set_previous_run_aside,
+)
 
 
 def write_run(folder: Path, content: str = "x") -> None:
@@ -41,6 +48,15 @@ def test_earlier_runs_move_to_folders_of_their_own(tmp_path: Path) -> None:
 def test_checkpoints_without_last_checkpoint_are_a_run_too(tmp_path: Path) -> None:
     (tmp_path / "model_0000009.pth").write_text("x")
     assert set_previous_run_aside(tmp_path) is not None
+
+
+def test_restart_does_not_begin_again(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text("")
+    refuse_restart(tmp_path, 1)  # nothing is lost
+    write_run(tmp_path)
+    refuse_restart(tmp_path, 0)
+    with pytest.raises(UsageError, match=r"(?s)restart 2.*holds checkpoints.*--resume"):
+        refuse_restart(tmp_path, 2)
 
 
 def test_unfinished_files_are_removed(tmp_path: Path) -> None:

@@ -62,20 +62,48 @@ if __name__ == "__main__":
 '''
 
 
-@pytest.mark.slow
-def test_two_cpu_processes(tmp_path: Path) -> None:
-    """They share batch statistics, buffers and cores, and the failure of one ends both."""
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
+MISTAKE = '''
+from detectron2.utils import comm
+from vit_adapter.engine.config import UsageError
+from vit_adapter.engine.processes import ProcessLayout, launch
+
+def work():
+    if comm.get_rank() == 1:
+        raise UsageError("train.x is wrong")
+    comm.synchronize()
+
+if __name__ == "__main__":
+    try:
+        launch(work, ProcessLayout(device_type="cpu", processes_per_machine=2))
+    except UsageError as error:
+        print("caught:", error)
+'''
+
+
+def run_program(text: str, folder: Path) -> subprocess.CompletedProcess:
+    program = folder / "program.py"
+    program.write_text(text)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     environment.pop("OMP_NUM_THREADS", None)
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, str(program)],
         env=environment, capture_output=True, text=True, timeout=300, check=False,
     )
+
+
+@pytest.mark.slow
+def test_two_cpu_processes(tmp_path: Path) -> None:
+    """They share batch statistics, buffers and cores, and the failure of one ends both."""
+    done = run_program(PROGRAM, tmp_path)
     assert f"finished with {max(1, os.cpu_count() // 2)} threads" in done.stdout, done.stderr
     assert done.returncode != 0
     assert "process 1 fails on purpose" in done.stderr
+
+
+@pytest.mark.slow
+def test_mistake_that_one_process_finds(tmp_path: Path) -> None:
+    done = run_program(MISTAKE, tmp_path)
+    assert done.stdout.splitlines() == ["caught: train.x is wrong"], done.stderr
 
 
 def test_one_process_runs_here() -> None:

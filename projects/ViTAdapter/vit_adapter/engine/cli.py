@@ -4,8 +4,10 @@ import argparse
 from collections.abc import Sequence
 
 from vit_adapter.engine.config import UsageError, load_config, resolve_device
+from vit_adapter.engine.process_group import run_among_others
 from vit_adapter.engine.processes import ProcessLayout, launch
 from vit_adapter.engine.run import run
+from vit_adapter.engine.torchrun import launched_process
 
 __all__ = ["build_parser", "main"]
 
@@ -13,6 +15,7 @@ _EXAMPLES = """examples:
   train on one device:           %(prog)s --config-file configs/quick_start/NAME.py
   train on 8 GPUs:               %(prog)s --config-file CONFIG --num-gpus 8
   train on 2 CPU processes:      %(prog)s --config-file CONFIG --num-gpus 2 train.device=cpu
+  train by torchrun:             torchrun --nproc_per_node 8 %(prog)s --config-file CONFIG
   continue an interrupted run:   %(prog)s --config-file CONFIG --resume
   evaluate a checkpoint:         %(prog)s --config-file CONFIG --eval-only \\
                                  train.init_checkpoint=FILE
@@ -36,12 +39,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--resume", action="store_true",
                         help="continue from the last checkpoint in train.output_dir")
     parser.add_argument("--eval-only", action="store_true", help="evaluate, do not train")
-    parser.add_argument("--num-gpus", type=int, default=1,
-                        help="processes on this machine: one per GPU, or that many on the CPU")
-    parser.add_argument("--num-machines", type=int, default=1, help="machines that take part")
-    parser.add_argument("--machine-rank", type=int, default=0, help="which of them this is, from 0")
-    parser.add_argument("--dist-url", default="auto",
-                        help="tcp://HOST:PORT where the processes meet; auto: a free local port")
+    processes = parser.add_argument_group(
+        "processes", "who starts them and how many; torchrun takes the place of these options"
+    )
+    # No defaults here: those of ProcessLayout hold, and torchrun has to know what was given.
+    processes.add_argument("--num-gpus", type=int, metavar="N",
+                           help="processes on this machine: one per GPU, or that many on the CPU "
+                                "(default: 1)")
+    processes.add_argument("--num-machines", type=int, metavar="N",
+                           help="machines that take part (default: 1)")
+    processes.add_argument("--machine-rank", type=int, metavar="N",
+                           help="which of them this is, from 0 (default: 0)")
+    processes.add_argument("--dist-url", metavar="URL",
+                           help="tcp://HOST:PORT where the processes meet; auto: a free local port "
+                                "(default: auto)")
     parser.add_argument("overrides", nargs="*", metavar="key=value",
                         help="overrides of the config, such as train.epochs=12")
     return parser
@@ -50,8 +61,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(command_line: Sequence[str] | None = None) -> None:
     """Parse the command line and run it in as many processes as it asks for.
 
-    A mistake in the command line ends with a message and exit status 2, without a traceback; one
-    that shows only in the processes of a run of several ends with their traceback.
+    A mistake in the command line or the config ends with a message and exit status 2, without a
+    traceback.
 
     Args:
         command_line: arguments without the program's name; None for those of the process.
@@ -59,20 +70,36 @@ def main(command_line: Sequence[str] | None = None) -> None:
     parser = build_parser()
     arguments = parser.parse_intermixed_args(command_line)
     try:
-        cfg = load_config(arguments.config_file, arguments.overrides)
-        device = resolve_device(cfg)
-        layout = ProcessLayout(
-            device_type=device.type,
-            processes_per_machine=arguments.num_gpus,
-            num_machines=arguments.num_machines,
-            machine_rank=arguments.machine_rank,
-            dist_url=arguments.dist_url,
-        )
-        if device.index is not None and layout.world_size > 1:
-            raise UsageError(
-                f"train.device={device} is one device for {layout.world_size} processes; use "
-                f"train.device={device.type} and choose GPUs by CUDA_VISIBLE_DEVICES."
-            )
-        launch(run, layout, (arguments,))
+        _start(arguments)
     except UsageError as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
+
+
+def _start(arguments: argparse.Namespace) -> None:
+    cfg = load_config(arguments.config_file, arguments.overrides)
+    device = resolve_device(cfg)
+    options = {
+        "processes_per_machine": arguments.num_gpus,
+        "num_machines": arguments.num_machines,
+        "machine_rank": arguments.machine_rank,
+        "dist_url": arguments.dist_url,
+    }
+    options = {name: value for name, value in options.items() if value is not None}
+    process = launched_process(device.type)
+    if process and options:
+        raise UsageError(
+            f"torchrun, or a launcher like it, has started this process as RANK {process.rank} of "
+            f"{process.world_size}: leave out --num-gpus, --num-machines, --machine-rank and "
+            "--dist-url, or start train_net.py by python alone."
+        )
+    layout = ProcessLayout(device_type=device.type, **options)
+    world_size = (process or layout).world_size
+    if device.index is not None and world_size > 1:
+        raise UsageError(
+            f"train.device={device} is one device for {world_size} processes; use "
+            f"train.device={device.type} and choose GPUs by CUDA_VISIBLE_DEVICES."
+        )
+    if process:
+        run_among_others(run, process, device.type, (arguments,))
+    else:
+        launch(run, layout, (arguments,))

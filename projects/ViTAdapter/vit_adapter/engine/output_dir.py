@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from vit_adapter.checkpoint.files import TEMPORARY_MARK, atomic_open
+from vit_adapter.engine.config import UsageError
 
-__all__ = ["METRICS_FILE", "drop_unsaved_progress", "set_previous_run_aside"]
+__all__ = ["METRICS_FILE", "drop_unsaved_progress", "refuse_restart", "set_previous_run_aside"]
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,28 @@ _RUN_FILES = (
 )
 
 
+def refuse_restart(output_dir: str | os.PathLike[str], restarts: int) -> None:
+    """Refuse to start anew after a failure of the same command, when it has trained something.
+
+    Called where nothing is resumed. Each further failure would set aside what the last attempt has
+    trained and begin again.
+
+    Args:
+        output_dir: the folder, which need not exist.
+        restarts: how often the launcher has started the command again.
+
+    Raises:
+        UsageError: it has, and the folder holds checkpoints.
+    """
+    if restarts and _holds_run(Path(output_dir)):
+        raise UsageError(
+            f"torchrun has started this command again after a failure (restart {restarts}), and "
+            f"{output_dir} holds checkpoints; without --resume the training would begin from the "
+            "start. Start the command with --resume: it goes on where there is a checkpoint, and "
+            "begins where there is none."
+        )
+
+
 def set_previous_run_aside(output_dir: str | os.PathLike[str]) -> Path | None:
     """Move an earlier run's files to ``previous_run_<n>`` inside the folder.
 
@@ -36,7 +59,7 @@ def set_previous_run_aside(output_dir: str | os.PathLike[str]) -> Path | None:
         The folder with the earlier run, or None if there was none.
     """
     folder = Path(output_dir)
-    if not any(folder.glob("model_*.pth")) and not (folder / "last_checkpoint").exists():
+    if not _holds_run(folder):
         return None
     number = 1
     while (folder / f"previous_run_{number}").exists():
@@ -75,6 +98,10 @@ def drop_unsaved_progress(output_dir: str | os.PathLike[str], start_iter: int) -
     if kept != lines:
         with atomic_open(metrics) as stream:
             stream.writelines(f"{line}\n" for line in kept)
+
+
+def _holds_run(folder: Path) -> bool:
+    return any(folder.glob("model_*.pth")) or (folder / "last_checkpoint").exists()
 
 
 def _iteration(line: str) -> float:

@@ -1,25 +1,20 @@
-"""Starting the processes of a run: CUDA with NCCL, CPU with Gloo, one machine or several.
+"""Starting the processes of a run that no launcher started: one machine or several.
 
 Detectron2's own ``launch`` asks for CUDA in v0.6 and decides by what is visible, not by the device
 of the config, in later versions; hence these few lines.
 """
 
-import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from multiprocessing.queues import SimpleQueue
 
-import torch
-import torch.distributed as dist
 import torch.multiprocessing as mp
-from detectron2.utils import comm
 
 from vit_adapter.engine.config import UsageError
+from vit_adapter.engine.process_group import Process, check_gpus, run_among_others
 
 __all__ = ["ProcessLayout", "launch"]
-
-_TIMEOUT = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
@@ -59,12 +54,8 @@ class ProcessLayout:
             raise UsageError(
                 "several machines need --dist-url tcp://<address of machine 0>:<free port>."
             )
-        if self.device_type == "cuda" and count > torch.cuda.device_count():
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
-            raise UsageError(
-                f"--num-gpus is {count}, but {torch.cuda.device_count()} CUDA devices are visible "
-                f"(CUDA_VISIBLE_DEVICES: {visible}). Use at most as many, or train.device=cpu."
-            )
+        if self.device_type == "cuda":
+            check_gpus(count, "--num-gpus")
 
     @property
     def world_size(self) -> int:
@@ -82,6 +73,9 @@ def launch(main: Callable[..., None], layout: ProcessLayout, arguments: tuple = 
         main: an importable function.
         layout: how many processes, on which device.
         arguments: picklable arguments of ``main``.
+
+    Raises:
+        UsageError: ``main`` raised it in one of the processes.
     """
     if layout.world_size == 1:
         main(*arguments)
@@ -89,12 +83,18 @@ def launch(main: Callable[..., None], layout: ProcessLayout, arguments: tuple = 
     dist_url = layout.dist_url
     if dist_url == "auto":
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
-    mp.start_processes(
-        _run_process,
-        nprocs=layout.processes_per_machine,
-        args=(main, layout, dist_url, arguments),
-        start_method="spawn",
-    )
+    mistakes = mp.get_context("spawn").SimpleQueue()
+    try:
+        mp.start_processes(
+            _run_process,
+            nprocs=layout.processes_per_machine,
+            args=(main, layout, dist_url, arguments, mistakes),
+            start_method="spawn",
+        )
+    except mp.ProcessRaisedException as error:
+        if mistakes.empty():
+            raise
+        raise UsageError(mistakes.get()) from error
 
 
 def _run_process(
@@ -103,37 +103,19 @@ def _run_process(
     layout: ProcessLayout,
     dist_url: str,
     arguments: tuple,
+    mistakes: SimpleQueue,
 ) -> None:
-    cuda = layout.device_type == "cuda"
-    if cuda:
-        torch.cuda.set_device(local_rank)
-    elif "OMP_NUM_THREADS" not in os.environ:
-        # Without a limit each process takes every core and they slow each other down.
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // layout.processes_per_machine))
-    dist.init_process_group(
-        backend="nccl" if cuda else "gloo",
-        init_method=dist_url,
-        world_size=layout.world_size,
+    process = Process(
         rank=layout.machine_rank * layout.processes_per_machine + local_rank,
-        timeout=_TIMEOUT,
+        world_size=layout.world_size,
+        local_rank=local_rank,
+        init_method=dist_url,
     )
-    _create_local_group(layout)
-    comm.synchronize()
-    main(*arguments)
-    # Not after a failure: the launcher stops the other processes, nobody would answer.
-    dist.destroy_process_group()
-
-
-def _create_local_group(layout: ProcessLayout) -> None:
-    """Tell Detectron2 which processes share this machine (``comm.get_local_rank``)."""
-    if hasattr(comm, "create_local_process_group"):
-        comm.create_local_process_group(layout.processes_per_machine)
-        return
-    for machine in range(layout.num_machines):  # v0.6: its launch() sets this variable itself
-        first = machine * layout.processes_per_machine
-        group = dist.new_group(list(range(first, first + layout.processes_per_machine)))
-        if machine == layout.machine_rank:
-            comm._LOCAL_PROCESS_GROUP = group
+    try:
+        run_among_others(main, process, layout.device_type, arguments)
+    except UsageError as error:
+        mistakes.put(str(error))
+        raise
 
 
 def _free_port() -> int:

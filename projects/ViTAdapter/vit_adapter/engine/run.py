@@ -35,10 +35,12 @@ from vit_adapter.engine.mask_branch import drop_mask_branch
 from vit_adapter.engine.output_dir import (
     METRICS_FILE,
     drop_unsaved_progress,
+    refuse_restart,
     set_previous_run_aside,
 )
 from vit_adapter.engine.schedule import fit_schedule
 from vit_adapter.engine.setup import save_config, seed_data, seed_model, set_up_logging
+from vit_adapter.engine.torchrun import restart_count
 from vit_adapter.engine.trainer import Precision, Trainer
 
 __all__ = ["evaluate_checkpoint", "run", "train"]
@@ -150,6 +152,8 @@ def evaluate_checkpoint(cfg: DictConfig, *, resume: bool = False) -> dict[str, d
 def _load_weights(cfg: DictConfig, checkpointer: Checkpointer, *, resume: bool) -> int:
     """Load the weights that a run starts from and return the iteration at which it starts."""
     options = cfg.train
+    if not resume:
+        refuse_restart(options.output_dir, max(comm.all_gather(restart_count())))
     resumed = _can_resume(checkpointer, resume)
     if not resumed and not options.init_checkpoint:
         load_trunk(cfg, checkpointer.model)

@@ -1,0 +1,128 @@
+"""One process among those of a run, whoever started it: it joins the others and leaves them."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from detectron2.utils import comm
+from torch.distributed.rendezvous import rendezvous
+
+from vit_adapter.engine.config import UsageError
+
+__all__ = ["Process", "check_gpus", "run_among_others"]
+
+_TIMEOUT = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class Process:
+    """Where a process stands among those of its run.
+
+    Attributes:
+        rank: its number on all machines, from 0.
+        world_size: number of processes on all machines.
+        local_rank: its number on its machine, from 0; with CUDA that of its GPU.
+        init_method: where the processes meet: ``tcp://host:port``, or ``env://`` for the address
+            in the environment.
+        attempt: how often the processes were started before and met there.
+    """
+
+    rank: int
+    world_size: int
+    local_rank: int
+    init_method: str
+    attempt: int = 0
+
+
+def check_gpus(count: int, source: str) -> None:
+    """Refuse more processes on this machine than it has GPUs.
+
+    Args:
+        count: processes on this machine.
+        source: who asks for that many, for the message.
+
+    Raises:
+        UsageError: fewer CUDA devices are visible.
+    """
+    if count > torch.cuda.device_count():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+        raise UsageError(
+            f"{source} is {count}, but {torch.cuda.device_count()} CUDA devices are visible "
+            f"(CUDA_VISIBLE_DEVICES: {visible}). Use at most as many, or train.device=cpu."
+        )
+
+
+def run_among_others(
+    main: Callable[..., None], process: Process, device_type: str, arguments: tuple = ()
+) -> None:
+    """Join the process group, call ``main(*arguments)``, and leave the group.
+
+    A run of one process needs no group.
+
+    Args:
+        main: what every process of the run calls.
+        process: the place of this one.
+        device_type: "cpu" (Gloo) or "cuda" (NCCL).
+        arguments: of ``main``.
+
+    Raises:
+        UsageError: the processes of a machine are not numbered in a row.
+    """
+    if process.world_size == 1:
+        main(*arguments)
+        return
+    cuda = device_type == "cuda"
+    if cuda:
+        torch.cuda.set_device(process.local_rank)
+    dist.init_process_group(
+        backend="nccl" if cuda else "gloo",
+        store=_meet(process),
+        world_size=process.world_size,
+        rank=process.rank,
+        timeout=_TIMEOUT,
+    )
+    _create_local_group(process)
+    if not cuda and "OMP_NUM_THREADS" not in os.environ:
+        # Without a limit each process takes every core and they slow each other down.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // comm.get_local_size()))
+    comm.synchronize()
+    main(*arguments)
+    # Not after a failure: the launcher stops the other processes, nobody would answer.
+    dist.destroy_process_group()
+
+
+def _meet(process: Process) -> dist.Store:
+    """Return the store through which the processes find each other.
+
+    torchrun keeps one store while it starts its processes again and again (PyTorch's issue 135712).
+    Under a prefix of their own they cannot take the addresses of dead processes for their own.
+    """
+    store, *_ = next(
+        rendezvous(process.init_method, process.rank, process.world_size, timeout=_TIMEOUT)
+    )
+    store.set_timeout(_TIMEOUT)
+    return dist.PrefixStore(f"attempt_{process.attempt}", store)
+
+
+def _create_local_group(process: Process) -> None:
+    """Tell Detectron2 which processes share this machine (``comm.get_local_rank``).
+
+    Its own function, which v0.6 lacks, asks for equally many processes on every machine; torchrun
+    does not.
+    """
+    local_ranks = comm.all_gather(process.local_rank)
+    starts = [rank for rank, local_rank in enumerate(local_ranks) if local_rank == 0]
+    ends = [*starts[1:], len(local_ranks)]
+    machines = [range(*pair) for pair in zip(starts, ends, strict=False)]
+    if local_ranks != [rank - machine[0] for machine in machines for rank in machine]:
+        raise UsageError(
+            f"the processes with RANK 0, 1, ... have LOCAL_RANK {local_ranks}; expected 0, 1, ... "
+            "for each machine in turn, as torchrun numbers them."
+        )
+    for machine in machines:  # every process has to take part in making every group
+        group = dist.new_group(list(machine))
+        if process.rank in machine:
+            comm._LOCAL_PROCESS_GROUP = group

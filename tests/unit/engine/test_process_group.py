@@ -1,0 +1,55 @@
+"""Which processes share a machine, and a run of one process."""
+
+import os
+
+import pytest
+from detectron2.utils import comm
+
+from vit_adapter.engine import process_group
+from vit_adapter.engine.config import UsageError
+from vit_adapter.engine.process_group import Process, _create_local_group, run_among_others
+
+
+def make_groups(
+    monkeypatch: pytest.MonkeyPatch, rank: int, local_ranks: list[int]
+) -> tuple[list[list[int]], list[int]]:
+    """The groups that a process makes, and that of its own machine."""
+    made = []
+    monkeypatch.setattr(process_group.comm, "all_gather", lambda _: local_ranks)
+    monkeypatch.setattr(process_group.dist, "new_group", lambda ranks: made.append(ranks) or ranks)
+    monkeypatch.setattr(comm, "_LOCAL_PROCESS_GROUP", None)
+    place = Process(rank, len(local_ranks), local_ranks[rank], "env://")
+    _create_local_group(place)
+    return made, comm._LOCAL_PROCESS_GROUP
+
+
+@pytest.mark.parametrize(
+    ("local_ranks", "machines"),
+    [
+        ([0, 1], [[0, 1]]),
+        ([0, 0], [[0], [1]]),
+        ([0, 1, 0, 1], [[0, 1], [2, 3]]),
+        ([0, 1, 2, 0], [[0, 1, 2], [3]]),
+    ],
+)
+def test_processes_of_a_machine(
+    local_ranks: list[int], machines: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rank in range(len(local_ranks)):
+        made, own = make_groups(monkeypatch, rank, local_ranks)
+        assert made == machines
+        assert rank in own
+
+
+@pytest.mark.parametrize("local_ranks", [[1, 0], [0, 2], [0, 0, 1, 1], [0, 1, 1], [1, 1]])
+def test_ranks_that_do_not_follow_each_other(
+    local_ranks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match="expected 0, 1, ... for each machine in turn"):
+        make_groups(monkeypatch, 0, local_ranks)
+
+
+def test_one_process_needs_no_group() -> None:
+    seen = []
+    run_among_others(seen.append, Process(0, 1, 0, "env://"), "cuda", (os.getpid(),))
+    assert seen == [os.getpid()]
