@@ -90,9 +90,34 @@ def test_mismatch_is_allowed_for_initial_weights_but_not_when_resuming(tmp_path:
     model, state = nn.Linear(2, 2), State()
     checkpointer = Checkpointer(model, str(tmp_path), trainer=state, allow_mismatch=["weight|bias"])
     checkpointer.resume_or_load(str(tmp_path / "a.pth"), resume=False)
+    before = model.weight.clone()
     with pytest.raises(CheckpointMismatchError):
         checkpointer.resume_or_load("", resume=True)
     assert state.iteration == 0
+    torch.testing.assert_close(model.weight, before, rtol=0, atol=0)
+
+
+def test_message_for_a_resumption_does_not_advise_what_has_no_effect(tmp_path: Path) -> None:
+    Checkpointer(nn.Linear(2, 3), str(tmp_path), trainer=State(4)).save("a")
+    checkpointer = Checkpointer(nn.Linear(2, 2), str(tmp_path), trainer=State())
+    with pytest.raises(CheckpointMismatchError, match="start without --resume .*train.init_check"):
+        checkpointer.resume_or_load("", resume=True)
+    with pytest.raises(CheckpointMismatchError, match="e.g. train.allow_mismatch=") as caught:
+        checkpointer.resume_or_load(str(tmp_path / "a.pth"), resume=False)
+    assert "--resume" not in str(caught.value)
+
+
+def test_trainer_that_refuses_leaves_the_model_alone(tmp_path: Path) -> None:
+    class Refusing(State):
+        def load_state_dict(self, state_dict: dict[str, int]) -> None:
+            raise ValueError("another optimizer")
+
+    Checkpointer(nn.Linear(2, 2), str(tmp_path), trainer=State(4)).save("a")
+    model = nn.Linear(2, 2)
+    before = model.weight.clone()
+    with pytest.raises(ValueError, match="another optimizer"):
+        Checkpointer(model, str(tmp_path), trainer=Refusing()).resume_or_load("")
+    torch.testing.assert_close(model.weight, before, rtol=0, atol=0)
 
 
 def test_a_checkpoint_of_the_original_is_pointed_to_the_converter(tmp_path: Path) -> None:

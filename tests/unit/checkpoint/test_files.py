@@ -6,6 +6,7 @@ import pickle
 import stat
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from vit_adapter.checkpoint.files import (
+    SET_ASIDE,
     TEMPORARY_MARK,
     CheckpointFileError,
     atomic_open,
@@ -75,6 +77,30 @@ def test_strips_the_prefix_of_data_parallel_only_if_all_names_have_it(tmp_path: 
     assert list(load_state_dict_file(tmp_path / "mixed.pth")) == ["module.a", "b"]
 
 
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        "_orig_mod.{}", "module._orig_mod.{}", "_orig_mod.module.{}", "module.{}",
+        "_fsdp_wrapped_module.{}", "_orig_mod._checkpoint_wrapped_module.{}",
+    ],
+)
+def test_names_of_wrappers_around_the_model_are_dropped(tmp_path: Path, wrapped: str) -> None:
+    torch.save({wrapped.format(name): value for name, value in WEIGHTS.items()}, tmp_path / "w.pth")
+    assert_weights(load_state_dict_file(tmp_path / "w.pth"))
+
+
+def test_names_of_wrappers_around_a_part_are_dropped(tmp_path: Path) -> None:
+    part = {"a._orig_mod.weight": WEIGHTS["a.weight"], "a.bias": WEIGHTS["a.bias"]}
+    torch.save({"model": part}, tmp_path / "w.pth")
+    assert_weights(load_state_dict_file(tmp_path / "w.pth"))
+
+
+def test_weights_with_and_without_a_wrapper_are_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(1), "_orig_mod.a": torch.zeros(1)}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointFileError, match="'a' twice, once as '_orig_mod.a'"):
+        load_state_dict_file(tmp_path / "w.pth")
+
+
 def test_keeps_module_versions(tmp_path: Path) -> None:
     state_dict = torch.nn.BatchNorm2d(3).state_dict()
     torch.save({"model": state_dict}, tmp_path / "w.pth")
@@ -86,6 +112,24 @@ def test_reads_a_namespace_beside_the_weights(tmp_path: Path) -> None:
     assert_weights(load_state_dict_file(tmp_path / "w.pth"))
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_reading_leaves_the_classes_that_torch_may_read(tmp_path: Path, damaged: bool) -> None:
+    file = tmp_path / "w.pth"
+    torch.save({"model": WEIGHTS, "args": argparse.Namespace(lr=0.1)}, file)
+    if damaged:
+        file.write_bytes(file.read_bytes()[:-100])
+    before = list(torch.serialization.get_safe_globals())
+    torch.serialization.add_safe_globals([Marker])
+    try:
+        with pytest.raises(CheckpointFileError) if damaged else nullcontext():
+            load_state_dict_file(file)
+        assert set(torch.serialization.get_safe_globals()) == {*before, Marker}
+        assert argparse.Namespace not in before
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+
+
 def test_whole_file_is_returned_as_stored(tmp_path: Path) -> None:
     torch.save({"model": WEIGHTS, "iteration": 7}, tmp_path / "w.pth")
     assert load_checkpoint_file(tmp_path / "w.pth")["iteration"] == 7
@@ -94,6 +138,15 @@ def test_whole_file_is_returned_as_stored(tmp_path: Path) -> None:
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nothing\.pth.* does not exist"):
         load_state_dict_file(tmp_path / "nothing.pth")
+
+
+def test_file_that_a_new_run_has_set_aside_is_named(tmp_path: Path) -> None:
+    for number in (1, 2, 10):
+        (tmp_path / f"{SET_ASIDE}{number}").mkdir()
+        (tmp_path / f"{SET_ASIDE}{number}" / "other.pth").touch()
+    (tmp_path / f"{SET_ASIDE}2" / "w.pth").touch()
+    with pytest.raises(FileNotFoundError, match=rf"aside: it may be \S+{SET_ASIDE}2/w\.pth now"):
+        load_state_dict_file(tmp_path / "w.pth")
 
 
 def test_folder_is_refused(tmp_path: Path) -> None:
@@ -252,6 +305,33 @@ def test_atomic_save_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.touch()
     assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders cannot be opened there")
+def test_written_file_and_its_name_reach_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file)))
+    with atomic_open(tmp_path / "w.txt") as stream:
+        stream.write("text")
+    file, folder = synced
+    assert (file.st_ino, file.st_size) == ((tmp_path / "w.txt").stat().st_ino, 4)
+    assert folder.st_ino == tmp_path.stat().st_ino
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders cannot be opened there")
+def test_file_system_that_cannot_flush_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(file: int) -> None:
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError("invalid argument")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with atomic_open(tmp_path / "w.txt") as stream:
+        stream.write("text")
+    assert (tmp_path / "w.txt").read_text() == "text"
 
 
 def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from vit_adapter.checkpoint.files import (
     extract_state_dict,
     load_checkpoint_file,
 )
-from vit_adapter.checkpoint.loading import load_strict
+from vit_adapter.checkpoint.loading import ADVICE, check_fit, load_strict
 from vit_adapter.checkpoint.original.provenance import find_tree
 
 __all__ = ["Checkpointer"]
@@ -24,6 +24,12 @@ __all__ = ["Checkpointer"]
 logger = logging.getLogger(__name__)
 
 _LAST_CHECKPOINT = "last_checkpoint"
+
+_RESUME_ADVICE = (
+    "--resume continues only the run that wrote it: use the config and the classes of that run. "
+    "Otherwise start without --resume from these weights, train.init_checkpoint='{}', where "
+    "train.allow_mismatch holds, with a train.output_dir of its own."
+)
 
 
 class Checkpointer(DetectionCheckpointer):
@@ -90,7 +96,7 @@ class Checkpointer(DetectionCheckpointer):
             FileNotFoundError, CheckpointFileError, CheckpointMismatchError: the model is
                 unchanged then.
         """
-        return self._load(path, checkpointables, self.allow_mismatch)
+        return self._load(path, checkpointables, self.allow_mismatch, ADVICE)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, object]:
         """Load the last checkpoint of ``save_dir`` with the trainer's state, else ``path``.
@@ -110,10 +116,14 @@ class Checkpointer(DetectionCheckpointer):
                 "process cannot find. Restore that file or write the name of another checkpoint "
                 "into last_checkpoint; with several machines the folder must be shared."
             )
-        return self._load(last, None, ())
+        return self._load(last, None, (), _RESUME_ADVICE.format(last))
 
     def _load(
-        self, path: str, checkpointables: Sequence[str] | None, allow: str | Sequence[str]
+        self,
+        path: str,
+        checkpointables: Sequence[str] | None,
+        allow: str | Sequence[str],
+        advice: str,
     ) -> dict[str, object]:
         if not path:
             logger.info("No checkpoint given: the model keeps its initial weights.")
@@ -132,9 +142,11 @@ class Checkpointer(DetectionCheckpointer):
         source = f"checkpoint {path!r}"
         if find_tree(state_dict) and not find_tree(self.model.state_dict()):
             source += " (the original's names: convert it first, by tools/convert_checkpoint.py)"
-        load_strict(self.model, state_dict, allow, source=source)
+        # Everything is checked before anything is changed, by the trainer as well.
+        check_fit(self.model, state_dict, allow, source=source, advice=advice)
         for key in wanted:
             self.checkpointables[key].load_state_dict(checkpoint[key])
+        load_strict(self.model, state_dict, allow, source=source)
         handled = {"model", "state_dict", "module", *wanted}
         return {
             key: value

@@ -12,7 +12,7 @@ import pickle
 import uuid
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -22,6 +22,7 @@ from iopath.common.file_io import HTTPURLHandler, PathManager
 from torch import Tensor
 
 __all__ = [
+    "SET_ASIDE",
     "TEMPORARY_MARK",
     "CheckpointFileError",
     "atomic_open",
@@ -30,13 +31,21 @@ __all__ = [
     "load_checkpoint_file",
     "load_state_dict_file",
     "local_path",
+    "replace_file",
 ]
 
 TEMPORARY_MARK = ".unfinished-"
 """Part of the name of every file that is still being written."""
 
+SET_ASIDE = "previous_run_"
+"""Begin of the names of folders to which a new run moves the files of an earlier one."""
+
 _CONTAINERS = ("state_dict", "model", "module")
 """Keys under which training scripts store the weights, in the order they are looked for."""
+
+_WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
+"""Parts of names that come from wrappers around a module: torch.compile, activation checkpoints,
+FullyShardedDataParallel."""
 
 _TORCH_SUFFIXES = (".pth", ".pt", ".pth.tar")
 _PICKLE_SUFFIXES = (".pkl", ".pickle")
@@ -77,6 +86,7 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     if not os.path.exists(name):
         raise FileNotFoundError(
             f"checkpoint {name!r} does not exist (looked in {os.path.abspath(name)})."
+            f"{_set_aside(Path(name))}"
         )
     if os.path.isdir(name):
         raise CheckpointFileError(f"checkpoint {name!r} is a folder; give a file inside it.")
@@ -130,7 +140,8 @@ def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read the weights of a checkpoint file or URL.
 
     The weights are looked for under ``state_dict``, ``model`` and ``module``, else the file
-    itself is taken as the state dict. A ``module.`` before every name is dropped.
+    itself is taken as the state dict. What wrappers of a model add to the names is dropped:
+    ``module.`` before every name, ``_orig_mod.`` and the like anywhere.
 
     Returns:
         Name -> tensor on the CPU, in the order of the file.
@@ -168,17 +179,45 @@ def extract_state_dict(checkpoint: Mapping[str, object], name: str) -> dict[str,
                 f"tensor; the weights were looked for under {', '.join(_CONTAINERS)} and at the "
                 "top level."
             )
-    if all(key.startswith("module.") for key in state_dict):
-        return {key.removeprefix("module."): value for key, value in state_dict.items()}
-    return state_dict
+    return _without_wrappers(state_dict, name)
+
+
+def _without_wrappers(state_dict: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Rename to what the model inside torch.compile and data-parallel wrappers calls its tensors."""
+    names = {key: ".".join(p for p in key.split(".") if p not in _WRAPPERS) for key in state_dict}
+    if all(new.startswith("module.") for new in names.values()):
+        names = {key: new.removeprefix("module.") for key, new in names.items()}
+    if all(key == new for key, new in names.items()):
+        return state_dict
+    renamed: dict[str, Tensor] = {}
+    for key, new in names.items():
+        if new in renamed:
+            raise CheckpointFileError(
+                f"checkpoint {name!r} has {new!r} twice, once as {key!r}, a name that a wrapper "
+                "such as torch.compile gives; store the state dict of the model alone."
+            )
+        renamed[new] = state_dict[key]
+    return renamed
+
+
+def _set_aside(file: Path) -> str:
+    """Where a new run has moved a file that is gone, in words; "" if nowhere."""
+    moved = sorted(file.parent.glob(f"{SET_ASIDE}*/{file.name}"), key=os.path.getmtime)
+    if not moved:
+        return ""
+    return (
+        " A later run in this folder has set the files of an earlier one aside: it may be "
+        f"{' or '.join(map(str, moved))} now. Name that file, and give the next run a "
+        "train.output_dir of its own."
+    )
 
 
 def _read_torch(file: Path) -> object:
     # Training scripts often store their parsed command line beside the weights. A Namespace only
     # holds attributes, so it can be read without running anything.
-    torch.serialization.add_safe_globals([argparse.Namespace])
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with _readable(argparse.Namespace):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).partition("WeightsUnpickler error:")[2].strip() or str(error)
         if "global" not in reason.lower():
@@ -191,6 +230,18 @@ def _read_torch(file: Path) -> object:
         ) from error
     except (RuntimeError, EOFError, OSError, LookupError, ValueError) as error:
         raise _damaged(file, error) from error
+
+
+@contextmanager
+def _readable(*classes: type) -> Iterator[None]:
+    """Let ``torch.load`` read objects of more classes; torch 2.4 lacks ``safe_globals``."""
+    before = list(torch.serialization.get_safe_globals())
+    torch.serialization.add_safe_globals(list(classes))
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:
@@ -251,13 +302,32 @@ def atomic_open(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO]:
     try:
         with open(temporary, mode.replace("w", "x"), encoding=encoding) as stream:
             yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, os.path.join(folder, base))
+        replace_file(temporary, os.path.join(folder, base))
     except BaseException:
         if os.path.exists(temporary):
             os.unlink(temporary)
         raise
+
+
+def replace_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Rename a finished file over another one so that not even a power cut loses both.
+
+    Args:
+        source: a closed file.
+        target: its new name, in the same folder.
+    """
+    with open(source, "rb+") as stream:
+        os.fsync(stream.fileno())
+    os.replace(source, target)
+    if os.name != "posix":  # elsewhere a folder cannot be opened
+        return
+    # The name is in the folder, which is a file of its own. Some network file systems refuse.
+    with suppress(OSError):
+        folder = os.open(os.path.dirname(os.path.abspath(target)), os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def atomic_save(obj: object, path: str | os.PathLike[str]) -> None:

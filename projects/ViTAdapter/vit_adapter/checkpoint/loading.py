@@ -10,9 +10,11 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 __all__ = [
+    "ADVICE",
     "CheckpointMismatchError",
     "LoadReport",
     "ResizedEntry",
+    "check_fit",
     "compare_keys",
     "load_strict",
 ]
@@ -22,6 +24,11 @@ logger = logging.getLogger(__name__)
 _COUNTER_SUFFIX = ".num_batches_tracked"
 """Batch norm's step counter: read by nothing as long as the momentum is fixed, and absent from
 checkpoints of older frameworks, so its absence is no mismatch."""
+
+ADVICE = (
+    "Use the config that the checkpoint was trained with. To keep the model's own values under some "
+    "of these names, name them by regular expressions, e.g. train.allow_mismatch='[box_predictor]'."
+)
 
 
 class ResizedEntry(NamedTuple):
@@ -123,21 +130,23 @@ def compare_keys(model: nn.Module, state_dict: Mapping[str, Tensor]) -> LoadRepo
     )
 
 
-def load_strict(
+def check_fit(
     model: nn.Module,
-    state_dict: dict[str, Tensor],
+    state_dict: Mapping[str, Tensor],
     allow: str | Sequence[str] = (),
     *,
     source: str = "the checkpoint",
+    advice: str = ADVICE,
 ) -> LoadReport:
-    """Copy ``state_dict`` into ``model`` if every name and shape fits; otherwise copy nothing.
+    """Compare ``state_dict`` with ``model`` and refuse a mismatch; nothing is loaded.
 
     Args:
-        model: receives the weights; not wrapped by DistributedDataParallel.
+        model: not wrapped by DistributedDataParallel.
         state_dict: name -> tensor.
         allow: one or several regular expressions, searched for anywhere in a name. A mismatch of a
-            name that one of them finds is passed over: the model keeps its own value there.
+            name that one of them finds is passed over.
         source: what the messages call the checkpoint.
+        advice: what the message of a refusal ends with.
 
     Returns:
         The account of all names, allowed mismatches included.
@@ -152,11 +161,32 @@ def load_strict(
         total = len(refused.unused) + len(refused.missing) + len(refused.misshapen)
         raise CheckpointMismatchError(
             f"{source} does not fit the model: {total} names do not match, {len(report.loaded)} "
-            f"do; nothing was loaded.\n{refused.describe()}\nUse the config that the checkpoint "
-            "was trained with. To keep the model's own values under some of these names, name "
-            "them by regular expressions, e.g. train.allow_mismatch='[box_predictor]'.",
+            f"do; nothing was loaded.\n{refused.describe()}\n{advice}",
             refused,
         )
+    return report
+
+
+def load_strict(
+    model: nn.Module,
+    state_dict: dict[str, Tensor],
+    allow: str | Sequence[str] = (),
+    *,
+    source: str = "the checkpoint",
+) -> LoadReport:
+    """Copy ``state_dict`` into ``model`` if every name and shape fits; otherwise copy nothing.
+
+    Args:
+        model: receives the weights; where a mismatch is allowed it keeps its own value.
+        state_dict: name -> tensor; see :func:`check_fit` for the rest.
+
+    Returns:
+        The account of all names, allowed mismatches included.
+
+    Raises:
+        CheckpointMismatchError, ValueError: as :func:`check_fit`.
+    """
+    report = check_fit(model, state_dict, allow, source=source)
     usable = set(report.loaded)
     filtered = copy.copy(state_dict)  # with the module versions attached to it
     for name in state_dict:

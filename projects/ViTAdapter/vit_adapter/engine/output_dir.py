@@ -5,7 +5,7 @@ import logging
 import os
 from pathlib import Path
 
-from vit_adapter.checkpoint.files import TEMPORARY_MARK, atomic_open
+from vit_adapter.checkpoint.files import SET_ASIDE, TEMPORARY_MARK, atomic_open
 from vit_adapter.engine.config import UsageError
 
 __all__ = ["METRICS_FILE", "drop_unsaved_progress", "refuse_restart", "set_previous_run_aside"]
@@ -62,9 +62,9 @@ def set_previous_run_aside(output_dir: str | os.PathLike[str]) -> Path | None:
     if not _holds_run(folder):
         return None
     number = 1
-    while (folder / f"previous_run_{number}").exists():
+    while (folder / f"{SET_ASIDE}{number}").exists():
         number += 1
-    aside = folder / f"previous_run_{number}"
+    aside = folder / f"{SET_ASIDE}{number}"
     aside.mkdir()
     for pattern in _RUN_FILES:
         for file in sorted(folder.glob(pattern)):

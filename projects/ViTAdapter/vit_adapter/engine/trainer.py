@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from vit_adapter.engine.config import UsageError
+from vit_adapter.engine.optimizer_state import check_optimizer_state, describe_optimizer
 from vit_adapter.layers.processor import computes_bfloat16
 
 __all__ = ["Precision", "Trainer"]
@@ -159,6 +160,7 @@ class Trainer(TrainerBase):
         """Iteration, hooks, optimizer and loss scale."""
         state = super().state_dict()
         state["optimizer"] = self.optimizer.state_dict()
+        state["optimizer_description"] = describe_optimizer(self.optimizer, self.model)
         state["grad_scaler"] = self.precision.scaler.state_dict()
         return state
 
@@ -169,21 +171,21 @@ class Trainer(TrainerBase):
         in between: a run that diverged is continued with a lower ``optimizer.lr``.
 
         Raises:
-            UsageError: the optimizer holds other parameters than the one whose state was stored.
+            UsageError: the optimizer holds other parameters than the one whose state was stored;
+                nothing is changed then.
         """
+        check_optimizer_state(
+            self.optimizer,
+            self.model,
+            state_dict["optimizer"],
+            state_dict.get("optimizer_description"),
+        )
         super().load_state_dict(state_dict)
         options = [
             {key: value for key, value in group.items() if key != "params"}
             for group in self.optimizer.param_groups
         ]
-        try:
-            self.optimizer.load_state_dict(state_dict["optimizer"])
-        except ValueError as error:
-            raise UsageError(
-                "the checkpoint's optimizer held other parameters or groups than this one: "
-                f"{error}. Resume with the train.freeze and optimizer.params of the first start, "
-                "or start a new run from these weights with train.init_checkpoint."
-            ) from error
+        self.optimizer.load_state_dict(state_dict["optimizer"])
         for group, option in zip(self.optimizer.param_groups, options, strict=True):
             # PyTorch's schedulers start from "initial_lr" where training goes on.
             group.update(option, initial_lr=option.get("initial_lr", option["lr"]))
