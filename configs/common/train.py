@@ -27,7 +27,7 @@ def _train(max_iter, period, eval_period, base_batch_size=16):
         base_batch_size=base_batch_size,  # the total batch that optimizer.lr is meant for
         amp=dict(enabled=False, dtype="float16"),
         ddp=dict(broadcast_buffers=False, find_unused_parameters=False),
-        checkpointer=dict(period=period, max_to_keep=3),
+        checkpointer=dict(period=period, max_to_keep=3),  # period 0: only after the last iteration
         eval_period=eval_period,  # 0: only after the last iteration
         log_period=20,
         device="auto",  # cuda if there is one

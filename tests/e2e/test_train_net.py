@@ -72,14 +72,17 @@ def test_train_resume_and_evaluate(command: list[str], tmp_path: Path) -> None:
     assert math.isfinite(trained["bbox"]["AP"])
     assert [entry["iteration"] for entry in metrics(run) if "bbox/AP" in entry] == [1, 4]
 
-    # The same weights give the same numbers, whichever way they are named.
-    (run / "results.json").unlink()
+    # The same weights give the same numbers, whichever way they are named; those of the training
+    # stay where they are.
+    (run / "results.json").write_text("{}")
     weights = run / "model_final.pth"
     main([*command, "--eval-only", f"train.init_checkpoint={weights}"])
-    assert json.loads((run / "results.json").read_text()) == trained
+    assert json.loads((run / "results_eval.json").read_text()) == trained
+    (run / "results_eval.json").unlink()
     saved = str(run / "config.yaml")
     main(["--config-file", saved, "--eval-only", "--resume", f"train.output_dir={run}"])
-    assert json.loads((run / "results.json").read_text()) == trained
+    assert json.loads((run / "results_eval.json").read_text()) == trained
+    assert (run / "results.json").read_text() == "{}"
 
     # A longer run goes on where the shorter one ended.
     before = load_checkpoint_file(weights)
@@ -111,6 +114,7 @@ def test_a_second_run_in_the_same_folder_overwrites_nothing(
     assert (run / "previous_run_1/model_final.pth").read_bytes() == first
     assert (run / "previous_run_1/last_checkpoint").is_file()
     assert sorted(losses(run / "previous_run_1")) == [0]
+    assert "previous_run_1/model_final.pth" in (run / "config.yaml").read_text()
     assert sorted(losses(run)) == [0, 1]
     # As a restart of torchrun it would not be the user who begins again.
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
@@ -269,7 +273,7 @@ def test_two_processes_train_and_evaluate(command: list[str], tmp_path: Path) ->
     for log in ("log.txt", "log.txt.rank1"):
         assert "1 epochs of 6 images at batch 2 = 3 iterations" in (run / log).read_text()
     main([*command, "--eval-only", "--resume"])
-    assert json.loads((run / "results.json").read_text()) == trained
+    assert json.loads((run / "results_eval.json").read_text()) == trained
 
 
 def workers(process: subprocess.Popen) -> list[int]:

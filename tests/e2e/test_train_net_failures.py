@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,26 @@ def test_loss_that_is_not_finite_stops_the_run(command: list[str], tmp_path: Pat
     assert not (run / "results.json").exists()
     assert not [file for file in run.rglob("*") if TEMPORARY_MARK in file.name]
     assert not {"NaN", "Infinity"} & set(re.findall(r"\w+", (run / "metrics.json").read_text()))
+
+
+def test_failed_evaluation_loses_nothing(
+    command: list[str], shapes: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "val"
+    shutil.copytree(shapes / "val", images)
+    broken = sorted(images.iterdir())[-1]
+    content = broken.read_bytes()
+    broken.write_bytes(content[:200])
+    command = [*command, f"data.val_images={images}", "train.eval_period=2", "train.max_iter=3"]
+    with pytest.raises(Exception, match=broken.name):
+        main(command)
+    run = tmp_path / "run"
+    assert [file.name for file in run.glob("*.pth")] == ["model_0000001.pth"]
+    broken.write_bytes(content)
+    main([*command, "--resume"])
+    assert load_checkpoint_file(run / "model_final.pth")["iteration"] == 2
+    steps = (run / "metrics.json").read_text().count("total_loss")
+    assert steps == 3
 
 
 def test_weights_for_other_classes(command: list[str], shapes: Path, tmp_path: Path) -> None:

@@ -77,6 +77,12 @@ def test_device() -> None:
         resolve("gpu")
 
 
+@pytest.mark.parametrize("name", ["vulkan", "fpga", "hpu:0", "mtia", "meta"])
+def test_device_that_is_lacking(name: str) -> None:
+    with pytest.raises(UsageError, match=f"train.device={name} cannot be used here; use auto"):
+        resolve_device(OmegaConf.create({"train": {"device": name}}))
+
+
 def test_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match="no CUDA device is visible"):

@@ -92,10 +92,26 @@ def test_table() -> None:
     ]
 
 
+def test_results_of_a_training_stay(tmp_path: Path) -> None:
+    def read(name: str) -> float:
+        return json.loads((tmp_path / name).read_text())["bbox"]["AP"]
+
+    for value in (1.0, 2.0):  # no training has been here
+        write_results({"bbox": {"AP": value}}, str(tmp_path), training=False)
+        assert read("results.json") == value
+    (tmp_path / "metrics.json").touch()
+    write_results({"bbox": {"AP": 3.0}}, str(tmp_path), training=True)
+    for value in (4.0, 5.0):
+        write_results({"bbox": {"AP": value}}, str(tmp_path), training=False)
+        assert (read("results.json"), read("results_eval.json")) == (3.0, value)
+    write_results({"bbox": {"AP": 6.0}}, str(tmp_path), training=True)
+    assert read("results.json") == 6.0
+
+
 def test_failed_write_keeps_the_earlier_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_results(RESULTS, str(tmp_path))
+    write_results(RESULTS, str(tmp_path), training=True)
     before = (tmp_path / "results.json").read_text()
 
     def fail(content: object, stream: object, indent: int) -> None:
@@ -104,7 +120,7 @@ def test_failed_write_keeps_the_earlier_results(
 
     monkeypatch.setattr(json, "dump", fail)
     with pytest.raises(OSError, match="no space"):
-        write_results({"bbox": {"AP": 1.0}}, str(tmp_path))
+        write_results({"bbox": {"AP": 1.0}}, str(tmp_path), training=True)
     assert (tmp_path / "results.json").read_text() == before
     assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.engine import TrainerBase
+from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
 
@@ -38,7 +39,7 @@ def test_evaluation_takes_place_once_after_the_last_iteration(
         done.append(min(loop.iter + 1, 6))
         return {"bbox": {"AP": float(len(done))}}
 
-    loop.register_hooks([EvaluationHook(period, evaluate)])
+    loop.register_hooks([EvaluationHook(period, evaluate, Checkpointer(nn.Linear(1, 1)))])
     with EventStorage() as storage:
         loop.train(0, 6)
         assert done == expected
@@ -49,10 +50,71 @@ def test_evaluation_takes_place_once_after_the_last_iteration(
 @pytest.mark.parametrize("fail_at", [0, 3, 5])
 def test_no_evaluation_after_a_failure(fail_at: int) -> None:
     loop, done = Loop(fail_at), []
-    loop.register_hooks([EvaluationHook(0, lambda: done.append(1) or {})])
+    checkpointer = Checkpointer(nn.Linear(1, 1))
+    loop.register_hooks([EvaluationHook(0, lambda: done.append(1) or {}, checkpointer)])
     with pytest.raises(FloatingPointError):
         loop.train(0, 6)
     assert done == []
+
+
+@pytest.mark.parametrize("main_process", [True, False])
+@pytest.mark.parametrize("error", [ValueError("broken image"), KeyboardInterrupt()])
+def test_failed_evaluation_leaves_a_checkpoint(
+    main_process: bool,
+    error: BaseException,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also in another process than the main one, which is stopped before it notices."""
+    monkeypatch.setattr(comm, "is_main_process", lambda: main_process)
+    model = nn.Linear(1, 1)
+    loop = Loop()
+    checkpointer = Checkpointer(model, str(tmp_path), trainer=loop)
+
+    def evaluate() -> dict:
+        model.weight.data.fill_(float(loop.iter))
+        raise error
+
+    loop.register_hooks([EvaluationHook(3, evaluate, checkpointer)])
+    with pytest.raises(type(error)):
+        loop.train(0, 6)
+    assert names(tmp_path) == ["model_0000002.pth"]
+    assert "model_0000002.pth" in caplog.text
+    resumed = Loop()
+    model = nn.Linear(1, 1)
+    Checkpointer(model, str(tmp_path), trainer=resumed).resume_or_load("")
+    assert (resumed.iter, model.weight.item()) == (2, 2.0)
+
+
+@pytest.mark.parametrize("broken", [{"bbox": {"AP": "high"}}, None])
+def test_failure_after_the_evaluation_leaves_a_checkpoint_too(
+    broken: object, tmp_path: Path
+) -> None:
+    loop = Loop()
+    checkpointer = Checkpointer(nn.Linear(1, 1), str(tmp_path))
+    loop.register_hooks([EvaluationHook(3, lambda: broken, checkpointer)])
+    with EventStorage(), pytest.raises((TypeError, ValueError, AttributeError)):
+        loop.train(0, 6)
+    assert names(tmp_path) == ["model_0000002.pth"]
+
+
+def test_failed_evaluation_after_the_last_iteration(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def evaluate() -> dict:
+        raise ValueError("broken image")
+
+    loop = Loop()
+    checkpointer = Checkpointer(nn.Linear(1, 1), str(tmp_path))
+    loop.register_hooks(
+        [PeriodicCheckpointer(checkpointer, period=0), EvaluationHook(0, evaluate, checkpointer)]
+    )
+    with pytest.raises(ValueError, match="broken image"):
+        loop.train(0, 6)
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+    assert names(tmp_path) == ["model_final.pth"]
+    assert "--eval-only --resume" in caplog.text
 
 
 def names(folder: Path) -> list[str]:

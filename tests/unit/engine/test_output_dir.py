@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from vit_adapter.checkpoint.files import TEMPORARY_MARK
 from vit_adapter.engine.config import UsageError
 from vit_adapter.engine.output_dir import (
     drop_unsaved_progress,
+    follow_weights,
     refuse_restart,
     set_previous_run_aside,
 )
@@ -17,7 +19,8 @@ from vit_adapter.engine.output_dir import (
 def write_run(folder: Path, content: str = "x") -> None:
     names = (
         "model_0000009.pth", "model_final.pth", "last_checkpoint", "metrics.json", "results.json",
-        "config.yaml", "events.out.tfevents.1",
+        "results_eval.json", "config.yaml", "config.yaml.pkl", "config_eval.yaml",
+        "events.out.tfevents.1",
     )
     for name in names:
         (folder / name).write_text(content)
@@ -37,7 +40,7 @@ def test_earlier_runs_move_to_folders_of_their_own(tmp_path: Path) -> None:
         write_run(tmp_path, content=f"run {number}")
         aside = set_previous_run_aside(tmp_path)
         assert aside == tmp_path / f"previous_run_{number}"
-        assert len(list(aside.iterdir())) == 7
+        assert len(list(aside.iterdir())) == 10
         assert (aside / "model_final.pth").read_text() == f"run {number}"
         assert {file.name for file in tmp_path.iterdir() if file.is_file()} == {
             "log.txt", "model_zoo.md",
@@ -48,6 +51,34 @@ def test_earlier_runs_move_to_folders_of_their_own(tmp_path: Path) -> None:
 def test_checkpoints_without_last_checkpoint_are_a_run_too(tmp_path: Path) -> None:
     (tmp_path / "model_0000009.pth").write_text("x")
     assert set_previous_run_aside(tmp_path) is not None
+
+
+def test_names_of_moved_weights_follow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("out").mkdir()
+    write_run(Path("out"))
+    Path("other").mkdir()
+    Path("other/model_final.pth").touch()
+    kept = {
+        "elsewhere": "other/model_final.pth", "url": "https://host/model_final.pth", "none": "",
+        "timm": "timm:vit_tiny",
+    }
+    nodes = {
+        name: OmegaConf.create({"init_checkpoint": path, "vit_checkpoint": path})
+        for name, path in kept.items()
+    }
+    moved = OmegaConf.create({"init_checkpoint": "./out/model_final.pth", "vit_checkpoint": ""})
+    aside = set_previous_run_aside("out")
+    for name, options in nodes.items():
+        follow_weights(options, aside)
+        assert options.init_checkpoint == options.vit_checkpoint == kept[name]
+    follow_weights(moved, None)
+    assert moved.init_checkpoint == "./out/model_final.pth"
+    follow_weights(moved, aside)
+    assert moved.init_checkpoint == "out/previous_run_1/model_final.pth"
+    assert "use train.init_checkpoint=out/previous_run_1/model_final.pth" in caplog.text
 
 
 def test_restart_does_not_begin_again(tmp_path: Path) -> None:

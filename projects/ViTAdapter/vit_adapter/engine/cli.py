@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from vit_adapter.engine.config import UsageError, load_config, resolve_device
+from vit_adapter.engine.periods import check_periods
 from vit_adapter.engine.process_group import run_among_others
 from vit_adapter.engine.processes import ProcessLayout, launch
 from vit_adapter.engine.run import run
@@ -78,6 +79,8 @@ def main(command_line: Sequence[str] | None = None) -> None:
 def _start(arguments: argparse.Namespace) -> None:
     cfg = load_config(arguments.config_file, arguments.overrides)
     device = resolve_device(cfg)
+    if not arguments.eval_only:
+        check_periods(cfg.train)
     options = {
         "processes_per_machine": arguments.num_gpus,
         "num_machines": arguments.num_machines,

@@ -60,7 +60,7 @@ def resolve_device(cfg: DictConfig) -> torch.device:
     """Return the device of ``cfg.train.device``; ``"auto"`` is CUDA where there is a GPU.
 
     Raises:
-        UsageError: an unknown device, or CUDA where there is none.
+        UsageError: an unknown device, or one that this machine or this PyTorch lacks.
     """
     name = str(OmegaConf.select(cfg, "train.device", default="auto"))
     if name == "auto":
@@ -74,6 +74,13 @@ def resolve_device(cfg: DictConfig) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         last = torch.cuda.device_count() - 1
         raise UsageError(f"train.device={name}, but CUDA devices are visible from 0 to {last}.")
+    if device.type not in ("cpu", "cuda"):
+        try:
+            torch.zeros(1, device=device).item()
+        except (RuntimeError, AssertionError, ImportError) as error:
+            raise UsageError(
+                f"train.device={name} cannot be used here; use auto, cpu or cuda."
+            ) from error
     return device
 
 

@@ -5,6 +5,7 @@ import logging
 import math
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch.distributed as dist
 from detectron2.config import instantiate
@@ -16,29 +17,36 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vit_adapter.checkpoint.files import atomic_open
+from vit_adapter.engine.output_dir import (
+    EVALUATION_RESULTS_FILE,
+    METRICS_FILE,
+    RESULTS_FILE,
+)
 from vit_adapter.engine.testing import wrap_for_testing
 
-__all__ = ["RESULTS_FILE", "evaluate", "format_results", "share_buffers", "write_results"]
+__all__ = ["evaluate", "format_results", "share_buffers", "write_results"]
 
 logger = logging.getLogger(__name__)
-
-RESULTS_FILE = "results.json"
 
 _TASK_NAMES = {"bbox": "box", "segm": "mask", "sem_seg": "semantic"}
 
 Results = Mapping[str, Mapping[str, float]]
 
 
-def evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, dict[str, float]]:
+def evaluate(
+    cfg: DictConfig, model: nn.Module, *, training: bool = False
+) -> dict[str, dict[str, float]]:
     """Run the evaluator of the config on its test data; all processes take part.
 
     The main process logs the metrics as ``print_csv_format`` does and as a table, and writes them
-    to ``results.json`` in ``cfg.train.output_dir``.
+    to ``results.json`` in ``cfg.train.output_dir``, where the results of a training stay: after it
+    an evaluation alone writes ``results_eval.json``.
 
     Args:
         cfg: ``dataloader.test`` and ``dataloader.evaluator`` are instantiated; ``test`` is what
             :func:`vit_adapter.engine.testing.wrap_for_testing` reads.
         model: in any mode, which it has again afterwards.
+        training: whether the training whose folder this is asks for the evaluation.
 
     Returns:
         Task -> metric -> value, as Detectron2's evaluators give them (AP in percent); empty if
@@ -63,7 +71,7 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, dict[str, float]]:
             "The evaluator gave no metrics, as for a test set without annotations. Its files, if "
             "it writes any, hold the predictions."
         )
-    write_results(results, cfg.train.output_dir)
+    write_results(results, cfg.train.output_dir, training=training)
     return results
 
 
@@ -94,13 +102,23 @@ def format_results(results: Results) -> str:
                     disable_numparse=True)
 
 
-def write_results(results: Results, output_dir: str) -> None:
-    """Write ``results.json``; a metric that does not exist (NaN) is stored as null."""
+def write_results(results: Results, output_dir: str, *, training: bool) -> None:
+    """Write the results; a metric that does not exist (NaN) is stored as null.
+
+    Args:
+        results: task -> metric -> value.
+        output_dir: made if it does not exist.
+        training: False leaves the ``results.json`` of a training alone.
+    """
     plain = {
         task: {name: None if math.isnan(value) else float(value) for name, value in metrics.items()}
         for task, metrics in results.items()
     }
     os.makedirs(output_dir, exist_ok=True)
-    with atomic_open(os.path.join(output_dir, RESULTS_FILE)) as stream:
+    present = {name for name in (RESULTS_FILE, METRICS_FILE) if Path(output_dir, name).exists()}
+    keeps = not training and len(present) == 2  # metrics: a training has been here
+    file = os.path.join(output_dir, EVALUATION_RESULTS_FILE if keeps else RESULTS_FILE)
+    with atomic_open(file) as stream:
         json.dump(plain, stream, indent=2)
         stream.write("\n")
+    logger.info("Results written to %s", file)

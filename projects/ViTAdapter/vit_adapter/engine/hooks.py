@@ -1,42 +1,68 @@
 """Hooks of the trainer that Detectron2's own do not cover."""
 
+import logging
 import os
+import sys
 from collections.abc import Callable, Mapping
 
 from detectron2.engine import HookBase, hooks
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
+from vit_adapter.checkpoint.checkpointer import Checkpointer
+
 __all__ = ["EvaluationHook", "PeriodicCheckpointer"]
+
+logger = logging.getLogger(__name__)
 
 
 class EvaluationHook(HookBase):
     """Evaluate every ``period`` iterations and after the last one, never after a failure.
 
     Detectron2's ``EvalHook`` tells success by the iteration count and therefore evaluates a model
-    whose very last iteration failed.
+    whose very last iteration failed. If an evaluation during training fails, what has been trained
+    is saved before the run ends.
 
     Args:
         period: iterations between evaluations; 0 for only after the last one.
         evaluate: returns task -> metric -> value; called by all processes.
+        checkpointer: of the model that is trained. The checkpoint after the last iteration has to
+            be written by another hook, before this one.
     """
 
     def __init__(
-        self, period: int, evaluate: Callable[[], Mapping[str, Mapping[str, float]]]
+        self,
+        period: int,
+        evaluate: Callable[[], Mapping[str, Mapping[str, float]]],
+        checkpointer: Checkpointer,
     ) -> None:
         self._period = period
         self._evaluate = evaluate
+        self._checkpointer = checkpointer
 
     def after_step(self) -> None:
         """Evaluate if it is time; the last iteration is left to :meth:`after_train`."""
         done = self.trainer.iter + 1
         if self._period > 0 and done % self._period == 0 and done < self.trainer.max_iter:
-            self._run()
+            try:
+                self._run()
+            except BaseException:  # a user who gives up waiting loses nothing either
+                self._save()
+                raise
 
     def after_train(self) -> None:
         """Evaluate the finished model."""
-        if not self.trainer.failed:
+        if self.trainer.failed:
+            return
+        try:
             self._run()
+        except Exception:
+            logger.error(
+                "The evaluation failed, the training did not: its weights are in %s. Once the "
+                "cause is removed, --eval-only --resume evaluates them.",
+                self._checkpointer.save_dir,
+            )
+            raise
 
     def _run(self) -> None:
         results = self._evaluate()
@@ -44,9 +70,31 @@ class EvaluationHook(HookBase):
         # Processes finish at different times; none waits for the next batch of another.
         comm.synchronize()
 
+    def _save(self) -> None:
+        name = f"model_{self.trainer.iter:07d}"
+        if not os.path.exists(os.path.join(self._checkpointer.save_dir, f"{name}.pth")):
+            # Any process: all have the same weights, and the one that fails is still running.
+            self._checkpointer.save_to_disk = True
+            self._checkpointer.save(name, iteration=self.trainer.iter)
+        logger.error(
+            "The evaluation failed. What has been trained is in %s of %s: once the cause is "
+            "removed, --resume goes on from there.", f"{name}.pth", self._checkpointer.save_dir,
+        )
+
 
 class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
-    """Detectron2's hook, which after a resumption also removes checkpoints written before it."""
+    """Detectron2's hook, which after a resumption also removes checkpoints written before it.
+
+    Args:
+        checkpointer: writes the files.
+        period: iterations between checkpoints; 0 for only one after the last iteration.
+        max_to_keep: how many of them stay besides the last one; None for all.
+    """
+
+    def __init__(
+        self, checkpointer: Checkpointer, period: int, max_to_keep: int | None = None
+    ) -> None:
+        super().__init__(checkpointer, period or sys.maxsize, max_to_keep=max_to_keep)
 
     def before_train(self) -> None:
         """Count the checkpoints that are already there as the oldest ones."""

@@ -5,21 +5,36 @@ import logging
 import os
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 from vit_adapter.checkpoint.files import SET_ASIDE, TEMPORARY_MARK, atomic_open
 from vit_adapter.engine.config import UsageError
 
-__all__ = ["METRICS_FILE", "drop_unsaved_progress", "refuse_restart", "set_previous_run_aside"]
+__all__ = [
+    "EVALUATION_RESULTS_FILE",
+    "METRICS_FILE",
+    "RESULTS_FILE",
+    "drop_unsaved_progress",
+    "follow_weights",
+    "refuse_restart",
+    "set_previous_run_aside",
+]
 
 logger = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.json"
+RESULTS_FILE = "results.json"
+EVALUATION_RESULTS_FILE = "results_eval.json"
+"""Results of ``--eval-only`` in the folder of a training, whose own results stay."""
 
 _RUN_FILES = (
     "last_checkpoint",  # first: without it no half-moved run can be resumed by mistake
     "model_*.pth",
     METRICS_FILE,
-    "results.json",
-    "config.yaml",
+    RESULTS_FILE,
+    EVALUATION_RESULTS_FILE,
+    "config.yaml*",
+    "config_eval.yaml*",
     "events.out.tfevents.*",
 )
 
@@ -75,6 +90,24 @@ def set_previous_run_aside(output_dir: str | os.PathLike[str]) -> Path | None:
         aside,
     )
     return aside
+
+
+def follow_weights(options: DictConfig, aside: Path | None) -> None:
+    """Let ``init_checkpoint`` and ``vit_checkpoint`` name what they named before a move.
+
+    The saved config then tells which weights the run started from, and a warning tells the user,
+    whose command does not find them again.
+
+    Args:
+        options: the node ``train``, changed in place.
+        aside: what :func:`set_previous_run_aside` returned.
+    """
+    for key in ("init_checkpoint", "vit_checkpoint"):
+        path = Path(options.get(key) or "")
+        if aside and path.parent.resolve() == aside.parent.resolve() and not path.exists():
+            options[key] = str(aside / path.name)
+            logger.warning("train.%s was among these files: to start from the same weights again, "
+                           "use train.%s=%s.", key, key, options[key])
 
 
 def drop_unsaved_progress(output_dir: str | os.PathLike[str], start_iter: int) -> None:

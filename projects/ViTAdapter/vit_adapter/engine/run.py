@@ -35,6 +35,7 @@ from vit_adapter.engine.mask_branch import drop_mask_branch
 from vit_adapter.engine.output_dir import (
     METRICS_FILE,
     drop_unsaved_progress,
+    follow_weights,
     refuse_restart,
     set_previous_run_aside,
 )
@@ -100,7 +101,7 @@ def train(cfg: DictConfig, *, resume: bool = False, dataset: Dataset | None = No
     comm.synchronize()
     if comm.is_main_process():
         if not start_iter:
-            set_previous_run_aside(options.output_dir)
+            follow_weights(options, set_previous_run_aside(options.output_dir))
         drop_unsaved_progress(options.output_dir, start_iter)
     save_config(cfg, options.output_dir)
     comm.synchronize()
@@ -164,7 +165,10 @@ def _load_weights(cfg: DictConfig, checkpointer: Checkpointer, *, resume: bool) 
 
 def _can_resume(checkpointer: Checkpointer, wanted: bool) -> bool:
     """Whether there is a checkpoint to resume; all processes follow what the main one sees."""
-    return comm.all_gather(wanted and checkpointer.has_checkpoint())[0]
+    found = comm.all_gather(wanted and checkpointer.has_checkpoint())[0]
+    if wanted and not found:
+        logger.warning("--resume: %s holds no checkpoint to continue from.", checkpointer.save_dir)
+    return found
 
 
 def _output_hooks(
@@ -172,7 +176,9 @@ def _output_hooks(
 ) -> list[hooks.HookBase]:
     """Checkpoints, evaluation and, last so that they see everything, the writers."""
     options = cfg.train
-    evaluation = EvaluationHook(options.eval_period, lambda: evaluate(cfg, model))
+    evaluation = EvaluationHook(
+        options.eval_period, lambda: evaluate(cfg, model, training=True), checkpointer
+    )
     if not comm.is_main_process():
         return [evaluation]
     return [
