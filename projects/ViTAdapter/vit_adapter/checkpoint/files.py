@@ -31,7 +31,6 @@ __all__ = [
     "load_checkpoint_file",
     "load_state_dict_file",
     "local_path",
-    "replace_file",
 ]
 
 TEMPORARY_MARK = ".unfinished-"
@@ -302,32 +301,26 @@ def atomic_open(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO]:
     try:
         with open(temporary, mode.replace("w", "x"), encoding=encoding) as stream:
             yield stream
-        replace_file(temporary, os.path.join(folder, base))
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, os.path.join(folder, base))
+        _flush_folder(folder)  # else a power cut could lose the new name
     except BaseException:
         if os.path.exists(temporary):
             os.unlink(temporary)
         raise
 
 
-def replace_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Rename a finished file over another one so that not even a power cut loses both.
-
-    Args:
-        source: a closed file.
-        target: its new name, in the same folder.
-    """
-    with open(source, "rb+") as stream:
-        os.fsync(stream.fileno())
-    os.replace(source, target)
+def _flush_folder(folder: str) -> None:
+    """Write a folder's list of names, a file of its own, to the disk."""
     if os.name != "posix":  # elsewhere a folder cannot be opened
         return
-    # The name is in the folder, which is a file of its own. Some network file systems refuse.
-    with suppress(OSError):
-        folder = os.open(os.path.dirname(os.path.abspath(target)), os.O_RDONLY)
+    with suppress(OSError):  # some network file systems refuse
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(descriptor)
         finally:
-            os.close(folder)
+            os.close(descriptor)
 
 
 def atomic_save(obj: object, path: str | os.PathLike[str]) -> None:
