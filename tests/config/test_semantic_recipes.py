@@ -62,7 +62,9 @@ RECIPES = {
     ),
     "ade20k/upernet_vit_adapter_large_uniperceiver_512_160k": upernet(6e-5, 0.8, 0.4, **LARGE),
     "ade20k/upernet_vit_adapter_large_beit_640_160k": beit(640, 426, None),
-    "ade20k/upernet_vit_large_beit_512_160k": beit(512, 341, None, drop_path=0.2),
+    "ade20k/upernet_vit_large_beit_512_160k": beit(
+        512, 341, None, drop_path=0.2, checkpointing=False
+    ),
     "ade20k/mask2former_vit_adapter_large_beit_640_160k": beit(640, 426, 100),
     "ade20k/mask2former_vit_adapter_large_beit_896_80k": beit(896, 512, 200, **WIDE, **PADDED),
     "ade20k/mask2former_vit_adapter_large_beitv2_896_80k": beit(896, 512, 200, **WIDE, **PADDED_V2),

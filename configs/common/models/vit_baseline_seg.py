@@ -33,3 +33,4 @@ vit_base_augreg.vit.img_size = 384
 # BEiT's own segmentor takes the tokens after other blocks.
 beit_large = L(BEiTBaseline)(vit=_deepcopy(_beit_adapter.vit), out_indexes=[7, 11, 15, 23])
 beit_large.vit.drop_path_rate = 0.2
+beit_large.vit.use_checkpoint = False  # as in the original
