@@ -60,7 +60,9 @@ def make_dataloader(train, test, size_divisor=32):
             mapper=L(SemanticMapper)(
                 is_train=False,
                 augmentations=L(semantic_test)(
-                    scale="${data.test_scale}", size_divisor=size_divisor
+                    scale="${data.test_scale}",
+                    size_divisor=size_divisor,
+                    several_scales="${oc.select:test.multi_scale.enabled,false}",
                 ),
                 image_format="RGB",
                 dataset_names="${..dataset.names}",

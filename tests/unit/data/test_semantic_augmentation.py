@@ -86,6 +86,8 @@ def test_multiples(size: tuple, divisor: int, expected: tuple) -> None:
 def test_testing_keeps_the_ratio_and_then_stretches() -> None:
     image = np.zeros((500, 667, 3), np.uint8)
     assert augment(semantic_test(scale=(2048, 512)), image).image.shape[:2] == (512, 704)
+    whole = augment(semantic_test(scale=(2048, 512), several_scales=True), image)
+    assert whole.image is image
     unstretched = augment(semantic_test(scale=(2048, 512), size_divisor=1), image)
     assert unstretched.image.shape[:2] == (512, 683)
 

@@ -97,6 +97,15 @@ def test_wrappers_have_the_arguments_of_the_config() -> None:
     assert wrap_for_testing(make_config(both), model).min_side == 1
 
 
+def test_limits_are_by_default_those_of_a_single_scale() -> None:
+    cfg = make_config({"multi_scale": MULTI_SCALE})
+    assert wrap_for_testing(cfg, MeanModel()).limits is None
+    cfg.data = {"test_scale": [64, 32]}
+    assert wrap_for_testing(cfg, MeanModel()).limits == (64, 32)
+    cfg.test.multi_scale.limits = [9, 128]
+    assert wrap_for_testing(cfg, MeanModel()).limits == (128, 9)
+
+
 @pytest.mark.parametrize(
     ("test", "error", "message"),
     [

@@ -178,6 +178,39 @@ def test_short_side_never_falls_below_the_crop(size: tuple, views: list) -> None
     assert seen == views
 
 
+@pytest.mark.parametrize(
+    ("size", "options", "expected"),
+    [
+        # the longer limit decides, then the shorter one; both are rounded down
+        ((20, 100), {"limits": [64, 32]}, (13, 64)),
+        ((40, 50), {"limits": [32, 64]}, (32, 40)),
+        ((40, 50), {"limits": [64, 33], "scale": 0.75}, (24, 30)),
+        # stretched after scaling
+        ((40, 50), {"limits": [64, 33], "scale": 0.75, "size_divisor": 16}, (32, 32)),
+        # the shorter side alone decides
+        ((20, 100), {"limits": [64, 32], "min_side": 16}, (32, 160)),
+        ((100, 20), {"limits": [64, 32], "min_side": 48}, (240, 48)),
+        # one pixel at least
+        ((1, 300), {"limits": [64, 32]}, (1, 64)),
+    ],
+)
+def test_sizes_of_views(size: tuple, options: dict, expected: tuple) -> None:
+    scale = options.pop("scale", 1.0)
+    views = MultiScaleFlip(PositionalModel(), scales=[scale], flip=True, **options)
+    assert views.view_size(*size, scale) == expected
+
+
+def test_one_scale_with_a_flip() -> None:
+    model = PositionalModel().eval()
+    image = random_image(20, 30)
+    (output,) = MultiScaleFlip(model, scales=[1.0], flip=True)([{"image": image}])
+    plain, mirrored = (
+        model([{"image": shown, "height": 20, "width": 30}])[0]["sem_seg"].softmax(0)
+        for shown in (image, image.flip(-1))
+    )
+    torch.testing.assert_close(output["sem_seg"], (plain + mirrored.flip(-1)) / 2)
+
+
 def test_both_wrappers_together() -> None:
     model = PositionalModel().eval()
     image = random_image(20, 30)
@@ -229,6 +262,8 @@ def test_mode_is_that_of_the_model() -> None:
         (MultiScaleFlip, {"scales": [], "flip": True}, r"one or more numbers > 0, got \[\]"),
         (MultiScaleFlip, {"scales": [1.0, 0.0], "flip": True}, "numbers > 0"),
         (MultiScaleFlip, {"scales": [1], "flip": True, "min_side": 0}, "min_side must be >= 1"),
+        (MultiScaleFlip, {"scales": [1], "flip": True, "size_divisor": 0}, "size_divisor must be"),
+        (MultiScaleFlip, {"scales": [1], "flip": True, "limits": [8]}, r"limits must be .* \[8\]"),
     ],
 )
 def test_refuses(wrapper: type, options: dict, message: str) -> None:

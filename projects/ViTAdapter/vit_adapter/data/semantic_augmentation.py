@@ -206,13 +206,19 @@ def semantic_train(
     ]
 
 
-def semantic_test(*, scale: Sequence[int], size_divisor: int = 32) -> list[T.Augmentation]:
+def semantic_test(
+    *, scale: Sequence[int], size_divisor: int = 32, several_scales: bool = False
+) -> list[T.Augmentation]:
     """Resize for testing: to the scale with the aspect ratio kept, then up to multiples.
 
     Args:
         scale: (long, short), see :class:`ResizeToScale`.
         size_divisor: of both sides; 1 leaves the aspect ratio.
+        several_scales: whether images are left as they are, for views of several scales that are
+            made of them later.
     """
+    if several_scales:
+        return []
     return [ResizeToScale(scale=scale), ResizeToMultiple(size_divisor)]
 
 

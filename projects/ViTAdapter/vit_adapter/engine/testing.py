@@ -15,10 +15,10 @@ def wrap_for_testing(cfg: DictConfig, model: nn.Module) -> nn.Module:
     ``test.sliding_window`` has the arguments of :class:`SlidingWindow`, ``test.multi_scale`` those
     of :class:`MultiScaleFlip` and the switch ``enabled``; both are for semantic models. Where they
     are absent or null, whole images are tested at a single scale. Without ``min_side`` no view is
-    smaller than a window.
+    smaller than a window; ``limits`` are by default ``data.test_scale``, those of a single scale.
 
     Args:
-        cfg: a config of this project; only ``test`` is read.
+        cfg: a config of this project; only ``test`` and ``data.test_scale`` are read.
         model: its model.
 
     Returns:
@@ -38,7 +38,8 @@ def wrap_for_testing(cfg: DictConfig, model: nn.Module) -> nn.Module:
         model = SlidingWindow(model, **window)
         min_side = max(model.crop_size)
     if multi_scale is not None:
-        arguments = {"min_side": min_side, **multi_scale}
+        limits = OmegaConf.select(cfg, "data.test_scale", default=None)
+        arguments = {"min_side": min_side, "limits": limits, **multi_scale}
         if arguments.pop("enabled", False):
             model = MultiScaleFlip(model, **arguments)
     return model

@@ -123,24 +123,36 @@ class MultiScaleFlip(nn.Module):
     classes before they are averaged. As in the original this holds for all models, also for
     Mask2Former, whose scores are no logits.
 
-    The views are made from the test image. Where original images are larger than that, let the test
-    mapper make larger ones and lower the scales in proportion.
+    The views are made from the image that comes in, so it should be the original one: what a
+    resizing before has lost is lost for all views. At each scale a view is the largest one, in the
+    proportions of the image, within the limits times the scale, rounded down.
 
     Attributes:
         model: what is applied to each view.
     """
 
     def __init__(
-        self, model: nn.Module, *, scales: Sequence[float], flip: bool, min_side: int = 1
+        self,
+        model: nn.Module,
+        *,
+        scales: Sequence[float],
+        flip: bool,
+        limits: Sequence[int] | None = None,
+        min_side: int = 1,
+        size_divisor: int = 1,
     ) -> None:
         """Wrap a model.
 
         Args:
             model: a semantic model; its mode (training or not) becomes that of the wrapper.
-            scales: factors on the sides of the test image, > 0, at least one.
+            scales: factors on the limits, > 0, at least one.
             flip: whether each size is also shown mirrored from left to right.
-            min_side: the short side in pixels falls below this at no scale. For sliding windows it
-                is the side of the crop (as in SETR): small scales then repeat the size of the crop.
+            limits: of the longer and of the shorter side in pixels at a scale of 1, in any order;
+                None for the sides of the image.
+            min_side: the shorter side falls below this at no scale. Above 1 it is the shorter side
+                alone that decides, as in SETR. For sliding windows it is the side of the crop:
+                small scales then repeat the size of the crop.
+            size_divisor: each side of a view is stretched to a multiple of this.
 
         Raises:
             ValueError: no scales, or a number out of range.
@@ -148,12 +160,17 @@ class MultiScaleFlip(nn.Module):
         super().__init__()
         if not scales or any(not (math.isfinite(scale) and scale > 0) for scale in scales):
             raise ValueError(f"scales must be one or more numbers > 0, got {list(scales)}")
-        if min_side < 1:
-            raise ValueError(f"min_side must be >= 1, got {min_side}")
+        if limits is not None and (len(limits) != 2 or min(limits) < 1):
+            raise ValueError(f"limits must be two lengths in pixels >= 1, got {list(limits)}")
+        for name, value in (("min_side", min_side), ("size_divisor", size_divisor)):
+            if value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}")
         self.model = model
         self.scales = tuple(scales)
         self.flip = flip
+        self.limits = None if limits is None else (max(limits), min(limits))
         self.min_side = min_side
+        self.size_divisor = size_divisor
         self.training = model.training
 
     @torch.no_grad()
@@ -167,7 +184,7 @@ class MultiScaleFlip(nn.Module):
         original = (inputs.get("height", image.shape[-2]), inputs.get("width", image.shape[-1]))
         total = None
         for scale in self.scales:
-            view = _resize(image, self._view_size(image, scale), antialias=True)
+            view = _resize(image, self.view_size(*image.shape[-2:], scale), antialias=True)
             for mirrored in (False, True) if self.flip else (False,):
                 shown = view.flip(-1) if mirrored else view
                 probabilities = _predict(self.model, shown, original).softmax(dim=0)
@@ -176,11 +193,19 @@ class MultiScaleFlip(nn.Module):
                 total = probabilities if total is None else total.add_(probabilities)
         return total.div_(len(self.scales) * (1 + self.flip))
 
-    def _view_size(self, image: Tensor, scale: float) -> tuple[int, int]:
-        """Height and width of the image at a scale, in its own proportions."""
-        height, width = image.shape[-2:]
-        scale = max(scale, self.min_side / min(height, width))
-        return round(height * scale), round(width * scale)
+    def view_size(self, height: int, width: int, scale: float) -> tuple[int, int]:
+        """Height and width of the view of an image of that height and width at a scale."""
+        sides = (max(height, width), min(height, width))
+        long, short = (int(limit * scale) for limit in self.limits or sides)
+        if self.min_side > 1:
+            short = max(short, self.min_side)
+            long = short * sides[0] / sides[1]
+        factor = min(long / sides[0], short / sides[1])
+        view = (max(1, int(side * factor + 0.5)) for side in (height, width))
+        new_height, new_width = (
+            math.ceil(side / self.size_divisor) * self.size_divisor for side in view
+        )
+        return new_height, new_width
 
 
 def _check_mode(wrapper: nn.Module) -> None:
