@@ -47,6 +47,8 @@ layer_decay = _layer_decay(decay_rate=0.8, lr=1e-4, weight_decay=0.05)
 dino_small = _layer_decay(decay_rate=0.70, lr=1e-4, weight_decay=0.05)
 dino_base = _layer_decay(decay_rate=0.60, lr=1e-4, weight_decay=0.05)
 dino_large = _layer_decay(decay_rate=0.65, lr=1e-4, weight_decay=0.05)
+# The published Uni-Perceiver detector
+uniperceiver_base = _layer_decay(decay_rate=0.65, lr=1e-4, weight_decay=0.05)
 # ViTDet's rate for the base size, which EVA-02's own detectors take as well; large ones take 0.8
 vitdet_base = _layer_decay(decay_rate=0.70, lr=1e-4, weight_decay=0.05)
 

@@ -3,6 +3,7 @@
 _deit = "https://dl.fbaipublicfiles.com/deit"
 _augreg = "https://storage.googleapis.com/vit_models/augreg"
 _beit = "https://github.com/addf400/files/releases/download"
+_uniperceiver = "https://github.com/czczup/ViT-Adapter/releases/download/v0.3.1"
 _dinov2 = "https://dl.fbaipublicfiles.com/dinov2"
 
 # DeiT (https://arxiv.org/abs/2012.12877): ImageNet-1k, 224 px, ImageNet mean and deviation
@@ -29,9 +30,11 @@ beit_large = f"{_beit}/v1.0/beit_large_patch16_224_pt22k_ft22k.pth"
 # BEiTv2 (https://arxiv.org/abs/2208.06366): ImageNet-1k, then ImageNet-21k
 beitv2_large = f"{_beit}/BEiT-v2/beitv2_large_patch16_224_pt1k_ft21k.pth"
 # Uni-Perceiver (https://arxiv.org/abs/2112.01522): images, videos and texts, 224 px
+uniperceiver_base = (
+    f"{_uniperceiver}/uni-perceiver-base-L12-H768-224size-torch-pretrained_converted.pth"
+)
 uniperceiver_large = (
-    "https://github.com/czczup/ViT-Adapter/releases/download/v0.3.1/"
-    "uni-perceiver-large-L24-H1024-224size-pretrained_converted.pth"
+    f"{_uniperceiver}/uni-perceiver-large-L24-H1024-224size-pretrained_converted.pth"
 )
 # DINOv2 (https://arxiv.org/abs/2304.07193): 142 million images, patches of 14 px, ImageNet mean
 # and deviation

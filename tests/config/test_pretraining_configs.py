@@ -1,4 +1,4 @@
-"""Mask R-CNN on ViTs with other pre-trainings: DINOv2, DINOv3, BEiT-3, EVA-02."""
+"""Mask R-CNN on ViTs with other pre-trainings: Uni-Perceiver, DINOv2, DINOv3, BEiT-3, EVA-02."""
 
 import re
 from collections.abc import Callable
@@ -12,10 +12,11 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig, OmegaConf
 
-from vit_adapter import model_zoo
+from vit_adapter import UniPerceiver, model_zoo
 
 # Size and pre-training: layer decay, drop path
 RECIPES = {
+    ("base", "uniperceiver"): (0.65, 0.2),
     ("small", "dinov2"): (0.70, 0.2),
     ("base", "dinov2"): (0.60, 0.3),
     ("large", "dinov2"): (0.65, 0.4),
@@ -55,7 +56,10 @@ def test_recipe(size: str, pretraining: str, load_config: Callable[[str], DictCo
         assert re.search(rf"dinov2_vit{size[0]}14_pretrain\.pth$", cfg.train.vit_checkpoint)
 
 
-@pytest.mark.parametrize(("size", "pretraining"), [key for key in RECIPES if key[1] != "dinov2"])
+OF_TIMM = [key for key in RECIPES if key[1] not in ("uniperceiver", "dinov2")]
+
+
+@pytest.mark.parametrize(("size", "pretraining"), OF_TIMM)
 def test_weights_and_input_are_those_of_timm(
     size: str, pretraining: str, load_config: Callable[[str], DictConfig]
 ) -> None:
@@ -71,12 +75,41 @@ def test_weights_and_input_are_those_of_timm(
         assert len(timm.create_model(vit.name).blocks) == vit.depth
 
 
-@pytest.mark.parametrize("size", ["small", "base", "large"])
-def test_dinov2_is_normalised_as_imagenet(
-    size: str, load_config: Callable[[str], DictConfig]
+@pytest.mark.parametrize(
+    ("size", "pretraining"), [key for key in RECIPES if key[1] in ("uniperceiver", "dinov2")]
+)
+def test_published_ones_are_normalised_as_imagenet(
+    size: str, pretraining: str, load_config: Callable[[str], DictConfig]
 ) -> None:
-    model = load_config(config_name(size, "dinov2")).model
+    model = load_config(config_name(size, pretraining)).model
     assert (model.pixel_mean, model.pixel_std) == IMAGENET
+
+
+def test_uniperceiver(load_config: Callable[[str], DictConfig]) -> None:
+    cfg = load_config(config_name("base", "uniperceiver"))
+    assert cfg.train.vit_checkpoint.endswith(
+        "/uni-perceiver-base-L12-H768-224size-torch-pretrained_converted.pth"
+    )
+    assert cfg.train.max_iter == 263_880 and not cfg.train.amp.enabled
+    with torch.device("meta"):
+        model = instantiate(cfg.model)
+    assert isinstance(model.backbone.bottom_up.vit, UniPerceiver)
+    counts = [sum(p.numel() for p in m.parameters()) for m in (model, model.backbone.bottom_up)]
+    assert counts == [120_194_000, 99_502_304]
+    cfg.optimizer.params.model = model
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    rates = {
+        names[id(parameter)].removeprefix("backbone.bottom_up."): group["lr"]
+        for group in instantiate(cfg.optimizer).param_groups
+        for parameter in group["params"]
+    }
+    expected = {
+        "vit.visual_embed.patch_embed.proj.weight": 0.65**13,
+        "vit.layers.0.linear1.weight": 0.65**12,
+        "vit.layers.11.linear1.weight": 0.65,
+        "level_embed": 1.0,
+    }
+    assert {name: rates[name] / 1e-4 for name in expected} == pytest.approx(expected)
 
 
 def reduce(cfg: DictConfig) -> None:

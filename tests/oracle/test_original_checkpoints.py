@@ -250,6 +250,7 @@ RELEASED = [
     ("vit_deit_small", "vit_adapter_small_deit_3x", []),
     ("vit_deit_base", "vit_adapter_base_deit_3x", []),
     ("vit_augreg_large", "vit_adapter_large_augreg_3x", []),
+    ("uniperceiver_base", "vit_adapter_base_uniperceiver_3x", []),
     ("vit_dinov2_small", "vit_adapter_small_dinov2_3x", []),
     ("vit_dinov2_base", "vit_adapter_base_dinov2_3x", []),
     ("vit_dinov2_large", "vit_adapter_large_dinov2_3x", []),

@@ -8,7 +8,7 @@ The sizes stand here alone; what is built around a ViT derives the rest from its
 
 from detectron2.config import LazyCall as L
 
-from vit_adapter.backbone import PlainViT
+from vit_adapter.backbone import PlainViT, UniPerceiver
 
 
 def _plain_vit(embed_dim, depth, num_heads, img_size, drop_path_rate, window_size=14):
@@ -38,6 +38,18 @@ large = _plain_vit(1024, 24, 16, img_size=384, drop_path_rate=0.4)
 dinov2_small = _plain_vit(384, 12, 6, img_size=592, drop_path_rate=0.1)
 dinov2_base = _plain_vit(768, 12, 12, img_size=592, drop_path_rate=0.1)
 dinov2_large = _plain_vit(1024, 24, 16, img_size=592, drop_path_rate=0.4)
+
+uniperceiver_base = L(UniPerceiver)(
+    img_size=224,
+    patch_size=16,
+    embed_dim=768,
+    depth=12,
+    num_heads=12,
+    mlp_ratio=4.0,
+    drop_path_rate=0.1,
+    window_sizes=[14, 14, 0] * 4,
+    use_checkpoint=False,
+)
 
 # Not pre-trained, for images too small to be worth windows.
 tiny_scratch = _plain_vit(192, 12, 3, img_size=256, drop_path_rate=0.0, window_size=0)

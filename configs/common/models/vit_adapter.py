@@ -14,6 +14,7 @@ from .vit import (
     small as _vit_small,
     tiny as _vit_tiny,
     tiny_scratch as _vit_tiny_scratch,
+    uniperceiver_base as _uniperceiver_base,
 )
 from .vit_timm import (
     beit3_base as _beit3_base,
@@ -60,6 +61,8 @@ large = _vit_adapter(_vit_large, 0.4, deform_num_heads=16, deform_ratio=0.5)
 small_dinov2 = _vit_adapter(_dinov2_small, 0.2, deform_num_heads=6, deform_ratio=1.0)
 base_dinov2 = _vit_adapter(_dinov2_base, 0.3, deform_num_heads=12, deform_ratio=0.5)
 large_dinov2 = _vit_adapter(_dinov2_large, 0.4, deform_num_heads=16, deform_ratio=0.5)
+
+base_uniperceiver = _vit_adapter(_uniperceiver_base, 0.2, deform_num_heads=12, deform_ratio=0.5)
 
 # Not among the published models; drop path as for the weights above.
 base_beit3 = _vit_adapter(_beit3_base, 0.3, deform_num_heads=12, deform_ratio=0.5)
