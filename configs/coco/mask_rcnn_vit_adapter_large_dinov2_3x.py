@@ -1,4 +1,9 @@
-"""Mask R-CNN, ViT-Adapter-L from DINOv2 weights, COCO 3x with multi-scale training."""
+"""Mask R-CNN, ViT-Adapter-L from DINOv2 weights, COCO 3x with multi-scale training.
+
+The published model was trained with mean and deviation 127.5, and tested with those of ImageNet,
+which stand here. To train as it was: ``model.pixel_mean=[127.5,127.5,127.5]
+model.pixel_std=[127.5,127.5,127.5]``.
+"""
 
 from ..common.data.coco import data, dataloader_3x as dataloader
 from ..common.models.mask_rcnn import model
