@@ -4,6 +4,12 @@ A leaf sets ``model.backbone.bottom_up``; all else is Detectron2's own. Its usua
 the library under the original calls Mask R-CNN (anchors, assignment to levels, box coding, L1 box
 losses, RoIAlign, numbers of proposals, test thresholds) but for the input: RGB, divided by the
 ImageNet deviation. New weights of pyramid and heads are drawn by Detectron2's initialisers.
+
+The matchers differ in what becomes of the candidates that overlap a ground truth most. In the
+original all of them are given to it where their IoU is at least 0.3 (anchors) or 0.5 (proposals),
+even those that overlap another one more, and a later ground truth takes them from an earlier one.
+Here such anchors are foreground at any IoU, such proposals are treated as all others, and each
+candidate stays with the ground truth that it overlaps most.
 """
 
 from detectron2.config import LazyCall as L
