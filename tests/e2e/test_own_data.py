@@ -1,4 +1,4 @@
-"""``train_net.py`` on data of the user's own: as long as the data ask for, with or without masks."""
+"""``train_net.py`` on data of the user's own: for epochs of them, with or without masks."""
 
 import json
 from pathlib import Path
@@ -61,13 +61,14 @@ def test_boxes_without_masks(command: list[str], shapes: Path, tmp_path: Path) -
     main([*command, "train.max_iter=1"])
     trained = json.loads((run / "results.json").read_text())
     assert set(trained) == {"bbox"}
-    weights = load_checkpoint_file(run / "model_final.pth")["model"]
-    assert not [name for name in weights if "mask" in name]
+    weights = run / "model_final.pth"
+    assert not [name for name in load_checkpoint_file(weights)["model"] if "mask" in name]
 
-    from_weights = ["--eval-only", f"train.init_checkpoint={run / 'model_final.pth'}"]
+    from_weights = ["--eval-only", f"train.init_checkpoint={weights}"]
     for arguments in (command, ["--config-file", str(run / "config.yaml")]):
         (run / "results.json").unlink()
         main([*arguments, *from_weights])
         assert json.loads((run / "results.json").read_text()) == trained
-    instances = LazyPredictor(run)(np.zeros((50, 70, 3), np.uint8))["instances"]
-    assert instances.has("pred_boxes") and not instances.has("pred_masks")
+    for predictor in (LazyPredictor(run), LazyPredictor(command[1], weights, command[2:])):
+        instances = predictor(np.zeros((50, 70, 3), np.uint8))["instances"]
+        assert instances.has("pred_boxes") and not instances.has("pred_masks")
