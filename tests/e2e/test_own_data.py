@@ -65,10 +65,11 @@ def test_boxes_without_masks(command: list[str], shapes: Path, tmp_path: Path) -
     assert not [name for name in load_checkpoint_file(weights)["model"] if "mask" in name]
 
     from_weights = ["--eval-only", f"train.init_checkpoint={weights}"]
+    evaluated = tmp_path / "evaluated"
     for arguments in (command, ["--config-file", str(run / "config.yaml")]):
-        (run / "results.json").unlink()
-        main([*arguments, *from_weights])
-        assert json.loads((run / "results.json").read_text()) == trained
+        main([*arguments, *from_weights, f"train.output_dir={evaluated}"])
+        assert json.loads((evaluated / "results.json").read_text()) == trained
+        (evaluated / "results.json").unlink()
     for predictor in (LazyPredictor(run), LazyPredictor(command[1], weights, command[2:])):
         instances = predictor(np.zeros((50, 70, 3), np.uint8))["instances"]
         assert instances.has("pred_boxes") and not instances.has("pred_masks")
