@@ -140,17 +140,15 @@ def test_lengths(
         ("1000", 100, 100),  # a tenth is longer than an epoch of 13 iterations
         ("50", 13, 5),  # an epoch is longer than a tenth
         ("5", 13, 0),
-        ("1e3", 100, 100),
         ("200_000", 7330, 500),  # a longer run keeps what is in the config
     ],
 )
 def test_an_overridden_max_iter(max_iter: str, period: int, warmup: int) -> None:
     found = values(fit(make_config(205), f"train.max_iter={max_iter}"))
     assert found == COCO_1X | {
-        "train.max_iter": int(float(max_iter)), "train.eval_period": period,
+        "train.max_iter": int(max_iter), "train.eval_period": period,
         "train.checkpointer.period": period, "lr_multiplier.warmup_iters": warmup,
     }
-    assert type(found["train.max_iter"]) is int
 
 
 def test_max_iter_leaves_an_evaluation_at_the_end_at_the_end() -> None:
@@ -237,7 +235,7 @@ def test_a_config_without_the_new_keys() -> None:
     for key in ("epochs", "auto_scale_lr", "base_batch_size"):
         del cfg.train[key]
     assert fit(cfg, "+train.epochs=2").train.max_iter == 26
-    with pytest.raises(UsageError, match="train.base_batch_size=None has to be a whole number"):
+    with pytest.raises(UsageError, match="train.base_batch_size=None, expected a whole number"):
         fit(cfg, "+train.auto_scale_lr=True")
 
 
@@ -253,11 +251,11 @@ def test_a_config_without_the_new_keys() -> None:
             ([f"train.max_iter={value}"], "train.max_iter=.*whole number")
             for value in ("0", "-5", "many", "1.5", "True", "null", "inf", "nan")
         ],
-        (["train.epochs=1", "dataloader.train.total_batch_size=0"], "total_batch_size=0 has to be"),
+        (["train.epochs=1", "dataloader.train.total_batch_size=0"], "total_batch_size=0, expected"),
         (["train.auto_scale_lr=yes"], "train.auto_scale_lr=yes.* is true or false"),
         (["train.auto_scale_lr=True", "optimizer.lr=high"], "optimizer.lr=high: .* is a number"),
         (["train.auto_scale_lr=True", "optimizer.lr=null"], "scales optimizer.lr, which is None"),
-        (["train.auto_scale_lr=True", "train.base_batch_size=0"], "base_batch_size=0 has to be"),
+        (["train.auto_scale_lr=True", "train.base_batch_size=0"], "base_batch_size=0, expected"),
         (
             ["train.auto_scale_lr=True", "dataloader.train.total_batch_size=2",
              "optimizer.params.base_lr=1e-4"],

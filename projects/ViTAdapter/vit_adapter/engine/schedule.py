@@ -55,9 +55,7 @@ def fit_schedule(cfg: DictConfig, overrides: Sequence[str] = ()) -> Dataset | No
     if epochs is not None or _is_given("train.max_iter", given):
         dataset = read_train_data(cfg)
         source = _fit_length(cfg, dataset, epochs, given)
-    cfg.train.max_iter = _whole_number(cfg, "train.max_iter")
-    rate = _scale_learning_rate(cfg)
-    logger.info("Schedule: %s%s.", source, _describe(cfg, rate))
+    logger.info("Schedule: %s%s.", source, _describe(cfg, _scale_learning_rate(cfg)))
     return dataset
 
 
@@ -124,7 +122,7 @@ def _scale_learning_rate(cfg: DictConfig) -> str:
     options, optimizer = cfg.train, cfg.optimizer
     rate, scale = optimizer.get("lr"), options.get("auto_scale_lr", False)
     if not isinstance(scale, bool):
-        raise UsageError(f"train.auto_scale_lr={scale} has to be True or False.")
+        raise UsageError(f"train.auto_scale_lr={scale!r}, expected True or False.")
     if not scale:
         return f"lr {rate}"
     if not _is_number(rate):
@@ -141,7 +139,7 @@ def _scale_learning_rate(cfg: DictConfig) -> str:
 
 
 def _describe(cfg: DictConfig, rate: str) -> str:
-    max_iter = cfg.train.max_iter
+    max_iter = _whole_number(cfg, "train.max_iter")
     evaluation, checkpoint = (
         _describe_period(OmegaConf.select(cfg, key), max_iter) for key in _PERIODS
     )
@@ -173,11 +171,10 @@ def _build_schedule(cfg: DictConfig) -> ParamScheduler:
 
 
 def _whole_number(cfg: DictConfig, key: str) -> int:
-    """Return a value that has to be a whole number from 1; overrides may write it as 1e4."""
     value = OmegaConf.select(cfg, key)
-    if not _is_number(value) or value < 1 or value != int(value):
-        raise UsageError(f"{key}={value} has to be a whole number from 1.")
-    return int(value)
+    if type(value) is not int or value < 1:  # True is an int as well
+        raise UsageError(f"{key}={value!r}, expected a whole number of at least 1.")
+    return value
 
 
 def _is_number(value: object) -> bool:
