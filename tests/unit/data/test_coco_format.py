@@ -344,6 +344,7 @@ BROKEN = {
         lambda content: [a.update(bbox=[0.1, 0.2, 0.5, 1]) for a in content["annotations"]],
         r"3 x 'bbox' with numbers from 0 to 1 alone.*pixels.*multiply",
     ),
+    "polygon in fractions": (_mask([[0, 0, 0.5, 0, 0.5, 1]]), r"fractions \(0 to 1\).* 11 of"),
     "code without counts": (_mask({"size": [20, 30]}), "without 'size'"),
     "code of other size": (_mask({**_run_length(), "size": [30, 20]}), "not the .height, width."),
     "code too short": (_mask({"size": [20, 30], "counts": [10, 20]}), "do not add up"),

@@ -50,3 +50,20 @@ def test_more_crowds_than_in_coco(caplog):
 def test_boxes(caplog, box, expected):
     (message,) = _warnings(caplog, {}, dict(bbox=box), {})
     assert message.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "is_flat"),
+    [
+        ([[2, 2, 2, 5, 2, 8]], True),
+        ([[2, 2, 8, 2, 4, 2]], True),
+        ([[3, 3] * 3, [4, 4] * 3], True),
+        ([[3, 3] * 3, [2, 2, 8, 2, 8, 8]], False),
+        (CODE, False),
+    ],
+)
+def test_masks_without_area(caplog, segmentation, is_flat):
+    messages = _warnings(caplog, {}, dict(segmentation=segmentation))
+    assert [m.startswith("1 of 2 masks in own.json have no area") for m in messages] == (
+        [True] if is_flat else []
+    )

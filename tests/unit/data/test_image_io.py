@@ -184,6 +184,17 @@ def test_the_size_tells_whether_the_exif_orientation_is_ignored(tmp_path, orient
     assert read_image(path, size=(50, 50)).shape[:2] == upright
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_tiff_images_are_always_upright(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = _save(tmp_path, Image.fromarray(RGB), "image.tif", exif=exif)
+    upright = (7, 9) if orientation < 5 else (9, 7)
+    stored, *others = read_sizes(path)
+    assert others == [upright, orientation > 1]
+    assert read_image(path).shape[:2] == read_image(path, size=stored).shape[:2] == upright
+
+
 def test_images_beyond_the_limit_of_pillow_are_named_with_a_way_out(tmp_path, monkeypatch):
     path = _save(tmp_path, Image.new("1", (100, 90)), "scan.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)

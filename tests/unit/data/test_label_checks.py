@@ -114,6 +114,17 @@ def test_a_class_that_few_pictures_have_is_found(tmp_path: Path) -> None:
     check_label_files(records, 2, most=2)  # the first and the fifth
 
 
+def test_one_class_without_255_raises_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = masks(tmp_path, [1], [1])
+    check_label_files(records, 2)
+    assert "All label pictures hold nothing but the class 1 " in caplog.text
+    caplog.clear()
+    check_label_files(masks(tmp_path, [0], [0]), 1)
+    assert not caplog.text
+
+
 def test_a_single_class_beside_255_raises_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

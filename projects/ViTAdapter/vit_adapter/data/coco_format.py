@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,12 +69,7 @@ def register_coco_format(
         )
     changed = normalise(content, image_root)
     mask_format = _check(content, json_file, image_root)
-    if changed:
-        _logger.warning(
-            "%s has values that are not of COCO's types, such as texts or null for numbers, which "
-            "are taken for what they mean: %s.",
-            json_file, ", ".join(f"{count} x {key!r}" for key, count in changed.items()),
-        )
+    _warn_of_other_types(changed, json_file)
     # Copies are only for files that Detectron2 would read in another way: they can be large.
     usual = not changed and "annotations" in content and is_plain_utf8(json_file)
     load = load_coco_json if usual else _load_normalised
@@ -109,6 +105,15 @@ def _check(content: dict[str, Any], json_file: Path, image_root: Path) -> str | 
         raise ValueError(f"{json_file} cannot be used:\n{problems.describe()}")
     warn_of_oddities(annotations, images, json_file)
     return mask_format
+
+
+def _warn_of_other_types(changed: Counter[str], json_file: Path) -> None:
+    if changed:
+        _logger.warning(
+            "%s has values that are not of COCO's types, such as texts or null for numbers, which "
+            "are taken for what they mean: %s.",
+            json_file, ", ".join(f"{count} x {key!r}" for key, count in changed.items()),
+        )
 
 
 def _is_learnt(annotation: dict[str, Any]) -> bool:

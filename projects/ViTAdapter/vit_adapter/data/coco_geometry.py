@@ -32,16 +32,17 @@ def box_problem(box: Any, size: _Size | None) -> str | None:
 
 
 def are_fractions(values: list[float]) -> bool:
-    """Return whether all numbers lie between 0 and 1, as those of relative coordinates do."""
-    return all(0 <= value <= 1 for value in values)
+    """Return whether all numbers lie between 0 and 1, up to rounding: relative coordinates do."""
+    return all(-0.01 <= value <= 1.01 for value in values)
 
 
-def mask_problem(segmentation: Any, size: _Size | None) -> str | None:
+def mask_problem(segmentation: Any, size: _Size | None, box: Any) -> str | None:
     """Return what is wrong with a COCO mask that is not empty, or None.
 
     Args:
         segmentation: a list of polygons [x1, y1, x2, y2 ...], or a run-length code.
         size: (height, width) of the image, None if unknown.
+        box: the value of ``bbox``, which may be wrong.
     """
     if isinstance(segmentation, dict):
         return run_length_problem(segmentation, size)
@@ -51,11 +52,13 @@ def mask_problem(segmentation: Any, size: _Size | None) -> str | None:
         return "'segmentation' has a polygon with an odd number of coordinates"
     if any(len(polygon) < 6 for polygon in segmentation):
         return "'segmentation' has a polygon of fewer than 3 points"
+    if all(map(are_fractions, segmentation)) and _are_numbers(box) and not are_fractions(box):
+        return "'segmentation' has fractions (0 to 1) of the image's sides, 'bbox' has pixels"
     return None
 
 
 def run_length_problem(code: dict[str, Any], size: _Size | None) -> str | None:
-    """Return what is wrong with a run-length code, or None; arguments as in ``mask_problem``.
+    """Return what is wrong with a run-length code, or None; arguments as of ``mask_problem``.
 
     pycocotools would decode a truncated code to random pixels.
     """

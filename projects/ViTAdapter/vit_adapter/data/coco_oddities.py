@@ -31,6 +31,11 @@ def warn_of_oddities(
             "%d of %d boxes in %s have no area; training leaves them out.",
             without_area, total, json_file,
         )
+    if flat := sum(_is_flat(annotation.get("segmentation")) for annotation in annotations):
+        _logger.warning(
+            "%d of %d masks in %s have no area: the points of their polygons lie on a line.",
+            flat, total, json_file,
+        )
     if tiny := sum(0 < box[2] < 1 and 0 < box[3] < 1 for box in boxes):
         _logger.warning(
             "%d of %d boxes in %s are smaller than a pixel. COCO boxes are in pixels; check that "
@@ -52,6 +57,14 @@ def warn_of_oddities(
             "apart, with run-length codes as masks; for single objects iscrowd must be 0.",
             len(crowds), total, json_file,
         )
+
+
+def _is_flat(segmentation: Any) -> bool:
+    """Return whether all polygons of a mask have no extent in x or in y."""
+    if not segmentation or isinstance(segmentation, dict):
+        return False
+    axes = ((polygon[0::2], polygon[1::2]) for polygon in segmentation)
+    return all(min(x) == max(x) or min(y) == max(y) for x, y in axes)
 
 
 def _overhangs(box: Sequence[float], image: _Entry) -> bool:

@@ -77,7 +77,7 @@ def check_images(images: list[_Entry], problems: Problems) -> dict[Identifier, _
             problems.add("image id that occurs twice", str(identifier))
         by_id[identifier] = image
         sides = image.get("height"), image.get("width")
-        if not all(_is_integer(side) and side >= MIN_SIDE for side in sides):
+        if not all(map(_is_side, sides)):
             problems.add(
                 f"image whose 'height' and 'width' are not integers of at least {MIN_SIDE} pixels",
                 f"{name} (height={sides[0]!r}, width={sides[1]!r})",
@@ -115,7 +115,7 @@ def check_annotations(
         image = images.get(_hashable(annotation.get("image_id")), {})
         label += f" of {image['file_name']}" if image else ""
         size = (image.get("height"), image.get("width"))
-        size = size if all(map(_is_integer, size)) else None
+        size = size if all(map(_is_side, size)) else None
         box = annotation.get("bbox")
         if problem := box_problem(box, size):
             problems.add(f"{problem}; correct or remove it", f"{label} (bbox={reprlib.repr(box)})")
@@ -127,7 +127,7 @@ def check_annotations(
             continue
         if not annotation.get("iscrowd"):
             formats.add("bitmask" if isinstance(segmentation, dict) else "polygon")
-        if problem := mask_problem(segmentation, size):
+        if problem := mask_problem(segmentation, size, box):
             problems.add(f"{problem}; correct or remove it", label)
     if formats:
         # None at all is a data set of boxes; some is a mistake.
@@ -153,7 +153,7 @@ def _check_references(
 ) -> None:
     identifier = annotation.get("id")
     if not _is_identifier(identifier):
-        problems.add("annotation without an 'id'", label)
+        problems.add("annotation without an 'id' that is a number or a text", label)
     elif identifier in seen:
         problems.add("annotation id that occurs twice, ids must be unique in the file", label)
     else:
@@ -185,6 +185,10 @@ def _check_references(
 
 def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_side(value: Any) -> bool:
+    return _is_integer(value) and value >= MIN_SIDE
 
 
 def _is_identifier(value: Any) -> bool:

@@ -163,13 +163,13 @@ def _name(value: Any) -> str | None:
 
 def _numbers(values: Any) -> list[Any] | None:
     """Return a list with numbers in the place of their texts, None if it has no texts."""
-    if not isinstance(values, list) or not any(isinstance(value, str) for value in values):
+    if not isinstance(values, list) or str not in map(type, values):
         return None
     return [value if number(value) is None else number(value) for value in values]
 
 
 def _whole_numbers(values: Any) -> list[Any] | None:
-    if not isinstance(values, list) or all(type(value) is int for value in values):
+    if not isinstance(values, list) or set(map(type, values)) == {int}:
         return None
     return [value if whole_number(value) is None else whole_number(value) for value in values]
 

@@ -105,7 +105,8 @@ def read_sizes(file_name: str | os.PathLike[str]) -> tuple[_Size, _Size, bool]:
     """Read the size of an image or label picture from its header.
 
     Returns:
-        (height, width) as it is stored and upright, and whether it has an EXIF orientation.
+        (height, width) as it is stored and upright, and whether it has an EXIF orientation. Of a
+        TIFF image that lies on its side both are upright, as nothing else can be read.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -118,7 +119,9 @@ def read_sizes(file_name: str | os.PathLike[str]) -> tuple[_Size, _Size, bool]:
             orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
         except _PILLOW_ERRORS:
             orientation = 1
-    upright = stored[::-1] if orientation in (5, 6, 7, 8) else stored
+        # Later versions of Pillow turn TIFF images themselves, before they tell the size.
+        is_turned = image.format == "TIFF" and stored != (image.tag_v2[257], image.tag_v2[256])
+    upright = stored[::-1] if orientation in (5, 6, 7, 8) and not is_turned else stored
     return stored, upright, orientation in range(2, 9)
 
 

@@ -101,7 +101,7 @@ def check_same_size(image: np.ndarray, sem_seg: np.ndarray, record: Mapping[str,
         raise ValueError(
             f"The image {record['file_name']} has {sizes[0]} pixels (width x height), but its "
             f"label picture {record['sem_seg_file_name']} has {sizes[1]}. They must have the same "
-            "size."
+            "size, upright by their EXIF orientation if they have one."
         )
 
 
@@ -130,8 +130,8 @@ def check_label_files(
         _, sem_seg = read_pair(record, "RGB", num_classes)
         found.update(np.unique(sem_seg).tolist())
         only_ignored += bool((sem_seg == IGNORE_LABEL).all())
-    if IGNORE_LABEL in found and len(found) == 2:
-        _check_second_class(records, num_classes, min(found))
+    if len(found - {IGNORE_LABEL}) == 1:
+        _check_second_class(records, num_classes, found)
     if only_ignored:
         _logger.warning(
             "%d of %d label pictures hold nothing but the ignored label %d: nothing is learnt from "
@@ -143,18 +143,23 @@ def check_label_files(
 
 
 def _check_second_class(
-    records: Sequence[Mapping[str, Any]], num_classes: int, first: int
+    records: Sequence[Mapping[str, Any]], num_classes: int, found: set[int]
 ) -> None:
-    """Look for a label that is neither ``first`` nor ignored, in all pictures if need be."""
+    """Look for another class than the one that was found, in all pictures if need be."""
     for record in records:
-        found = set(np.unique(read_label_picture(record["sem_seg_file_name"])).tolist())
-        if found - {first, IGNORE_LABEL}:
+        found = found.union(np.unique(read_label_picture(record["sem_seg_file_name"])).tolist())
+        if len(found - {IGNORE_LABEL}) > 1:
             return
+    first, which = min(found), f"{records[0]['sem_seg_file_name']} and all others"
+    if IGNORE_LABEL not in found:
+        if num_classes > 1:
+            _logger.warning("All label pictures hold nothing but the class %d (%s).", first, which)
+        return
     message = (
-        f"The label pictures hold only {first} and {IGNORE_LABEL} ("
-        f"{records[0]['sem_seg_file_name']} and all others). {IGNORE_LABEL} marks pixels that do "
-        f"not count, so that nothing but the class {first} can be learnt. Paint programs write "
-        f"{IGNORE_LABEL} for the object: then replace it by the index of its class, such as 1."
+        f"The label pictures hold only {first} and {IGNORE_LABEL} ({which}). {IGNORE_LABEL} marks "
+        f"pixels that do not count, so that nothing but the class {first} can be learnt. Paint "
+        f"programs write {IGNORE_LABEL} for the object: then replace it by the index of its class, "
+        "such as 1."
     )
     if num_classes > 1:
         raise ValueError(message)
