@@ -111,6 +111,6 @@ def test_options_reach_the_processes(config_file: str, monkeypatch: pytest.Monke
     assert main is cli.run
     assert (layout.device_type, layout.world_size, layout.dist_url) == ("cpu", 2, "auto")
     assert arguments == Namespace(
-        config_file=config_file, resume=False, eval_only=True, num_gpus=2,
-        num_machines=None, machine_rank=None, dist_url=None, overrides=["train.max_iter=5", "+train.x=1"],
+        config_file=config_file, resume=False, eval_only=True, num_gpus=2, num_machines=None,
+        machine_rank=None, dist_url=None, overrides=["train.max_iter=5", "+train.x=1"],
     )

@@ -58,7 +58,7 @@ def test_optimizer_with_states_of_any_shape() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "named", "message"),
     [
-        (adam("a", "b"), adam("a"), True, r"2 parameters only there \(b.bias, b.weight\)\. Nothing"),
+        (adam("a", "b"), adam("a"), True, r"2 parameters only there \(b.bias, b.weight\)"),
         (adam("a"), adam("a", "c"), True, r"2 parameters only here \(c.bias, c.weight\)"),
         # Equal numbers and shapes: only the names tell.
         (adam("a"), adam("b"), True, r"only there \(a.bias, a.weight\), 2 .* here \(b.bias, b.wei"),
@@ -67,7 +67,7 @@ def test_optimizer_with_states_of_any_shape() -> None:
         (adam("a"), lambda m: SGD(m["a"].parameters(), lr=1.0), True, "was of class AdamW, .* SGD"),
         (adam("a", "b"), adam("a"), False, "groups of 4 parameters there, of 2 here"),
         (adam("a", "b"), adam("a", "b", groups=2), False, "groups of 4 parameters there, of 2, 2"),
-        (adam("a"), adam("c"), False, r"exp_avg of parameter 0 has the shape \(3, 2\).*\(2, 3\) here"),
+        (adam("a"), adam("c"), False, r"exp_avg of parameter 0 has the shape \(3, 2\)"),
         (
             lambda m: SGD(m["a"].parameters(), lr=1.0, momentum=0.9),
             lambda m: SGD(m["c"].parameters(), lr=1.0, momentum=0.9),

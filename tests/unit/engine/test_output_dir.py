@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from vit_adapter.checkpoint.files import TEMPORARY_MARK
 from vit_adapter.engine.config import UsageError
 from vit_adapter.engine.output_dir import (
+    describe_earlier_runs,
     drop_unsaved_progress,
     follow_weights,
     refuse_restart,
@@ -51,6 +52,15 @@ def test_earlier_runs_move_to_folders_of_their_own(tmp_path: Path) -> None:
 def test_checkpoints_without_last_checkpoint_are_a_run_too(tmp_path: Path) -> None:
     (tmp_path / "model_0000009.pth").write_text("x")
     assert set_previous_run_aside(tmp_path) is not None
+
+
+def test_runs_that_were_set_aside_are_named(tmp_path: Path) -> None:
+    assert describe_earlier_runs(tmp_path / "absent") == describe_earlier_runs(tmp_path) == ""
+    for _ in range(2):
+        write_run(tmp_path)
+        set_previous_run_aside(tmp_path)
+    text = describe_earlier_runs(tmp_path)
+    assert f"{tmp_path}/previous_run_1, {tmp_path}/previous_run_2; to continue one" in text
 
 
 def test_names_of_moved_weights_follow(

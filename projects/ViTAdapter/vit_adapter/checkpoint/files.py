@@ -182,7 +182,7 @@ def extract_state_dict(checkpoint: Mapping[str, object], name: str) -> dict[str,
 
 
 def _without_wrappers(state_dict: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Rename to what the model inside torch.compile and data-parallel wrappers calls its tensors."""
+    """Rename to what the model inside torch.compile and other wrappers calls its tensors."""
     names = {key: ".".join(p for p in key.split(".") if p not in _WRAPPERS) for key in state_dict}
     if all(new.startswith("module.") for new in names.values()):
         names = {key: new.removeprefix("module.") for key, new in names.items()}
@@ -201,7 +201,7 @@ def _without_wrappers(state_dict: dict[str, Tensor], name: str) -> dict[str, Ten
 
 def _set_aside(file: Path) -> str:
     """Where a new run has moved a file that is gone, in words; "" if nowhere."""
-    moved = sorted(file.parent.glob(f"{SET_ASIDE}*/{file.name}"), key=os.path.getmtime)
+    moved = sorted(file.parent.glob(f"{SET_ASIDE}*/{file.name}"))
     if not moved:
         return ""
     return (

@@ -26,9 +26,11 @@ _COUNTER_SUFFIX = ".num_batches_tracked"
 checkpoints of older frameworks, so its absence is no mismatch."""
 
 ADVICE = (
-    "Use the config that the checkpoint was trained with. To keep the model's own values under some "
-    "of these names, name them by regular expressions, e.g. train.allow_mismatch='[box_predictor]'."
+    "Use the config that the checkpoint was trained with. To keep the model's own values under "
+    "some of these names, name them by regular expressions, e.g. "
+    "train.allow_mismatch='[box_predictor]'."
 )
+"""What the message of a refusal ends with where mismatches can be allowed."""
 
 
 class ResizedEntry(NamedTuple):

@@ -14,6 +14,7 @@ __all__ = [
     "EVALUATION_RESULTS_FILE",
     "METRICS_FILE",
     "RESULTS_FILE",
+    "describe_earlier_runs",
     "drop_unsaved_progress",
     "follow_weights",
     "refuse_restart",
@@ -90,6 +91,18 @@ def set_previous_run_aside(output_dir: str | os.PathLike[str]) -> Path | None:
         aside,
     )
     return aside
+
+
+def describe_earlier_runs(output_dir: str | os.PathLike[str]) -> str:
+    """Say where the runs are that were set aside in a folder; "" if there are none."""
+    found = sorted(Path(output_dir).glob(f"{SET_ASIDE}*/last_checkpoint"))
+    if not found:
+        return ""
+    folders = ", ".join(str(file.parent) for file in found)
+    return (
+        f" Earlier runs were set aside in {folders}; to continue one, "
+        "give that folder as train.output_dir."
+    )
 
 
 def follow_weights(options: DictConfig, aside: Path | None) -> None:

@@ -34,6 +34,7 @@ from vit_adapter.engine.hooks import EvaluationHook, PeriodicCheckpointer
 from vit_adapter.engine.mask_branch import drop_mask_branch
 from vit_adapter.engine.output_dir import (
     METRICS_FILE,
+    describe_earlier_runs,
     drop_unsaved_progress,
     follow_weights,
     refuse_restart,
@@ -167,7 +168,8 @@ def _can_resume(checkpointer: Checkpointer, wanted: bool) -> bool:
     """Whether there is a checkpoint to resume; all processes follow what the main one sees."""
     found = comm.all_gather(wanted and checkpointer.has_checkpoint())[0]
     if wanted and not found:
-        logger.warning("--resume: %s holds no checkpoint to continue from.", checkpointer.save_dir)
+        logger.warning("--resume: %s holds no checkpoint to continue from.%s",
+                       checkpointer.save_dir, describe_earlier_runs(checkpointer.save_dir))
     return found
 
 
