@@ -121,7 +121,7 @@ def check_classes(cfg: DictConfig, *, training: bool) -> None:
     Args:
         cfg: the config; every ``num_classes`` of its model must be the same number, else the
             check is left to the model.
-        training: whether the training data is used as well.
+        training: whether the training data are used. The test data are if there is an evaluator.
 
     Raises:
         ValueError: another number of classes, nothing to learn from, or masks that the mapper
@@ -129,7 +129,8 @@ def check_classes(cfg: DictConfig, *, training: bool) -> None:
         FileNotFoundError: the folders of a public data set are not there.
     """
     counts = {int(node.num_classes) for _, node in _nodes(cfg.model) if "num_classes" in node}
-    splits = ("train", "test") if training else ("test",)
+    used = {"train": training, "test": cfg.dataloader.get("evaluator") is not None}
+    splits = [split for split, is_used in used.items() if is_used]
     names = {split: dataset_names(cfg, split) for split in splits}
     key = next((f"model.{prefix}num_classes" for prefix, _ in _class_counts(cfg.model)), "model")
     for name in dict.fromkeys(name for group in names.values() for name in group):
