@@ -166,16 +166,25 @@ def test_only_light_is_made_of_pytorchs_own_operators() -> None:
 
 # The sizes of the image become constants of a traced graph.
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.*deprecated")
-def test_light_can_be_traced() -> None:
-    adapter = randomise(make_adapter("light", {"window_sizes": (3, 0, 3, 0)})).eval()
-    images = torch.randn(1, 3, 64, 96)
+@pytest.mark.parametrize("mode", MODES)
+def test_can_be_traced_for_one_size(mode: str) -> None:
+    adapter = randomise(make_adapter(mode, {"window_sizes": (3, 0, 3, 0)})).eval()
     with torch.no_grad():
-        traced = torch.jit.trace(adapter, images, strict=False)
+        traced = torch.jit.trace(adapter, torch.randn(1, 3, 64, 96), strict=False)
         other = torch.randn(1, 3, 64, 96)
-        torch.testing.assert_close(traced(other), adapter(other))
+        torch.testing.assert_close(traced(other), adapter(other), rtol=1e-4, atol=1e-4)
+        for size in [(1, 3, 96, 64), (1, 3, 32, 192), (1, 3, 96, 96), (2, 3, 64, 96)]:
+            with pytest.raises(RuntimeError, match="unflatten: Provided sizes"):
+                traced(torch.randn(size))
     kinds = {node.kind() for node in traced.inlined_graph.nodes()}
     assert {kind.split("::")[0] for kind in kinds} == {"aten", "prim"}
-    assert "aten::grid_sampler" not in kinds
+    assert ("aten::grid_sampler" in kinds) == (mode != "light")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated")
+def test_scripting_is_refused() -> None:
+    with pytest.raises(RuntimeError, match=r"cannot compile .*torch\.jit\.trace.*torch\.export"):
+        torch.jit.script(nn.Sequential(make_adapter()))
 
 
 def test_modes_differ_in_few_names() -> None:

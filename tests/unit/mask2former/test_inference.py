@@ -101,6 +101,13 @@ def test_panoptic_drops_the_unlikely_and_no_objects() -> None:
     assert segment(classes({0: 0.5}), masks("##..")) == ([[0, 0, 0, 0]], [])
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated")
+def test_panoptic_is_not_traced() -> None:
+    inputs = (classes({0: 0.9}), masks("#."))
+    with pytest.raises(RuntimeError, match=r"torch\.jit\.trace .* panoptic_on=False, .*export"):
+        torch.jit.trace(lambda *logits: segment(*logits), inputs)
+
+
 def segment_slowly(class_logits: Tensor, mask_logits: Tensor) -> tuple[list, list]:
     """The rules of MaskFormer (arXiv 2107.06278, section 3.4), one query and one mask at a time."""
     scores, labels = class_logits.softmax(-1).max(-1)

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.config import get_cfg
+from detectron2.export import TracingAdapter
 from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.structures import BitMasks, Instances
 from torch import Tensor
@@ -129,6 +130,19 @@ def test_padding_is_cut_off(make_model: MakeModel) -> None:
     torch.testing.assert_close(actual["sem_seg"], expected["sem_seg"][:, :60, :80])
     expected_masks = expected["instances"].pred_masks[:, :60, :80]
     assert torch.equal(actual["instances"].pred_masks, expected_masks)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.*deprecated")
+@torch.no_grad()
+def test_can_be_traced_for_one_size(make_model: MakeModel) -> None:
+    model = make_model(instance_on=True).eval()
+    first, second = scene(), scene()
+    adapter = TracingAdapter(model, [{"image": first["image"]}])
+    traced = torch.jit.trace(adapter, (first["image"],), check_trace=False)
+    found, expected = traced(second["image"]), adapter(second["image"])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(RuntimeError, match="unflatten: Provided sizes"):
+        traced(scene(61, 80)["image"])  # the same size once it is padded
 
 
 def train(model: Mask2Former, make_inputs: Callable[[], dict], steps: int) -> list[float]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from detectron2.export import TracingAdapter
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -226,6 +227,23 @@ def test_both_wrappers_together() -> None:
 
     expected = slow_multi_scale(Slow(), image, [(20, 30), (30, 45)], True, (40, 60))
     torch.testing.assert_close(output["sem_seg"], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.*deprecated")
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        SlidingWindow(PositionalModel().eval(), crop_size=[8, 8], stride=[5, 5]),
+        MultiScaleFlip(PositionalModel().eval(), scales=[1.0, 1.5], flip=True),
+    ],
+)
+def test_can_be_traced_for_one_size(wrapper: nn.Module) -> None:
+    adapter = TracingAdapter(wrapper, [{"image": random_image(16, 24)}])
+    traced = torch.jit.trace(adapter, (random_image(16, 24),), check_trace=False)
+    image = random_image(16, 24)
+    torch.testing.assert_close(traced(image), adapter(image))
+    with pytest.raises(RuntimeError, match="unflatten: Provided sizes"):
+        traced(random_image(24, 16))
 
 
 def test_a_batch_is_a_list_of_images() -> None:

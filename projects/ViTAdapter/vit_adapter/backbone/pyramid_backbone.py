@@ -5,12 +5,14 @@ Shapes: B batch, H/W image sides in pixels, D embed dim.
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import NoReturn
 
 from detectron2.modeling.backbone import Backbone
 from torch import Tensor
 
 from vit_adapter.backbone.trunk import ViTTrunk, check_images, check_patch_size
-from vit_adapter.layers import crop_map, pad_to_multiple
+from vit_adapter.layers import crop_map, fix_traced_size, pad_to_multiple
+from vit_adapter.layers.eager import refuse_scripting
 from vit_adapter.layers.pyramid import PYRAMID_STRIDE
 
 # Detectron2's names of the strides 4, 8, 16 and 32.
@@ -37,6 +39,9 @@ class PyramidBackbone(Backbone):
         self._out_feature_channels = dict.fromkeys(STRIDES, vit.embed_dim)
         self.vit = vit
 
+    def __prepare_scriptable__(self) -> NoReturn:
+        refuse_scripting()
+
     @property
     def size_divisibility(self) -> int:
         """Sides in pixels that need no padding inside are multiples of this."""
@@ -51,7 +56,8 @@ class PyramidBackbone(Backbone):
         """Compute the feature pyramid.
 
         Sides that are no multiples of 32 are padded inside with zeros, at the bottom and right,
-        and the outputs are cut back.
+        and the outputs are cut back. A graph of ``torch.jit.trace`` takes images only that have the
+        same size after padding.
 
         Args:
             images: (B, 3, H, W), normalised, H and W at least 1.
@@ -64,7 +70,7 @@ class PyramidBackbone(Backbone):
         """
         check_images(images)
         image_size = (images.shape[-2], images.shape[-1])
-        outputs = self.compute(pad_to_multiple(images, PYRAMID_STRIDE))
+        outputs = self.compute(fix_traced_size(pad_to_multiple(images, PYRAMID_STRIDE)))
         return {
             name: crop_map(outputs[name], image_size, STRIDES[name]) for name in self._out_features
         }

@@ -1,5 +1,7 @@
 """When a computation may be done by other means than PyTorch's public ones."""
 
+from typing import NoReturn
+
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
@@ -25,4 +27,16 @@ def is_plain(tensor: Tensor) -> bool:
         and tensor.dtype == torch.float32
         and tensor.layout == torch.strided
         and tensor.numel() > 0
+    )
+
+
+def refuse_scripting() -> NoReturn:
+    """Answer ``torch.jit.script``, which calls ``__prepare_scriptable__`` of every module.
+
+    Raises:
+        RuntimeError: always. The compiler's own words would be about some annotation.
+    """
+    raise RuntimeError(
+        "torch.jit.script cannot compile the modules of vit_adapter. Use torch.jit.trace (for a "
+        "detector with detectron2.export.TracingAdapter) or torch.export."
     )

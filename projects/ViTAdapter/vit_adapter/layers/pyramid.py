@@ -74,6 +74,21 @@ def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
     return F.pad(images, (0, right, 0, bottom)) if bottom or right else images
 
 
+def fix_traced_size(images: Tensor) -> Tensor:
+    """Return images as they are; a graph of ``torch.jit.trace`` will take no other size from here.
+
+    Such a graph holds what Python works out from the size (grids, crops, windows) as constants:
+    without this it would take images of other sizes and give something wrong.
+
+    Args:
+        images: (..., H, W).
+    """
+    if torch.jit.is_tracing():
+        for dim, side in enumerate(images.shape):
+            images = images.unflatten(dim, (int(side),))  # fails at any other side
+    return images
+
+
 def crop_map(features: Tensor, image_size: GridSize, stride: int) -> Tensor:
     """Cut (B, C, H, W) to the ceil(side / stride) rows and columns that an image reaches.
 
@@ -192,7 +207,7 @@ def cached_constant(
     Do not write to the result: it is shared between calls. It should be small, for the tensors of
     the last 64 different arguments are kept, and those that CUDA graphs read.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return make(shapes, device, dtype)  # a traced graph makes its own constants
     key = (make, shapes, device, dtype)
     if key in _constants:

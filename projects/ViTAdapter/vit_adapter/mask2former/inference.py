@@ -114,7 +114,15 @@ def panoptic_segmentation(
     Returns:
         int32 (H, W) of segment ids, 0 for none, and for each segment a dict of "id" (from 1),
         "isthing" and "category_id".
+
+    Raises:
+        RuntimeError: within ``torch.jit.trace``.
     """
+    if torch.jit.is_tracing():
+        raise RuntimeError(
+            "torch.jit.trace cannot record panoptic segmentation, whose segments differ from image "
+            "to image. Trace the model with panoptic_on=False, or give that to torch.export."
+        )
     scores, labels = _wide(class_logits).softmax(-1).max(-1)
     is_object = labels != class_logits.shape[-1] - 1
     kept = (is_object & (scores > object_mask_threshold)).nonzero()[:, 0]

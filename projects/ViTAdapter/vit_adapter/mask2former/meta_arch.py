@@ -16,7 +16,7 @@ from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from vit_adapter.layers import GridSize
+from vit_adapter.layers import GridSize, fix_traced_size
 from vit_adapter.mask2former.criterion import SetCriterion
 from vit_adapter.mask2former.inference import (
     instance_segmentation,
@@ -181,7 +181,7 @@ class Mask2Former(nn.Module):
         Raises:
             ValueError: labels that do not fit, see :func:`prepare_targets`.
         """
-        images = [inputs["image"].to(self.device) for inputs in batched_inputs]
+        images = [fix_traced_size(inputs["image"]).to(self.device) for inputs in batched_inputs]
         images = [(image - self.pixel_mean) / self.pixel_std for image in images]
         images = ImageList.from_tensors(images, self.backbone.size_divisibility)
         features = self.backbone(images.tensor)

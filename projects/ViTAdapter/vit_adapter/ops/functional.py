@@ -60,7 +60,8 @@ def ms_deform_attn(
     value, sampling_locations, attention_weights = _to_compute_dtypes(
         value, sampling_locations, attention_weights
     )
-    backend = _backend(value.device.type)
+    # TorchScript cannot hold the operator, and a traced model shall load where it is not known.
+    backend = "reference" if torch.jit.is_tracing() else _backend(value.device.type)
     if backend == "kernel":
         flat_shapes = [side for shape in spatial_shapes for side in shape]
         return registration.ms_deform_attn_op(

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vit_adapter.layers import fix_traced_size
+
 Inputs = Sequence[Mapping[str, Any]]
 
 
@@ -85,8 +87,9 @@ class SlidingWindow(nn.Module):
         return [{"sem_seg": self._segment(inputs)} for inputs in batched_inputs]
 
     def _segment(self, inputs: Mapping[str, Any]) -> Tensor:
-        height, width = inputs["image"].shape[-2:]
-        image = self._pad(inputs["image"])
+        image = fix_traced_size(inputs["image"])
+        height, width = image.shape[-2:]
+        image = self._pad(image)
         sides = image.shape[-2:]
         rows, columns = (
             _windows(*side) for side in zip(sides, self.crop_size, self.stride, strict=True)
@@ -180,11 +183,11 @@ class MultiScaleFlip(nn.Module):
         return [{"sem_seg": self._segment(inputs)} for inputs in batched_inputs]
 
     def _segment(self, inputs: Mapping[str, Any]) -> Tensor:
-        image = inputs["image"]
+        image = fix_traced_size(inputs["image"])
         original = (inputs.get("height", image.shape[-2]), inputs.get("width", image.shape[-1]))
         total = None
         for scale in self.scales:
-            view = _resize(image, self.view_size(*image.shape[-2:], scale), antialias=True)
+            view = _resize(image, self.view_size(*map(int, image.shape[-2:]), scale), antialias=True)
             for mirrored in (False, True) if self.flip else (False,):
                 shown = view.flip(-1) if mirrored else view
                 probabilities = _predict(self.model, shown, original).softmax(dim=0)
