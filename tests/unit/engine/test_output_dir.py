@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from vit_adapter.checkpoint.files import TEMPORARY_MARK
+from vit_adapter.checkpoint.files import TEMPORARY_MARK, local_path
 from vit_adapter.engine.config import UsageError
 from vit_adapter.engine.output_dir import (
     describe_earlier_runs,
@@ -25,6 +25,8 @@ def write_run(folder: Path, content: str = "x") -> None:
     )
     for name in names:
         (folder / name).write_text(content)
+    (folder / "inference").mkdir()
+    (folder / "inference/predictions.json").write_text(content)
 
 
 def test_empty_or_absent_folder(tmp_path: Path) -> None:
@@ -41,7 +43,8 @@ def test_earlier_runs_move_to_folders_of_their_own(tmp_path: Path) -> None:
         write_run(tmp_path, content=f"run {number}")
         aside = set_previous_run_aside(tmp_path)
         assert aside == tmp_path / f"previous_run_{number}"
-        assert len(list(aside.iterdir())) == 10
+        assert len(list(aside.iterdir())) == 11
+        assert (aside / "inference/predictions.json").read_text() == f"run {number}"
         assert (aside / "model_final.pth").read_text() == f"run {number}"
         assert {file.name for file in tmp_path.iterdir() if file.is_file()} == {
             "log.txt", "model_zoo.md",
@@ -89,6 +92,23 @@ def test_names_of_moved_weights_follow(
     follow_weights(moved, aside)
     assert moved.init_checkpoint == "out/previous_run_1/model_final.pth"
     assert "use train.init_checkpoint=out/previous_run_1/model_final.pth" in caplog.text
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_weights_named_by_a_link_follow(tmp_path: Path, inside: bool) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    out.mkdir()
+    elsewhere.mkdir()
+    link, file = (out, elsewhere) if inside else (elsewhere, out)
+    (file / "model_a.pth").write_text("weights")
+    (link / "model_b.pth").symlink_to(Path("..", file.name, "model_a.pth"))
+    options = OmegaConf.create({"init_checkpoint": str(link / "model_b.pth")})
+    follow_weights(options, set_previous_run_aside(out))
+    moved = out / "previous_run_1" / ("model_b.pth" if inside else "model_a.pth")
+    assert options.init_checkpoint == str(moved)
+    assert moved.read_text() == "weights"
+    with pytest.raises(FileNotFoundError, match=str(moved)):
+        local_path(link / "model_b.pth")
 
 
 def test_restart_does_not_begin_again(tmp_path: Path) -> None:

@@ -201,6 +201,7 @@ def _without_wrappers(state_dict: dict[str, Tensor], name: str) -> dict[str, Ten
 
 def _set_aside(file: Path) -> str:
     """Where a new run has moved a file that is gone, in words; "" if nowhere."""
+    file = file.resolve()  # a link that is left behind names what has moved
     moved = sorted(file.parent.glob(f"{SET_ASIDE}*/{file.name}"))
     if not moved:
         return ""

@@ -37,6 +37,7 @@ _RUN_FILES = (
     "config.yaml*",
     "config_eval.yaml*",
     "events.out.tfevents.*",
+    "inference",  # the predictions of the last evaluation
 )
 
 
@@ -84,7 +85,7 @@ def set_previous_run_aside(output_dir: str | os.PathLike[str]) -> Path | None:
     aside.mkdir()
     for pattern in _RUN_FILES:
         for file in sorted(folder.glob(pattern)):
-            file.rename(aside / file.name)
+            _move(file, aside)
     logger.warning(
         "%s holds an earlier run: its files are now in %s. Use --resume to continue a run.",
         folder,
@@ -116,8 +117,8 @@ def follow_weights(options: DictConfig, aside: Path | None) -> None:
         aside: what :func:`set_previous_run_aside` returned.
     """
     for key in ("init_checkpoint", "vit_checkpoint"):
-        path = Path(options.get(key) or "")
-        if aside and path.parent.resolve() == aside.parent.resolve() and not path.exists():
+        path = Path(options.get(key) or "").resolve()  # by a link, what the link names
+        if aside and path.parent == aside.parent.resolve() and not path.exists():
             options[key] = str(aside / path.name)
             logger.warning("train.%s was among these files: to start from the same weights again, "
                            "use train.%s=%s.", key, key, options[key])
@@ -144,6 +145,16 @@ def drop_unsaved_progress(output_dir: str | os.PathLike[str], start_iter: int) -
     if kept != lines:
         with atomic_open(metrics) as stream:
             stream.writelines(f"{line}\n" for line in kept)
+
+
+def _move(file: Path, folder: Path) -> None:
+    """Move a file, or a link so that it still names the same file."""
+    target = file.resolve()
+    if file.is_symlink() and target.parent != file.parent.resolve():
+        (folder / file.name).symlink_to(target)
+        file.unlink()
+    else:
+        file.rename(folder / file.name)
 
 
 def _holds_run(folder: Path) -> bool:
