@@ -5,7 +5,9 @@ import os
 import pickle
 import stat
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -128,6 +130,25 @@ def test_reading_leaves_the_classes_that_torch_may_read(tmp_path: Path, damaged:
     finally:
         torch.serialization.clear_safe_globals()
         torch.serialization.add_safe_globals(before)
+
+
+def test_threads_leave_the_classes_that_torch_may_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "w.pth"
+    torch.save({"model": WEIGHTS, "args": argparse.Namespace(lr=0.1)}, file)
+    load, delays = torch.load, iter([0.05, 0.1, 0.15])
+
+    def slow_load(*args: object, **options: object) -> object:
+        time.sleep(next(delays))
+        return load(*args, **options)
+
+    monkeypatch.setattr(torch, "load", slow_load)
+    before = set(torch.serialization.get_safe_globals())
+    with ThreadPoolExecutor(3) as threads:
+        for loaded in threads.map(load_state_dict_file, [file] * 3):
+            assert_weights(loaded)
+    assert set(torch.serialization.get_safe_globals()) == before
 
 
 def test_whole_file_is_returned_as_stored(tmp_path: Path) -> None:

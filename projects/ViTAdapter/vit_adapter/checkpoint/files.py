@@ -9,6 +9,7 @@ import argparse
 import copy
 import os
 import pickle
+import threading
 import uuid
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -45,6 +46,8 @@ _CONTAINERS = ("state_dict", "model", "module")
 _WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
 """Parts of names that come from wrappers around a module: torch.compile, activation checkpoints,
 FullyShardedDataParallel."""
+
+_SAFE_GLOBALS_LOCK = threading.Lock()
 
 _TORCH_SUFFIXES = (".pth", ".pt", ".pth.tar")
 _PICKLE_SUFFIXES = (".pkl", ".pickle")
@@ -216,7 +219,7 @@ def _read_torch(file: Path) -> object:
     # Training scripts often store their parsed command line beside the weights. A Namespace only
     # holds attributes, so it can be read without running anything.
     try:
-        with _readable(argparse.Namespace):
+        with _readable_namespace():
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).partition("WeightsUnpickler error:")[2].strip() or str(error)
@@ -233,15 +236,22 @@ def _read_torch(file: Path) -> object:
 
 
 @contextmanager
-def _readable(*classes: type) -> Iterator[None]:
-    """Let ``torch.load`` read objects of more classes; torch 2.4 lacks ``safe_globals``."""
-    before = list(torch.serialization.get_safe_globals())
-    torch.serialization.add_safe_globals(list(classes))
-    try:
-        yield
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
+def _readable_namespace() -> Iterator[None]:
+    """Let ``torch.load`` read a Namespace; torch 2.4 lacks ``safe_globals``.
+
+    The classes that it may read are those of the whole process: one thread at a time changes them,
+    and what others add meanwhile stays.
+    """
+    with _SAFE_GLOBALS_LOCK:
+        known = argparse.Namespace in torch.serialization.get_safe_globals()
+        torch.serialization.add_safe_globals([argparse.Namespace])
+        try:
+            yield
+        finally:
+            if not known:
+                kept = set(torch.serialization.get_safe_globals()) - {argparse.Namespace}
+                torch.serialization.clear_safe_globals()
+                torch.serialization.add_safe_globals(list(kept))
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:
