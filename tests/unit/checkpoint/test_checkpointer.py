@@ -141,3 +141,11 @@ def test_a_checkpoint_reads_back_as_plain_data(tmp_path: Path) -> None:
     Checkpointer(model, str(tmp_path), trainer=optimizer).save("a", iteration=3)
     loaded = load_checkpoint_file(tmp_path / "a.pth")
     assert set(loaded) == {"model", "trainer", "iteration"}
+
+
+def test_checkpoint_with_a_prefix_before_all_names(tmp_path: Path) -> None:
+    weights = nn.Linear(2, 2).state_dict()
+    torch.save({"state_dict": {f"model.{k}": v for k, v in weights.items()}}, tmp_path / "a.pth")
+    model = nn.Linear(2, 2)
+    Checkpointer(model).load(str(tmp_path / "a.pth"))
+    torch.testing.assert_close(model.weight, weights["weight"], rtol=0, atol=0)

@@ -12,6 +12,7 @@ from vit_adapter.checkpoint.loading import (
     ResizedEntry,
     compare_keys,
     load_strict,
+    without_prefix,
 )
 
 
@@ -121,3 +122,30 @@ def test_resized_tensors_are_described_and_no_mismatch() -> None:
     assert resized.describe() == (
         "1 resized to the model's shape:\n  body.weight: (4, 5) -> (8, 5)"
     )
+
+
+@pytest.mark.parametrize("prefix", ["model.", "module.module.", "_forward_module.net."])
+def test_prefix_of_all_names_is_dropped(prefix: str) -> None:
+    source, target = make_model(), make_model()
+    wrapped = {prefix + name: value for name, value in source.state_dict().items()}
+    wrapped["n_averaged"] = torch.zeros(1)
+    report = load_strict(target, without_prefix(target, wrapped), ["n_averaged"])
+    assert report.unused == ("n_averaged",)
+    assert_same(target, source.state_dict())
+
+
+@pytest.mark.parametrize("kept", ["two prefixes", "a name without it", "a name that is lacking"])
+def test_doubtful_prefix_stays(kept: str) -> None:
+    model = make_model()
+    state_dict = {f"student.{name}": value for name, value in model.state_dict().items()}
+    if kept == "two prefixes":
+        state_dict.update({f"teacher.{name}": v for name, v in model.state_dict().items()})
+    elif kept == "a name without it":
+        state_dict["predictor.bias"] = torch.zeros(3)
+    else:
+        del state_dict["student.predictor.bias"]
+    assert without_prefix(model, state_dict) is state_dict
+
+
+def test_empty_model_has_no_prefix() -> None:
+    assert without_prefix(nn.Identity(), {"a.weight": torch.zeros(1)}).keys() == {"a.weight"}

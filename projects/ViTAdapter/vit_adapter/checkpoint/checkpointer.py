@@ -16,7 +16,7 @@ from vit_adapter.checkpoint.files import (
     extract_state_dict,
     load_checkpoint_file,
 )
-from vit_adapter.checkpoint.loading import ADVICE, check_fit, load_strict
+from vit_adapter.checkpoint.loading import ADVICE, check_fit, load_strict, without_prefix
 from vit_adapter.checkpoint.original.provenance import find_tree
 
 __all__ = ["Checkpointer"]
@@ -37,7 +37,8 @@ class Checkpointer(DetectionCheckpointer):
 
     1. A file appears under its name only when it is complete, ``last_checkpoint`` included, so a
        process that is killed at any moment leaves a folder from which training resumes.
-    2. Weights are loaded only if every name and shape fits (see :func:`load_strict`).
+    2. Weights are loaded only if every name and shape fits (see :func:`load_strict`), but for a
+       prefix that all names have (see :func:`without_prefix`).
     3. Files are read without running code from them; pickles are refused.
 
     Args:
@@ -140,6 +141,7 @@ class Checkpointer(DetectionCheckpointer):
                 "train.init_checkpoint."
             )
         source = f"checkpoint {path!r}"
+        state_dict = without_prefix(self.model, state_dict, source=source)
         if find_tree(state_dict) and not find_tree(self.model.state_dict()):
             source += " (the original's names: convert it first, by tools/convert_checkpoint.py)"
         # Everything is checked before anything is changed, by the trainer as well.

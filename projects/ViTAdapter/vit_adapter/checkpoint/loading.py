@@ -17,6 +17,7 @@ __all__ = [
     "check_fit",
     "compare_keys",
     "load_strict",
+    "without_prefix",
 ]
 
 logger = logging.getLogger(__name__)
@@ -130,6 +131,31 @@ def compare_keys(model: nn.Module, state_dict: Mapping[str, Tensor]) -> LoadRepo
         ),
         misshapen=misshapen,
     )
+
+
+def without_prefix(
+    model: nn.Module, state_dict: dict[str, Tensor], *, source: str = "the checkpoint"
+) -> dict[str, Tensor]:
+    """Drop what stands before every name of the model, such as Lightning's ``model.``.
+
+    Args:
+        model: not wrapped by DistributedDataParallel.
+        state_dict: name -> tensor.
+        source: what the log calls the checkpoint.
+
+    Returns:
+        ``state_dict`` itself unless it has every name of the model behind the same prefix, none
+        without it and none behind another. What lacks the prefix keeps its name.
+    """
+    names = [name for name in model.state_dict() if not name.endswith(_COUNTER_SUFFIX)]
+    if not names or any(name in state_dict for name in names):
+        return state_dict
+    found = [key.removesuffix(names[0]) for key in state_dict if key.endswith(f".{names[0]}")]
+    prefixes = [prefix for prefix in found if all(prefix + name in state_dict for name in names)]
+    if len(prefixes) != 1:
+        return state_dict
+    logger.info("All names of the model stand behind %r in %s.", prefixes[0], source)
+    return {key.removeprefix(prefixes[0]): value for key, value in state_dict.items()}
 
 
 def check_fit(
