@@ -53,7 +53,9 @@ def test_failed_evaluation_loses_nothing(
     assert steps == 3
 
 
-def test_weights_for_other_classes(command: list[str], shapes: Path, tmp_path: Path) -> None:
+def test_weights_for_other_classes(
+    command: list[str], shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main([*command, "train.max_iter=1"])
     weights = tmp_path / "run" / "model_final.pth"
     content = json.loads((shapes / "annotations/instances_train.json").read_text())
@@ -68,8 +70,9 @@ def test_weights_for_other_classes(command: list[str], shapes: Path, tmp_path: P
         f"train.init_checkpoint={weights}", "train.max_iter=1",
         f"train.output_dir={tmp_path / 'two'}",
     ]
-    with pytest.raises(ValueError, match=r"roi_heads\.box_predictor\.cls_score\.weight: \(4, 32\)"):
+    with pytest.raises(SystemExit, match="2"):
         main(command)
+    assert "roi_heads.box_predictor.cls_score.weight: (4, 32)" in capsys.readouterr().err
     assert not list((tmp_path / "two").glob("*.pth"))
     main([*command, "train.allow_mismatch=[box_predictor,mask_head.predictor]"])
     model = load_checkpoint_file(tmp_path / "two/model_final.pth")["model"]
@@ -97,10 +100,9 @@ def test_evaluation_that_cannot_be_done(
     (tmp_path / "truncated.pth").write_bytes((tmp_path / "other.pth").read_bytes()[:-99])
     for word in ("other", "truncated"):
         changes = [c.replace(word.upper(), str(tmp_path / f"{word}.pth")) for c in changes]
-    with pytest.raises((SystemExit, ValueError, FileNotFoundError)) as caught:
+    with pytest.raises(SystemExit, match="2"):
         main([*command, "--eval-only", *changes])
-    said = capsys.readouterr().err if caught.type is SystemExit else str(caught.value)
-    assert re.search(message, said)
+    assert re.search(message, capsys.readouterr().err)
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["log.txt"]
 
 

@@ -2,6 +2,8 @@
 
 import logging
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from detectron2.config import instantiate
 from detectron2.engine import hooks
@@ -79,6 +81,7 @@ def train(cfg: DictConfig, *, resume: bool = False, dataset: Dataset | None = No
 
     Raises:
         FloatingPointError: a loss is not finite.
+        UsageError: the weights to start from are lacking or do not fit.
     """
     options = cfg.train
     precision = Precision.from_config(cfg, resolve_device(cfg).type)
@@ -129,7 +132,8 @@ def evaluate_checkpoint(cfg: DictConfig, *, resume: bool = False) -> dict[str, d
         What :func:`evaluate` returns.
 
     Raises:
-        UsageError: there is no checkpoint, or nothing to evaluate it with.
+        UsageError: there is no checkpoint, or one that does not fit, or nothing to evaluate it
+            with.
     """
     options = cfg.train
     if cfg.dataloader.get("evaluator") is None:
@@ -146,7 +150,8 @@ def evaluate_checkpoint(cfg: DictConfig, *, resume: bool = False) -> dict[str, d
             "--eval-only needs weights: give train.init_checkpoint=<file>, or --resume for the "
             f"last checkpoint in train.output_dir ({options.output_dir})."
         )
-    checkpointer.resume_or_load(options.init_checkpoint, resume=resume)
+    with _named_weights():
+        checkpointer.resume_or_load(options.init_checkpoint, resume=resume)
     save_config(cfg, options.output_dir, "config_eval.yaml")
     return evaluate(cfg, model)
 
@@ -157,11 +162,21 @@ def _load_weights(cfg: DictConfig, checkpointer: Checkpointer, *, resume: bool) 
     if not resume:
         refuse_restart(options.output_dir, max(comm.all_gather(restart_count())))
     resumed = _can_resume(checkpointer, resume)
-    if not resumed and not options.init_checkpoint:
-        load_trunk(cfg, checkpointer.model)
-    checkpointer.resume_or_load(options.init_checkpoint, resume=resumed)
+    with _named_weights():
+        if not resumed and not options.init_checkpoint:
+            load_trunk(cfg, checkpointer.model)
+        checkpointer.resume_or_load(options.init_checkpoint, resume=resumed)
     # The checkpoint stores the iteration that was just finished.
     return checkpointer.checkpointables["trainer"].iter + 1 if resumed else 0
+
+
+@contextmanager
+def _named_weights() -> Iterator[None]:
+    """Report weights that are lacking or unfit as mistakes of the command line that names them."""
+    try:
+        yield
+    except (FileNotFoundError, ConnectionError, ValueError) as error:
+        raise UsageError(str(error)) from error
 
 
 def _can_resume(checkpointer: Checkpointer, wanted: bool) -> bool:
