@@ -182,6 +182,13 @@ def test_learning_rate_and_decay_of_the_config_hold_after_a_resumption() -> None
     assert second.optimizer.param_groups[0]["weight_decay"] == 0.25
 
 
+@pytest.mark.parametrize("state", [{"iteration": 3}, {"optimizer": {}}, {}, 5, None])
+def test_state_of_another_program(state: object) -> None:
+    trainer = make_trainer([])
+    with pytest.raises(UsageError, match="another program has written it.*train.init_checkpoint"):
+        trainer.load_state_dict(state)
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_state_of_an_optimizer_for_other_parameters(named: bool) -> None:
     first = make_trainer([1.0, 2.0])

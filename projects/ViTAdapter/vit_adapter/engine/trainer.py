@@ -171,9 +171,15 @@ class Trainer(TrainerBase):
         in between: a run that diverged is continued with a lower ``optimizer.lr``.
 
         Raises:
-            UsageError: the optimizer holds other parameters than the one whose state was stored;
-                nothing is changed then.
+            UsageError: the state is another program's, or the optimizer holds other parameters
+                than the one whose state was stored; nothing is changed then.
         """
+        if not isinstance(state_dict, Mapping) or not {"iteration", "optimizer"} <= set(state_dict):
+            raise UsageError(
+                "the checkpoint does not say at which iteration and with which state of the "
+                "optimizer its training stopped: another program has written it. Start a new run "
+                "from its weights with train.init_checkpoint."
+            )
         check_optimizer_state(
             self.optimizer,
             self.model,
