@@ -53,6 +53,14 @@ def test_data_seed_differs_between_processes_starts_and_seeds(
     assert len(draws) == 2 * 3 * 3
 
 
+def test_seed_of_any_size() -> None:
+    draws = []
+    for seed in (20261129123456, 20261129123456, 2**32):
+        seed_model(seed)
+        draws.append(draw())
+    assert draws[0] == draws[1] != draws[2]
+
+
 def test_negative_seed_is_random() -> None:
     seed_model(-1)
     first = draw()

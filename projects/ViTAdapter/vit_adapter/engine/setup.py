@@ -72,7 +72,7 @@ def save_config(cfg: DictConfig, output_dir: str, name: str = "config.yaml") -> 
 def seed_model(seed: int) -> None:
     """Seed everything before the model is built: alike in every process and for every number of
     processes, so that all runs of a seed start from the same weights. Below 0: at random."""
-    seed_all_rng(None if seed < 0 else seed)
+    seed_all_rng(None if seed < 0 else seed % 2**32)  # NumPy takes no larger ones
 
 
 def seed_data(seed: int, start_iter: int) -> None:
