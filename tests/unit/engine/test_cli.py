@@ -32,6 +32,10 @@ def config_file(tmp_path: Path) -> str:
              "tcp://host:1"],
             "train.device=cpu:0 is one device for 2 processes; use train.device=cpu and",
         ),
+        (
+            ["--config-file", "CONFIG", "+dataloader.train.total_batch_size=3", "--num-gpus", "2"],
+            "total_batch_size=3 cannot be shared out to 2 processes",
+        ),
         (["--config-file", "CONFIG", "--bogus"], "unrecognized arguments"),
     ],
 )
@@ -96,6 +100,20 @@ def test_torchrun_starts_no_processes(config_file: str, monkeypatch: pytest.Monk
     ((main, process, device_type, (arguments,)),) = seen
     assert (main, device_type, arguments.config_file) == (cli.run, "cpu", config_file)
     assert process == Process(rank=1, world_size=2, local_rank=1, init_method="env://")
+
+
+def test_processes_of_another_launcher(
+    config_file: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    seen = []
+    monkeypatch.setattr(cli, "launch", lambda _, layout, __: seen.append(layout.world_size))
+    with pytest.raises(SystemExit):
+        cli.main(["--config-file", config_file])
+    assert "srun has started 2 processes" in capsys.readouterr().err
+    machines = ["--num-machines", "2", "--dist-url", "tcp://host:1"]
+    cli.main(["--config-file", config_file, *machines])
+    assert seen == [2]
 
 
 def test_options_reach_the_processes(config_file: str, monkeypatch: pytest.MonkeyPatch) -> None:

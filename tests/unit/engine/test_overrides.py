@@ -26,7 +26,7 @@ def cfg() -> DictConfig:
             "head": L(build)(),
             "train": {
                 "max_iter": 10, "output_dir": "./output", "init_checkpoint": "", "freeze": [],
-                "amp": {"enabled": False}, "steps": [1, 2],
+                "amp": {"enabled": False}, "steps": [1, 2], "checkpointer": {"max_to_keep": 3},
             },
             "data": {
                 "train_images": "", "val_json": None, "classes": "", "crop_size": [64, 64],
@@ -181,6 +181,7 @@ def test_class_names_are_no_interpolations(cfg: DictConfig) -> None:
         ("train.amp.enabled=FALSE", False),
         ("train.freeze=", []),
         ("train.freeze=null", []),
+        ("train.checkpointer.max_to_keep=null", None),
         ("train.steps=[]", []),
         ("data.crop_size=[32,${train.max_iter}]", [32, 10]),
         ("dataloader.ratios=[1,2.5]", [1, 2.5]),

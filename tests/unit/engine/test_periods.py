@@ -1,4 +1,4 @@
-"""Numbers of ``train`` that make sense, and those that do not."""
+"""Whole numbers of a config that make sense, and those that do not."""
 
 import pytest
 from omegaconf import OmegaConf
@@ -7,8 +7,11 @@ from vit_adapter.engine.config import UsageError
 from vit_adapter.engine.periods import check_periods
 
 USUAL = {
-    "max_iter": 9, "eval_period": 3, "log_period": 1,
-    "checkpointer": {"period": 3, "max_to_keep": 3},
+    "train": {
+        "max_iter": 9, "eval_period": 3, "log_period": 1,
+        "checkpointer": {"period": 3, "max_to_keep": 3},
+    },
+    "dataloader": {"train": {"num_workers": 0}, "test": {"num_workers": 2}},
 }
 
 
@@ -16,9 +19,9 @@ USUAL = {
     "changes",
     [
         [],
-        ["eval_period=0", "checkpointer.period=0", "checkpointer.max_to_keep=null"],
-        ["checkpointer.max_to_keep=1"],
-        ["max_iter=null"],
+        ["train.eval_period=0", "train.checkpointer.period=0", "dataloader.test.num_workers=0"],
+        ["train.checkpointer.max_to_keep=1"],
+        ["train.checkpointer.max_to_keep=null", "train.max_iter=null"],
     ],
 )
 def test_accepted(changes: list[str]) -> None:
@@ -26,29 +29,43 @@ def test_accepted(changes: list[str]) -> None:
 
 
 def test_config_without_periods() -> None:
-    check_periods(OmegaConf.create({"max_iter": "${n}", "n": 2}))
+    check_periods(OmegaConf.create({"train": {"max_iter": "${n}"}, "n": 2}))
+    check_periods(OmegaConf.create({"dataloader": {"train": None}}))
 
 
-@pytest.mark.parametrize("key", ["eval_period", "log_period", "checkpointer.period"])
+def test_evaluation_reads_no_period() -> None:
+    changes = ["train.max_iter=0", "dataloader.train.num_workers=-1"]
+    cfg = OmegaConf.merge(USUAL, OmegaConf.from_dotlist(changes))
+    check_periods(cfg, training=False)
+    cfg.dataloader.test.num_workers = -1
+    with pytest.raises(UsageError, match="dataloader.test.num_workers=-1"):
+        check_periods(cfg, training=False)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["train.eval_period", "train.log_period", "train.checkpointer.period",
+     "dataloader.train.num_workers", "dataloader.test.num_workers"],
+)
 @pytest.mark.parametrize("value", ["-1", "often", "2.5", "null", "true", "[1]"])
 def test_refused(key: str, value: str) -> None:
-    options = OmegaConf.merge(USUAL, OmegaConf.from_dotlist([f"{key}={value}"]))
-    with pytest.raises(UsageError, match=rf"train\.{key}=.*, expected a whole number of at least"):
-        check_periods(options)
+    cfg = OmegaConf.merge(USUAL, OmegaConf.from_dotlist([f"{key}={value}"]))
+    with pytest.raises(UsageError, match=rf"{key}=.*, expected a whole number of at least"):
+        check_periods(cfg)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("log_period=0", "train.log_period=0, expected a whole number of at least 1"),
-        ("checkpointer.max_to_keep=0", "max_to_keep=0, expected .* at least 1; null keeps all"),
-        ("max_iter=0", "train.max_iter=0, expected a whole number of at least 1"),
-        ("max_iter=long", "train.max_iter='long'"),
-        ("eval_period=-3", "0 evaluates only after the last iteration"),
-        ("checkpointer.period=-3", "0 saves only after the last iteration"),
+        ("train.log_period=0", "train.log_period=0, expected a whole number of at least 1"),
+        ("train.checkpointer.max_to_keep=0", "max_to_keep=0, expected .* at least 1; null keeps all"),
+        ("train.max_iter=0", "train.max_iter=0, expected a whole number of at least 1"),
+        ("train.max_iter=long", "train.max_iter='long'"),
+        ("train.eval_period=-3", "0 evaluates only after the last iteration"),
+        ("train.checkpointer.period=-3", "0 saves only after the last iteration"),
     ],
 )
 def test_message(change: str, message: str) -> None:
-    options = OmegaConf.merge(USUAL, OmegaConf.from_dotlist([change]))
+    cfg = OmegaConf.merge(USUAL, OmegaConf.from_dotlist([change]))
     with pytest.raises(UsageError, match=message):
-        check_periods(options)
+        check_periods(cfg)

@@ -5,7 +5,11 @@ import torch
 
 from vit_adapter.engine.config import UsageError
 from vit_adapter.engine.process_group import Process
-from vit_adapter.engine.torchrun import launched_process, restart_count
+from vit_adapter.engine.torchrun import (
+    launched_process,
+    refuse_unconnected_processes,
+    restart_count,
+)
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # Process 5 of two machines with four processes each.
@@ -104,6 +108,16 @@ def test_fewer_gpus_than_processes(
         launched_process("cuda")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert launched_process("cuda") is not None
+
+
+@pytest.mark.parametrize("name", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
+def test_launchers_that_say_something_else(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "4")  # of the job, which starts one process
+    monkeypatch.setenv(name, "1")
+    refuse_unconnected_processes()
+    monkeypatch.setenv(name, "4")
+    with pytest.raises(UsageError, match=rf"has started 4 processes \({name}\).*unset {name}"):
+        refuse_unconnected_processes()
 
 
 def test_restarts_are_told_apart_on_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,14 @@
 import argparse
 from collections.abc import Sequence
 
+from omegaconf import OmegaConf
+
 from vit_adapter.engine.config import UsageError, load_config, resolve_device
 from vit_adapter.engine.periods import check_periods
 from vit_adapter.engine.process_group import run_among_others
 from vit_adapter.engine.processes import ProcessLayout, launch
 from vit_adapter.engine.run import run
-from vit_adapter.engine.torchrun import launched_process
+from vit_adapter.engine.torchrun import launched_process, refuse_unconnected_processes
 
 __all__ = ["build_parser", "main"]
 
@@ -79,8 +81,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
 def _start(arguments: argparse.Namespace) -> None:
     cfg = load_config(arguments.config_file, arguments.overrides)
     device = resolve_device(cfg)
-    if not arguments.eval_only:
-        check_periods(cfg.train)
+    check_periods(cfg, training=not arguments.eval_only)
     options = {
         "processes_per_machine": arguments.num_gpus,
         "num_machines": arguments.num_machines,
@@ -96,11 +97,19 @@ def _start(arguments: argparse.Namespace) -> None:
             "--dist-url, or start train_net.py by python alone."
         )
     layout = ProcessLayout(device_type=device.type, **options)
+    if not process and layout.num_machines == 1:
+        refuse_unconnected_processes()
     world_size = (process or layout).world_size
     if device.index is not None and world_size > 1:
         raise UsageError(
             f"train.device={device} is one device for {world_size} processes; use "
             f"train.device={device.type} and choose GPUs by CUDA_VISIBLE_DEVICES."
+        )
+    batch = OmegaConf.select(cfg, "dataloader.train.total_batch_size", default=0)
+    if isinstance(batch, int) and batch % world_size and not arguments.eval_only:
+        raise UsageError(
+            f"dataloader.train.total_batch_size={batch} cannot be shared out to {world_size} "
+            f"processes; give a multiple of {world_size}, or other processes."
         )
     if process:
         run_among_others(run, process, device.type, (arguments,))

@@ -58,7 +58,8 @@ def read_value(key: str, text: str, present: Any) -> Any:
     if key in _TEXTS or isinstance(present, str) or _holds(present, str):
         return _read_texts(key, text, present)
     value = _read_by_grammar(key, text, present)
-    if _is_interpolation(value) or (value is None and not key.startswith("train.")):
+    optional = key == "train.checkpointer.max_to_keep" or not key.startswith("train.")
+    if _is_interpolation(value) or (value is None and optional):
         return value
     if isinstance(present, bool | int | float):
         return _read_number(key, text, value, present)

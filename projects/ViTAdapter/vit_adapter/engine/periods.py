@@ -1,4 +1,5 @@
-"""The whole numbers of ``train`` that say how long a run takes and how often something happens."""
+"""The whole numbers of a config that say how long a run takes, how often something happens and by
+how many processes."""
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -6,30 +7,33 @@ from vit_adapter.engine.config import UsageError
 
 __all__ = ["check_periods"]
 
-_LEAST = {
-    "max_iter": (1, ""),
-    "eval_period": (0, "; 0 evaluates only after the last iteration"),
-    "log_period": (1, ""),
-    "checkpointer.period": (0, "; 0 saves only after the last iteration"),
-    "checkpointer.max_to_keep": (1, "; null keeps all"),
+_TRAINING = {
+    "train.max_iter": (1, ""),
+    "train.eval_period": (0, "; 0 evaluates only after the last iteration"),
+    "train.log_period": (1, ""),
+    "train.checkpointer.period": (0, "; 0 saves only after the last iteration"),
+    "train.checkpointer.max_to_keep": (1, "; null keeps all"),
+    "dataloader.train.num_workers": (0, "; 0 reads the images without a process of its own"),
 }
-_OPTIONAL = ("max_iter", "checkpointer.max_to_keep")
+_TESTING = {"dataloader.test.num_workers": _TRAINING["dataloader.train.num_workers"]}
+_OPTIONAL = ("train.max_iter", "train.checkpointer.max_to_keep")
 
 
-def check_periods(options: DictConfig) -> None:
-    """Refuse periods that no training can follow, before anything is built.
+def check_periods(cfg: DictConfig, *, training: bool = True) -> None:
+    """Refuse numbers that no run can follow, before anything is built.
 
     Args:
-        options: the node ``train``; what it lacks is not looked at.
+        cfg: the whole config; what it lacks is not looked at.
+        training: False looks only at what an evaluation reads.
 
     Raises:
         UsageError: naming the key, its value and what is expected.
     """
-    for key, (least, meaning) in _LEAST.items():
-        value = OmegaConf.select(options, key, default=least)
+    for key, (least, meaning) in {**(_TRAINING if training else {}), **_TESTING}.items():
+        value = OmegaConf.select(cfg, key, default=least)
         if value is None and key in _OPTIONAL:
             continue
         if type(value) is not int or value < least:  # True is an int as well
             raise UsageError(
-                f"train.{key}={value!r}, expected a whole number of at least {least}{meaning}."
+                f"{key}={value!r}, expected a whole number of at least {least}{meaning}."
             )

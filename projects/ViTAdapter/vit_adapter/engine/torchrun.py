@@ -5,11 +5,19 @@ import os
 from vit_adapter.engine.config import UsageError
 from vit_adapter.engine.process_group import Process, check_gpus
 
-__all__ = ["launched_process", "restart_count"]
+__all__ = ["launched_process", "refuse_unconnected_processes", "restart_count"]
 
 _PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 _ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
 _LOCAL_SIZE = "LOCAL_WORLD_SIZE"
+_OTHER_LAUNCHERS = {
+    "SLURM_STEP_NUM_TASKS": "srun",
+    "OMPI_COMM_WORLD_SIZE": "mpirun",
+    "PMI_SIZE": "mpiexec",
+}
+"""Where launchers that do not set torchrun's variables say how many processes they started. Those
+that SLURM sets for a whole job, such as SLURM_NTASKS, are also there where it starts one process.
+"""
 _UNSET = f"for a run without a launcher unset {', '.join(_PLACE)}."
 
 
@@ -53,6 +61,25 @@ def launched_process(device_type: str) -> Process | None:
     # With several machines the count differs: each counts only what it starts again by itself.
     attempt = restart_count() if local_size == world_size else 0
     return Process(rank, world_size, local_rank, init_method="env://", attempt=attempt)
+
+
+def refuse_unconnected_processes() -> None:
+    """Refuse to be one of several processes that know nothing of each other.
+
+    Each would train a model of its own and overwrite the files of the others. To be called where
+    :func:`launched_process` returned None and the command line names no other machines.
+
+    Raises:
+        UsageError: another launcher has started several processes.
+    """
+    for name, launcher in _OTHER_LAUNCHERS.items():
+        if os.environ.get(name) and _number(name) > 1:
+            raise UsageError(
+                f"{launcher} has started {os.environ[name]} processes ({name}), which do not know "
+                "each other: every one would train a model of its own. Let it start one process "
+                "on each machine, torchrun, which starts train_net.py; for runs that have nothing "
+                f"to do with each other unset {name} and give each a train.output_dir of its own."
+            )
 
 
 def restart_count() -> int:
