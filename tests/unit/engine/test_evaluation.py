@@ -99,7 +99,11 @@ def test_results_of_a_training_stay(tmp_path: Path) -> None:
     for value in (1.0, 2.0):  # no training has been here
         write_results({"bbox": {"AP": value}}, str(tmp_path), training=False)
         assert read("results.json") == value
+    (tmp_path / "results.json").unlink()
     (tmp_path / "metrics.json").touch()
+    for value in (1.0, 2.0):  # a training that has evaluated nothing
+        write_results({"bbox": {"AP": value}}, str(tmp_path), training=False)
+        assert (read("results.json"), read("results_eval.json")) == (value, value)
     write_results({"bbox": {"AP": 3.0}}, str(tmp_path), training=True)
     for value in (4.0, 5.0):
         write_results({"bbox": {"AP": value}}, str(tmp_path), training=False)

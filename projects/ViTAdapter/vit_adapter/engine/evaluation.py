@@ -3,8 +3,8 @@
 import json
 import logging
 import math
-import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch.distributed as dist
@@ -39,8 +39,8 @@ def evaluate(
     """Run the evaluator of the config on its test data; all processes take part.
 
     The main process logs the metrics as ``print_csv_format`` does and as a table, and writes them
-    to ``results.json`` in ``cfg.train.output_dir``, where the results of a training stay: after it
-    an evaluation alone writes ``results_eval.json``.
+    to ``results.json`` in ``cfg.train.output_dir``, where the results of a training stay, see
+    :func:`write_results`.
 
     Args:
         cfg: ``dataloader.test`` and ``dataloader.evaluator`` are instantiated; ``test`` is what
@@ -108,17 +108,21 @@ def write_results(results: Results, output_dir: str, *, training: bool) -> None:
     Args:
         results: task -> metric -> value.
         output_dir: made if it does not exist.
-        training: False leaves the ``results.json`` of a training alone.
+        training: False leaves the ``results.json`` of a training alone: ``results_eval.json`` is
+            written, and where the training has no results the other is a link to it.
     """
     plain = {
         task: {name: None if math.isnan(value) else float(value) for name, value in metrics.items()}
         for task, metrics in results.items()
     }
-    os.makedirs(output_dir, exist_ok=True)
-    present = {name for name in (RESULTS_FILE, METRICS_FILE) if Path(output_dir, name).exists()}
-    keeps = not training and len(present) == 2  # metrics: a training has been here
-    file = os.path.join(output_dir, EVALUATION_RESULTS_FILE if keeps else RESULTS_FILE)
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = not training and (folder / METRICS_FILE).exists()  # a training has been here
+    file = folder / (EVALUATION_RESULTS_FILE if beside else RESULTS_FILE)
     with atomic_open(file) as stream:
         json.dump(plain, stream, indent=2)
         stream.write("\n")
+    if beside and not (folder / RESULTS_FILE).exists():
+        with suppress(OSError):  # some file systems have no links
+            (folder / RESULTS_FILE).symlink_to(file.name)
     logger.info("Results written to %s", file)
