@@ -65,6 +65,7 @@ def test_failed_evaluation_leaves_a_checkpoint(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Also in another process than the main one, which is stopped before it notices."""
     monkeypatch.setattr(comm, "is_main_process", lambda: main_process)
@@ -81,6 +82,7 @@ def test_failed_evaluation_leaves_a_checkpoint(
         loop.train(0, 6)
     assert names(tmp_path) == ["model_0000002.pth"]
     assert "model_0000002.pth" in caplog.text
+    assert ("model_0000002.pth" in capsys.readouterr().err) != main_process
     resumed = Loop()
     model = nn.Linear(1, 1)
     Checkpointer(model, str(tmp_path), trainer=resumed).resume_or_load("")

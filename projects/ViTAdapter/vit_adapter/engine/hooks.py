@@ -57,10 +57,10 @@ class EvaluationHook(HookBase):
         try:
             self._run()
         except Exception:
-            logger.error(
-                "The evaluation failed, the training did not: its weights are in %s. Once the "
-                "cause is removed, --eval-only --resume evaluates them.",
-                self._checkpointer.save_dir,
+            _report_failure(
+                "The evaluation failed, the training did not: its weights are in "
+                f"{self._checkpointer.save_dir}. Once the cause is removed, --eval-only --resume "
+                "evaluates them."
             )
             raise
 
@@ -76,9 +76,10 @@ class EvaluationHook(HookBase):
             # Any process: all have the same weights, and the one that fails is still running.
             self._checkpointer.save_to_disk = True
             self._checkpointer.save(name, iteration=self.trainer.iter)
-        logger.error(
-            "The evaluation failed. What has been trained is in %s of %s: once the cause is "
-            "removed, --resume goes on from there.", f"{name}.pth", self._checkpointer.save_dir,
+        _report_failure(
+            f"The evaluation failed. What has been trained is in {name}.pth of "
+            f"{self._checkpointer.save_dir}: once the cause is removed, --resume goes on from "
+            "there."
         )
 
 
@@ -106,3 +107,11 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
                 for file in self.checkpointer.get_all_checkpoint_files()
                 if os.path.basename(file).removeprefix(prefix).removesuffix(".pth").isdigit()
             )
+
+
+def _report_failure(text: str) -> None:
+    """Log an error, and show it if this process logs to a file only: the main one, which shows its
+    log, is stopped before it can say the same."""
+    logger.error(text)
+    if not comm.is_main_process():
+        print(text, file=sys.stderr, flush=True)
