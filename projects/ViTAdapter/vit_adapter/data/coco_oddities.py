@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,17 +26,20 @@ def warn_of_oddities(
         json_file: where they come from.
     """
     total = len(annotations)
+    files = {os.path.normpath(image["file_name"]) for image in images.values()}
+    if repeated := len(images) - len(files):
+        _logger.warning(
+            "%d of %d images in %s name the file of another image. List each file once, with all "
+            "of its annotations: what is marked in one is background in the other.",
+            repeated, len(images), json_file,
+        )
     boxes = [annotation["bbox"] for annotation in annotations]
     if without_area := sum(0 in box[2:] for box in boxes):
         _logger.warning(
             "%d of %d boxes in %s have no area; training leaves them out.",
             without_area, total, json_file,
         )
-    if flat := sum(_is_flat(annotation.get("segmentation")) for annotation in annotations):
-        _logger.warning(
-            "%d of %d masks in %s have no area: the points of their polygons lie on a line.",
-            flat, total, json_file,
-        )
+    _warn_of_polygons(annotations, json_file)
     if tiny := sum(0 < box[2] < 1 and 0 < box[3] < 1 for box in boxes):
         _logger.warning(
             "%d of %d boxes in %s are smaller than a pixel. COCO boxes are in pixels; check that "
@@ -59,12 +63,31 @@ def warn_of_oddities(
         )
 
 
-def _is_flat(segmentation: Any) -> bool:
-    """Return whether all polygons of a mask have no extent in x or in y."""
-    if not segmentation or isinstance(segmentation, dict):
-        return False
-    axes = ((polygon[0::2], polygon[1::2]) for polygon in segmentation)
-    return all(min(x) == max(x) or min(y) == max(y) for x, y in axes)
+def _warn_of_polygons(annotations: Sequence[_Entry], json_file: Path) -> None:
+    flat = outside = 0
+    for annotation in annotations:
+        segmentation = annotation.get("segmentation")
+        if not segmentation or isinstance(segmentation, dict):
+            continue
+        x, y, width, height = annotation["bbox"]
+        axes = [(polygon[0::2], polygon[1::2]) for polygon in segmentation]
+        extents = [(min(xs), min(ys), max(xs), max(ys)) for xs, ys in axes]
+        flat += all(x1 == x2 or y1 == y2 for x1, y1, x2, y2 in extents)
+        outside += all(  # by more than a pixel, which may be rounding
+            x1 > x + width + 1 or y1 > y + height + 1 or x2 < x - 1 or y2 < y - 1
+            for x1, y1, x2, y2 in extents
+        )
+    if flat:
+        _logger.warning(
+            "%d of %d masks in %s have no area: the points of their polygons lie on a line.",
+            flat, len(annotations), json_file,
+        )
+    if outside:
+        _logger.warning(
+            "%d of %d masks in %s lie outside their boxes. Polygons are x1, y1, x2, y2 ... in "
+            "pixels, COCO boxes (x, y, width, height).",
+            outside, len(annotations), json_file,
+        )
 
 
 def _overhangs(box: Sequence[float], image: _Entry) -> bool:
