@@ -88,10 +88,16 @@ ANNOTATION = [
     (dict(bbox=["2", "2.0", 6, "6"]), {}),
     (dict(segmentation=[list(map(str, SQUARE))]), {}),
     (dict(segmentation=[SQUARE, list(map(str, SQUARE))]), dict(segmentation=[SQUARE, SQUARE])),
-    (
-        dict(segmentation={"size": [20.0, "30"], "counts": [600]}),
-        dict(segmentation={"size": [20, 30], "counts": [600]}),
-    ),
+    *[
+        (dict(segmentation=code), dict(segmentation={"size": [20, 30], "counts": [600]}))
+        for code in (
+            {"size": [20.0, "30"], "counts": [600]},
+            {"size": [20.0, 30.0], "counts": [600]},
+            {"size": [20, 30], "counts": [600.0]},
+            {"size": [20, 30], "counts": ["600"]},
+        )
+    ],
+    (dict(keypoints=["4", 5, "2"]), dict(keypoints=[4, 5, 2])),
     (dict(area="36"), {}),
 ]
 
@@ -102,6 +108,8 @@ def test_annotations_get_their_meaning(changes, expected):
     changed = normalise(content)
     assert content["annotations"] == _content(expected)["annotations"]
     assert set(map(type, _flat(content))) <= {int, float, str}
+    code = content["annotations"][0]["segmentation"]
+    assert not isinstance(code, dict) or set(map(type, _flat(code))) == {int}
     assert sum(changed.values()) == 1
 
 
@@ -134,6 +142,7 @@ def test_null_keypoints_are_absent():
         *[dict(category_id=value) for value in (None, True, "x", {})],
         *[dict(bbox=value) for value in (None, [[2, 2, 6, 6]], ["x", "y", "z", None], "text")],
         *[dict(segmentation=value) for value in (None, [], {}, "x", [None], [["x", "y"]])],
+        dict(segmentation={"size": [20.5, "x"], "counts": [None]}),
         *[dict(id=value) for value in (None, True, [1], "a7")],
     ],
 )

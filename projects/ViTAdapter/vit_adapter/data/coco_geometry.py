@@ -21,7 +21,7 @@ def box_problem(box: Any, size: _Size | None) -> str | None:
     """
     if box is None:
         return "'bbox' is missing"
-    if not _are_numbers(box) or len(box) != 4:
+    if not are_numbers(box) or len(box) != 4:
         return "'bbox' is not four finite numbers (x, y, width, height)"
     x, y, width, height = box
     if width < 0 or height < 0:
@@ -29,6 +29,15 @@ def box_problem(box: Any, size: _Size | None) -> str | None:
     if size and (x > size[1] or y > size[0] or x + width < 0 or y + height < 0):
         return "'bbox' lies outside the image"
     return None
+
+
+def are_numbers(values: Any) -> bool:
+    """Return whether this is a list of finite numbers."""
+    return (
+        isinstance(values, list)
+        and set(map(type, values)) <= {int, float}
+        and all(map(math.isfinite, values))
+    )
 
 
 def are_fractions(values: list[float]) -> bool:
@@ -46,13 +55,13 @@ def mask_problem(segmentation: Any, size: _Size | None, box: Any) -> str | None:
     """
     if isinstance(segmentation, dict):
         return run_length_problem(segmentation, size)
-    if not isinstance(segmentation, list) or not all(map(_are_numbers, segmentation)):
+    if not isinstance(segmentation, list) or not all(map(are_numbers, segmentation)):
         return "'segmentation' is neither polygons of finite numbers nor a run-length code"
     if any(len(polygon) % 2 for polygon in segmentation):
         return "'segmentation' has a polygon with an odd number of coordinates"
     if any(len(polygon) < 6 for polygon in segmentation):
         return "'segmentation' has a polygon of fewer than 3 points"
-    if all(map(are_fractions, segmentation)) and _are_numbers(box) and not are_fractions(box):
+    if all(map(are_fractions, segmentation)) and are_numbers(box) and not are_fractions(box):
         return "'segmentation' has fractions (0 to 1) of the image's sides, 'bbox' has pixels"
     return None
 
@@ -62,7 +71,7 @@ def run_length_problem(code: dict[str, Any], size: _Size | None) -> str | None:
 
     pycocotools would decode a truncated code to random pixels.
     """
-    if not _are_numbers(code.get("size")) or len(code["size"]) != 2 or "counts" not in code:
+    if not are_numbers(code.get("size")) or len(code["size"]) != 2 or "counts" not in code:
         return "run-length code without 'size' (height, width) and 'counts'"
     if size and tuple(code["size"]) != size:
         return "run-length code whose 'size' is not the (height, width) of the image"
@@ -117,10 +126,3 @@ def _decode_counts(code: str) -> list[int] | None:
         counts.append(value + counts[-2] if len(counts) > 2 else value)
         value = shift = 0
     return None if shift else counts
-
-
-def _are_numbers(values: Any) -> bool:
-    """Return whether this is a list of finite numbers."""
-    return isinstance(values, list) and all(
-        isinstance(value, int | float) and math.isfinite(value) for value in values
-    )

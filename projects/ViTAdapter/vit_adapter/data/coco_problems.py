@@ -10,7 +10,12 @@ import reprlib
 from collections import Counter
 from typing import Any
 
-from vit_adapter.data.coco_geometry import are_fractions, box_problem, mask_problem
+from vit_adapter.data.coco_geometry import (
+    are_fractions,
+    are_numbers,
+    box_problem,
+    mask_problem,
+)
 from vit_adapter.data.image_io import MIN_SIDE
 
 Identifier = int | str
@@ -110,7 +115,8 @@ def check_annotations(
     formats: set[str] = set()
     fractions: list[str] = []
     for index, annotation in enumerate(annotations):
-        label = f"annotation {annotation.get('id', f'at index {index}')}"
+        identifier = annotation.get("id")
+        label = f"annotation {identifier if _is_identifier(identifier) else f'at index {index}'}"
         _check_references(annotation, label, images, category_ids, seen, problems)
         image = images.get(_hashable(annotation.get("image_id")), {})
         label += f" of {image['file_name']}" if image else ""
@@ -121,6 +127,11 @@ def check_annotations(
             problems.add(f"{problem}; correct or remove it", f"{label} (bbox={reprlib.repr(box)})")
         elif are_fractions(box):
             fractions.append(f"{label} (bbox={box})")
+        if not are_numbers(annotation.get("keypoints", [])):
+            problems.add(
+                "'keypoints' is not a list of finite numbers; correct or remove it",
+                f"{label} (keypoints={reprlib.repr(annotation['keypoints'])})",
+            )
         segmentation = annotation.get("segmentation")
         if not segmentation:
             without_mask.append(label)
@@ -128,7 +139,8 @@ def check_annotations(
         if not annotation.get("iscrowd"):
             formats.add("bitmask" if isinstance(segmentation, dict) else "polygon")
         if problem := mask_problem(segmentation, size, box):
-            problems.add(f"{problem}; correct or remove it", label)
+            example = f"{label} (segmentation={reprlib.repr(segmentation)})"
+            problems.add(f"{problem}; correct or remove it", example)
     if formats:
         # None at all is a data set of boxes; some is a mistake.
         for label in without_mask:
@@ -153,15 +165,19 @@ def _check_references(
 ) -> None:
     identifier = annotation.get("id")
     if not _is_identifier(identifier):
-        problems.add("annotation without an 'id' that is a number or a text", label)
+        problems.add(
+            "annotation without an 'id' that is an integer or a text",
+            f"{label} (id={reprlib.repr(identifier)})",
+        )
     elif identifier in seen:
         problems.add("annotation id that occurs twice, ids must be unique in the file", label)
     else:
         seen.add(identifier)
     image_id = annotation.get("image_id")
     if _hashable(image_id) not in images:
+        shown = ", ".join(map(repr, list(images)[:3])) + (", ..." if len(images) > 3 else "")
         problems.add(
-            "annotation of an image that 'images' does not list",
+            f"annotation of an image that 'images' does not list ({shown})",
             f"{label} (image_id={reprlib.repr(image_id)})",
         )
     category_id = annotation.get("category_id")

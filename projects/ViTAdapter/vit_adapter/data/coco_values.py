@@ -116,12 +116,14 @@ def _normalise_annotation(
     _convert(annotation, "category_id", lambda value: categories.get(_meaning(value)), changed)
     for key in ("iscrowd", "ignore"):
         _convert(annotation, key, flag, changed)
-    _convert(annotation, "bbox", _numbers, changed)
+    for key in ("bbox", "keypoints"):
+        _convert(annotation, key, _numbers, changed)
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, list):
         _convert(annotation, "segmentation", _polygons, changed)
     elif isinstance(segmentation, dict):
-        _convert(segmentation, "size", _whole_numbers, changed)
+        for key in ("size", "counts"):
+            _convert(segmentation, key, _whole_numbers, changed)
     if "keypoints" in annotation and annotation["keypoints"] is None:
         del annotation["keypoints"]
     if "area" in annotation:
@@ -136,12 +138,15 @@ def _normalise_annotation(
 def _convert(
     entry: _Entry, key: str, meaning_of: Callable[[Any], Any], changed: Counter[str]
 ) -> None:
-    """Replace a value by its meaning; leave it where it has none."""
+    """Replace a value by its meaning; leave it where it has none, or is one of COCO's already."""
     if key not in entry:
         return
     value = entry[key]
     meaning = meaning_of(value)
-    if meaning is not None and (type(meaning) is not type(value) or meaning != value):
+    if meaning is None:
+        return
+    # Lists have a meaning only if they change; [1.0] equals [1].
+    if isinstance(value, list) or type(meaning) is not type(value) or meaning != value:
         entry[key] = meaning
         changed[key] += 1
 
@@ -162,16 +167,18 @@ def _name(value: Any) -> str | None:
 
 
 def _numbers(values: Any) -> list[Any] | None:
-    """Return a list with numbers in the place of their texts, None if it has no texts."""
+    """Return a list with numbers in the place of their texts, None if there are none."""
     if not isinstance(values, list) or str not in map(type, values):
         return None
-    return [value if number(value) is None else number(value) for value in values]
+    converted = [value if number(value) is None else number(value) for value in values]
+    return None if converted == values else converted
 
 
 def _whole_numbers(values: Any) -> list[Any] | None:
     if not isinstance(values, list) or set(map(type, values)) == {int}:
         return None
-    return [value if whole_number(value) is None else whole_number(value) for value in values]
+    converted = [whole_number(value) for value in values]
+    return None if None in converted else converted
 
 
 def _polygons(segmentation: list[Any]) -> list[Any] | None:
