@@ -5,10 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from detectron2.data import MetadataCatalog
 from PIL import Image
 
 from vit_adapter.data import read_image
-from vit_adapter.data.label_checks import check_label_files, check_values, read_pair
+from vit_adapter.data.label_checks import (
+    check_label_files,
+    check_values,
+    ignore_label,
+    read_pair,
+)
 
 
 def write(folder: Path, name: str, labels: np.ndarray, size: tuple[int, int] = (6, 4)) -> dict:
@@ -157,3 +163,79 @@ def test_ignored_images_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.WARNING):
         check_label_files(masks(tmp_path, [0, 1], [255]), 2)
     assert "1 of 2 label pictures hold nothing but the ignored label 255" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("values", "num_classes", "absent"),
+    [
+        ([[1, 2]], 3, "0"),  # counted from 1, the last class not used
+        ([[0, 1, 255]], 3, "2"),
+        ([[0, 1], [3]], 6, "2, 4, 5"),
+        ([[0, 1], [2]], 3, None),
+        ([[0], [0]], 2, None),  # another warning says so
+        ([[255]], 2, None),
+    ],
+)
+def test_classes_without_labels_raise_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, values: list, num_classes: int, absent: str
+) -> None:
+    records = masks(tmp_path, *values)
+    check_label_files(records, num_classes)
+    told = f"No label picture holds the classes {absent} " in caplog.text
+    assert told == (absent is not None) and ("No label picture" in caplog.text) == told
+    if absent:
+        assert "255" in caplog.text
+
+
+def test_classes_may_lack_labels_in_those_pictures_that_are_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    check_label_files(masks(tmp_path, [0, 1], [2]), 3, most=1)
+    assert not caplog.text
+
+
+def turned(folder: Path, name: str, orientation: int, size: tuple[int, int]) -> dict:
+    """Write an image with an EXIF orientation and labels of the size (width, height) it has."""
+    record = write(folder, name, np.resize(np.array([0, 1], np.uint8), size[::-1]), size)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", size).save(record["file_name"], exif=exif)
+    return record
+
+
+@pytest.mark.parametrize(
+    ("orientation", "size", "message"),
+    [
+        (1, (6, 4), ""),
+        (6, (6, 4), "1 images are annotated as they are stored"),
+        (6, (6, 6), "1 images have an EXIF orientation that does not change their size"),
+        (3, (6, 4), "1 images have an EXIF orientation that does not change their size"),
+    ],
+)
+def test_images_read_by_a_guess_of_their_orientation_are_named(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    orientation: int,
+    size: tuple[int, int],
+    message: str,
+) -> None:
+    check_label_files([turned(tmp_path, "a", orientation, size)], 2)
+    assert bool(caplog.text) == bool(message)
+    assert message in caplog.text and ("a.jpg" in caplog.text) == bool(message)
+
+
+def test_labels_that_ignore_one_orientation_must_be_clear_of_others(tmp_path: Path) -> None:
+    records = [turned(tmp_path, "a", 6, (6, 4)), turned(tmp_path, "b", 3, (6, 4))]
+    with pytest.raises(ValueError, match=r"EXIF orientation.* \(.*a\.jpg\) .*upright: .*b\.jpg"):
+        check_label_files(records, 2)
+
+
+@pytest.mark.parametrize("label", [None, "0", 0.0, [0], True])
+def test_ignored_labels_are_integers(label: object) -> None:
+    name = "labels that are ignored"
+    MetadataCatalog.get(name).ignore_label = label
+    try:
+        with pytest.raises(ValueError, match="'labels that are ignored' is .* must be an integer"):
+            ignore_label(name)
+    finally:
+        MetadataCatalog.remove(name)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection
 from pathlib import Path, PurePath
 from typing import Any
 
 from vit_adapter.data.coco_problems import Problems
 from vit_adapter.data.image_io import MIN_SIDE, read_sizes
+from vit_adapter.data.orientation import Orientations
 
 _Entry = dict[str, Any]
 
 _NUM_OPENED = 5000  # files whose headers are read, which takes about a second
-
-_logger = logging.getLogger(__name__)
 
 
 def check_image_files(
@@ -42,50 +40,27 @@ def check_image_files(
 
 
 def _check_sizes(images: list[_Entry], image_root: Path, problems: Problems) -> None:
-    """Compare entries with files, which may be annotated upright or as they are stored.
-
-    The reader goes by the size. Where that leaves it open, upright is meant, unless another image
-    shows that the data were annotated with a tool that does not know the EXIF orientation.
-    """
-    as_stored: list[str] = []
-    unclear: list[str] = []
+    """Compare entries with files, which may be annotated upright or as they are stored."""
+    orientations = Orientations()
     for image in images:
         name, size = image["file_name"], (image.get("height"), image.get("width"))
         try:
-            stored, upright, turned = read_sizes(image_root / name)
+            sizes = read_sizes(image_root / name)
         except ValueError as error:
             problems.add("image file that cannot be used", str(error))
             continue
-        if size == upright:
-            unclear += [name] if turned and stored == upright else []
-        elif size == stored:
-            as_stored.append(name)
-        elif all(isinstance(side, int) and side >= MIN_SIDE for side in size):
+        if orientations.add(name, size, sizes):
+            continue
+        if all(isinstance(side, int) and side >= MIN_SIDE for side in size):
+            height, width = sizes[1]
             problems.add(
                 "image file whose size (by its EXIF orientation, if it has one) is not the "
                 "'height' and 'width' of its entry",
-                f"{name} ({upright[0]} and {upright[1]}, not {size[0]} and {size[1]})",
+                f"{name} ({height} and {width}, not {size[0]} and {size[1]})",
             )
-    if as_stored:
-        _logger.warning(
-            "%d images are annotated as they are stored, without regard to their EXIF "
-            "orientation, and are read like that: %s.", len(as_stored), _first(as_stored),
-        )
-        for name in unclear:
-            problems.add(
-                f"image whose EXIF orientation does not change its size, while others "
-                f"({as_stored[0]}) are annotated as if they had none; store all images upright",
-                name,
-            )
-    elif unclear:
-        _logger.warning(
-            "%d images have an EXIF orientation that does not change their size; they are taken to "
-            "be annotated upright, not as they are stored: %s.", len(unclear), _first(unclear),
-        )
-
-
-def _first(names: list[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    kind, names = orientations.contradictions()
+    for name in names:
+        problems.add(kind, name)
 
 
 def _advice(name: str, image_root: Path, listings: dict[Path, dict[str, str]]) -> str:

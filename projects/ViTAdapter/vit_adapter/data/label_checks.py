@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from detectron2.data import MetadataCatalog
 from tqdm import tqdm
 
-from vit_adapter.data.image_io import read_image, read_label_picture
+from vit_adapter.data.image_io import read_image, read_label_picture, read_sizes
+from vit_adapter.data.orientation import Orientations
 from vit_adapter.data.semantic_sets.label_set import IGNORE_LABEL
 
 MAX_CLASSES = IGNORE_LABEL  # labels 0 to 254
@@ -22,8 +24,16 @@ def ignore_label(dataset_name: str) -> int:
     """Return the value of pixels that do not count in the label pictures of a data set.
 
     Readers of this project replace it by 255 (``check_values``), the only one that models know.
+
+    Raises:
+        ValueError: it is no integer.
     """
-    return MetadataCatalog.get(dataset_name).get("ignore_label", IGNORE_LABEL)
+    label = MetadataCatalog.get(dataset_name).get("ignore_label", IGNORE_LABEL)
+    if not isinstance(label, Integral) or isinstance(label, bool):
+        raise ValueError(
+            f"ignore_label of the data set {dataset_name!r} is {label!r}, but must be an integer."
+        )
+    return int(label)
 
 
 def read_pair(
@@ -117,21 +127,30 @@ def check_label_files(
             takes as long as reading the whole data set and shows a progress bar.
 
     Raises:
-        FileNotFoundError, ValueError: the first problem, with the names of the files; or no
-            picture has a second class beside the ignored label, which in masks of paint programs
-            is the object.
+        FileNotFoundError, ValueError: the first problem, with the names of the files; labels that
+            heed the EXIF orientation of some images and perhaps not that of others; or no picture
+            has a second class beside the ignored label, which in masks of paint programs is the
+            object.
     """
     chosen = records
     if most is not None and most < len(records):
         chosen = [records[i * len(records) // most] for i in range(most)]
     only_ignored = 0
     found: set[int] = set()
+    orientations = Orientations()
     for record in tqdm(chosen, desc="Checking labels", unit="image", disable=most is not None):
         _, sem_seg = read_pair(record, "RGB", num_classes)
+        orientations.add(record["file_name"], sem_seg.shape, read_sizes(record["file_name"]))
         found.update(np.unique(sem_seg).tolist())
         only_ignored += bool((sem_seg == IGNORE_LABEL).all())
-    if len(found - {IGNORE_LABEL}) == 1:
+    problem, names = orientations.contradictions()
+    if names:
+        raise ValueError(f"{len(names)} x {problem}: {names[0]} for one.")
+    labelled = found - {IGNORE_LABEL}
+    if len(labelled) == 1:
         _check_second_class(records, num_classes, found)
+    elif labelled and len(chosen) == len(records):
+        _warn_of_absent_classes(num_classes, labelled)
     if only_ignored:
         _logger.warning(
             "%d of %d label pictures hold nothing but the ignored label %d: nothing is learnt from "
@@ -139,6 +158,17 @@ def check_label_files(
             only_ignored,
             len(chosen),
             IGNORE_LABEL,
+        )
+
+
+def _warn_of_absent_classes(num_classes: int, labelled: set[int]) -> None:
+    absent = [index for index in range(num_classes) if index not in labelled]
+    if absent:
+        _logger.warning(
+            "No label picture holds the classes %s (counted from 0). If they should, check that "
+            "labels count from 0, and that no class has the value %d, which marks pixels that do "
+            "not count.",
+            ", ".join(map(str, absent)), IGNORE_LABEL,
         )
 
 

@@ -113,7 +113,7 @@ def _read_class_file(path: Path) -> Sequence[str]:
         ignored = content.get("ignore_label", IGNORE_LABEL)
         if ignored != IGNORE_LABEL:
             raise ValueError(
-                f"{path} has ignore_label {ignored}, but pixels that do not count must have the "
+                f"{path} has ignore_label {ignored!r}, but pixels that do not count must have the "
                 f"label {IGNORE_LABEL}: convert the label pictures."
             )
         content = content.get("classes")

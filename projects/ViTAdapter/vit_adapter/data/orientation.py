@@ -1,0 +1,71 @@
+"""Whether annotations heed the EXIF orientation of their images, as far as the sizes tell.
+
+The readers go by the size. Where that leaves it open, upright is meant, unless another image shows
+that the data were annotated with a tool that does not know the EXIF orientation.
+"""
+
+from __future__ import annotations
+
+import logging
+
+_Size = tuple[int, int]  # (height, width)
+
+_EXAMPLES = 3
+
+_logger = logging.getLogger(__name__)
+
+
+class Orientations:
+    """Collects the images of a data set whose EXIF orientation matters."""
+
+    def __init__(self) -> None:
+        self._as_stored: list[str] = []
+        self._unclear: list[str] = []
+
+    def add(self, name: str, size: _Size, sizes: tuple[_Size, _Size, bool]) -> bool:
+        """Note an image.
+
+        Args:
+            name: of the image, for messages.
+            size: (height, width) in the annotations, or of the label picture.
+            sizes: what ``read_sizes`` tells of the image.
+
+        Returns:
+            Whether the image has this size, upright or as it is stored.
+        """
+        stored, upright, has_orientation = sizes
+        if size == upright:
+            self._unclear += [name] if has_orientation and stored == upright else []
+        elif size == stored:
+            self._as_stored.append(name)
+        return size in (stored, upright)
+
+    def contradictions(self) -> tuple[str, list[str]]:
+        """Warn of images that are read as they are stored, and of those of which it is not known.
+
+        Returns:
+            What is wrong, and with which images: those of the latter kind, if there are both.
+        """
+        if self._as_stored:
+            _logger.warning(
+                "%d images are annotated as they are stored, without regard to their EXIF "
+                "orientation, and are read like that: %s.",
+                len(self._as_stored), _first(self._as_stored),
+            )
+            problem = (
+                "image whose EXIF orientation does not change its size, while others "
+                f"({self._as_stored[0]}) are annotated as if they had none; store all images "
+                "upright"
+            )
+            return problem, self._unclear
+        if self._unclear:
+            _logger.warning(
+                "%d images have an EXIF orientation that does not change their size; they are "
+                "taken to be annotated upright, not as they are stored: %s.",
+                len(self._unclear), _first(self._unclear),
+            )
+        return "", []
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:_EXAMPLES]) + (", ..." if len(names) > _EXAMPLES else "")
