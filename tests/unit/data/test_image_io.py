@@ -115,6 +115,7 @@ def _with_hot_pixel(values):
         (_ramp(4095), True),
         (_with_hot_pixel(_ramp(200)), True),
         (_with_hot_pixel(_ramp(4095)), True),
+        (_ramp(16383), True),
         (_ramp(20000), False),
         (_ramp(65535), False),
     ],

@@ -40,8 +40,8 @@ def read_image(
 
     Grey images get equal channels, palettes are looked up, transparency is dropped as Detectron2
     does. 16-bit values 0..65535 are scaled to 0..255, where Pillow itself would cut them off; an
-    image whose values stay below 256 is taken to have 8 bits. A warning names images of which
-    scaling leaves next to nothing.
+    image whose values stay below 256 is taken to have 8 bits. A warning names images that scaling
+    leaves dark.
 
     Args:
         file_name: path of the image.
@@ -199,13 +199,13 @@ def _reduce_to_8_bit(image: Image.Image, file_name: str | os.PathLike[str]) -> I
 
 
 def _warn_if_dark(image: Image.Image, file_name: str | os.PathLike[str]) -> None:
-    """Warn if of 16 bits hardly anything is left, as where a camera has filled only 12."""
+    """Warn if of 16 bits much is lost, as where a camera has filled only 12 or 14."""
     histogram = image.convert("L").histogram()
-    if sum(histogram[16:]) <= 0.01 * sum(histogram):
+    if sum(histogram[64:]) <= 0.01 * sum(histogram):
         log_first_n(
             logging.WARNING,
-            f"{file_name} has 16 bits, but 99 % of its pixels are below 1/16 of the range "
-            "0..65535, so that it is nearly black. Convert such images to 8 bits, with the range "
+            f"{file_name} has 16 bits, but 99 % of its pixels are below 1/4 of the range "
+            "0..65535, so that it is dark or black. Convert such images to 8 bits, with the range "
             "that their values have.",
             n=_MAX_WARNINGS,
             name=__name__,
