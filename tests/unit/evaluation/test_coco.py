@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances
+from detectron2.data.datasets import load_coco_json, register_coco_instances
 from detectron2.evaluation import SemSegEvaluator
 from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils import comm
@@ -251,20 +251,47 @@ def test_predictions_are_written_for_test_sets_without_annotations(
     assert [result["category_id"] for result in saved] == [4, 7]
 
 
-def test_masks_are_not_evaluated_on_data_of_boxes(tmp_path, own_data):
-    content = json.loads((tmp_path / "own.json").read_text())
-    for annotation in content["annotations"]:
-        del annotation["segmentation"]
-    (tmp_path / "boxes.json").write_text(json.dumps(content))
-    register_coco_format("evaluated_boxes", tmp_path / "boxes.json", tmp_path)
+def _register_as_records(name, json_file, image_root):
+    records = load_coco_json(str(json_file), str(image_root), name)
+    MetadataCatalog.remove(name)
+    MetadataCatalog.get(name).thing_classes = ["x", "y"]
+    DatasetCatalog.register(name, lambda: records)
+
+
+@pytest.mark.parametrize(
+    "register", [register_coco_format, _register_with_detectron2, _register_as_records]
+)
+@pytest.mark.parametrize("lacking", [2, 1])
+def test_masks_are_not_evaluated_where_an_object_has_none(
+    tmp_path, own_data, caplog, register, lacking
+):
     perfect = _perfect(DatasetCatalog.get(own_data)[0])
+
+    def change(content):
+        for annotation in content["annotations"][:lacking]:
+            del annotation["segmentation"]
+        if lacking == 1:  # a crowd may have the only mask
+            content["annotations"][1].update(iscrowd=1, area=800)
+
+    _change(tmp_path, change)
+    name = "evaluated_boxes"
+    register(name, tmp_path / "own.json", tmp_path)
     try:
-        results = _evaluate("evaluated_boxes", lambda _: perfect)
+        results = _evaluate(name, lambda _: perfect, str(tmp_path / "out"))
     finally:
-        DatasetCatalog.remove("evaluated_boxes")
-        MetadataCatalog.remove("evaluated_boxes")
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
     assert set(results) == {"bbox"}
     assert results["bbox"]["AP"] == pytest.approx(100)
+    assert f"{lacking} of 2 annotations of {name} have no masks" in caplog.text
+
+
+def test_annotations_of_images_that_are_not_listed_need_no_area(tmp_path, own_data):
+    perfect = _perfect(DatasetCatalog.get(own_data)[0])
+    _change(tmp_path, lambda content: content["annotations"].append(
+        {"id": 9, "image_id": 5, "category_id": 4, "bbox": [0, 0, 2, 2], "segmentation": [[0] * 6]}
+    ))
+    assert _evaluate(own_data, lambda _: perfect)["bbox"]["AP"] == pytest.approx(100)
 
 
 def test_missing_annotations_of_other_data_are_named(tmp_path, own_data):

@@ -90,7 +90,7 @@ def complete_annotations(content: _Entry) -> None:
     for index, annotation in enumerate(content.get("annotations", ()), start=1):
         annotation["id"] = index
         annotation.setdefault("iscrowd", 0)
-        if "area" not in annotation:
+        if "area" not in annotation and annotation["image_id"] in sizes:
             annotation["area"] = mask_area(annotation, sizes[annotation["image_id"]])
 
 

@@ -39,7 +39,7 @@ def build_coco_evaluator(
         dataset_name: name in Detectron2's catalogs; data that generate themselves are generated.
         output_dir: folder for the predictions and COCO result files, None for no files.
         tasks: some of "bbox", "segm", "keypoints"; None takes them from the predictions, but only
-            "bbox" for data that have no masks.
+            "bbox" for data of which some objects have no mask.
         distributed: gather the predictions of all processes.
         max_dets_per_image: detections that count in each image, None for COCO's 100.
     """
@@ -51,19 +51,36 @@ def build_coco_evaluator(
         use_fast_impl=_has_compiled_evaluation(),
     )
     if json_file is None:  # Detectron2 writes such a file itself
-        return _CocoEvaluator(dataset_name, tasks, **options)
+        records = DatasetCatalog.get(dataset_name)
+        annotations = [a for record in records for a in record.get("annotations", ())]
+        return _CocoEvaluator(
+            dataset_name, tasks or _tasks_of(annotations, dataset_name), **options
+        )
     if not os.path.isfile(json_file):
         DatasetCatalog.get(dataset_name)  # writes generated data; names what is missing of others
     content = read_coco_json(Path(json_file))
     normalise(content)
     complete_annotations(content)
-    if tasks is None and not any(a.get("segmentation") for a in content.get("annotations", ())):
-        tasks = ("bbox",)  # COCO's evaluation of masks fails where the truth has none
+    tasks = tasks or _tasks_of(content.get("annotations", ()), dataset_name)
     with _registered(content, dataset_name) as name:
         evaluator = _CocoEvaluator(name, tasks, **options)
     # What is known of the classes may come later, when the data are loaded.
     evaluator._metadata = MetadataCatalog.get(dataset_name)
     return evaluator
+
+
+def _tasks_of(
+    annotations: Sequence[Mapping[str, Any]], dataset_name: str
+) -> tuple[str, ...] | None:
+    """Return "bbox" alone if an object has no mask: COCO's evaluation of masks would fail."""
+    lacking = sum(not annotation.get("segmentation") for annotation in annotations)
+    if not lacking:
+        return None
+    _logger.warning(
+        "%d of %d annotations of %s have no masks: boxes alone are evaluated.",
+        lacking, len(annotations), dataset_name,
+    )
+    return ("bbox",)
 
 
 class _CocoEvaluator(COCOEvaluator):
