@@ -166,7 +166,7 @@ def test_values_of_other_types_load_as_those_of_coco(folder, caplog):
         )
     metadata = _register(folder, content)
     assert metadata.num_objects == 3
-    assert "own.json has values that are not of COCO's types" in caplog.text
+    assert "own.json has values that COCO writes otherwise" in caplog.text
     assert "3 x 'iscrowd', 3 x 'bbox', 3 x 'area'" in caplog.text
     records = DatasetCatalog.get("own_data")
     assert records == usual

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -38,11 +39,17 @@ def _check(root, *names, size=(30, 20)):
         ("other/a.png", "but found there without the folders in 'file_name'"),
         ("A.PNG", "but found there with other capital letters"),
         ("sub/B.png", "but found there with other capital letters"),
+        ("b%20c%C3%A9.png", "but found there with .* percent codes"),
+        (" a.png ", "but found there with .* outer blanks"),
+        (unicodedata.normalize("NFD", "b cé.png"), r"but found there with .* accents \(Unicode"),
+        ("a.jpg", "but found there with another ending"),
+        ("data:image/png;base64," + 400 * "A", "'file_name' is not a name.*: data:image.{190}$"),
+        (400 * "A", "correct the image folder: A{200}$"),
         ("c.png", "correct the image folder: c.png"),
     ],
 )
 def test_why_a_file_is_not_found(tmp_path, name, advice):
-    for existing in ("a.png", "sub/b.png"):
+    for existing in ("a.png", "sub/b.png", "b cé.png"):
         _save(tmp_path / "images" / existing)
     root = tmp_path / "images"
     assert _check(root, "a.png", "./a.png", "../images/sub/b.png", str(root / "a.png")) == ""

@@ -110,8 +110,8 @@ def _check(content: dict[str, Any], json_file: Path, image_root: Path) -> str | 
 def _warn_of_other_types(changed: Counter[str], json_file: Path) -> None:
     if changed:
         _logger.warning(
-            "%s has values that are not of COCO's types, such as texts or null for numbers, which "
-            "are taken for what they mean: %s.",
+            "%s has values that COCO writes otherwise, such as texts or null for numbers, or "
+            "backslashes in file names, which are taken for what they mean: %s.",
             json_file, ", ".join(f"{count} x {key!r}" for key, count in changed.items()),
         )
 

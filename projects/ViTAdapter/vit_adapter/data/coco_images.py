@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from collections.abc import Collection
 from pathlib import Path, PurePath
 from typing import Any
+from urllib.parse import unquote
 
 from vit_adapter.data.coco_problems import Problems
 from vit_adapter.data.image_io import MIN_SIDE, read_sizes
 from vit_adapter.data.orientation import Orientations
 
 _Entry = dict[str, Any]
+_Listings = dict[Path, tuple[set[str], set[str]]]  # folder -> names of its files, and their stems
 
+_MAX_SHOWN = 200  # characters of a name
 _NUM_OPENED = 5000  # files whose headers are read, which takes about a second
 
 
@@ -27,15 +32,15 @@ def check_image_files(
         image_root: folder that the names are relative to.
         problems: gets those that are found.
     """
-    listings: dict[Path, dict[str, str]] = {}
+    listings: _Listings = {}
     found = []
     for image in images:
         name = image["file_name"]
-        if (image_root / name).is_file():
+        if os.path.isfile(image_root / name):
             found.append(image)
         else:
             advice = _advice(name, image_root, listings)
-            problems.add(f"image file missing in {image_root}, {advice}", name)
+            problems.add(f"image file missing in {image_root}, {advice}", name[:_MAX_SHOWN])
     _check_sizes(found[:: max(1, len(found) // _NUM_OPENED)], image_root, problems)
 
 
@@ -63,22 +68,36 @@ def _check_sizes(images: list[_Entry], image_root: Path, problems: Problems) -> 
         problems.add(kind, name)
 
 
-def _advice(name: str, image_root: Path, listings: dict[Path, dict[str, str]]) -> str:
+def _advice(name: str, image_root: Path, listings: _Listings) -> str:
     """Return why a file may not be found, and what to do; ``listings`` are kept between calls."""
     path = image_root / name
+    if name.startswith("data:"):
+        return "'file_name' is not a name but the image itself; store the images as files"
     if "://" in name:
         return "'file_name' is a web address; download the images and name the files"
     if "\\" in name:
         return "'file_name' has backslashes, which separate folders on Windows alone; write '/'"
     if PurePath(name).is_absolute():
         return "'file_name' is an absolute path; write it relative to the image folder"
-    if (image_root.parent / name).is_file():
+    if os.path.isfile(image_root.parent / name):
         return f"but found in {image_root.parent}; correct the image folder"
-    if (image_root / path.name).is_file():
+    if os.path.isfile(image_root / path.name):
         return "but found there without the folders in 'file_name'; correct the names"
     if path.parent not in listings:
-        files = path.parent.iterdir() if path.parent.is_dir() else ()
-        listings[path.parent] = {file.name.lower(): file.name for file in files}
-    if path.name.lower() in listings[path.parent]:
-        return "but found there with other capital letters; correct the names"
+        files = os.listdir(path.parent) if os.path.isdir(path.parent) else ()
+        names = {_comparable(file) for file in files}
+        listings[path.parent] = names, {PurePath(file).stem for file in names}
+    names, stems = listings[path.parent]
+    if _comparable(path.name) in names:
+        return (
+            "but found there with other capital letters, accents (Unicode form), outer blanks or "
+            "percent codes; correct the names"
+        )
+    if PurePath(_comparable(path.name)).stem in stems:
+        return "but found there with another ending; correct the names"
     return "correct the image folder"
+
+
+def _comparable(name: str) -> str:
+    """Return what names of files have in common that are often confused."""
+    return unicodedata.normalize("NFC", unquote(name)).strip().lower()

@@ -8,6 +8,7 @@ not clear stays as it is; ``coco_problems`` refuses it.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -190,7 +191,7 @@ def _polygons(segmentation: list[Any]) -> list[Any] | None:
 
 def _with_slashes(name: Any, image_root: Path) -> str | None:
     """Return a file name of Windows as it is elsewhere, if only this one exists."""
-    if not isinstance(name, str) or "\\" not in name or (image_root / name).is_file():
+    if not isinstance(name, str) or "\\" not in name or os.path.isfile(image_root / name):
         return None
     other = name.replace("\\", "/")
-    return other if (image_root / other).is_file() else None
+    return other if os.path.isfile(image_root / other) else None
