@@ -47,6 +47,16 @@ def test_a_mismatch_names_both_and_the_override():
         )
 
 
+@pytest.mark.parametrize("kind", ["thing", "stuff"])
+def test_classes_of_one_name_raise_a_warning(catalog, caplog, kind):
+    catalog("pollen_test", **{f"{kind}_classes": ["grass", "birch", "grass"]})
+    check_num_classes("pollen_test", 3, kind=kind)
+    assert "'pollen_test' has more than one class of the name grass" in caplog.text
+    caplog.clear()
+    check_num_classes("coco_2017_val", 80)
+    assert not caplog.text
+
+
 def test_long_lists_of_classes_are_shortened():
     with pytest.raises(ValueError, match=r"80 thing classes \(person, .{10,90}, \.\.\.\)"):
         check_num_classes("coco_2017_train", 3)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from difflib import get_close_matches
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 _KINDS = ("thing", "stuff")
 _SEMANTIC = ("sem_seg", "cityscapes_sem_seg")  # evaluator types
+
+_logger = logging.getLogger(__name__)
 
 
 def class_names(dataset_name: str, *, kind: str = "thing") -> list[str]:
@@ -67,6 +71,8 @@ def check_num_classes(
 ) -> None:
     """Raise a ValueError unless the model predicts exactly the classes of the data set.
 
+    Classes of one name are only warned of: data sets of this project have none.
+
     Args:
         dataset_name: name in Detectron2's catalogs.
         num_classes: what the model is configured for, background not counted.
@@ -79,6 +85,12 @@ def check_num_classes(
             f"The data set {dataset_name!r} has {len(names)} {kind} classes ({_shorten(names)}), "
             f"but the model has {override_key}={num_classes}. Add the override "
             f"{override_key}={len(names)}, or choose the data set that the model is meant for."
+        )
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+    if repeated:
+        _logger.warning(
+            "The data set %r has more than one class of the name %s: results have one entry for "
+            "each name, that of the last class.", dataset_name, _shorten(repeated),
         )
 
 
