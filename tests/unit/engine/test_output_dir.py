@@ -57,6 +57,14 @@ def test_checkpoints_without_last_checkpoint_are_a_run_too(tmp_path: Path) -> No
     assert set_previous_run_aside(tmp_path) is not None
 
 
+def test_results_of_an_evaluation_alone_stay_too(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("{}")
+    refuse_restart(tmp_path, 1)  # no training is lost
+    aside = set_previous_run_aside(tmp_path)
+    assert aside is not None
+    assert [file.name for file in aside.iterdir()] == ["results.json"]
+
+
 def test_runs_that_were_set_aside_are_named(tmp_path: Path) -> None:
     assert describe_earlier_runs(tmp_path / "absent") == describe_earlier_runs(tmp_path) == ""
     for _ in range(2):

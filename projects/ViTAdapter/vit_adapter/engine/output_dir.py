@@ -64,7 +64,7 @@ def refuse_restart(output_dir: str | os.PathLike[str], restarts: int) -> None:
 
 
 def set_previous_run_aside(output_dir: str | os.PathLike[str]) -> Path | None:
-    """Move an earlier run's files to ``previous_run_<n>`` inside the folder.
+    """Move the files of an earlier run or evaluation to ``previous_run_<n>`` inside the folder.
 
     Detectron2 overwrites them when a command is repeated without ``--resume``; days of training
     can be lost that way. Renaming costs nothing and loses nothing.
@@ -76,7 +76,7 @@ def set_previous_run_aside(output_dir: str | os.PathLike[str]) -> Path | None:
         The folder with the earlier run, or None if there was none.
     """
     folder = Path(output_dir)
-    if not _holds_run(folder):
+    if not _holds_run(folder) and not (folder / RESULTS_FILE).exists():
         return None
     number = 1
     while (folder / f"{SET_ASIDE}{number}").exists():
@@ -87,7 +87,8 @@ def set_previous_run_aside(output_dir: str | os.PathLike[str]) -> Path | None:
         for file in sorted(folder.glob(pattern)):
             _move(file, aside)
     logger.warning(
-        "%s holds an earlier run: its files are now in %s. Use --resume to continue a run.",
+        "%s holds an earlier run or evaluation: its files are now in %s. Use --resume to continue "
+        "a run.",
         folder,
         aside,
     )
