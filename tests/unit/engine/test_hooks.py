@@ -72,6 +72,7 @@ def test_failed_evaluation_leaves_a_checkpoint(
     model = nn.Linear(1, 1)
     loop = Loop()
     checkpointer = Checkpointer(model, str(tmp_path), trainer=loop)
+    (tmp_path / "model_0000002.pth").write_text("what another start has left")
 
     def evaluate() -> dict:
         model.weight.data.fill_(float(loop.iter))

@@ -72,7 +72,8 @@ class EvaluationHook(HookBase):
 
     def _save(self) -> None:
         name = f"model_{self.trainer.iter:07d}"
-        if not os.path.exists(os.path.join(self._checkpointer.save_dir, f"{name}.pth")):
+        # A file of that name may be left from before a resumption from an earlier checkpoint.
+        if os.path.basename(self._checkpointer.get_checkpoint_file()) != f"{name}.pth":
             # Any process: all have the same weights, and the one that fails is still running.
             self._checkpointer.save_to_disk = True
             self._checkpointer.save(name, iteration=self.trainer.iter)
