@@ -69,7 +69,7 @@ from vit_adapter.engine.processes import ProcessLayout, launch
 
 def work():
     if comm.get_rank() == 1:
-        raise UsageError("train.x is wrong")
+        raise UsageError("train.x is wrong" + 100_000 * "!")  # more than a pipe takes at once
     comm.synchronize()
 
 if __name__ == "__main__":
@@ -103,7 +103,7 @@ def test_two_cpu_processes(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_mistake_that_one_process_finds(tmp_path: Path) -> None:
     done = run_program(MISTAKE, tmp_path)
-    assert done.stdout.splitlines() == ["caught: train.x is wrong"], done.stderr
+    assert done.stdout.splitlines() == ["caught: train.x is wrong" + 100_000 * "!"], done.stderr
 
 
 def test_one_process_runs_here() -> None:

@@ -4,13 +4,16 @@ Detectron2's own ``launch`` asks for CUDA in v0.6 and decides by what is visible
 of the config, in later versions; hence these few lines.
 """
 
+import os
 import socket
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.queues import SimpleQueue
+from pathlib import Path
 
 import torch.multiprocessing as mp
 
+from vit_adapter.checkpoint.files import atomic_open
 from vit_adapter.engine.config import UsageError
 from vit_adapter.engine.process_group import Process, check_gpus, run_among_others
 
@@ -83,18 +86,20 @@ def launch(main: Callable[..., None], layout: ProcessLayout, arguments: tuple = 
     dist_url = layout.dist_url
     if dist_url == "auto":
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
-    mistakes = mp.get_context("spawn").SimpleQueue()
-    try:
-        mp.start_processes(
-            _run_process,
-            nprocs=layout.processes_per_machine,
-            args=(main, layout, dist_url, arguments, mistakes),
-            start_method="spawn",
-        )
-    except mp.ProcessRaisedException as error:
-        if mistakes.empty():
-            raise
-        raise UsageError(mistakes.get()) from error
+    # A file for each: a pipe takes no text of any length before the other end reads it.
+    with tempfile.TemporaryDirectory() as mistakes:
+        try:
+            mp.start_processes(
+                _run_process,
+                nprocs=layout.processes_per_machine,
+                args=(main, layout, dist_url, arguments, mistakes),
+                start_method="spawn",
+            )
+        except mp.ProcessRaisedException as error:
+            found = sorted(Path(mistakes).glob("mistake_*"))
+            if not found:
+                raise
+            raise UsageError(found[0].read_text(encoding="utf-8")) from error
 
 
 def _run_process(
@@ -103,7 +108,7 @@ def _run_process(
     layout: ProcessLayout,
     dist_url: str,
     arguments: tuple,
-    mistakes: SimpleQueue,
+    mistakes: str,
 ) -> None:
     process = Process(
         rank=layout.machine_rank * layout.processes_per_machine + local_rank,
@@ -114,7 +119,8 @@ def _run_process(
     try:
         run_among_others(main, process, layout.device_type, arguments)
     except UsageError as error:
-        mistakes.put(str(error))
+        with atomic_open(os.path.join(mistakes, f"mistake_{local_rank}")) as stream:
+            stream.write(str(error))
         raise
 
 
