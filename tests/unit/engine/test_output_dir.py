@@ -102,6 +102,16 @@ def test_names_of_moved_weights_follow(
     assert "use train.init_checkpoint=out/previous_run_1/model_final.pth" in caplog.text
 
 
+def test_names_that_are_no_files_stay_in_the_folder_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path)
+    options = OmegaConf.create({"vit_checkpoint": "timm:vit_tiny"})
+    follow_weights(options, set_previous_run_aside("."))
+    assert options.vit_checkpoint == "timm:vit_tiny"
+
+
 @pytest.mark.parametrize("inside", [True, False])
 def test_weights_named_by_a_link_follow(tmp_path: Path, inside: bool) -> None:
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"

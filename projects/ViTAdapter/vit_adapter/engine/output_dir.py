@@ -119,8 +119,9 @@ def follow_weights(options: DictConfig, aside: Path | None) -> None:
     """
     for key in ("init_checkpoint", "vit_checkpoint"):
         path = Path(options.get(key) or "").resolve()  # by a link, what the link names
-        if aside and path.parent == aside.parent.resolve() and not path.exists():
-            options[key] = str(aside / path.name)
+        moved = aside / path.name if aside and path.parent == aside.parent.resolve() else None
+        if moved and moved.exists():
+            options[key] = str(moved)
             logger.warning("train.%s was among these files: to start from the same weights again, "
                            "use train.%s=%s.", key, key, options[key])
 
