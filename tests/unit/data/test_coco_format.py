@@ -213,8 +213,24 @@ def test_a_missing_image_folder_is_named(folder):
 
 def test_truncated_json_is_located(folder):
     text = json.dumps(_content(), indent=1)
-    with pytest.raises(ValueError, match=r"own.json is not valid JSON: .* at line \d+, column \d+"):
-        _register(folder, text[: len(text) // 2])
+    message = r"own.json is not valid JSON: .* at line \d+, column \d+. The file is truncated"
+    for end in (0, len(text) // 2, text.index("a.png") + 2, len(text) - 1):
+        with pytest.raises(ValueError, match=message):
+            _register(folder, text[:end])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: "// of May\n" + text,
+        lambda text: text[:-1] + ",}",
+        lambda text: text.replace('"', "'"),
+        lambda text: text + "\n" + text,
+    ],
+)
+def test_other_mistakes_in_json_are_not_called_truncated(folder, change):
+    with pytest.raises(ValueError, match=r"column \d+. Correct it there"):
+        _register(folder, change(json.dumps(_content())))
 
 
 def test_binary_files_are_recognised(folder):
@@ -250,6 +266,11 @@ def test_other_encodings_and_byte_order_marks_are_read(folder, encoding):
     (folder / "own.json").write_text(text, encoding=encoding)
     metadata = register_coco_format("own_data", folder / "own.json", folder / "images")
     assert metadata.thing_classes[-1] == "Nuß"
+    assert len(DatasetCatalog.get("own_data")) == 2
+
+
+def test_several_byte_order_marks_are_read(folder):
+    _register(folder, "\ufeff\ufeff" + json.dumps(_content()))
     assert len(DatasetCatalog.get("own_data")) == 2
 
 

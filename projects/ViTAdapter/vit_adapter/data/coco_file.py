@@ -74,12 +74,15 @@ def _decode(json_file: Path) -> Any:
     if not json_file.is_file():
         raise FileNotFoundError(f"The annotation file {json_file} does not exist, or is no file.")
     try:
-        return json.loads(json_file.read_bytes())  # recognises the encoding
+        content = json_file.read_bytes()
+        text = content.decode(json.detect_encoding(content), "surrogatepass")
+        return json.loads(text.lstrip("\ufeff"))  # byte order marks, also of files put together
     except json.JSONDecodeError as error:
+        ends = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated")
+        cause = "The file is truncated or not fully downloaded; export or copy it again."
         raise ValueError(
             f"{json_file} is not valid JSON: {error.msg} at line {error.lineno}, column "
-            f"{error.colno}. The file may be truncated or not fully downloaded; export or copy it "
-            "again."
+            f"{error.colno}. {cause if ends else 'Correct it there, or export the file again.'}"
         ) from error
     except UnicodeDecodeError as error:
         raise ValueError(
