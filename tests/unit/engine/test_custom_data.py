@@ -151,6 +151,14 @@ def test_validation_data_come_later_to_the_config_of_a_run_without(tmp_path: Pat
     )
 
 
+def test_no_evaluator_on_purpose(tmp_path: Path) -> None:
+    folder = write_data(tmp_path / "data", ["cell"])
+    cfg = make_config(**paths("train", folder), **paths("val", folder))
+    cfg.dataloader.evaluator = None
+    for _ in ("first", "from the saved config"):
+        assert apply_custom_data(cfg).dataloader.evaluator is None
+
+
 def test_evaluation_needs_no_training_data(tmp_path: Path) -> None:
     train, val = (write_data(tmp_path / split, ["cell"]) for split in ("train", "val"))
     cfg = apply_custom_data(make_config(**paths("train", train), **paths("val", val)))

@@ -67,10 +67,12 @@ def apply_custom_data(cfg: DictConfig, *, training: bool = True) -> DictConfig:
         _read_masks_as_stored(cfg, "custom_train")
     if val:
         _register(task, "custom_val", *val, cfg)
-        cfg.dataloader.test.dataset.names = "custom_val"
-        if cfg.dataloader.get("evaluator") is None:  # saved by a run without validation data
+        had_none = dataset_names(cfg, "test") == ["custom_train"]  # saved by a run without any
+        if cfg.dataloader.get("evaluator") is None and had_none:  # elsewhere null is meant
             cfg.dataloader.evaluator = task.evaluator()
-        cfg.dataloader.evaluator.dataset_name = "custom_val"
+        if cfg.dataloader.get("evaluator") is not None:
+            cfg.dataloader.evaluator.dataset_name = "custom_val"
+        cfg.dataloader.test.dataset.names = "custom_val"
     else:
         # Its mapper stays: the predictor reads there how images are resized.
         cfg.dataloader.test.dataset.names = "custom_train"
