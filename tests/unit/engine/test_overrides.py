@@ -61,6 +61,17 @@ def test_entry_of_a_list(cfg: DictConfig) -> None:
         apply_overrides(cfg, ["data.steps.2=9"])
 
 
+def test_entry_of_an_empty_list(cfg: DictConfig) -> None:
+    with pytest.raises(UsageError, match=r"list of 0 entries; use train\.freeze=\[\.\.\.\]"):
+        apply_overrides(cfg, ["train.freeze.0=a"])
+
+
+def test_key_that_is_not_new_keeps_its_kind(cfg: DictConfig) -> None:
+    assert apply_overrides(cfg, ["+train.output_dir=2024_01_01"]).train.output_dir == "2024_01_01"
+    with pytest.raises(UsageError, match="train.max_iter is a whole number"):
+        apply_overrides(cfg, ["+train.max_iter=many"])
+
+
 def test_new_key_on_purpose(cfg: DictConfig) -> None:
     assert apply_overrides(cfg, ["+train.note=abc"]).train.note == "abc"
 
@@ -189,6 +200,7 @@ def test_class_names_are_no_interpolations(cfg: DictConfig) -> None:
         ("optimizer.weight_decay=0.05", 0.05),
         ("optimizer.weight_decay=[1,2]", [1, 2]),
         ("optimizer.lr=null", None),
+        ("train.checkpointer.max_to_keep=null", None),
         ("head.name=123", "123"),
         ("head.size=7", 7),
         ("head.scope=1.5", 1.5),
@@ -227,6 +239,10 @@ def test_value_of_the_right_kind(cfg: DictConfig, override: str, value: object) 
         ("data.crop_size=[64,0.5]", "a list of whole numbers"),
         ("dataloader.ratios=[a]", "a list of numbers"),
         ("train.amp=true", r"a group of keys \(enabled\)"),
+        ("train.amp=[]", r"a group of keys \(enabled\)"),
+        ("train=null", "a group of keys"),
+        ("model=null", "a group of keys"),
+        ("optimizer=null", "a group of keys"),
         ("model.in_features=two", "a number"),
     ],
 )

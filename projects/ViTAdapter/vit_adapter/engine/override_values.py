@@ -34,6 +34,15 @@ _TEXTS = frozenset(["data.classes", "train.freeze", "train.allow_mismatch"])
 _COUNTED = ("train.", "dataloader.", "data.")
 """Parts of a config in which a whole number stays one: iterations, images, pixels."""
 
+_OPTIONAL = frozenset(["train.checkpointer.max_to_keep"])
+"""Numbers of ``train`` that may be null."""
+
+_NEEDED = frozenset(
+    ["model", "optimizer", "optimizer.params", "lr_multiplier", "train"]
+    + ["dataloader", "dataloader.train", "dataloader.test"]
+)
+"""Groups that may not be null: no command runs without them."""
+
 # In a list: a quoted element, or whatever stands before the next comma.
 _ELEMENT = re.compile(r"""\s*("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[^,]*?)\s*(?:,|$)""", re.DOTALL)
 
@@ -58,14 +67,14 @@ def read_value(key: str, text: str, present: Any) -> Any:
     if key in _TEXTS or isinstance(present, str) or _holds(present, str):
         return _read_texts(key, text, present)
     value = _read_by_grammar(key, text, present)
-    optional = key == "train.checkpointer.max_to_keep" or not key.startswith("train.")
-    if _is_interpolation(value) or (value is None and optional):
+    may_be_null = key in _OPTIONAL or not (key in _NEEDED or key.startswith("train."))
+    if _is_interpolation(value) or (value is None and may_be_null):
         return value
     if isinstance(present, bool | int | float):
         return _read_number(key, text, value, present)
     if isinstance(present, list | tuple):
         return _read_list(key, text, value, present)
-    if isinstance(present, DictConfig) and not isinstance(value, dict | list):
+    if isinstance(present, DictConfig) and not isinstance(value, dict):
         inside = ", ".join(map(str, present))
         raise _wrong(key, text, f"a group of keys ({inside}); set one of them")
     return value

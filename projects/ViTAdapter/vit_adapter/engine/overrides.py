@@ -69,15 +69,16 @@ def _read(cfg: DictConfig, override: str, source: str) -> tuple[str, Any]:
     except Exception as error:  # an interpolation that leads nowhere, or an index out of range
         raise UsageError(f"override {key!r} cannot be followed: {error}") from error
     if isinstance(parent, ListConfig) and not (leaf.isdigit() and int(leaf) < len(parent)):
+        last = len(parent) - 1
+        use = f"{parent_key}.0 to {parent_key}.{last}" if parent else f"{parent_key}=[...]"
         raise UsageError(
-            f"override {key!r}: {parent_key} is a list of {len(parent)} entries; use "
-            f"{parent_key}.0 to {parent_key}.{len(parent) - 1}."
+            f"override {key!r}: {parent_key} is a list of {len(parent)} entries; use {use}."
         )
-    if is_new and (parent is None or OmegaConf.is_config(parent)):
-        return key, read_value(key, text, None)
     known = isinstance(parent, ListConfig) or (
         isinstance(parent, DictConfig) and (leaf in parent or leaf in _parameters(parent))
     )
+    if is_new and not known and (parent is None or isinstance(parent, DictConfig)):
+        return key, read_value(key, text, None)
     if not known:
         raise UsageError(
             f"unknown key {key!r} in the overrides of {source}.{_near_keys(cfg, key)} "
