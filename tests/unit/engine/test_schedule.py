@@ -254,7 +254,10 @@ def test_a_config_without_the_new_keys() -> None:
         (["train.epochs=1", "dataloader.train.total_batch_size=0"], "total_batch_size=0, expected"),
         (["train.auto_scale_lr=yes"], "train.auto_scale_lr=yes.* is true or false"),
         (["train.auto_scale_lr=True", "optimizer.lr=high"], "optimizer.lr=high: .* is a number"),
-        (["train.auto_scale_lr=True", "optimizer.lr=null"], "scales optimizer.lr, which is None"),
+        *[
+            ([f"optimizer.lr={value}"], rf"optimizer\.lr={found}, expected a number above 0")
+            for value, found in (("0", "0"), ("-1", "-1"), ("null", "None"), ("inf", "inf"))
+        ],
         (["train.auto_scale_lr=True", "train.base_batch_size=0"], "base_batch_size=0, expected"),
         (
             ["train.auto_scale_lr=True", "dataloader.train.total_batch_size=2",
@@ -265,6 +268,10 @@ def test_a_config_without_the_new_keys() -> None:
             ["train.epochs=2", "lr_multiplier.milestones=[8,11]"],
             r"lr_multiplier makes no schedule: milestones must increase between 0 and epochs=2",
         ),
+        *[
+            ([f"lr_multiplier.milestones={value}"], "lr_multiplier makes no schedule")
+            for value in ("8", "null")
+        ],
         (["train.epochs=2", "dataloader.train.dataset.count=0"], "needs the number of images"),
     ],
 )

@@ -121,12 +121,14 @@ def _scale_learning_rate(cfg: DictConfig) -> str:
     """Scale ``optimizer.lr`` if that is asked for; return the rate in words."""
     options, optimizer = cfg.train, cfg.optimizer
     rate, scale = optimizer.get("lr"), options.get("auto_scale_lr", False)
+    if "lr" in optimizer and not (_is_number(rate) and rate > 0):
+        raise UsageError(f"optimizer.lr={rate}, expected a number above 0.")
     if not isinstance(scale, bool):
         raise UsageError(f"train.auto_scale_lr={scale!r}, expected True or False.")
     if not scale:
         return f"lr {rate}"
-    if not _is_number(rate):
-        raise UsageError(f"train.auto_scale_lr scales optimizer.lr, which is {rate}, no number.")
+    if rate is None:
+        raise UsageError("train.auto_scale_lr scales optimizer.lr, which this config lacks.")
     batch = _whole_number(cfg, "dataloader.train.total_batch_size")
     base = _whole_number(cfg, "train.base_batch_size")
     optimizer.lr, options.base_batch_size = rate * (batch / base), batch
@@ -166,7 +168,7 @@ def _describe_period(period: int, max_iter: int) -> str:
 def _build_schedule(cfg: DictConfig) -> ParamScheduler:
     try:
         return instantiate(cfg.lr_multiplier)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise UsageError(f"lr_multiplier makes no schedule: {error}.") from error
 
 
