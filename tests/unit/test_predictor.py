@@ -219,7 +219,7 @@ class TestConfigs:
         ("override", "message"),
         [
             ("dataloader.test.mapper.image_format=L", "image_format is 'L', expected RGB or BGR"),
-            ("dataloader.test=null", "lacks dataloader.test.mapper.augmentations"),
+            ("dataloader.test.mapper=null", "lacks dataloader.test.mapper.augmentations"),
             ("train.device=tpu", "tpu"),
             ("trian.device=cpu", "trian.device"),
             ("train.device", "key=value"),

@@ -258,7 +258,7 @@ def _load_output_folder(folder: Path) -> DictConfig:
 
 def _test_input(cfg: DictConfig) -> tuple[T.AugmentationList, str]:
     """Return the augmentations and the colour order of the config's test mapper."""
-    mapper = OmegaConf.select(cfg, "dataloader.test.mapper", default={})
+    mapper = OmegaConf.select(cfg, "dataloader.test.mapper") or {}
     for key in ("augmentations", "image_format"):
         if key not in mapper:
             raise ValueError(
