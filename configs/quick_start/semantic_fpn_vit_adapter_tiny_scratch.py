@@ -6,9 +6,9 @@ from ..common.quick_start_semantic import (
     data,
     dataloader,
     lr_multiplier,
+    num_classes as _num_classes,
     optimizer,
     train,
-    num_classes as _num_classes,
 )
 from ..common.testing import whole_images as test
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.config import LazyCall as L
-from detectron2.config import instantiate
+from detectron2.config import LazyCall as L, instantiate
 from omegaconf import DictConfig
 
 from vit_adapter import ViTAdapter, model_zoo

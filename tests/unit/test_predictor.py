@@ -354,7 +354,8 @@ class TestSemanticModels:
     def test_own_classes(self, semantic_config, image, tmp_path):
         (tmp_path / "classes.json").write_text(json.dumps(["road", "sky", "tree"]))
         for classes in ("[road,sky,tree]", str(tmp_path / "classes.json")):
-            predictor = LazyPredictor(semantic_config, overrides=[*SMALL, f"data.classes={classes}"])
+            overrides = [*SMALL, f"data.classes={classes}"]
+            predictor = LazyPredictor(semantic_config, overrides=overrides)
             assert predictor.metadata.stuff_classes == ["road", "sky", "tree"]
             assert len(set(predictor.metadata.stuff_colors)) == 3
             assert predictor(image)["sem_seg"].shape == (3, 70, 90)

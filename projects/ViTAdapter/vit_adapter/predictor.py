@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.config import CfgNode, instantiate
-from detectron2.data import Metadata, MetadataCatalog
-from detectron2.data import transforms as T
+from detectron2.data import Metadata, MetadataCatalog, transforms as T
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 

@@ -4,10 +4,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from detectron2.config import LazyCall as L
-from detectron2.config import LazyConfig, instantiate
-from detectron2.data import DatasetMapper
-from detectron2.data import transforms as T
+from detectron2.config import LazyCall as L, LazyConfig, instantiate
+from detectron2.data import DatasetMapper, transforms as T
 from detectron2.structures.masks import polygons_to_bitmask
 from fvcore.transforms.transform import CropTransform, HFlipTransform, NoOpTransform
 from omegaconf import OmegaConf

@@ -5,8 +5,12 @@ import copy
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, DatasetMapper, build_detection_train_loader
-from detectron2.data import transforms as T
+from detectron2.data import (
+    DatasetCatalog,
+    DatasetMapper,
+    build_detection_train_loader,
+    transforms as T,
+)
 from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.structures import BoxMode
 from PIL import Image

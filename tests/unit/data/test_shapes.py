@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
-from detectron2.data import transforms as T
+from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog, transforms as T
 from detectron2.data.datasets.coco import load_coco_json
 from PIL import Image
 from pycocotools import mask as mask_util

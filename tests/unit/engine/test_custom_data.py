@@ -5,8 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from detectron2.config import LazyCall as L
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import LazyCall as L, LazyConfig, instantiate
 from detectron2.data import (
     DatasetCatalog,
     DatasetMapper,

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from detectron2.config import LazyCall as L
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import LazyCall as L, LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image

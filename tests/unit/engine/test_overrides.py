@@ -4,8 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from detectron2.config import LazyCall as L
-from detectron2.config import LazyConfig
+from detectron2.config import LazyCall as L, LazyConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 

@@ -4,8 +4,7 @@ import functools
 from pathlib import Path
 
 import pytest
-from detectron2.config import LazyCall as L
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import LazyCall as L, LazyConfig, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.nn import functional as F

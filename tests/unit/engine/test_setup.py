@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detectron2.config import LazyCall as L
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import LazyCall as L, LazyConfig, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 

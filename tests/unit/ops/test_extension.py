@@ -14,8 +14,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from vit_adapter.ops import extension, extension_info, functional, ms_deform_attn
-from vit_adapter.ops import ms_deform_attn_reference as reference
+from vit_adapter.ops import (
+    extension,
+    extension_info,
+    functional,
+    ms_deform_attn,
+    ms_deform_attn_reference as reference,
+)
 from vit_adapter.ops.extension import has_kernel, load_extension, select_backend
 from vit_adapter.ops.reference import ms_deform_attn_embedding_bag as embedding_bag
 

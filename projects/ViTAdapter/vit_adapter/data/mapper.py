@@ -13,9 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data import DatasetMapper
-from detectron2.data import detection_utils as utils
-from detectron2.data import transforms as T
+from detectron2.data import DatasetMapper, detection_utils as utils, transforms as T
 from detectron2.structures import BoxMode
 from fvcore.transforms.transform import Transform
 

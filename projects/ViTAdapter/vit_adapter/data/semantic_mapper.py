@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data import detection_utils as utils
-from detectron2.data import transforms as T
+from detectron2.data import detection_utils as utils, transforms as T
 from torch import Tensor
 from torch.nn import functional as F
 

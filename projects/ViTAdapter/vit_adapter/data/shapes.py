@@ -34,8 +34,7 @@ from detectron2.data.datasets.coco_panoptic import merge_to_panoptic
 from detectron2.utils import comm
 from tqdm import tqdm
 
-from vit_adapter.data import shapes_metadata as metadata
-from vit_adapter.data import shapes_writer as writer
+from vit_adapter.data import shapes_metadata as metadata, shapes_writer as writer
 from vit_adapter.data.shapes_scene import MIN_IMAGE_SIZE, Scene, draw_scene
 
 NUM_TRAIN = 1000

@@ -187,7 +187,8 @@ class MultiScaleFlip(nn.Module):
         original = (inputs.get("height", image.shape[-2]), inputs.get("width", image.shape[-1]))
         total = None
         for scale in self.scales:
-            view = _resize(image, self.view_size(*map(int, image.shape[-2:]), scale), antialias=True)
+            size = self.view_size(*map(int, image.shape[-2:]), scale)
+            view = _resize(image, size, antialias=True)
             for mirrored in (False, True) if self.flip else (False,):
                 shown = view.flip(-1) if mirrored else view
                 probabilities = _predict(self.model, shown, original).softmax(dim=0)
