@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from detectron2.config import instantiate
@@ -64,3 +65,24 @@ def test_heads_with_a_mask_head_alone() -> None:
     drop_mask_branch(cfg)
     assert cfg.model.roi_heads.mask_head is None
     assert not {"mask_in_features", "mask_pooler"} & set(cfg.model.roi_heads)
+
+
+@pytest.mark.parametrize(
+    ("text", "drops"),
+    [
+        ('{"images": [{}], "categories": [{}], "annotations": [{"bbox": []}]}', True),
+        ('{"images": [{}], "categories": [{}], "annotations": [{"segmentation": [[1]]}]}', False),
+        ('{"images": [{}], "categories": [{}]}', False),
+        ("broken", False),
+        (None, False),
+    ],
+)
+def test_evaluation_reads_the_training_data_if_they_are_there(
+    text: str | None, drops: bool, tmp_path: Path
+) -> None:
+    cfg = config("unknown")
+    cfg.data.train_json = str(tmp_path / "train.json")
+    if text is not None:
+        (tmp_path / "train.json").write_text(text)
+    drop_mask_branch(cfg)
+    assert (cfg.model.roi_heads.mask_head is None) == drops

@@ -1,10 +1,14 @@
 """Mask R-CNN on data that have boxes alone: trained without its mask branch, as Faster R-CNN."""
 
 import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 
 from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 
+from vit_adapter.data.coco_file import read_coco_json
 from vit_adapter.engine.custom_data import dataset_names
 
 __all__ = ["drop_mask_branch"]
@@ -17,19 +21,16 @@ _BRANCH = ("mask_in_features", "mask_pooler", "mask_head")
 def drop_mask_branch(cfg: DictConfig) -> None:
     """Leave the mask branch out of the model if the training data are known to have no masks.
 
-    Evaluation and prediction call this as well, so that they build the model that was trained. Of
-    data of the user's own they see the validation part alone; the config that the training saved
-    has no branch any more. Data that do not tell their ``mask_format``, and models that learn masks
-    otherwise than by ``roi_heads.mask_head``, stay as they are.
+    Evaluation and prediction call this as well, so that they build the model that was trained; the
+    config that a training saved has no branch any more. Data that do not tell their
+    ``mask_format``, and models that learn masks otherwise than by ``roi_heads.mask_head``, stay as
+    they are.
 
     Args:
         cfg: changed in place, ``model.roi_heads`` and ``dataloader.train.mapper``.
     """
     heads = OmegaConf.select(cfg, "model.roi_heads")
-    names = dataset_names(cfg, "train")
-    if not heads or heads.get("mask_head") is None or not names:
-        return
-    if any(MetadataCatalog.get(name).get("mask_format", "unknown") for name in names):
+    if not heads or heads.get("mask_head") is None or not _learns_boxes_alone(cfg):
         return
     for key in _BRANCH:
         if key in heads:
@@ -40,5 +41,21 @@ def drop_mask_branch(cfg: DictConfig) -> None:
     logger.warning(
         "The annotations of %s have no masks: the model is built without its mask branch, as a "
         "Faster R-CNN (model.roi_heads.mask_head=null).",
-        ", ".join(names),
+        OmegaConf.select(cfg, "data.train_json") or ", ".join(dataset_names(cfg, "train")),
     )
+
+
+def _learns_boxes_alone(cfg: DictConfig) -> bool:
+    names = dataset_names(cfg, "train")
+    own = OmegaConf.select(cfg, "data.train_json")
+    if own and "custom_train" not in names:  # nothing is trained: the file need not be there
+        with suppress(FileNotFoundError, ValueError):
+            annotations = read_coco_json(Path(own)).get("annotations") or []
+            return bool(annotations) and not any(map(_has_mask, annotations))
+        return False
+    formats = [MetadataCatalog.get(name).get("mask_format", "unknown") for name in names]
+    return bool(names) and not any(formats)
+
+
+def _has_mask(annotation: Mapping[str, object]) -> bool:
+    return bool(annotation.get("segmentation"))
