@@ -62,8 +62,8 @@ def test_masks_reach_the_last_row_and_column(
     instances = predictor(np.full((height, width, 3), 200, np.uint8))["instances"]
     whole, quarter = instances.pred_masks
     assert whole.shape == (height, width)
-    # Detectron2 rounds the corners of a pasted mask by up to half a cell of its 28 x 28 grid.
-    rounding = max(size) // 56 + 1
+    # Detectron2 rounds the corners of a pasted mask by up to half a cell of its 14 x 14 grid.
+    rounding = max(size) // 28 + 1
     assert whole[rounding:-rounding].all() and whole[:, rounding:-rounding].all()
     assert torch.equal(whole, whole.flip(0, 1))
     assert quarter[-1, width // 2 + rounding : -rounding].all()

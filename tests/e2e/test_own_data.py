@@ -29,7 +29,7 @@ def test_epochs_and_the_config_that_they_leave_behind(command: list[str], tmp_pa
     main([*command, "train.epochs=2", "train.auto_scale_lr=True"])
     words = (
         "Schedule: 2 epochs of 6 images at batch 2 = 6 iterations; evaluation and checkpoint every "
-        "3; lr 0.001 x 2/8 = 0.00025; milestones 4 and 6; warm-up 0 iterations."
+        "3; lr 0.002 x 2/4 = 0.001; warm-up 0 iterations."
     )
     assert (run / "log.txt").read_text().count(words) == 1
     assert list(metrics(run, "bbox/AP")) == [2, 6]
@@ -37,7 +37,7 @@ def test_epochs_and_the_config_that_they_leave_behind(command: list[str], tmp_pa
         "model_0000002.pth", "model_0000005.pth", "model_final.pth",
     ]
     rates = metrics(run, "lr")
-    assert list(rates.values()) == pytest.approx([0.00025] * 4 + [0.000025] * 2)
+    assert list(rates.values()) == pytest.approx([0.001 * (1 - i / 6) for i in range(6)])
 
     saved = str(run / "config.yaml")
     text = Path(saved).read_text()

@@ -93,7 +93,9 @@ model = L(GeneralizedRCNN)(
         ),
         mask_head=L(MaskRCNNConvUpsampleHead)(
             input_shape=L(ShapeSpec)(
-                channels="${....backbone.out_channels}", height=14, width=14
+                channels="${....backbone.out_channels}",
+                height="${...mask_pooler.output_size}",
+                width="${...mask_pooler.output_size}",
             ),
             num_classes="${..num_classes}",
             conv_dims=[256, 256, 256, 256, 256],  # four 3x3 convolutions and the 2x2 upsampling
