@@ -1,11 +1,11 @@
 # make setup   the environment in .venv, the dependencies, Detectron2 and the compiled kernels
 # make demo    trains, evaluates and draws a small detector on generated images
-# make test    runs the tests
+# make test    runs the tests, in as many processes as there are cores
 # make clean   removes what building and testing leave behind (.venv and results stay)
 #
 # Each step leaves a stamp in .venv and is repeated only when what it depends on has changed.
 # Variables: PYTHON, VIT_ADAPTER_BUILD (see setup.py), DETECTRON2_ARCHIVE (a downloaded source
-# archive of Detectron2 v0.6), PYTEST_ARGS.
+# archive of Detectron2 v0.6), PYTEST_ARGS (-n 0: all tests in one process).
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VIT_ADAPTER_BUILD ?= auto
@@ -64,8 +64,9 @@ demo: setup
 	@echo "Pictures of the predictions: $(DEMO_PICTURES)/"
 	@echo "Model, metrics and logs:     $(DEMO_RESULTS)/"
 
+# One thread each: processes with more threads than there are cores wait for each other.
 test: setup
-	$(RUN) -m pytest --durations=15 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist worksteal --durations=15 $(PYTEST_ARGS)
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis projects/ViTAdapter/*.egg-info
