@@ -214,6 +214,16 @@ def test_values_of_other_types_are_evaluated(tmp_path, own_data, changes, image_
     assert {result["image_id"] for result in saved} == {image_id}
 
 
+def _evaluate_own(name, register, predicted, tmp_path):
+    """Register the changed file under a name for one evaluation."""
+    register(name, tmp_path / "own.json", tmp_path)
+    try:
+        return _evaluate(name, lambda _: predicted, str(tmp_path / "out"))
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
 def _register_with_detectron2(name, json_file, image_root):
     register_coco_instances(name, {}, str(json_file), str(image_root))
 
@@ -239,13 +249,7 @@ def test_predictions_are_written_for_test_sets_without_annotations(
             del content["annotations"]
 
     _change(tmp_path, change)
-    name = "held_back"
-    register(name, tmp_path / "own.json", tmp_path)
-    try:
-        results = _evaluate(name, lambda _: perfect, str(tmp_path / "out"))
-    finally:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    results = _evaluate_own("held_back", register, perfect, tmp_path)
     assert results == {}
     saved = json.loads((tmp_path / "out" / "coco_instances_results.json").read_text())
     assert [result["category_id"] for result in saved] == [4, 7]
@@ -275,12 +279,7 @@ def test_masks_are_not_evaluated_where_an_object_has_none(
 
     _change(tmp_path, change)
     name = "evaluated_boxes"
-    register(name, tmp_path / "own.json", tmp_path)
-    try:
-        results = _evaluate(name, lambda _: perfect, str(tmp_path / "out"))
-    finally:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    results = _evaluate_own(name, register, perfect, tmp_path)
     assert set(results) == {"bbox"}
     assert results["bbox"]["AP"] == pytest.approx(100)
     assert f"{lacking} of 2 annotations of {name} have no masks" in caplog.text

@@ -56,7 +56,7 @@ class EvaluationHook(HookBase):
             return
         try:
             self._run()
-        except Exception:
+        except Exception:  # whatever an evaluator raises: it goes on, with what to do about it
             _report_failure(
                 "The evaluation failed, the training did not: its weights are in "
                 f"{self._checkpointer.save_dir}. Once the cause is removed, --eval-only --resume "

@@ -1,7 +1,6 @@
 """Mask R-CNN on data that have boxes alone: trained without its mask branch, as Faster R-CNN."""
 
 import logging
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -51,11 +50,7 @@ def _learns_boxes_alone(cfg: DictConfig) -> bool:
     if own and "custom_train" not in names:  # nothing is trained: the file need not be there
         with suppress(FileNotFoundError, ValueError):
             annotations = read_coco_json(Path(own)).get("annotations") or []
-            return bool(annotations) and not any(map(_has_mask, annotations))
+            return bool(annotations) and not any(a.get("segmentation") for a in annotations)
         return False
     formats = [MetadataCatalog.get(name).get("mask_format", "unknown") for name in names]
     return bool(names) and not any(formats)
-
-
-def _has_mask(annotation: Mapping[str, object]) -> bool:
-    return bool(annotation.get("segmentation"))
