@@ -1,6 +1,7 @@
 # make setup   the environment in .venv, the dependencies, Detectron2 and the compiled kernels
 # make demo    trains, evaluates and draws a small detector on generated images
-# make test    runs the tests, in as many processes as there are cores
+# make lint    checks style and format of the code
+# make test    does that and runs the tests, in as many processes as there are cores
 # make clean   removes what building and testing leave behind (.venv and results stay)
 #
 # Each step leaves a stamp in .venv and is repeated only when what it depends on has changed.
@@ -22,7 +23,7 @@ DEMO_CONFIG := configs/quick_start/mask_rcnn_vit_adapter_shapes.py
 DEMO_RESULTS := output/quick_start
 DEMO_PICTURES := output/demo
 
-.PHONY: setup demo test clean FORCE
+.PHONY: setup demo lint test clean FORCE
 .DELETE_ON_ERROR:
 
 setup: $(STAMPS)/extension
@@ -64,8 +65,12 @@ demo: setup
 	@echo "Pictures of the predictions: $(DEMO_PICTURES)/"
 	@echo "Model, metrics and logs:     $(DEMO_RESULTS)/"
 
+lint: setup
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
 # One thread each: processes with more threads than there are cores wait for each other.
-test: setup
+test: setup lint
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist worksteal --durations=15 $(PYTEST_ARGS)
 
 clean:

@@ -16,17 +16,13 @@ _scales = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
 # For any size of image, in one piece
 whole_images = dict(
     sliding_window=None,
-    multi_scale=dict(
-        enabled=False, scales=list(_scales), flip=True, min_side=1, size_divisor=32
-    ),
+    multi_scale=dict(enabled=False, scales=list(_scales), flip=True, min_side=1, size_divisor=32),
 )
 
 
 def _test(crop, stride, scales, enlarge=False, pad_value=None):
     return dict(
-        sliding_window=dict(
-            crop_size=[crop, crop], stride=[stride, stride], pad_value=pad_value
-        ),
+        sliding_window=dict(crop_size=[crop, crop], stride=[stride, stride], pad_value=pad_value),
         multi_scale=dict(
             enabled=False,
             scales=list(scales),

@@ -37,9 +37,7 @@ def upernet(lr: float, decay: float | None, drop_path: float, **changes: object)
 def beit(crop: int, stride: int, queries: int | None, **changes: object) -> Recipe:
     """A row of BEiT-L."""
     scale = (2048, crop)
-    row = Recipe(
-        2e-5, 0.05, 0.9, 0.3, True, IMAGENET, 1024, queries, scale, scale, stride, 0.5
-    )
+    row = Recipe(2e-5, 0.05, 0.9, 0.3, True, IMAGENET, 1024, queries, scale, scale, stride, 0.5)
     return row._replace(**changes)
 
 

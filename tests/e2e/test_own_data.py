@@ -34,7 +34,9 @@ def test_epochs_and_the_config_that_they_leave_behind(command: list[str], tmp_pa
     assert (run / "log.txt").read_text().count(words) == 1
     assert list(metrics(run, "bbox/AP")) == [2, 6]
     assert [file.name for file in sorted(run.glob("model_*"))] == [
-        "model_0000002.pth", "model_0000005.pth", "model_final.pth",
+        "model_0000002.pth",
+        "model_0000005.pth",
+        "model_final.pth",
     ]
     rates = metrics(run, "lr")
     assert list(rates.values()) == pytest.approx([0.001 * (1 - i / 6) for i in range(6)])

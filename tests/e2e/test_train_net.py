@@ -241,8 +241,12 @@ def test_two_processes_compute_the_losses_of_one(
         commands.append([*overrides, f"train.output_dir={tmp_path / name / 'double'}"])
     finish(start([json.dumps(commands)], Path(__file__).with_name("run_two_processes.py")))
     torchrun = tmp_path / "different/torchrun"
-    output = finish(start([*command, *EXACT, f"train.init_checkpoint={weights}",
-                           f"train.output_dir={torchrun}"], launcher=TORCHRUN))
+    output = finish(
+        start(
+            [*command, *EXACT, f"train.init_checkpoint={weights}", f"train.output_dir={torchrun}"],
+            launcher=TORCHRUN,
+        )
+    )
     assert output.count("Saving checkpoint to") == 1
 
     found = {
@@ -257,8 +261,10 @@ def test_two_processes_compute_the_losses_of_one(
         assert double[name] == pytest.approx(single[name], rel=1e-4)
     assert first_losses(torchrun) == double
     assert sorted(file.name for file in torchrun.glob("*.pth")) == ["model_final.pth"]
-    models = [load_checkpoint_file(folder / "model_final.pth")["model"]
-              for folder in (torchrun, torchrun.with_name("double"))]
+    models = [
+        load_checkpoint_file(folder / "model_final.pth")["model"]
+        for folder in (torchrun, torchrun.with_name("double"))
+    ]
     torch.testing.assert_close(*models, rtol=0, atol=0)
     single, double = found["unsynchronised"]
     assert double["loss_rpn_loc"] != pytest.approx(single["loss_rpn_loc"], rel=1e-2)
@@ -285,8 +291,14 @@ def workers(process: subprocess.Popen) -> list[int]:
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
 def test_torchrun_goes_on_after_a_worker_was_killed(command: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = [*command, "--resume", "data.val_json=", "data.val_images=", "train.max_iter=40",
-               "train.checkpointer.period=5"]
+    command = [
+        *command,
+        "--resume",
+        "data.val_json=",
+        "data.val_images=",
+        "train.max_iter=40",
+        "train.checkpointer.period=5",
+    ]
     process = start(command, launcher=[*TORCHRUN, "--max-restarts=1"])
     deadline = time.monotonic() + 200
     while not (run / "last_checkpoint").exists():
@@ -322,10 +334,12 @@ def test_two_processes_train_a_frozen_vit_and_resume(command: list[str], tmp_pat
     frozen = ("backbone.bottom_up.vit.", "roi_heads.box_head.", "backbone.bottom_up.spm.")
     assert changed and not [name for name in changed if name.startswith(frozen)]
     assert {name.split(".")[1] for name in changed if name.startswith("roi_heads.")} == {
-        "box_predictor", "mask_head",
+        "box_predictor",
+        "mask_head",
     }
-    parameters = [len(group["params"]) for group in
-                  checkpoints[1]["trainer"]["optimizer"]["param_groups"]]
+    parameters = [
+        len(group["params"]) for group in checkpoints[1]["trainer"]["optimizer"]["param_groups"]
+    ]
     assert 0 < sum(parameters) < len(first)
 
 

@@ -33,9 +33,7 @@ def test_loss_that_is_not_finite_stops_the_run(command: list[str], tmp_path: Pat
     assert not {"NaN", "Infinity"} & set(re.findall(r"\w+", (run / "metrics.json").read_text()))
 
 
-def test_failed_evaluation_loses_nothing(
-    command: list[str], shapes: Path, tmp_path: Path
-) -> None:
+def test_failed_evaluation_loses_nothing(command: list[str], shapes: Path, tmp_path: Path) -> None:
     images = tmp_path / "val"
     shutil.copytree(shapes / "val", images)
     broken = sorted(images.iterdir())[-1]
@@ -60,14 +58,16 @@ def test_weights_for_other_classes(
     weights = tmp_path / "run" / "model_final.pth"
     content = json.loads((shapes / "annotations/instances_train.json").read_text())
     content["categories"] = content["categories"][:2]
-    content["annotations"] = [
-        a for a in content["annotations"] if a["category_id"] != 3
-    ]
+    content["annotations"] = [a for a in content["annotations"] if a["category_id"] != 3]
     two = tmp_path / "two.json"
     two.write_text(json.dumps(content))
     command = [
-        *command, f"data.train_json={two}", "data.val_json=", "data.val_images=",
-        f"train.init_checkpoint={weights}", "train.max_iter=1",
+        *command,
+        f"data.train_json={two}",
+        "data.val_json=",
+        "data.val_images=",
+        f"train.init_checkpoint={weights}",
+        "train.max_iter=1",
         f"train.output_dir={tmp_path / 'two'}",
     ]
     with pytest.raises(SystemExit, match="2"):

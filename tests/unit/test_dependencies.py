@@ -57,6 +57,8 @@ def test_imports_point_one_way(path: Path) -> None:
 
 
 def test_finds_every_form_of_import() -> None:
-    source = "import vit_adapter.data.mapper\nfrom ..engine import x\nfrom . import y\n" \
-             "def f():\n    from vit_adapter import yacs, ViTAdapter\n"
+    source = (
+        "import vit_adapter.data.mapper\nfrom ..engine import x\nfrom . import y\n"
+        "def f():\n    from vit_adapter import yacs, ViTAdapter\n"
+    )
     assert imported_parts(source, ["vit_adapter", "ops"]) == {"data", "engine", "ops", "yacs"}

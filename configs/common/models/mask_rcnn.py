@@ -71,9 +71,7 @@ model = L(GeneralizedRCNN)(
             output_size=7, scales=_pyramid_scales, sampling_ratio=0, pooler_type="ROIAlignV2"
         ),
         box_head=L(FastRCNNConvFCHead)(
-            input_shape=L(ShapeSpec)(
-                channels="${....backbone.out_channels}", height=7, width=7
-            ),
+            input_shape=L(ShapeSpec)(channels="${....backbone.out_channels}", height=7, width=7),
             conv_dims=[],
             fc_dims=[1024, 1024],
         ),

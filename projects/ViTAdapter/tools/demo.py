@@ -256,9 +256,7 @@ def run(args: argparse.Namespace) -> list[Path]:
                 logger.error("%s is left out: %s", image_path, error)
                 unreadable.append(image_path)
                 continue
-            picture, found = draw(
-                image, prediction, predictor.metadata, args.confidence_threshold
-            )
+            picture, found = draw(image, prediction, predictor.metadata, args.confidence_threshold)
             save_atomically(picture, picture_path)
             drawn.append(picture_path)
             count += found

@@ -220,8 +220,11 @@ def check_numpy_names(package: Path, mended: Mapping[str, str]) -> None:
         name = path.relative_to(package).as_posix()
         text = mended.get(name) or path.read_text(encoding="utf-8")
         lines = enumerate(text.splitlines(), start=1)
-        left += [f"detectron2/{name}:{i}: {line.strip()}" for i, line in lines
-                 if NUMPY_ALIASES.search(line)]
+        left += [
+            f"detectron2/{name}:{i}: {line.strip()}"
+            for i, line in lines
+            if NUMPY_ALIASES.search(line)
+        ]
     if left:
         listed = "\n".join(left)
         raise InstallError(

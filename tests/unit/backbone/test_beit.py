@@ -236,17 +236,21 @@ def test_recomputation_changes_no_gradient() -> None:
     images = torch.randn(1, 3, 48, 64)
     for model in (beit, recomputing):
         model(images)[0].square().sum().backward()
-    for (name, one), two in zip(
-        beit.named_parameters(), recomputing.parameters(), strict=True
-    ):
+    for (name, one), two in zip(beit.named_parameters(), recomputing.parameters(), strict=True):
         torch.testing.assert_close(one.grad, two.grad, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def test_initial_weights_are_the_originals() -> None:
     beit = BEiT(embed_dim=192, depth=2, num_heads=3, img_size=64, init_values=0.1)
     block = beit.blocks[0]
-    for zero in (block.attn.relative_position_bias_table, block.attn.q_bias, block.attn.v_bias,
-                 block.attn.proj.bias, block.mlp.fc1.bias, beit.patch_embed.proj.bias):
+    for zero in (
+        block.attn.relative_position_bias_table,
+        block.attn.q_bias,
+        block.attn.v_bias,
+        block.attn.proj.bias,
+        block.mlp.fc1.bias,
+        beit.patch_embed.proj.bias,
+    ):
         assert not zero.any()
     for weight in (block.attn.qkv.weight, block.mlp.fc2.weight, beit.cls_token):
         assert weight.std().item() == pytest.approx(0.02, rel=0.2)
@@ -266,7 +270,12 @@ def test_keys_have_no_bias() -> None:
     """Padded tokens of a window have a zero key: only the position bias tells them apart."""
     names = {name for name, _ in BEiT(**TINY).blocks[0].attn.named_parameters()}
     assert names == {
-        "q_bias", "v_bias", "qkv.weight", "proj.weight", "proj.bias", "relative_position_bias_table"
+        "q_bias",
+        "v_bias",
+        "qkv.weight",
+        "proj.weight",
+        "proj.bias",
+        "relative_position_bias_table",
     }
     without = {name for name, _ in BEiT(**TINY, qkv_bias=False).blocks[0].attn.named_parameters()}
     assert names - without == {"q_bias", "v_bias"}

@@ -40,7 +40,8 @@ def test_names_are_the_originals() -> None:
     assert names == {
         *(f"fpn1.{i}.{leaf}" for i in (0, 3) for leaf in ("weight", "bias")),
         *(f"fpn1.1.{leaf}" for leaf in batch_norm),
-        "fpn2.0.weight", "fpn2.0.bias",
+        "fpn2.0.weight",
+        "fpn2.0.bias",
     }
 
 

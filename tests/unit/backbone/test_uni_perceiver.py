@@ -26,8 +26,15 @@ def as_torch_layer(layer: nn.Module) -> nn.Module:
     """PyTorch's pre-norm layer; layer scales become part of the last linear maps."""
     dim, hidden = layer.linear1.in_features, layer.linear1.out_features
     oracle = nn.TransformerEncoderLayer(
-        dim, layer.self_attn.num_heads, hidden, dropout=0.0, activation="gelu",
-        layer_norm_eps=1e-5, batch_first=True, norm_first=True, dtype=torch.float64,
+        dim,
+        layer.self_attn.num_heads,
+        hidden,
+        dropout=0.0,
+        activation="gelu",
+        layer_norm_eps=1e-5,
+        batch_first=True,
+        norm_first=True,
+        dtype=torch.float64,
     )
     ours = dict(layer.named_parameters())
     with torch.no_grad():
@@ -63,8 +70,11 @@ def test_windows_see_zeros_in_front_of_the_projection(window_size: int) -> None:
         expected = torch.zeros_like(padded)
         for top in range(0, padded.shape[1], window_size):
             for left in range(0, padded.shape[2], window_size):
-                window = (slice(None), slice(top, top + window_size),
-                          slice(left, left + window_size))
+                window = (
+                    slice(None),
+                    slice(top, top + window_size),
+                    slice(left, left + window_size),
+                )
                 x = padded[window].flatten(1, 2)
                 mixed = oracle(x, x, x, need_weights=False)[0]
                 expected[window] = mixed.view(padded[window].shape)
@@ -98,8 +108,9 @@ def test_places_are_resized_to_the_image() -> None:
 
 
 def test_layer_norms_have_torchs_epsilon_also_in_the_adapter() -> None:
-    adapter = ViTAdapter(UniPerceiver(**TINY), interaction_indexes=[(0, 2)], conv_inplane=4,
-                         deform_num_heads=2)
+    adapter = ViTAdapter(
+        UniPerceiver(**TINY), interaction_indexes=[(0, 2)], conv_inplane=4, deform_num_heads=2
+    )
     norms = [module for module in adapter.modules() if isinstance(module, nn.LayerNorm)]
     assert len(norms) > 10
     assert {norm.eps for norm in norms} == {1e-5}

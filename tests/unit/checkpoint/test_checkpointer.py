@@ -30,7 +30,8 @@ def test_save_and_resume(tmp_path: Path) -> None:
     checkpointer = Checkpointer(model, str(tmp_path), trainer=state)
     checkpointer.save("model_0000007", iteration=7)
     assert sorted(file.name for file in tmp_path.iterdir()) == [
-        "last_checkpoint", "model_0000007.pth",
+        "last_checkpoint",
+        "model_0000007.pth",
     ]
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000007.pth"
 

@@ -82,8 +82,12 @@ def test_strips_the_prefix_of_data_parallel_only_if_all_names_have_it(tmp_path: 
 @pytest.mark.parametrize(
     "wrapped",
     [
-        "_orig_mod.{}", "module._orig_mod.{}", "_orig_mod.module.{}", "module.{}",
-        "_fsdp_wrapped_module.{}", "_orig_mod._checkpoint_wrapped_module.{}",
+        "_orig_mod.{}",
+        "module._orig_mod.{}",
+        "_orig_mod.module.{}",
+        "module.{}",
+        "_fsdp_wrapped_module.{}",
+        "_orig_mod._checkpoint_wrapped_module.{}",
     ],
 )
 def test_names_of_wrappers_around_the_model_are_dropped(tmp_path: Path, wrapped: str) -> None:

@@ -186,7 +186,9 @@ def test_backslashes_separate_folders_where_the_file_is_found_like_that(tmp_path
     for name in ("sub/a.png", "a\\b.png", "a"):
         (tmp_path / name).touch()
     for name, expected in {
-        "sub\\a.png": "sub/a.png", ".\\sub\\a.png": "./sub/a.png", "a\\b.png": "a\\b.png",
+        "sub\\a.png": "sub/a.png",
+        ".\\sub\\a.png": "./sub/a.png",
+        "a\\b.png": "a\\b.png",
         "none\\a.png": "none\\a.png",
     }.items():
         content = _content(image=dict(file_name=name))

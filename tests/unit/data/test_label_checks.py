@@ -52,8 +52,10 @@ def test_255_is_no_class_where_another_label_is_ignored() -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.array([[0, 3], [7, 7]], np.uint8), "a.png has the values 3, 7 in 3 pixels.* 3 classes: "
-         "labels are 0 to 2, and 255"),
+        (
+            np.array([[0, 3], [7, 7]], np.uint8),
+            "a.png has the values 3, 7 in 3 pixels.* 3 classes: labels are 0 to 2, and 255",
+        ),
         (np.array([[0, 70000], [-1, 255]], np.int32), "the values -1, 70000 in 2 pixels"),
         (np.arange(20, dtype=np.uint8).reshape(4, 5), r"3, 4, 5, 6, 7, 8, 9, 10, \.\.\. in 17"),
     ],

@@ -73,8 +73,12 @@ def test_impossible_scales(arguments: dict, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("size", "divisor", "expected"),
-    [((512, 683), 32, (512, 704)), ((1, 33), 32, (32, 64)), ((96, 64), 32, (96, 64)),
-     ((5, 7), 1, (5, 7))],
+    [
+        ((512, 683), 32, (512, 704)),
+        ((1, 33), 32, (32, 64)),
+        ((96, 64), 32, (96, 64)),
+        ((5, 7), 1, (5, 7)),
+    ],
 )
 def test_multiples(size: tuple, divisor: int, expected: tuple) -> None:
     image = np.zeros((*size, 3), np.uint8)
@@ -195,7 +199,9 @@ def test_drawn_values_stay_in_their_ranges() -> None:
     np.random.seed(0)
     drawn = [distortion.get_transform(image) for _ in range(2000)]
     expected = {
-        "brightness": (-32, 32, 0), "contrast": (0.5, 1.5, 1), "saturation": (0.5, 1.5, 1),
+        "brightness": (-32, 32, 0),
+        "contrast": (0.5, 1.5, 1),
+        "saturation": (0.5, 1.5, 1),
         "hue": (-18, 17, 0),
     }
     for name, (low, high, neutral) in expected.items():

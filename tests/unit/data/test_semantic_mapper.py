@@ -202,10 +202,15 @@ def test_equal_seeds_give_equal_batches(tmp_path: Path, num_workers: int) -> Non
     runs = []
     for seed in (5, 5, 6):
         seed_all_rng(seed)
-        loader = iter(build_detection_train_loader(
-            records, mapper=make_mapper(augmentations), total_batch_size=2,
-            aspect_ratio_grouping=False, num_workers=num_workers,
-        ))
+        loader = iter(
+            build_detection_train_loader(
+                records,
+                mapper=make_mapper(augmentations),
+                total_batch_size=2,
+                aspect_ratio_grouping=False,
+                num_workers=num_workers,
+            )
+        )
         batches = [next(loader) for _ in range(3)]
         runs.append(torch.stack([record["image"] for batch in batches for record in batch]))
     assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])

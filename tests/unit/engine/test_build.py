@@ -17,8 +17,10 @@ def parameters(model: nn.Module, scale: float) -> list[dict]:
 
 
 def make_config(**train: object) -> DictConfig:
-    model = L(nn.Sequential)(_args_=[]) if not train.get("vit") else L(PlainViT)(
-        img_size=32, embed_dim=8, depth=1, num_heads=2
+    model = (
+        L(nn.Sequential)(_args_=[])
+        if not train.get("vit")
+        else L(PlainViT)(img_size=32, embed_dim=8, depth=1, num_heads=2)
     )
     train.pop("vit", None)
     return OmegaConf.create(
@@ -42,9 +44,10 @@ def test_optimizer_gets_the_model_and_the_config_stays_as_it_is() -> None:
     cfg = make_config()
     model = nn.Linear(2, 2)
     optimizer = build_optimizer(cfg, model)
-    assert [group["params"][0] is p for group, p in zip(
-        optimizer.param_groups, model.parameters(), strict=True
-    )] == [True, True]
+    assert [
+        group["params"][0] is p
+        for group, p in zip(optimizer.param_groups, model.parameters(), strict=True)
+    ] == [True, True]
     assert optimizer.param_groups[0]["lr"] == 0.5
     assert "model" not in cfg.optimizer.params
 

@@ -28,8 +28,15 @@ def config_file(tmp_path: Path) -> str:
         ([], "use --config-file"),
         (["--config-file", "CONFIG", "train.device=cpu:0", "--num-gpus", "2"], "is one device for"),
         (
-            ["--config-file", "CONFIG", "train.device=cpu:0", "--num-machines", "2", "--dist-url",
-             "tcp://host:1"],
+            [
+                "--config-file",
+                "CONFIG",
+                "train.device=cpu:0",
+                "--num-machines",
+                "2",
+                "--dist-url",
+                "tcp://host:1",
+            ],
             "train.device=cpu:0 is one device for 2 processes; use train.device=cpu and",
         ),
         (
@@ -59,8 +66,12 @@ def test_mistakes(
 def torchrun(monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:
     """Set what torchrun sets."""
     variables = {
-        "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "localhost", "MASTER_PORT": "29500",
+        "RANK": "1",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "1",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": "29500",
     }
     for name, value in (variables | changes).items():
         monkeypatch.setenv(name, value)
@@ -118,17 +129,30 @@ def test_processes_of_another_launcher(
 
 def test_options_reach_the_processes(config_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(cli, "launch", lambda main, layout, arguments: seen.append(
-        (main, layout, *arguments)
-    ))
-    cli.main([
-        "train.max_iter=5", "--config-file", config_file, "--eval-only", "--num-gpus", "2",
-        "+train.x=1",
-    ])
-    (main, layout, arguments), = seen
+    monkeypatch.setattr(
+        cli, "launch", lambda main, layout, arguments: seen.append((main, layout, *arguments))
+    )
+    cli.main(
+        [
+            "train.max_iter=5",
+            "--config-file",
+            config_file,
+            "--eval-only",
+            "--num-gpus",
+            "2",
+            "+train.x=1",
+        ]
+    )
+    ((main, layout, arguments),) = seen
     assert main is cli.run
     assert (layout.device_type, layout.world_size, layout.dist_url) == ("cpu", 2, "auto")
     assert arguments == Namespace(
-        config_file=config_file, resume=False, eval_only=True, num_gpus=2, num_machines=None,
-        machine_rank=None, dist_url=None, overrides=["train.max_iter=5", "+train.x=1"],
+        config_file=config_file,
+        resume=False,
+        eval_only=True,
+        num_gpus=2,
+        num_machines=None,
+        machine_rank=None,
+        dist_url=None,
+        overrides=["train.max_iter=5", "+train.x=1"],
     )

@@ -59,9 +59,7 @@ def test_config_that_cannot_be_a_file(name: str, message: str) -> None:
         ("a.py", "data = dict(classes=['${price'])", "interpolation that cannot be read"),
     ],
 )
-def test_config_that_cannot_be_read(
-    tmp_path: Path, name: str, content: str, message: str
-) -> None:
+def test_config_that_cannot_be_read(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(UsageError, match=rf"(?s)config file {tmp_path / name} .*{message}"):
         load_config(str(tmp_path / name))

@@ -41,7 +41,12 @@ def write_data(folder: Path, classes: list[str], segmentation: object = POLYGON)
     images.mkdir(parents=True)
     Image.new("RGB", (16, 16)).save(images / "a.png")
     annotation = {
-        "id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 8, 8], "area": 32, "iscrowd": 0,
+        "id": 1,
+        "image_id": 1,
+        "category_id": 1,
+        "bbox": [1, 1, 8, 8],
+        "area": 32,
+        "iscrowd": 0,
         "segmentation": segmentation,
     }
     content = {
@@ -56,7 +61,10 @@ def write_data(folder: Path, classes: list[str], segmentation: object = POLYGON)
 def make_config(**data: Path | str) -> DictConfig:
     names = L(get_detection_dataset_dicts)(names="coco_2017_val")
     mapper = L(DatasetMapper)(
-        is_train=True, augmentations=[], image_format="RGB", use_instance_mask=True,
+        is_train=True,
+        augmentations=[],
+        image_format="RGB",
+        use_instance_mask=True,
         instance_mask_format="polygon",
     )
     return OmegaConf.create(
@@ -146,7 +154,8 @@ def test_validation_data_come_later_to_the_config_of_a_run_without(tmp_path: Pat
     evaluator = instantiate(apply_custom_data(saved).dataloader.evaluator)
     assert isinstance(evaluator, COCOEvaluator)
     assert (evaluator._metadata.name, evaluator._output_dir) == (
-        "custom_val", str(tmp_path / "run/inference"),
+        "custom_val",
+        str(tmp_path / "run/inference"),
     )
 
 

@@ -137,5 +137,8 @@ def test_checkpoints_of_an_interrupted_run_count(tmp_path: Path) -> None:
     assert names(tmp_path) == ["model_0000005.pth", "model_0000007.pth", "model_best.pth"]
     train(8, 10)
     assert names(tmp_path) == [
-        "model_0000007.pth", "model_0000009.pth", "model_best.pth", "model_final.pth",
+        "model_0000007.pth",
+        "model_0000009.pth",
+        "model_best.pth",
+        "model_final.pth",
     ]

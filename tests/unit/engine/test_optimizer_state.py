@@ -19,11 +19,13 @@ def adam(*names: str, groups: int = 1) -> Callable[[nn.ModuleDict], Optimizer]:
     """An AdamW for some layers, in groups of as many."""
 
     def build(model: nn.ModuleDict) -> Optimizer:
-        of_group = [names[n :: groups] for n in range(groups)]
-        return AdamW([
-            {"params": [p for name in group for p in model[name].parameters()]}
-            for group in of_group
-        ])
+        of_group = [names[n::groups] for n in range(groups)]
+        return AdamW(
+            [
+                {"params": [p for name in group for p in model[name].parameters()]}
+                for group in of_group
+            ]
+        )
 
     return build
 

@@ -19,8 +19,15 @@ from vit_adapter.engine.output_dir import (
 
 def write_run(folder: Path, content: str = "x") -> None:
     names = (
-        "model_0000009.pth", "model_final.pth", "last_checkpoint", "metrics.json", "results.json",
-        "results_eval.json", "config.yaml", "config.yaml.pkl", "config_eval.yaml",
+        "model_0000009.pth",
+        "model_final.pth",
+        "last_checkpoint",
+        "metrics.json",
+        "results.json",
+        "results_eval.json",
+        "config.yaml",
+        "config.yaml.pkl",
+        "config_eval.yaml",
         "events.out.tfevents.1",
     )
     for name in names:
@@ -47,7 +54,8 @@ def test_earlier_runs_move_to_folders_of_their_own(tmp_path: Path) -> None:
         assert (aside / "inference/predictions.json").read_text() == f"run {number}"
         assert (aside / "model_final.pth").read_text() == f"run {number}"
         assert {file.name for file in tmp_path.iterdir() if file.is_file()} == {
-            "log.txt", "model_zoo.md",
+            "log.txt",
+            "model_zoo.md",
         }
     assert (tmp_path / "previous_run_1/model_final.pth").read_text() == "run 1"
 
@@ -83,7 +91,9 @@ def test_names_of_moved_weights_follow(
     Path("other").mkdir()
     Path("other/model_final.pth").touch()
     kept = {
-        "elsewhere": "other/model_final.pth", "url": "https://host/model_final.pth", "none": "",
+        "elsewhere": "other/model_final.pth",
+        "url": "https://host/model_final.pth",
+        "none": "",
         "timm": "timm:vit_tiny",
     }
     nodes = {

@@ -8,7 +8,9 @@ from vit_adapter.engine.periods import check_periods
 
 USUAL = {
     "train": {
-        "max_iter": 9, "eval_period": 3, "log_period": 1,
+        "max_iter": 9,
+        "eval_period": 3,
+        "log_period": 1,
         "checkpointer": {"period": 3, "max_to_keep": 3},
     },
     "dataloader": {"train": {"num_workers": 0}, "test": {"num_workers": 2}},
@@ -44,8 +46,13 @@ def test_evaluation_reads_no_period() -> None:
 
 @pytest.mark.parametrize(
     "key",
-    ["train.eval_period", "train.log_period", "train.checkpointer.period",
-     "dataloader.train.num_workers", "dataloader.test.num_workers"],
+    [
+        "train.eval_period",
+        "train.log_period",
+        "train.checkpointer.period",
+        "dataloader.train.num_workers",
+        "dataloader.test.num_workers",
+    ],
 )
 @pytest.mark.parametrize("value", ["-1", "often", "2.5", "null", "true", "[1]"])
 def test_refused(key: str, value: str) -> None:

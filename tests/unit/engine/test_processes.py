@@ -11,7 +11,7 @@ import torch
 from vit_adapter.engine.config import UsageError
 from vit_adapter.engine.processes import ProcessLayout, launch
 
-PROGRAM = '''
+PROGRAM = """
 import torch
 import torch.distributed as dist
 from detectron2.utils import comm
@@ -59,10 +59,10 @@ def work():
 
 if __name__ == "__main__":
     launch(work, ProcessLayout(device_type="cpu", processes_per_machine=2))
-'''
+"""
 
 
-MISTAKE = '''
+MISTAKE = """
 from detectron2.utils import comm
 from vit_adapter.engine.config import UsageError
 from vit_adapter.engine.processes import ProcessLayout, launch
@@ -77,7 +77,7 @@ if __name__ == "__main__":
         launch(work, ProcessLayout(device_type="cpu", processes_per_machine=2))
     except UsageError as error:
         print("caught:", error)
-'''
+"""
 
 
 def run_program(text: str, folder: Path) -> subprocess.CompletedProcess:
@@ -87,7 +87,11 @@ def run_program(text: str, folder: Path) -> subprocess.CompletedProcess:
     environment.pop("OMP_NUM_THREADS", None)
     return subprocess.run(
         [sys.executable, str(program)],
-        env=environment, capture_output=True, text=True, timeout=300, check=False,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
 

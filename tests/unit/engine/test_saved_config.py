@@ -33,8 +33,12 @@ def save_and_load(cfg: DictConfig, folder: Path) -> tuple[DictConfig, list[str]]
 
 def test_importable_objects_come_back(tmp_path: Path) -> None:
     content = {
-        "layer": L(nn.Linear)(in_features=1, out_features="${n}"), "n": 2, "cls": nn.Linear,
-        "fn": F.relu, "partial": functools.partial(F.dropout, p=0.5), "path": Path("a"),
+        "layer": L(nn.Linear)(in_features=1, out_features="${n}"),
+        "n": 2,
+        "cls": nn.Linear,
+        "fn": F.relu,
+        "partial": functools.partial(F.dropout, p=0.5),
+        "path": Path("a"),
     }
     cfg = DictConfig(content, flags={"allow_objects": True})
     again, left_out = save_and_load(cfg, tmp_path)
@@ -49,8 +53,12 @@ def test_objects_of_one_process_are_left_out_by_name(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
     again, left_out = save_and_load(LazyConfig.load(str(tmp_path / "own.py")), tmp_path)
     assert left_out == [
-        "own.function (function)", "own.cls (Class)", "own.object (Class)",
-        "own.partial (partial)", "own.nested.1.0.fn (<lambda>)", "own.call (function)",
+        "own.function (function)",
+        "own.cls (Class)",
+        "own.object (Class)",
+        "own.partial (partial)",
+        "own.nested.1.0.fn (<lambda>)",
+        "own.call (function)",
         "own.call_2 (<lambda>)",
     ]
     assert again.own.call.size == [3]  # what is around them is still read

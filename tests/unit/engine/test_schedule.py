@@ -16,8 +16,12 @@ from vit_adapter.engine.schedule import fit_schedule
 from vit_adapter.solver import WarmupMultiStep, WarmupPoly, custom_keys_param_groups
 
 COCO_1X = {
-    "train.max_iter": 87_960, "train.eval_period": 7330, "train.checkpointer.period": 7330,
-    "lr_multiplier.warmup_iters": 500, "optimizer.lr": 1e-4, "train.base_batch_size": 16,
+    "train.max_iter": 87_960,
+    "train.eval_period": 7330,
+    "train.checkpointer.period": 7330,
+    "lr_multiplier.warmup_iters": 500,
+    "optimizer.lr": 1e-4,
+    "train.base_batch_size": 16,
 }
 
 
@@ -40,8 +44,9 @@ def loader(**options: object) -> dict[str, object]:
 
 def make_config(images: int = 205, poly: bool = False) -> DictConfig:
     """The numbers of COCO 1x, or those of a semantic recipe."""
-    steps = L(WarmupMultiStep)(max_iter="${train.max_iter}", epochs=12, milestones=[8, 11],
-                               warmup_iters=500)
+    steps = L(WarmupMultiStep)(
+        max_iter="${train.max_iter}", epochs=12, milestones=[8, 11], warmup_iters=500
+    )
     line = L(WarmupPoly)(max_iter="${train.max_iter}")  # its warm-up is the class's own
     period = 8000 if poly else 7330
     return OmegaConf.create(
@@ -55,8 +60,12 @@ def make_config(images: int = 205, poly: bool = False) -> DictConfig:
                 params=L(custom_keys_param_groups)(base_lr="${..lr}", weight_decay=0.0), lr=1e-4
             ),
             "train": {
-                "max_iter": 80_000 if poly else 87_960, "epochs": None, "auto_scale_lr": False,
-                "base_batch_size": 16, "eval_period": period, "checkpointer": {"period": period},
+                "max_iter": 80_000 if poly else 87_960,
+                "epochs": None,
+                "auto_scale_lr": False,
+                "base_batch_size": 16,
+                "eval_period": period,
+                "checkpointer": {"period": period},
             },
         },
         flags={"allow_objects": True},
@@ -75,8 +84,13 @@ def values(cfg: DictConfig) -> dict[str, float]:
 def test_a_config_keeps_its_numbers_and_reads_no_data(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     cfg = make_config()
-    assert fit_schedule(apply_overrides(cfg, ["dataloader.train.total_batch_size=2"]),
-                        ["dataloader.train.total_batch_size=2"]) is None
+    assert (
+        fit_schedule(
+            apply_overrides(cfg, ["dataloader.train.total_batch_size=2"]),
+            ["dataloader.train.total_batch_size=2"],
+        )
+        is None
+    )
     assert values(cfg) == COCO_1X
     assert "read" not in caplog.messages
     assert caplog.messages[-1] == (
@@ -92,12 +106,18 @@ def test_twelve_epochs_of_coco_are_its_published_schedule() -> None:
 def test_everything_follows_from_epochs_and_batch(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     cfg = fit(
-        make_config(205), "train.epochs=12", "train.auto_scale_lr=True",
+        make_config(205),
+        "train.epochs=12",
+        "train.auto_scale_lr=True",
         "dataloader.train.total_batch_size=2",
     )
     assert values(cfg) == {
-        "train.max_iter": 1236, "train.eval_period": 103, "train.checkpointer.period": 103,
-        "lr_multiplier.warmup_iters": 123, "optimizer.lr": 1e-4 / 8, "train.base_batch_size": 2,
+        "train.max_iter": 1236,
+        "train.eval_period": 103,
+        "train.checkpointer.period": 103,
+        "lr_multiplier.warmup_iters": 123,
+        "optimizer.lr": 1e-4 / 8,
+        "train.base_batch_size": 2,
     }
     assert cfg.optimizer.params.base_lr == 1e-4 / 8
     assert caplog.messages[-1] == (
@@ -127,8 +147,10 @@ def test_lengths(
         make_config(images), f"train.epochs={epochs}", f"dataloader.train.total_batch_size={batch}"
     )
     expected = {
-        "train.max_iter": max_iter, "train.eval_period": period,
-        "train.checkpointer.period": period, "lr_multiplier.warmup_iters": warmup,
+        "train.max_iter": max_iter,
+        "train.eval_period": period,
+        "train.checkpointer.period": period,
+        "lr_multiplier.warmup_iters": warmup,
     }
     assert values(cfg) == COCO_1X | expected
     assert cfg.train.epochs is None
@@ -146,8 +168,10 @@ def test_lengths(
 def test_an_overridden_max_iter(max_iter: str, period: int, warmup: int) -> None:
     found = values(fit(make_config(205), f"train.max_iter={max_iter}"))
     assert found == COCO_1X | {
-        "train.max_iter": int(max_iter), "train.eval_period": period,
-        "train.checkpointer.period": period, "lr_multiplier.warmup_iters": warmup,
+        "train.max_iter": int(max_iter),
+        "train.eval_period": period,
+        "train.checkpointer.period": period,
+        "lr_multiplier.warmup_iters": warmup,
     }
 
 
@@ -170,11 +194,18 @@ def test_max_iter_with_data_that_do_not_tell_their_number() -> None:
 @pytest.mark.parametrize("length", ["train.epochs=2", "train.max_iter=26"])
 def test_what_is_overridden_stays(length: str) -> None:
     found = values(
-        fit(make_config(), length, "train.eval_period=0", "train.checkpointer.period=7",
-            "lr_multiplier.warmup_iters=9")
+        fit(
+            make_config(),
+            length,
+            "train.eval_period=0",
+            "train.checkpointer.period=7",
+            "lr_multiplier.warmup_iters=9",
+        )
     )
     assert found == COCO_1X | {
-        "train.max_iter": 26, "train.eval_period": 0, "train.checkpointer.period": 7,
+        "train.max_iter": 26,
+        "train.eval_period": 0,
+        "train.checkpointer.period": 7,
         "lr_multiplier.warmup_iters": 9,
     }
     whole = "train.checkpointer={period:5,max_to_keep:1}"
@@ -201,15 +232,24 @@ def test_semantic_schedule(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_learning_rate_is_scaled_whoever_has_set_it() -> None:
-    cfg = fit(make_config(), "train.auto_scale_lr=True", "optimizer.lr=2e-4",
-              "dataloader.train.total_batch_size=24")
+    cfg = fit(
+        make_config(),
+        "train.auto_scale_lr=True",
+        "optimizer.lr=2e-4",
+        "dataloader.train.total_batch_size=24",
+    )
     assert cfg.optimizer.lr == pytest.approx(3e-4, rel=1e-12)
     assert values(cfg) | {"optimizer.lr": 1e-4, "train.base_batch_size": 16} == COCO_1X
 
 
 def test_a_saved_config_derives_nothing_twice(tmp_path: Path) -> None:
-    first = fit(make_config(), "train.epochs=2", "train.auto_scale_lr=True", "train.eval_period=9",
-                "dataloader.train.total_batch_size=3")
+    first = fit(
+        make_config(),
+        "train.epochs=2",
+        "train.auto_scale_lr=True",
+        "train.eval_period=9",
+        "dataloader.train.total_batch_size=3",
+    )
     LazyConfig.save(first, str(tmp_path / "config.yaml"))
 
     def again(*overrides: str) -> DictConfig:
@@ -260,8 +300,11 @@ def test_a_config_without_the_new_keys() -> None:
         ],
         (["train.auto_scale_lr=True", "train.base_batch_size=0"], "base_batch_size=0, expected"),
         (
-            ["train.auto_scale_lr=True", "dataloader.train.total_batch_size=2",
-             "optimizer.params.base_lr=1e-4"],
+            [
+                "train.auto_scale_lr=True",
+                "dataloader.train.total_batch_size=2",
+                "optimizer.params.base_lr=1e-4",
+            ],
             "optimizer.params.base_lr is a number of its own",
         ),
         (

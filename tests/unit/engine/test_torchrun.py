@@ -99,9 +99,7 @@ def test_variables_that_make_no_sense(
 
 
 @pytest.mark.parametrize("local_size", ["4", None])
-def test_fewer_gpus_than_processes(
-    local_size: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fewer_gpus_than_processes(local_size: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     set_variables(monkeypatch, WHOLE | {"LOCAL_WORLD_SIZE": local_size})
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UsageError, match=r"on this machine is \d, but 1 CUDA devices are visible"):

@@ -71,7 +71,11 @@ def test_iterations_and_recorded_losses() -> None:
     before = trainer.model.linear.weight.item()
     trainer.train(5, 8)
     assert recorder.calls == [
-        "before_train", "step 5", "step 6", "step 7", "after_train failed=False",
+        "before_train",
+        "step 5",
+        "step 6",
+        "step 7",
+        "after_train failed=False",
     ]
     assert trainer.iter == 8
     assert trainer.model.linear.weight.item() != before
@@ -124,8 +128,13 @@ def test_non_finite_loss_names_everything_and_changes_nothing(value: float) -> N
         trainer.train(10, 12)
     message = str(caught.value)
     for part in (
-        "iteration 11", "learning rate: 0.125", "loss_a=", "loss_b=", "image_1.png",
-        "Lower optimizer.lr", "--resume",
+        "iteration 11",
+        "learning rate: 0.125",
+        "loss_a=",
+        "loss_b=",
+        "image_1.png",
+        "Lower optimizer.lr",
+        "--resume",
     ):
         assert part in message
     assert "image_0.png" not in message
@@ -237,8 +246,13 @@ def test_precision_that_does_not_exist(options: dict, message: str) -> None:
 )
 @pytest.mark.filterwarnings("ignore:torch.cuda.amp.GradScaler")  # which finds no GPU
 def test_bfloat16_that_is_emulated_is_kept_with_a_warning(
-    device_type: str, enabled: bool, dtype: str, native: bool, advice: str | None,
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    device_type: str,
+    enabled: bool,
+    dtype: str,
+    native: bool,
+    advice: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(trainer_module, "computes_bfloat16", lambda device_type: native)
     precision = Precision(enabled=enabled, dtype=dtype, device_type=device_type)

@@ -287,9 +287,18 @@ def test_masks_are_not_evaluated_where_an_object_has_none(
 
 def test_annotations_of_images_that_are_not_listed_need_no_area(tmp_path, own_data):
     perfect = _perfect(DatasetCatalog.get(own_data)[0])
-    _change(tmp_path, lambda content: content["annotations"].append(
-        {"id": 9, "image_id": 5, "category_id": 4, "bbox": [0, 0, 2, 2], "segmentation": [[0] * 6]}
-    ))
+    _change(
+        tmp_path,
+        lambda content: content["annotations"].append(
+            {
+                "id": 9,
+                "image_id": 5,
+                "category_id": 4,
+                "bbox": [0, 0, 2, 2],
+                "segmentation": [[0] * 6],
+            }
+        ),
+    )
     assert _evaluate(own_data, lambda _: perfect)["bbox"]["AP"] == pytest.approx(100)
 
 

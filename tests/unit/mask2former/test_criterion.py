@@ -25,8 +25,7 @@ def predictions() -> MaskPredictions:
 
 def targets(*counts: int) -> list[MaskTargets]:
     return [
-        MaskTargets(torch.randint(3, (count,)), torch.rand(count, 32, 32) > 0.5)
-        for count in counts
+        MaskTargets(torch.randint(3, (count,)), torch.rand(count, 32, 32) > 0.5) for count in counts
     ]
 
 

@@ -127,9 +127,7 @@ def segment_slowly(class_logits: Tensor, mask_logits: Tensor) -> tuple[list, lis
         of_stuff = [s["id"] for s in segments if s["category_id"] == label and label not in THINGS]
         if not of_stuff:
             segment_id = len(segments) + 1
-            segments.append(
-                {"id": segment_id, "isthing": label in THINGS, "category_id": label}
-            )
+            segments.append({"id": segment_id, "isthing": label in THINGS, "category_id": label})
         panoptic[won & whole] = of_stuff[0] if of_stuff else segment_id
     return panoptic.tolist(), segments
 
@@ -172,9 +170,7 @@ def test_instances_of_things_alone() -> None:
 
 
 def test_unsure_masks_lower_the_score() -> None:
-    instances = instance_segmentation(
-        classes({0: 1.0}), masks("#+-."), resize=unchanged, topk=1
-    )
+    instances = instance_segmentation(classes({0: 1.0}), masks("#+-."), resize=unchanged, topk=1)
     inside = torch.tensor([20.0, 1.0]).sigmoid().mean()
     assert instances.scores.item() == pytest.approx(float(inside), abs=1e-4)
 

@@ -78,9 +78,7 @@ def test_no_assignment_costs_less(monkeypatch: pytest.MonkeyPatch) -> None:
     assert total == pytest.approx(float(best), rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("counts", "pairs"), [((0, 0), 0), ((0, 2), 2), ((9, 1), 5), ((9, 9), 8)]
-)
+@pytest.mark.parametrize(("counts", "pairs"), [((0, 0), 0), ((0, 2), 2), ((9, 1), 5), ((9, 9), 8)])
 def test_counts(counts: tuple[int, ...], pairs: int) -> None:
     predictions = MaskPredictions(torch.randn(2, 4, 3), torch.randn(2, 4, 8, 8))
     targets = [

@@ -82,8 +82,13 @@ def test_an_ignored_image_trains(make_model: MakeModel) -> None:
 @torch.no_grad()
 def test_outputs_have_the_size_that_is_asked_for(make_model: MakeModel) -> None:
     model = make_model(
-        semantic_on=True, instance_on=True, panoptic_on=True, object_mask_threshold=0.0,
-        overlap_threshold=0.0, thing_classes=[1, 2], topk_per_image=5,
+        semantic_on=True,
+        instance_on=True,
+        panoptic_on=True,
+        object_mask_threshold=0.0,
+        overlap_threshold=0.0,
+        thing_classes=[1, 2],
+        topk_per_image=5,
     ).eval()
     inputs = [{**scene(), "height": 33, "width": 45}, {"image": scene(70, 50)["image"]}]
     outputs = model(inputs)

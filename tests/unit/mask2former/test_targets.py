@@ -13,9 +13,7 @@ IMAGE = torch.zeros(3, 2, 3, dtype=torch.uint8)
 
 def prepare(inputs: dict, padded_size: tuple[int, int] = (2, 3), num_classes: int = 4) -> list:
     inputs = {"image": IMAGE, "file_name": "a.jpg", **inputs}
-    return prepare_targets(
-        [inputs], num_classes=num_classes, padded_size=padded_size, device=CPU
-    )
+    return prepare_targets([inputs], num_classes=num_classes, padded_size=padded_size, device=CPU)
 
 
 def instances(labels: list[int], masks: object) -> Instances:

@@ -31,9 +31,7 @@ class PositionalModel(nn.Module):
 
 
 def resized(image: Tensor, size: tuple[int, int], **options: bool) -> Tensor:
-    return F.interpolate(
-        image[None], size=size, mode="bilinear", align_corners=False, **options
-    )[0]
+    return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False, **options)[0]
 
 
 def random_image(height: int, width: int) -> Tensor:
@@ -172,9 +170,7 @@ def test_short_side_never_falls_below_the_crop(size: tuple, views: list) -> None
             seen.append(tuple(batched_inputs[0]["image"].shape[1:]))
             return super().forward(batched_inputs)
 
-    wrapped = MultiScaleFlip(
-        Recorder().eval(), scales=[0.5, 1.0, 1.5], flip=False, min_side=16
-    )
+    wrapped = MultiScaleFlip(Recorder().eval(), scales=[0.5, 1.0, 1.5], flip=False, min_side=16)
     wrapped([{"image": random_image(*size)}])
     assert seen == views
 

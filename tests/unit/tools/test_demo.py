@@ -261,8 +261,15 @@ def write_own_data(folder, kind):
     if kind == "semantic":
         Image.new("L", (32, 32), 1).save(labels / "a.png")
         return [f"data.val_images={images}", f"data.val_labels={labels}", "data.classes=[a,b]"]
-    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [4, 4, 9, 9], "area": 81, "iscrowd": 0,
-           "segmentation": [[4, 4, 13, 4, 13, 13]]}
+    box = {
+        "id": 1,
+        "image_id": 1,
+        "category_id": 1,
+        "bbox": [4, 4, 9, 9],
+        "area": 81,
+        "iscrowd": 0,
+        "segmentation": [[4, 4, 13, 4, 13, 13]],
+    }
     image = {"id": 1, "file_name": "a.png", "width": 32, "height": 32}
     categories = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
     content = {"images": [image], "annotations": [box], "categories": categories}

@@ -243,8 +243,13 @@ def test_missing_image_of_a_list_is_named(root: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("ade20k", 151), ("cityscapes", 34), ("coco_stuff_10k", 183), ("coco_stuff_164k", 182),
-     ("mapillary", 66)],
+    [
+        ("ade20k", 151),
+        ("cityscapes", 34),
+        ("coco_stuff_10k", 183),
+        ("coco_stuff_164k", 182),
+        ("mapillary", 66),
+    ],
 )
 def test_values_of_no_official_file(name: str, value: int, root: Path) -> None:
     DOWNLOADS[name](root)

@@ -222,8 +222,9 @@ def load_strict(
             del filtered[name]
     model.load_state_dict(filtered, strict=False)
     if not report.is_exact:
-        logger.warning("Allowed mismatches between %s and the model:\n%s", source,
-                       report.describe())
+        logger.warning(
+            "Allowed mismatches between %s and the model:\n%s", source, report.describe()
+        )
     return report
 
 

@@ -90,7 +90,9 @@ def check_num_classes(
     if repeated:
         _logger.warning(
             "The data set %r has more than one class of the name %s: results have one entry for "
-            "each name, that of the last class.", dataset_name, _shorten(repeated),
+            "each name, that of the last class.",
+            dataset_name,
+            _shorten(repeated),
         )
 
 

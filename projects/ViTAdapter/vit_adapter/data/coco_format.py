@@ -112,7 +112,8 @@ def _warn_of_other_types(changed: Counter[str], json_file: Path) -> None:
         _logger.warning(
             "%s has values that COCO writes otherwise, such as texts or null for numbers, or "
             "backslashes in file names, which are taken for what they mean: %s.",
-            json_file, ", ".join(f"{count} x {key!r}" for key, count in changed.items()),
+            json_file,
+            ", ".join(f"{count} x {key!r}" for key, count in changed.items()),
         )
 
 

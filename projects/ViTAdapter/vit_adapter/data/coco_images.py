@@ -20,9 +20,7 @@ _MAX_SHOWN = 200  # characters of a name
 _NUM_OPENED = 5000  # files whose headers are read, which takes about a second
 
 
-def check_image_files(
-    images: Collection[_Entry], image_root: Path, problems: Problems
-) -> None:
+def check_image_files(images: Collection[_Entry], image_root: Path, problems: Problems) -> None:
     """Check that all files exist, and that many of them have the sizes that their entries say.
 
     Of a large set some files are opened, spread evenly, and only their headers are read.

@@ -31,26 +31,34 @@ def warn_of_oddities(
         _logger.warning(
             "%d of %d images in %s name the file of another image. List each file once, with all "
             "of its annotations: what is marked in one is background in the other.",
-            repeated, len(images), json_file,
+            repeated,
+            len(images),
+            json_file,
         )
     boxes = [annotation["bbox"] for annotation in annotations]
     if without_area := sum(0 in box[2:] for box in boxes):
         _logger.warning(
             "%d of %d boxes in %s have no area; training leaves them out.",
-            without_area, total, json_file,
+            without_area,
+            total,
+            json_file,
         )
     _warn_of_polygons(annotations, json_file)
     if tiny := sum(0 < box[2] < 1 and 0 < box[3] < 1 for box in boxes):
         _logger.warning(
             "%d of %d boxes in %s are smaller than a pixel. COCO boxes are in pixels; check that "
             "these are not fractions of the image's sides.",
-            tiny, total, json_file,
+            tiny,
+            total,
+            json_file,
         )
     if overhanging := sum(_overhangs(a["bbox"], images[a["image_id"]]) for a in annotations):
         _logger.warning(
             "%d of %d boxes in %s reach beyond their image and will be clipped. COCO boxes are "
             "(x, y, width, height); check that these are not (x1, y1, x2, y2).",
-            overhanging, total, json_file,
+            overhanging,
+            total,
+            json_file,
         )
     crowds = [annotation for annotation in annotations if annotation.get("iscrowd")]
     unlike_coco = not all(isinstance(crowd.get("segmentation"), dict) for crowd in crowds)
@@ -59,7 +67,9 @@ def warn_of_oddities(
             "%d of %d annotations in %s are crowds (iscrowd=1): training leaves them out, and "
             "evaluation does not count them. COCO marks only groups of objects that are not told "
             "apart, with run-length codes as masks; for single objects iscrowd must be 0.",
-            len(crowds), total, json_file,
+            len(crowds),
+            total,
+            json_file,
         )
 
 
@@ -80,13 +90,17 @@ def _warn_of_polygons(annotations: Sequence[_Entry], json_file: Path) -> None:
     if flat:
         _logger.warning(
             "%d of %d masks in %s have no area: the points of their polygons lie on a line.",
-            flat, len(annotations), json_file,
+            flat,
+            len(annotations),
+            json_file,
         )
     if outside:
         _logger.warning(
             "%d of %d masks in %s lie outside their boxes. Polygons are x1, y1, x2, y2 ... in "
             "pixels, COCO boxes (x, y, width, height).",
-            outside, len(annotations), json_file,
+            outside,
+            len(annotations),
+            json_file,
         )
 
 

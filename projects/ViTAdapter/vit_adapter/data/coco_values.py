@@ -85,9 +85,7 @@ def complete_annotations(content: _Entry) -> None:
     Args:
         content: of an annotation file; changed in place.
     """
-    sizes = {
-        image["id"]: (image.get("height"), image.get("width")) for image in content["images"]
-    }
+    sizes = {image["id"]: (image.get("height"), image.get("width")) for image in content["images"]}
     for index, annotation in enumerate(content.get("annotations", ()), start=1):
         annotation["id"] = index
         annotation.setdefault("iscrowd", 0)
@@ -95,9 +93,7 @@ def complete_annotations(content: _Entry) -> None:
             annotation["area"] = mask_area(annotation, sizes[annotation["image_id"]])
 
 
-def _normalise_images(
-    images: list[_Entry], image_root: Path | None, changed: Counter[str]
-) -> None:
+def _normalise_images(images: list[_Entry], image_root: Path | None, changed: Counter[str]) -> None:
     # Texts alone are ids as good as numbers, and are those that predictions must have.
     convert_ids = not all(isinstance(image.get("id"), str) for image in images)
     for image in images:

@@ -125,9 +125,7 @@ def read_sizes(file_name: str | os.PathLike[str]) -> tuple[_Size, _Size, bool]:
     return stored, upright, orientation in range(2, 9)
 
 
-def _open(
-    file_name: str | os.PathLike[str], size: _Size | None = None
-) -> tuple[Image.Image, bool]:
+def _open(file_name: str | os.PathLike[str], size: _Size | None = None) -> tuple[Image.Image, bool]:
     """Return the decoded first frame, and whether it is stored with 16 bits.
 
     Pillow cuts colours of 16 bits to 8. The frame is upright, unless only the stored one has the

@@ -168,7 +168,8 @@ def _warn_of_absent_classes(num_classes: int, labelled: set[int]) -> None:
             "No label picture holds the classes %s (counted from 0). If they should, check that "
             "labels count from 0, and that no class has the value %d, which marks pixels that do "
             "not count.",
-            ", ".join(map(str, absent)), IGNORE_LABEL,
+            ", ".join(map(str, absent)),
+            IGNORE_LABEL,
         )
 
 

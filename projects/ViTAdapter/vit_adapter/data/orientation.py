@@ -50,7 +50,8 @@ class Orientations:
             _logger.warning(
                 "%d images are annotated as they are stored, without regard to their EXIF "
                 "orientation, and are read like that: %s.",
-                len(self._as_stored), _first(self._as_stored),
+                len(self._as_stored),
+                _first(self._as_stored),
             )
             problem = (
                 "image whose EXIF orientation does not change its size, while others "
@@ -62,7 +63,8 @@ class Orientations:
             _logger.warning(
                 "%d images have an EXIF orientation that does not change their size; they are "
                 "taken to be annotated upright, not as they are stored: %s.",
-                len(self._unclear), _first(self._unclear),
+                len(self._unclear),
+                _first(self._unclear),
             )
         return "", []
 

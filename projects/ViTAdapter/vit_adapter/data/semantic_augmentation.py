@@ -28,9 +28,7 @@ _HUE_STEPS = 180  # OpenCV's hue of 8-bit images counts in 2 degrees
 class ResizeToScale(T.Augmentation):
     """Resizes to the largest size within a scale times a random ratio, aspect ratio kept."""
 
-    def __init__(
-        self, *, scale: Sequence[int], ratio_range: Sequence[float] = (1.0, 1.0)
-    ) -> None:
+    def __init__(self, *, scale: Sequence[int], ratio_range: Sequence[float] = (1.0, 1.0)) -> None:
         """
         Args:
             scale: limits of the longer and the shorter side, in any order.

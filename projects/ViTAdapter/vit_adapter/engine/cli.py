@@ -39,25 +39,39 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config-file", default="", metavar="FILE", help="LazyConfig file")
-    parser.add_argument("--resume", action="store_true",
-                        help="continue from the last checkpoint in train.output_dir")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue from the last checkpoint in train.output_dir",
+    )
     parser.add_argument("--eval-only", action="store_true", help="evaluate, do not train")
     processes = parser.add_argument_group(
         "processes", "who starts them and how many; torchrun takes the place of these options"
     )
     # No defaults here: those of ProcessLayout hold, and torchrun has to know what was given.
-    processes.add_argument("--num-gpus", type=int, metavar="N",
-                           help="processes on this machine: one per GPU, or that many on the CPU "
-                                "(default: 1)")
-    processes.add_argument("--num-machines", type=int, metavar="N",
-                           help="machines that take part (default: 1)")
-    processes.add_argument("--machine-rank", type=int, metavar="N",
-                           help="which of them this is, from 0 (default: 0)")
-    processes.add_argument("--dist-url", metavar="URL",
-                           help="tcp://HOST:PORT where the processes meet; auto: a free local port "
-                                "(default: auto)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value",
-                        help="overrides of the config, such as train.epochs=12")
+    processes.add_argument(
+        "--num-gpus",
+        type=int,
+        metavar="N",
+        help="processes on this machine: one per GPU, or that many on the CPU (default: 1)",
+    )
+    processes.add_argument(
+        "--num-machines", type=int, metavar="N", help="machines that take part (default: 1)"
+    )
+    processes.add_argument(
+        "--machine-rank", type=int, metavar="N", help="which of them this is, from 0 (default: 0)"
+    )
+    processes.add_argument(
+        "--dist-url",
+        metavar="URL",
+        help="tcp://HOST:PORT where the processes meet; auto: a free local port (default: auto)",
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="overrides of the config, such as train.epochs=12",
+    )
     return parser
 
 

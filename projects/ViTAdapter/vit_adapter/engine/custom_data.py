@@ -189,7 +189,9 @@ def _apply_classes(cfg: DictConfig, task: OwnDataTask, *, train: bool, val: bool
     cfg.data.classes = literals(names)  # for predictors, which may run where the files are not
     logger.info(
         "Own data with %d classes (%s); set %s",
-        len(names), ", ".join(names), ", ".join(f"model.{key}" for key in changed),
+        len(names),
+        ", ".join(names),
+        ", ".join(f"model.{key}" for key in changed),
     )
 
 
@@ -218,9 +220,7 @@ def _class_counts(model: DictConfig) -> list[tuple[str, DictConfig]]:
     ]
 
 
-def _nodes(
-    node: DictConfig | ListConfig, prefix: str = ""
-) -> Iterator[tuple[str, DictConfig]]:
+def _nodes(node: DictConfig | ListConfig, prefix: str = "") -> Iterator[tuple[str, DictConfig]]:
     """Every mapping inside a config with its key and a dot, the outermost first."""
     if isinstance(node, DictConfig):
         yield prefix, node

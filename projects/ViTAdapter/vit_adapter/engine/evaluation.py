@@ -98,8 +98,9 @@ def format_results(results: Results) -> str:
         + [f"{metrics[name]:.2f}" if name in metrics else "" for name in columns]
         for task, metrics in results.items()
     ]
-    return tabulate(rows, headers=["", *columns], tablefmt="pipe", stralign="right",
-                    disable_numparse=True)
+    return tabulate(
+        rows, headers=["", *columns], tablefmt="pipe", stralign="right", disable_numparse=True
+    )
 
 
 def write_results(results: Results, output_dir: str, *, training: bool) -> None:

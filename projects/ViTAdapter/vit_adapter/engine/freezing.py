@@ -45,8 +45,13 @@ def freeze_parameters(model: nn.Module, patterns: str | Sequence[str]) -> None:
             )
         for name in found:
             parameters[name].requires_grad_(False)
-        logger.info("train.freeze: %r holds %d tensors fixed, %s to %s.", pattern, len(found),
-                    found[0], found[-1])
+        logger.info(
+            "train.freeze: %r holds %d tensors fixed, %s to %s.",
+            pattern,
+            len(found),
+            found[0],
+            found[-1],
+        )
 
 
 class FrozenNorms(HookBase):

@@ -66,8 +66,9 @@ def _compare(stored: Mapping[str, object], own: Mapping[str, object]) -> str:
         return f"it was of class {stored['class']}, this one is of class {own['class']}"
     if stored["groups"] == own["groups"]:
         return ""
-    old, new = ({name for group in groups for name in group}
-                for groups in (stored["groups"], own["groups"]))
+    old, new = (
+        {name for group in groups for name in group} for groups in (stored["groups"], own["groups"])
+    )
     parts = [
         f"{len(names)} parameters only {where} ({_few(sorted(names))})"
         for names, where in ((old - new, "there"), (new - old, "here"))

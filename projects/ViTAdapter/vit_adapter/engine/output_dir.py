@@ -122,8 +122,13 @@ def follow_weights(options: DictConfig, aside: Path | None) -> None:
         moved = aside / path.name if aside and path.parent == aside.parent.resolve() else None
         if moved and moved.exists():
             options[key] = str(moved)
-            logger.warning("train.%s was among these files: to start from the same weights again, "
-                           "use train.%s=%s.", key, key, options[key])
+            logger.warning(
+                "train.%s was among these files: to start from the same weights again, "
+                "use train.%s=%s.",
+                key,
+                key,
+                options[key],
+            )
 
 
 def drop_unsaved_progress(output_dir: str | os.PathLike[str], start_iter: int) -> None:

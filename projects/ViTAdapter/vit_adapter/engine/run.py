@@ -115,8 +115,11 @@ def train(cfg: DictConfig, *, resume: bool = False, dataset: Dataset | None = No
     if start_iter < options.max_iter:
         trainer.data_loader = build_train_loader(cfg, dataset)
     else:
-        logger.info("The run is already at iteration %d of %d: it is only evaluated.", start_iter,
-                    options.max_iter)
+        logger.info(
+            "The run is already at iteration %d of %d: it is only evaluated.",
+            start_iter,
+            options.max_iter,
+        )
     trainer.register_hooks(_output_hooks(cfg, model, checkpointer, start_iter))
     trainer.train(start_iter, options.max_iter)
 
@@ -183,8 +186,11 @@ def _can_resume(checkpointer: Checkpointer, wanted: bool) -> bool:
     """Whether there is a checkpoint to resume; all processes follow what the main one sees."""
     found = comm.all_gather(wanted and checkpointer.has_checkpoint())[0]
     if wanted and not found:
-        logger.warning("--resume: %s holds no checkpoint to continue from.%s",
-                       checkpointer.save_dir, describe_earlier_runs(checkpointer.save_dir))
+        logger.warning(
+            "--resume: %s holds no checkpoint to continue from.%s",
+            checkpointer.save_dir,
+            describe_earlier_runs(checkpointer.save_dir),
+        )
     return found
 
 

@@ -65,7 +65,8 @@ def save_config(cfg: DictConfig, output_dir: str, name: str = "config.yaml") -> 
     if left_out:
         logger.warning(
             "%s lacks %s, which YAML cannot hold: what uses that needs the original config file.",
-            target, ", ".join(left_out),
+            target,
+            ", ".join(left_out),
         )
 
 

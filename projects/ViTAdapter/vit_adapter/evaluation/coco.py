@@ -78,7 +78,9 @@ def _tasks_of(
         return None
     _logger.warning(
         "%d of %d annotations of %s have no masks: boxes alone are evaluated.",
-        lacking, len(annotations), dataset_name,
+        lacking,
+        len(annotations),
+        dataset_name,
     )
     return ("bbox",)
 

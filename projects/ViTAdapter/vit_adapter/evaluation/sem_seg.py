@@ -129,9 +129,7 @@ class SemSegEvaluator(DatasetEvaluator):
 
     def _add(self, predicted: np.ndarray, labels: np.ndarray, label_file: str) -> None:
         """Count the pixels of one image; both arrays are (H, W)."""
-        labels = check_values(
-            labels, len(self._names), label_file, ignore_label=self._ignore_label
-        )
+        labels = check_values(labels, len(self._names), label_file, ignore_label=self._ignore_label)
         counted = labels != IGNORE_LABEL
         pairs = predicted[counted] * len(self._names) + labels[counted]
         self._counts += np.bincount(pairs, minlength=self._counts.size).reshape(self._counts.shape)

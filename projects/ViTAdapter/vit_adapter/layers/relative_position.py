@@ -171,9 +171,7 @@ class BiasCache:
             kept -= self._entries.pop(next(iter(self._entries))).nbytes
 
 
-def _spline_matrix(
-    sides: tuple[GridSize, ...], device: torch.device, dtype: torch.dtype
-) -> Tensor:
+def _spline_matrix(sides: tuple[GridSize, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
     """The linear map (T, S) of one axis, S = 2 * source - 1, from and to grid sides in tokens."""
     ((source, target),) = sides
     return torch.as_tensor(_spline_weights(source, target), device=device, dtype=dtype)

@@ -245,8 +245,6 @@ def _conv_norm(
     in_channels: int, out_channels: int, *, kernel_size: int = 1, bias: bool = False
 ) -> nn.Sequential:
     """A convolution that keeps the size, ``conv``, and a group norm, ``gn``."""
-    conv = nn.Conv2d(
-        in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias
-    )
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
     norm = nn.GroupNorm(_NORM_GROUPS, out_channels)
     return nn.Sequential(OrderedDict(conv=conv, gn=norm))

@@ -80,9 +80,7 @@ def prepare_targets(
     return targets
 
 
-def _from_sem_seg(
-    sem_seg: Tensor, num_classes: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _from_sem_seg(sem_seg: Tensor, num_classes: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Labels (T,) and masks (T, H, W) of the classes in a label map (H, W)."""
     if sem_seg.dim() != 2:
         raise ValueError(f'"sem_seg" must be (H, W), got shape {tuple(sem_seg.shape)}')

@@ -188,9 +188,7 @@ class MaskedTransformerDecoder(nn.Module):
         values = [map_to_tokens(x) + e for x, e in zip(levels, embeddings, strict=True)]
         return values, [value + p for value, p in zip(values, positions, strict=True)]
 
-    def _predict(
-        self, normed: Tensor, embedding: Tensor, mask_features: Tensor
-    ) -> MaskPredictions:
+    def _predict(self, normed: Tensor, embedding: Tensor, mask_features: Tensor) -> MaskPredictions:
         """Predict from normed queries (B, Q, C) and their mask embeddings (B, Q, G)."""
         masks = embedding @ mask_features.flatten(2)  # (B, Q, h*w)
         return MaskPredictions(

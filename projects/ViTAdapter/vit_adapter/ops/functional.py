@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import registration
-from .extension import Backend, load_extension, select_backend
-from .reference import ms_deform_attn_embedding_bag, ms_deform_attn_reference
+from vit_adapter.ops import registration
+from vit_adapter.ops.extension import Backend, load_extension, select_backend
+from vit_adapter.ops.reference import ms_deform_attn_embedding_bag, ms_deform_attn_reference
 
 __all__ = ["ms_deform_attn"]
 

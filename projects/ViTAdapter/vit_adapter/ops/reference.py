@@ -115,9 +115,9 @@ def ms_deform_attn_embedding_bag(
     head = torch.arange(heads, dtype=index_dtype, device=value.device).view(-1, 1, 1)
     first = (torch.cat(rows, dim=3) + image * tokens) * heads + head  # (B, Q, M, L*P, 2)
     table_rows = first.unsqueeze(-1) + (torch.cat(columns, dim=3) * heads).unsqueeze(-2)
-    corner_weights = (
-        torch.cat(row_weights, dim=3).unsqueeze(-1) * torch.cat(column_weights, dim=3).unsqueeze(-2)
-    )  # (B, Q, M, L*P, 2, 2)
+    corner_weights = torch.cat(row_weights, dim=3).unsqueeze(-1) * torch.cat(
+        column_weights, dim=3
+    ).unsqueeze(-2)  # (B, Q, M, L*P, 2, 2)
     output = F.embedding_bag(
         table_rows.flatten(0, 2).flatten(1),
         value.reshape(-1, dim),

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .extension import has_kernel, load_extension
+from vit_adapter.ops.extension import has_kernel, load_extension
 
 __all__ = ["ms_deform_attn_op"]
 

@@ -54,8 +54,7 @@ class PixelHead(nn.Module, metaclass=ABCMeta):
         super().__init__()
         if num_classes < 1 or not 0.0 <= dropout < 1.0:
             raise ValueError(
-                "num_classes must be >= 1 and dropout in [0, 1), "
-                f"got {num_classes} and {dropout}"
+                f"num_classes must be >= 1 and dropout in [0, 1), got {num_classes} and {dropout}"
             )
         if loss_average not in AVERAGES:
             raise ValueError(f"loss_average must be one of {AVERAGES}, got {loss_average!r}")
@@ -113,9 +112,7 @@ def require_targets(targets: Tensor | None) -> Tensor:
 
 def upsample(logits: Tensor, stride: int) -> Tensor:
     """Resize scores of a stride to the image: (B, K, h, w) -> (B, K, h * stride, w * stride)."""
-    return F.interpolate(
-        logits.float(), scale_factor=stride, mode="bilinear", align_corners=False
-    )
+    return F.interpolate(logits.float(), scale_factor=stride, mode="bilinear", align_corners=False)
 
 
 def init_classifier(conv: nn.Conv2d) -> None:

@@ -47,9 +47,7 @@ def make_augreg() -> dict[str, np.ndarray]:
         for dense, (fan_in, fan_out) in enumerate(((DIM, hidden), (hidden, DIM))):
             shapes[f"{block}/MlpBlock_3/Dense_{dense}/kernel"] = (fan_in, fan_out)
             shapes[f"{block}/MlpBlock_3/Dense_{dense}/bias"] = (fan_out,)
-    return {
-        name: generator.normal(size=shape).astype(np.float32) for name, shape in shapes.items()
-    }
+    return {name: generator.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
 
 
 def test_augreg_archive_is_read_as_timm_reads_it(tmp_path: Path) -> None:

@@ -31,8 +31,9 @@ def make_timm(**options: object) -> nn.Module:
 
 
 def make_trunk(**options: object) -> BEiT:
-    return BEiT(**{"img_size": GRID * 16, "embed_dim": DIM, "depth": DEPTH, "num_heads": HEADS,
-                   **options}).eval()
+    return BEiT(
+        **{"img_size": GRID * 16, "embed_dim": DIM, "depth": DEPTH, "num_heads": HEADS, **options}
+    ).eval()
 
 
 def save(state_dict: dict[str, Tensor], folder: Path, container: str = "model") -> Path:
@@ -64,8 +65,11 @@ def test_every_container_of_the_original_is_read(tmp_path: Path, container: str)
 
 def test_a_table_for_all_blocks_is_copied_to_each(tmp_path: Path) -> None:
     oracle, trunk = make_timm(use_rel_pos_bias=False, use_shared_rel_pos_bias=True), make_trunk()
-    weights = {**oracle.state_dict(), "mask_token": torch.zeros(1, 1, DIM),
-               "lm_head.weight": torch.zeros(8, DIM)}
+    weights = {
+        **oracle.state_dict(),
+        "mask_token": torch.zeros(1, 1, DIM),
+        "lm_head.weight": torch.zeros(8, DIM),
+    }
     weights["rel_pos_bias.relative_position_index"] = torch.zeros(17, 17, dtype=torch.long)
     load_pretrained_vit(trunk, save(weights, tmp_path))
     shared = oracle.rel_pos_bias.relative_position_bias_table

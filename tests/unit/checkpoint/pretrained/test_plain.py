@@ -57,11 +57,13 @@ def test_deit_fits_and_what_it_has_besides_is_named(
         report = load_pretrained_vit(trunk, save(oracle.state_dict(), tmp_path))
     assert_same_features(trunk, oracle)
     assert set(report.unused) == {
-        "cls_token", "norm.weight", "norm.bias", "head.weight", "head.bias",
+        "cls_token",
+        "norm.weight",
+        "norm.bias",
+        "head.weight",
+        "head.bias",
     }
-    assert set(report.missing) == {
-        f"blocks.{i}.gamma{j}" for i in range(DEPTH) for j in (1, 2)
-    }
+    assert set(report.missing) == {f"blocks.{i}.gamma{j}" for i in range(DEPTH) for j in (1, 2)}
     for name in (*report.unused, *report.missing):
         assert name in caplog.text
     torch.testing.assert_close(trunk.blocks[0].gamma1, torch.ones(DIM))
@@ -115,10 +117,14 @@ def test_another_grid_names_both_and_the_remedy(tmp_path: Path) -> None:
     ("change", "name"),
     [
         (lambda weights: weights.pop("blocks.1.attn.qkv.bias"), "blocks.1.attn.qkv.bias"),
-        (lambda weights: weights.update({"blocks.2.norm1.bias": torch.ones(1)}),
-         "blocks.2.norm1.bias"),
-        (lambda weights: weights.update({"patch_embed.proj.weight": torch.ones(DIM, 3, 32, 32)}),
-         "patch_embed.proj.weight"),
+        (
+            lambda weights: weights.update({"blocks.2.norm1.bias": torch.ones(1)}),
+            "blocks.2.norm1.bias",
+        ),
+        (
+            lambda weights: weights.update({"patch_embed.proj.weight": torch.ones(DIM, 3, 32, 32)}),
+            "patch_embed.proj.weight",
+        ),
     ],
 )
 def test_another_architecture_is_refused(tmp_path: Path, change: object, name: str) -> None:

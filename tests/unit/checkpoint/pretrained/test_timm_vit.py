@@ -72,7 +72,8 @@ def as_dinov3(weights: StateDict) -> tuple[StateDict, set[str]]:
         if f"{prefix}q_bias" not in weights:
             unused |= {f"{prefix}qkv.bias"}
     return published | {key: torch.randn(3) for key in unused - set(published)}, unused | {
-        "norm.weight", "norm.bias",
+        "norm.weight",
+        "norm.bias",
     }
 
 
@@ -80,7 +81,8 @@ def as_mae(weights: StateDict) -> tuple[StateDict, set[str]]:
     unused = {"mask_token", "decoder_embed.weight", "decoder_blocks.0.norm1.weight"}
     published = {key: value for key, value in weights.items() if not key.startswith("head.")}
     return published | {key: torch.randn(3) for key in unused}, unused | {
-        "norm.weight", "norm.bias",
+        "norm.weight",
+        "norm.bias",
     }
 
 
@@ -99,7 +101,10 @@ def as_beit(weights: StateDict) -> tuple[StateDict, set[str]]:
     published[f"rel_pos_bias.{table}"] = weights[f"blocks.0.attn.{table}"]
     unused = {"mask_token", "rel_pos_bias.relative_position_index"}
     return published | {key: torch.zeros(2) for key in unused}, unused | {
-        "norm.weight", "norm.bias", "lm_head.weight", "lm_head.bias",
+        "norm.weight",
+        "norm.bias",
+        "lm_head.weight",
+        "lm_head.bias",
     }
 
 
@@ -121,8 +126,11 @@ def as_beit3(weights: StateDict) -> tuple[StateDict, set[str]]:
             published[rename_to_beit3(key)] = value
     experts = [key for key in published if ".A." in key]
     unused = {key.replace(".A.", ".B.") for key in experts} | {
-        "beit3.text_embed.weight", "beit3.vision_embed.mask_token", "mlm_head.weight",
-        "beit3.encoder.layer_norm.A.weight", "beit3.encoder.layer_norm.B.weight",
+        "beit3.text_embed.weight",
+        "beit3.vision_embed.mask_token",
+        "mlm_head.weight",
+        "beit3.encoder.layer_norm.A.weight",
+        "beit3.encoder.layer_norm.B.weight",
     }
     return published | {key: torch.randn(3) for key in unused}, unused
 
@@ -176,14 +184,18 @@ def as_clip(weights: StateDict) -> tuple[StateDict, set[str]]:
     }  # fmt: skip
     published |= {key: torch.randn(3) for key in unused}
     return published, unused | {
-        "visual.ln_post.weight", "visual.ln_post.bias", *({"visual.proj"} & published.keys()),
+        "visual.ln_post.weight",
+        "visual.ln_post.bias",
+        *({"visual.proj"} & published.keys()),
     }
 
 
 def as_sam(weights: StateDict) -> tuple[StateDict, set[str]]:
     encoder = rename(weights, (r"\.mlp\.fc", ".mlp.lin"), ("^", "image_encoder."))
     unused = {key for key in encoder if ".neck." in key} | {
-        "prompt_encoder.no_mask_embed.weight", "mask_decoder.iou_token.weight", "pixel_mean",
+        "prompt_encoder.no_mask_embed.weight",
+        "mask_decoder.iou_token.weight",
+        "pixel_mean",
     }
     return encoder | {key: torch.randn(3) for key in unused - set(encoder)}, unused
 
@@ -288,7 +300,8 @@ def jax_arrays(weights: StateDict, joined: bool) -> dict[str, np.ndarray]:
         arrays = {}
         for old, new in (("norm1", "LayerNorm_0"), ("norm2", "LayerNorm_1")):
             arrays[f"{new}/scale"], arrays[f"{new}/bias"] = (
-                block[f"{old}.weight"], block[f"{old}.bias"],
+                block[f"{old}.weight"],
+                block[f"{old}.bias"],
             )
         attention = "MultiHeadDotProductAttention_0"
         heads = (DIM, 3, DIM // 3)
@@ -298,7 +311,8 @@ def jax_arrays(weights: StateDict, joined: bool) -> dict[str, np.ndarray]:
             arrays[f"{attention}/{name}/bias"] = block["attn.qkv.bias"][rows].reshape(heads[1:])
         out = block["attn.proj.weight"].T.reshape(3, DIM // 3, DIM)
         arrays[f"{attention}/out/kernel"], arrays[f"{attention}/out/bias"] = (
-            out, block["attn.proj.bias"],
+            out,
+            block["attn.proj.bias"],
         )
         for number in (0, 1):
             dense = f"MlpBlock_0/Dense_{number}"

@@ -100,9 +100,11 @@ def test_global_attention_has_decomposed_positions(tmp_path: Path) -> None:
         for name in ("qkv.weight", "qkv.bias", "proj.weight", "proj.bias", "rel_pos_h", "rel_pos_w")
     }
     tokens = torch.randn(16, DIM, dtype=torch.float64)
-    query, key, value = (tokens @ part["qkv.weight"].T + part["qkv.bias"]).view(
-        16, 3, HEADS, DIM // HEADS
-    ).unbind(1)
+    query, key, value = (
+        (tokens @ part["qkv.weight"].T + part["qkv.bias"])
+        .view(16, 3, HEADS, DIM // HEADS)
+        .unbind(1)
+    )
     mixed = torch.zeros_like(query)
     for head in range(HEADS):
         logits = query[:, head] @ key[:, head].T * (DIM // HEADS) ** -0.5

@@ -110,9 +110,7 @@ class TimmViT(ViTTrunk):
             window_size = self.window_sizes[index]
             run = partial(self._family.run_block, self.model, index)
             if recompute:
-                tokens = checkpoint(
-                    run, tokens, positions, grid, window_size, use_reentrant=False
-                )
+                tokens = checkpoint(run, tokens, positions, grid, window_size, use_reentrant=False)
             else:
                 tokens = run(tokens, positions, grid, window_size)
         return tokens

@@ -68,9 +68,7 @@ def _partition_rotary(rotary: Tensor, grid: GridSize, window_size: int) -> Tenso
     return windows.unflatten(0, (heads.shape[0], -1)).transpose(0, 1)
 
 
-def _real_tokens(
-    grid: GridSize, window_size: int, num_prefix: int, device: torch.device
-) -> Tensor:
+def _real_tokens(grid: GridSize, window_size: int, num_prefix: int, device: torch.device) -> Tensor:
     """Which tokens of a window are not padding, as an attention mask (R, 1, 1, P + s*s)."""
     everywhere = torch.ones(1, grid[0] * grid[1], 1, device=device)
     windows = window_partition(everywhere, grid, window_size)[..., 0]  # (R, s*s)

@@ -201,7 +201,5 @@ _CLASSES: dict[str, _OriginalClass] = {
     "segmentation.ViTBaseline": _VIT_BASELINE,
     "segmentation.BEiTAdapter": _OriginalClass(_BEIT_ADAPTER_DEFAULTS, _build_segmentation_beit),
     "segmentation.BEiTBaseline": _OriginalClass(_BEIT_BASELINE_DEFAULTS, _build_beit_baseline),
-    "segmentation.UniPerceiverAdapter": _uni_perceiver_adapter(
-        "per_interaction", recompute=False
-    ),
+    "segmentation.UniPerceiverAdapter": _uni_perceiver_adapter("per_interaction", recompute=False),
 }

@@ -87,8 +87,11 @@ def load_pretrained_vit(
     vit.load_state_dict({key: weights.state_dict[key] for key in report.loaded}, strict=False)
     logger.info(
         "Loaded %d of %d tensors of %s; passed over: %s; kept their initial values: %s",
-        len(report.loaded), len(weights.state_dict), name,
-        ", ".join(report.unused) or "none", ", ".join(report.missing) or "none",
+        len(report.loaded),
+        len(weights.state_dict),
+        name,
+        ", ".join(report.unused) or "none",
+        ", ".join(report.missing) or "none",
     )
     if report.resized:
         logger.info("Resized while loading: %s", "; ".join(map(str, report.resized)))

@@ -31,9 +31,7 @@ def run(name: str, arguments: Sequence[str] | None = None) -> int:
     options = _build_parser(name).parse_args(arguments)
     setup_logger(name="vit_adapter")
     try:
-        prepare(
-            name, options.root, allow_subset=options.allow_subset, workers=options.workers
-        )
+        prepare(name, options.root, allow_subset=options.allow_subset, workers=options.workers)
     except (OSError, ValueError) as error:
         _logger.error("%s", error)
         return 1
@@ -54,9 +52,7 @@ def prepare(name: str, root: Path, *, allow_subset: bool = False, workers: int =
         ValueError: a label file is broken.
     """
     jobs = SETS[name].jobs(root.expanduser().absolute())
-    problems = [
-        line for part, _ in jobs for line in find_problems(part, allow_subset=allow_subset)
-    ]
+    problems = [line for part, _ in jobs for line in find_problems(part, allow_subset=allow_subset)]
     if problems:
         lines = "\n  ".join(dict.fromkeys(problems))
         raise PreparationError(
