@@ -324,7 +324,7 @@ setup(
     install_requires=INSTALL_REQUIRES,
     package_dir={"": str(PACKAGE.parent)},
     packages=find_packages(str(PACKAGE.parent), include=["vit_adapter*"]),
-    package_data={"vit_adapter.data.semantic_sets": ["*.json"]},
+    package_data={"vit_adapter.data.semantic.sets": ["*.json"]},
     ext_modules=[] if requested_build() == "none" else [Extension("vit_adapter._C", [])],
     cmdclass={"build_py": BuildPython, "build_ext": BuildKernels},
     zip_safe=False,

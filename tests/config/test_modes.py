@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vit_adapter import ViTAdapter, model_zoo
 from vit_adapter.backbone.modes import MODES
-from vit_adapter.engine.config import apply_overrides
+from vit_adapter.config.overrides import apply_overrides
 
 _counted: dict[str, int] = {}
 TARGETS = (ViTAdapter, f"{ViTAdapter.__module__}.{ViTAdapter.__qualname__}")

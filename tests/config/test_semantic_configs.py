@@ -8,8 +8,8 @@ from omegaconf import DictConfig
 
 from vit_adapter import model_zoo
 from vit_adapter.backbone import BEiT
+from vit_adapter.config.own_data import dataset_names
 from vit_adapter.data.checks import class_names
-from vit_adapter.engine.custom_data import dataset_names
 
 FOLDERS = ("ade20k", "cityscapes", "coco_stuff_10k", "coco_stuff_164k", "pascal_context",
            "mapillary")  # fmt: skip

@@ -8,9 +8,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig
 
 from vit_adapter import model_zoo
+from vit_adapter.config.own_data import dataset_names
 from vit_adapter.data import SemanticMapper, semantic_test, semantic_train
 from vit_adapter.data.checks import class_names
-from vit_adapter.engine.custom_data import dataset_names
 
 FOLDER = model_zoo.config_root() / "common/data"
 # crop, scale, scale for testing, divisor for testing, data sets

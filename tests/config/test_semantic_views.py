@@ -14,7 +14,7 @@ from detectron2.data import transforms as T
 from omegaconf import DictConfig
 from torch import nn
 
-from vit_adapter.engine.testing import wrap_for_testing
+from vit_adapter.config.test_time import wrap_for_testing
 
 Size = tuple[int, int]  # (height, width)
 

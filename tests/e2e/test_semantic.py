@@ -10,8 +10,8 @@ import torch
 from detectron2.config import instantiate
 
 from vit_adapter import LazyPredictor, model_zoo
+from vit_adapter.config.overrides import apply_overrides
 from vit_adapter.engine.cli import main
-from vit_adapter.engine.config import apply_overrides
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 

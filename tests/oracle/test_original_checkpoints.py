@@ -20,7 +20,7 @@ from vit_adapter.checkpoint import load_strict
 from vit_adapter.checkpoint.loading import compare_keys
 from vit_adapter.checkpoint.original import build_backbone, convert, revert
 from vit_adapter.checkpoint.original.provenance import find_tree
-from vit_adapter.engine.config import apply_overrides
+from vit_adapter.config.overrides import apply_overrides
 
 GOLDEN = Path(__file__).parent / "golden"
 # Other lists can be tried too.

@@ -39,7 +39,7 @@ from vit_adapter.checkpoint.original.provenance import (
     read_provenance,
     stored_provenance,
 )
-from vit_adapter.engine.config import apply_overrides
+from vit_adapter.config.overrides import apply_overrides
 from vit_adapter.predictor import resolve_config
 
 OURS_SUFFIXES = (".pth", ".safetensors")

@@ -33,8 +33,8 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from vit_adapter import LazyPredictor
+from vit_adapter.config.own_data import register_test_data
 from vit_adapter.data import read_image
-from vit_adapter.engine.custom_data import register_test_data
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")

@@ -2,7 +2,7 @@
 
 import sys
 
-from vit_adapter.data.preparation import run
+from vit_adapter.data.semantic.preparation import run
 
 if __name__ == "__main__":
     sys.exit(run("pascal_context"))

@@ -22,15 +22,16 @@ from torch import nn
 
 from vit_adapter import model_zoo
 from vit_adapter.checkpoint.checkpointer import Checkpointer
+from vit_adapter.config.literals import literal
+from vit_adapter.config.loading import read_config
+from vit_adapter.config.mask_branch import drop_mask_branch
+from vit_adapter.config.model import build_model
+from vit_adapter.config.overrides import apply_overrides
+from vit_adapter.config.own_data import register_test_data, set_num_classes
+from vit_adapter.config.tasks import find_task, given_classes
+from vit_adapter.config.test_time import wrap_for_testing
 from vit_adapter.data.image_io import MIN_SIDE
-from vit_adapter.data.semantic_folders import default_colors, read_class_names
-from vit_adapter.engine.build import build_model
-from vit_adapter.engine.config import apply_overrides, read_config
-from vit_adapter.engine.config_text import literal
-from vit_adapter.engine.custom_data import register_test_data, set_num_classes
-from vit_adapter.engine.custom_tasks import find_task, given_classes
-from vit_adapter.engine.mask_branch import drop_mask_branch
-from vit_adapter.engine.testing import wrap_for_testing
+from vit_adapter.data.semantic.own_folders import default_colors, read_class_names
 
 __all__ = ["LazyPredictor", "as_bgr_uint8", "resolve_config"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vit_adapter.data.shapes import generate_shapes, register_shapes
+from vit_adapter.data.shapes.catalog import generate_shapes, register_shapes
 
 SIZE = dict(num_train=6, num_val=4, image_size=96, seed=3)
 

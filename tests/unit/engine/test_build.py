@@ -9,7 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from vit_adapter.backbone.plain_vit import PlainViT
-from vit_adapter.engine.build import build_model, build_optimizer, load_trunk, wrap_model
+from vit_adapter.config.model import build_model
+from vit_adapter.engine.build import build_optimizer, load_trunk, wrap_model
 
 
 def parameters(model: nn.Module, scale: float) -> list[dict]:

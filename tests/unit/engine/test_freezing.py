@@ -7,7 +7,7 @@ import torch
 from detectron2.engine import TrainerBase
 from torch import nn
 
-from vit_adapter.engine.config import UsageError
+from vit_adapter.config.errors import UsageError
 from vit_adapter.engine.freezing import FrozenNorms, freeze_parameters
 from vit_adapter.solver import custom_keys_param_groups, layer_decay_param_groups
 

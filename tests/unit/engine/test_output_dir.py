@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from vit_adapter.checkpoint.files import TEMPORARY_MARK, local_path
-from vit_adapter.engine.config import UsageError
+from vit_adapter.config.errors import UsageError
 from vit_adapter.engine.output_dir import (
     describe_earlier_runs,
     drop_unsaved_progress,

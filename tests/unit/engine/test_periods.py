@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from vit_adapter.engine.config import UsageError
+from vit_adapter.config.errors import UsageError
 from vit_adapter.engine.periods import check_periods
 
 USUAL = {

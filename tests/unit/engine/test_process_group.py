@@ -5,8 +5,8 @@ import os
 import pytest
 from detectron2.utils import comm
 
+from vit_adapter.config.errors import UsageError
 from vit_adapter.engine import process_group
-from vit_adapter.engine.config import UsageError
 from vit_adapter.engine.process_group import Process, _create_local_group, run_among_others
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vit_adapter.engine.config import UsageError
+from vit_adapter.config.errors import UsageError
 from vit_adapter.engine.processes import ProcessLayout, launch
 
 PROGRAM = """
@@ -17,7 +17,7 @@ import torch.distributed as dist
 from detectron2.utils import comm
 from vit_adapter.engine.evaluation import share_buffers
 from vit_adapter.engine.processes import ProcessLayout, launch
-from vit_adapter.engine.norms import GlooSyncBatchNorm, adapt_sync_batch_norm
+from vit_adapter.layers.sync_norm import GlooSyncBatchNorm, adapt_sync_batch_norm
 
 def work():
     assert dist.get_backend() == "gloo"
@@ -64,7 +64,7 @@ if __name__ == "__main__":
 
 MISTAKE = """
 from detectron2.utils import comm
-from vit_adapter.engine.config import UsageError
+from vit_adapter.config.errors import UsageError
 from vit_adapter.engine.processes import ProcessLayout, launch
 
 def work():

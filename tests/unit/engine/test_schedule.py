@@ -10,8 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch.optim import AdamW
 from torch.utils.data import IterableDataset
 
+from vit_adapter.config.errors import UsageError
+from vit_adapter.config.overrides import apply_overrides
 from vit_adapter.engine.build import build_train_loader
-from vit_adapter.engine.config import UsageError, apply_overrides
 from vit_adapter.engine.schedule import fit_schedule
 from vit_adapter.solver import WarmupMultiStep, WarmupPoly, custom_keys_param_groups
 

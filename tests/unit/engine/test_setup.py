@@ -12,8 +12,8 @@ from detectron2.config import LazyCall as L, LazyConfig, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from vit_adapter.config.errors import UsageError
 from vit_adapter.engine import setup
-from vit_adapter.engine.config import UsageError
 from vit_adapter.engine.setup import save_config, seed_data, seed_model, set_up_logging
 
 

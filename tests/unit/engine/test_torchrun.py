@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vit_adapter.engine.config import UsageError
+from vit_adapter.config.errors import UsageError
 from vit_adapter.engine.process_group import Process
 from vit_adapter.engine.torchrun import (
     launched_process,

@@ -9,8 +9,8 @@ from detectron2.engine import HookBase, hooks
 from fvcore.common.param_scheduler import LinearParamScheduler
 from torch import Tensor, nn
 
+from vit_adapter.config.errors import UsageError
 from vit_adapter.engine import trainer as trainer_module
-from vit_adapter.engine.config import UsageError
 from vit_adapter.engine.trainer import Precision, Trainer
 
 

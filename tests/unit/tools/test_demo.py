@@ -18,9 +18,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import vit_adapter
+from vit_adapter.config.overrides import apply_overrides
+from vit_adapter.config.own_data import apply_custom_data
 from vit_adapter.data import register_shapes
-from vit_adapter.engine.config import apply_overrides
-from vit_adapter.engine.custom_data import apply_custom_data
 from vit_adapter.engine.setup import save_config
 
 TOOL = Path(vit_adapter.__file__).parents[1] / "tools" / "demo.py"

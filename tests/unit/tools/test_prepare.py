@@ -15,9 +15,9 @@ from PIL import Image
 from scipy.io import savemat
 
 from vit_adapter.data import register_semantic_sets
-from vit_adapter.data.preparation import SETS, Conversion, PreparationError, run
-from vit_adapter.data.preparation.command import prepare
-from vit_adapter.data.semantic_sets import read_label_set
+from vit_adapter.data.semantic.preparation import SETS, Conversion, PreparationError, run
+from vit_adapter.data.semantic.preparation.command import prepare
+from vit_adapter.data.semantic.sets import read_label_set
 
 LABELS = np.array([[0, 1, 2, 3], [30, 31, 32, 33], [12, 13, 24, 25]], np.uint8)
 

@@ -1,12 +1,5 @@
 """Data sets, augmentations and checks; importing it registers the project's data sets by name."""
 
-from vit_adapter.data.augmentation import (
-    coco_1x_train,
-    coco_3x_train,
-    coco_test,
-    flip_and_resize,
-    resize,
-)
 from vit_adapter.data.checks import (
     check_has_objects,
     check_mask_format,
@@ -14,13 +7,20 @@ from vit_adapter.data.checks import (
     check_same_classes,
     class_names,
 )
-from vit_adapter.data.coco_format import register_coco_format
 from vit_adapter.data.image_io import read_image
-from vit_adapter.data.mapper import CheckedDatasetMapper
-from vit_adapter.data.semantic_augmentation import semantic_test, semantic_train
-from vit_adapter.data.semantic_mapper import SemanticMapper
-from vit_adapter.data.semantic_sets import register_semantic_sets, semantic_dataset_dicts
-from vit_adapter.data.shapes import generate_shapes, register_shapes
+from vit_adapter.data.instances.augmentation import (
+    coco_1x_train,
+    coco_3x_train,
+    coco_test,
+    flip_and_resize,
+    resize,
+)
+from vit_adapter.data.instances.coco_format import register_coco_format
+from vit_adapter.data.instances.mapper import CheckedDatasetMapper
+from vit_adapter.data.semantic.augmentation import semantic_test, semantic_train
+from vit_adapter.data.semantic.mapper import SemanticMapper
+from vit_adapter.data.semantic.sets import register_semantic_sets, semantic_dataset_dicts
+from vit_adapter.data.shapes.catalog import generate_shapes, register_shapes
 
 __all__ = [
     "CheckedDatasetMapper",

@@ -13,32 +13,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from vit_adapter.checkpoint.pretrained import find_trunk, load_pretrained_vit
-from vit_adapter.engine.config import resolve_device
-from vit_adapter.engine.norms import adapt_sync_batch_norm
 
 __all__ = [
-    "build_model",
     "build_optimizer",
     "build_train_loader",
     "load_trunk",
     "read_train_data",
     "wrap_model",
 ]
-
-
-def build_model(cfg: DictConfig) -> nn.Module:
-    """Build ``cfg.model`` on the device of ``cfg.train.device``, with its initial weights.
-
-    Synchronised batch norm becomes what this run can compute (:mod:`vit_adapter.engine.norms`).
-
-    Args:
-        cfg: a config of this project; only ``model`` and ``train.device`` are read.
-
-    Returns:
-        The model, not wrapped, in training mode.
-    """
-    model = adapt_sync_batch_norm(instantiate(cfg.model))
-    return model.to(resolve_device(cfg))
 
 
 def load_trunk(cfg: DictConfig, model: nn.Module) -> None:

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 from omegaconf import OmegaConf
 
-from vit_adapter.engine.config import UsageError, load_config, resolve_device
+from vit_adapter.config.device import resolve_device
+from vit_adapter.config.errors import UsageError
+from vit_adapter.config.loading import load_config
 from vit_adapter.engine.periods import check_periods
 from vit_adapter.engine.process_group import run_among_others
 from vit_adapter.engine.processes import ProcessLayout, launch

@@ -17,12 +17,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vit_adapter.checkpoint.files import atomic_open
+from vit_adapter.config.test_time import wrap_for_testing
 from vit_adapter.engine.output_dir import (
     EVALUATION_RESULTS_FILE,
     METRICS_FILE,
     RESULTS_FILE,
 )
-from vit_adapter.engine.testing import wrap_for_testing
 
 __all__ = ["evaluate", "format_results", "share_buffers", "write_results"]
 
@@ -44,7 +44,7 @@ def evaluate(
 
     Args:
         cfg: ``dataloader.test`` and ``dataloader.evaluator`` are instantiated; ``test`` is what
-            :func:`vit_adapter.engine.testing.wrap_for_testing` reads.
+            :func:`vit_adapter.config.test_time.wrap_for_testing` reads.
         model: in any mode, which it has again afterwards.
         training: whether the training whose folder this is asks for the evaluation.
 

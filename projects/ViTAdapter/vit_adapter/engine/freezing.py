@@ -9,7 +9,7 @@ from detectron2.engine import HookBase
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vit_adapter.engine.config import UsageError
+from vit_adapter.config.errors import UsageError
 
 __all__ = ["FrozenNorms", "freeze_parameters"]
 

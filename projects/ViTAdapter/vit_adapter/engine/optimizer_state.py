@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vit_adapter.engine.config import UsageError
+from vit_adapter.config.errors import UsageError
 
 __all__ = ["check_optimizer_state", "describe_optimizer"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from vit_adapter.checkpoint.files import SET_ASIDE, TEMPORARY_MARK, atomic_open
-from vit_adapter.engine.config import UsageError
+from vit_adapter.config.errors import UsageError
 
 __all__ = [
     "EVALUATION_RESULTS_FILE",

@@ -3,7 +3,7 @@ how many processes."""
 
 from omegaconf import DictConfig, OmegaConf
 
-from vit_adapter.engine.config import UsageError
+from vit_adapter.config.errors import UsageError
 
 __all__ = ["check_periods"]
 

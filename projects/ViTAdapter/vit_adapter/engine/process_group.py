@@ -10,7 +10,7 @@ import torch.distributed as dist
 from detectron2.utils import comm
 from torch.distributed.rendezvous import rendezvous
 
-from vit_adapter.engine.config import UsageError
+from vit_adapter.config.errors import UsageError
 
 __all__ = ["Process", "check_gpus", "run_among_others"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch.multiprocessing as mp
 
 from vit_adapter.checkpoint.files import atomic_open
-from vit_adapter.engine.config import UsageError
+from vit_adapter.config.errors import UsageError
 from vit_adapter.engine.process_group import Process, check_gpus, run_among_others
 
 __all__ = ["ProcessLayout", "launch"]

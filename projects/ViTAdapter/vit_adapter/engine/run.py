@@ -20,20 +20,17 @@ from torch.utils.data import Dataset
 
 import vit_adapter.data  # noqa: F401  (registers the data sets of the project)
 from vit_adapter.checkpoint.checkpointer import Checkpointer
-from vit_adapter.engine.build import (
-    build_model,
-    build_optimizer,
-    build_train_loader,
-    load_trunk,
-    wrap_model,
-)
-from vit_adapter.engine.config import UsageError, load_config, resolve_device
-from vit_adapter.engine.custom_data import apply_custom_data, check_classes
-from vit_adapter.engine.custom_tasks import find_task
+from vit_adapter.config.device import resolve_device
+from vit_adapter.config.errors import UsageError
+from vit_adapter.config.loading import load_config
+from vit_adapter.config.mask_branch import drop_mask_branch
+from vit_adapter.config.model import build_model
+from vit_adapter.config.own_data import apply_custom_data, check_classes
+from vit_adapter.config.tasks import find_task
+from vit_adapter.engine.build import build_optimizer, build_train_loader, load_trunk, wrap_model
 from vit_adapter.engine.evaluation import evaluate
 from vit_adapter.engine.freezing import FrozenNorms, freeze_parameters
 from vit_adapter.engine.hooks import EvaluationHook, PeriodicCheckpointer
-from vit_adapter.engine.mask_branch import drop_mask_branch
 from vit_adapter.engine.output_dir import (
     METRICS_FILE,
     describe_earlier_runs,

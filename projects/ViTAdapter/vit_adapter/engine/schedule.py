@@ -15,8 +15,8 @@ from fvcore.common.param_scheduler import ParamScheduler
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import Dataset
 
+from vit_adapter.config.errors import UsageError
 from vit_adapter.engine.build import read_train_data
-from vit_adapter.engine.config import UsageError
 
 __all__ = ["fit_schedule"]
 

@@ -11,8 +11,8 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
 from vit_adapter.checkpoint.files import atomic_open
-from vit_adapter.engine.errors import UsageError
-from vit_adapter.engine.saved_config import dump_config
+from vit_adapter.config.errors import UsageError
+from vit_adapter.config.saving import dump_config
 from vit_adapter.ops import extension_info
 
 __all__ = ["save_config", "seed_data", "seed_model", "set_up_logging"]
@@ -53,7 +53,7 @@ def set_up_logging(cfg: DictConfig, arguments: Namespace) -> None:
 def save_config(cfg: DictConfig, output_dir: str, name: str = "config.yaml") -> None:
     """Write the whole config as YAML, which ``--config-file`` reads again; main process only.
 
-    What YAML cannot hold is left out with a warning (:mod:`vit_adapter.engine.saved_config`).
+    What YAML cannot hold is left out with a warning (:mod:`vit_adapter.config.saving`).
     """
     if not comm.is_main_process():
         return

@@ -2,7 +2,7 @@
 
 import os
 
-from vit_adapter.engine.config import UsageError
+from vit_adapter.config.errors import UsageError
 from vit_adapter.engine.process_group import Process, check_gpus
 
 __all__ = ["launched_process", "refuse_unconnected_processes", "restart_count"]

@@ -12,7 +12,7 @@ from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from vit_adapter.engine.config import UsageError
+from vit_adapter.config.errors import UsageError
 from vit_adapter.engine.optimizer_state import check_optimizer_state, describe_optimizer
 from vit_adapter.layers.processor import computes_bfloat16
 

@@ -16,8 +16,8 @@ from detectron2.utils import comm
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from vit_adapter.data.coco_file import read_coco_json, temporary_json
-from vit_adapter.data.coco_values import complete_annotations, normalise
+from vit_adapter.data.instances.coco_file import read_coco_json, temporary_json
+from vit_adapter.data.instances.coco_values import complete_annotations, normalise
 
 _logger = logging.getLogger(__name__)
 

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from vit_adapter.data.checks import class_names
 from vit_adapter.data.image_io import read_label_picture
-from vit_adapter.data.label_checks import check_values, ignore_label
-from vit_adapter.data.semantic_sets.label_set import IGNORE_LABEL
+from vit_adapter.data.semantic.label_checks import check_values, ignore_label
+from vit_adapter.data.semantic.sets.label_set import IGNORE_LABEL
 
 logger = logging.getLogger(__name__)
 

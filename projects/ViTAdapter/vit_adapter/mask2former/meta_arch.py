@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from vit_adapter.layers import GridSize, fix_traced_size
 from vit_adapter.mask2former.criterion import SetCriterion
-from vit_adapter.mask2former.inference import (
+from vit_adapter.mask2former.matcher import HungarianMatcher
+from vit_adapter.mask2former.pixel_decoder import MSDeformAttnPixelDecoder
+from vit_adapter.mask2former.postprocessing import (
     instance_segmentation,
     panoptic_segmentation,
     semantic_scores,
 )
-from vit_adapter.mask2former.matcher import HungarianMatcher
-from vit_adapter.mask2former.pixel_decoder import MSDeformAttnPixelDecoder
 from vit_adapter.mask2former.targets import prepare_targets
 from vit_adapter.mask2former.transformer_decoder import MaskedTransformerDecoder, MaskPredictions
 

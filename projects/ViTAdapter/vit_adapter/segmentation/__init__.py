@@ -5,9 +5,9 @@ Importing it registers the heads in Detectron2's ``SEM_SEG_HEADS_REGISTRY``.
 
 from vit_adapter.segmentation.auxiliary import HeadWithAuxiliary
 from vit_adapter.segmentation.fcn import FCNHead
-from vit_adapter.segmentation.inference import MultiScaleFlip, SlidingWindow
 from vit_adapter.segmentation.losses import pixel_cross_entropy
 from vit_adapter.segmentation.semantic_fpn import SemanticFPNHead
+from vit_adapter.segmentation.test_time import MultiScaleFlip, SlidingWindow
 from vit_adapter.segmentation.upernet import UPerNetHead
 
 __all__ = [

@@ -1,0 +1,152 @@
+"""Applying ``key=value`` overrides, so that a slip of the pen is an error that says so."""
+
+import difflib
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from vit_adapter.config.errors import UsageError
+from vit_adapter.config.override_values import read_value
+
+__all__ = ["apply_overrides"]
+
+_KEY = re.compile(r"[\w$-]+(\.[\w$-]+)*")
+
+
+def apply_overrides(
+    cfg: DictConfig, overrides: Sequence[str], *, source: str = "the config"
+) -> DictConfig:
+    """Apply ``key=value`` overrides.
+
+    Detectron2 creates a key that does not exist; here a key must exist, or be a parameter of the
+    callable that its node instantiates. ``+key=value`` adds a key on purpose.
+
+    Where the config holds a text, the value is taken as it is typed, be it
+    ``train.output_dir=2024_01_01`` or ``data.train_images=a=b (copy)``. Only ``null`` is none,
+    quotes around the whole are taken off, an interpolation ``${key}`` is followed, and ``[a,b]`` is
+    a list of texts unless the key names a path. Elsewhere the value is read by Hydra's basic
+    grammar (https://hydra.cc) and must be of the kind that the config holds.
+
+    Args:
+        cfg: changed in place.
+        overrides: such as ``train.max_iter=100``.
+        source: where ``cfg`` comes from, for messages.
+
+    Returns:
+        ``cfg``.
+
+    Raises:
+        UsageError: an override that cannot be read, an unknown key (similar keys are named), or a
+            value of another kind than the config's.
+    """
+    for override in overrides:
+        key, value = _read(cfg, override, source)
+        OmegaConf.update(cfg, key, value, merge=True)
+    for override in overrides:  # only now: an interpolation may lead to a later one
+        _check_interpolations(cfg, override)
+    return cfg
+
+
+def _read(cfg: DictConfig, override: str, source: str) -> tuple[str, Any]:
+    """Split an override and return its key and what the key shall hold."""
+    if override.startswith("-"):
+        raise UsageError(f"unknown option {override!r}; see --help.")
+    key, equals, text = override.partition("=")
+    if key.startswith("~"):
+        raise UsageError(f"override {override!r} deletes a key, which is not supported.")
+    is_new = key.startswith("+")
+    key = key.lstrip("+")
+    if not equals or not _KEY.fullmatch(key):
+        raise UsageError(f"override {override!r} is no key=value.")
+    parent_key, _, leaf = key.rpartition(".")
+    try:
+        parent = OmegaConf.select(cfg, parent_key) if parent_key else cfg
+    except Exception as error:  # an interpolation that leads nowhere, or an index out of range
+        raise UsageError(f"override {key!r} cannot be followed: {error}") from error
+    if isinstance(parent, ListConfig) and not (leaf.isdigit() and int(leaf) < len(parent)):
+        last = len(parent) - 1
+        use = f"{parent_key}.0 to {parent_key}.{last}" if parent else f"{parent_key}=[...]"
+        raise UsageError(
+            f"override {key!r}: {parent_key} is a list of {len(parent)} entries; use {use}."
+        )
+    known = isinstance(parent, ListConfig) or (
+        isinstance(parent, DictConfig) and (leaf in parent or leaf in _parameters(parent))
+    )
+    if is_new and not known and (parent is None or isinstance(parent, DictConfig)):
+        return key, read_value(key, text, None)
+    if not known:
+        raise UsageError(
+            f"unknown key {key!r} in the overrides of {source}.{_near_keys(cfg, key)} "
+            f"A key that is new on purpose is written +{key}=..."
+        )
+    return key, read_value(key, text, _present(parent, leaf))
+
+
+def _present(parent: DictConfig | ListConfig, leaf: str) -> Any:
+    """What a key holds, lists as plain lists; else the default of the parameter of that name."""
+    if isinstance(parent, DictConfig) and leaf not in parent:
+        default = _parameters(parent)[leaf].default
+        return None if default is inspect.Parameter.empty else default
+    try:
+        present = parent[int(leaf) if isinstance(parent, ListConfig) else leaf]
+        if isinstance(present, ListConfig):
+            return OmegaConf.to_container(present, resolve=True)
+    except OmegaConfBaseException:  # missing, or an interpolation that leads nowhere
+        return None
+    return present
+
+
+def _check_interpolations(cfg: DictConfig, override: str) -> None:
+    key, _, text = override.lstrip("+").partition("=")
+    if "${" not in text:
+        return
+    try:
+        value = OmegaConf.select(cfg, key)
+        if OmegaConf.is_config(value):
+            OmegaConf.to_container(value, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UsageError(
+            f"override {override}: the interpolation leads nowhere. For a text with the signs ${{ "
+            "write \\${."
+        ) from error
+
+
+def _parameters(node: DictConfig) -> dict[str, inspect.Parameter]:
+    """The keyword parameters of what a node instantiates."""
+    target = node.get("_target_")
+    if target is None:
+        return {}
+    if isinstance(target, str):
+        target = locate(target)
+    if not callable(target):
+        return {}
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(target).parameters
+    return {name: given for name, given in parameters.items() if given.kind in named}
+
+
+def _near_keys(cfg: DictConfig, key: str) -> str:
+    every = list(_keys(cfg))
+    near = difflib.get_close_matches(key, every, n=4, cutoff=0.6)
+    leaf = key.rpartition(".")[2]
+    same_leaf = [other for other in every if other.rpartition(".")[2] == leaf]
+    names = list(dict.fromkeys([*near, *same_leaf]))[:6]
+    return f" Did you mean {', '.join(names)}?" if names else f" It has {', '.join(cfg)}."
+
+
+def _keys(node: DictConfig | ListConfig, prefix: str = "") -> Iterator[str]:
+    names = node.keys() if isinstance(node, DictConfig) else range(len(node))
+    for name in names:
+        if name == "_target_":
+            continue
+        yield f"{prefix}{name}"
+        if OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name):
+            continue
+        child = node[name]
+        if isinstance(child, (DictConfig, ListConfig)):
+            yield from _keys(child, f"{prefix}{name}.")

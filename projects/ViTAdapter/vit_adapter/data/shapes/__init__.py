@@ -1,0 +1,1 @@
+"""The data set that generates itself: coloured shapes on textured ground."""

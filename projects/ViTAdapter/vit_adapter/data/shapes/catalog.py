@@ -1,0 +1,266 @@
+"""The data set that generates itself: coloured shapes on textured ground, registered in Detectron2.
+
+Names in the catalogs, for ``<split>`` in ``train`` and ``val``:
+
+=====================================  ======================================================
+``shapes_<split>``                     instances: boxes and masks, which are run-length codes, so
+                                       that mappers need ``instance_mask_format="bitmask"``
+``shapes_<split>_sem_seg``             semantic labels of all five classes
+``shapes_<split>_panoptic``            panoptic segments plus those semantic labels
+``shapes_<split>_panoptic_separated``  instances plus stuff-only labels, for panoptic FPN
+``shapes_<split>_panoptic_stuffonly``  stuff-only labels
+=====================================  ======================================================
+
+They mean what Detectron2's names for COCO with the same endings mean. ``shapes_writer`` lists the
+labels. Nothing is written before one of them is asked for its contents.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import load_coco_json, load_sem_seg
+from detectron2.data.datasets.coco_panoptic import merge_to_panoptic
+from detectron2.utils import comm
+from tqdm import tqdm
+
+from vit_adapter.data.shapes import metadata, writer
+from vit_adapter.data.shapes.scene import MIN_IMAGE_SIZE, Scene, draw_scene
+
+NUM_TRAIN = 1000
+NUM_VAL = 100
+IMAGE_SIZE = 128
+SEED = 0
+
+_INFO_FILE = "shapes.json"
+# To be raised whenever the same arguments would draw other pictures or write other files.
+_GENERATOR_VERSION = 1
+
+_logger = logging.getLogger(__name__)
+
+
+def default_root() -> Path:
+    """Return the absolute path of ``$DETECTRON2_DATASETS/shapes``, or of ``datasets/shapes``."""
+    return Path(os.getenv("DETECTRON2_DATASETS", "datasets")).expanduser().absolute() / "shapes"
+
+
+def generate_shapes(
+    root: str | Path,
+    *,
+    num_train: int = NUM_TRAIN,
+    num_val: int = NUM_VAL,
+    image_size: int = IMAGE_SIZE,
+    seed: int = SEED,
+) -> Path:
+    """Make sure that ``root`` holds the data set that these arguments describe; write it once.
+
+    Everything is written to a temporary folder beside ``root`` which is renamed at the end, so
+    ``root`` is complete whenever it exists, also after a crash and when several processes start at
+    the same time. Equal arguments give files that are equal byte for byte. Image ``i`` of a split
+    does not depend on how many follow.
+
+    Args:
+        root: folder of the data set; its parents are made.
+        num_train: number of training images, at least 1.
+        num_val: number of validation images, at least 1.
+        image_size: side of the square images in pixels, at least 64.
+        seed: at least 0.
+
+    Returns:
+        ``root`` as an absolute path.
+
+    Raises:
+        ValueError: an argument is out of range, or ``root`` holds something else or an incomplete
+            data set.
+    """
+    root = Path(root).expanduser().absolute()
+    info = _describe(num_train, num_val, image_size, seed)
+    if _is_complete(root, info):
+        return root
+    _logger.info("Generating %d + %d images of shapes in %s", num_train, num_val, root)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    temporary = root.with_name(f"{root.name}.incomplete-{uuid.uuid4().hex}")
+    temporary.mkdir()
+    try:
+        _write_all(temporary, info)
+        _move_into_place(temporary, root, info)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # gone already if all went well
+    return root
+
+
+def register_shapes(
+    root: str | Path | None = None,
+    *,
+    num_train: int = NUM_TRAIN,
+    num_val: int = NUM_VAL,
+    image_size: int = IMAGE_SIZE,
+    seed: int = SEED,
+) -> None:
+    """Register the names that this module lists; generate the data only when one of them is used.
+
+    Registering again points the names at the new root and arguments, as importing
+    ``vit_adapter.data`` has registered the default ones already.
+
+    Args:
+        root: folder of the data set, ``default_root()`` if None.
+        num_train, num_val, image_size, seed: see ``generate_shapes``.
+    """
+    root = default_root() if root is None else Path(root).expanduser().absolute()
+    prepare = partial(
+        generate_shapes,
+        root,
+        num_train=num_train,
+        num_val=num_val,
+        image_size=image_size,
+        seed=seed,
+    )
+    for split in writer.SPLITS:
+        name = f"shapes_{split}"
+        separated = f"{name}_panoptic_separated"
+        entries = {
+            name: (partial(_load_instances, prepare, split, name), metadata.instance_metadata),
+            f"{name}_sem_seg": (
+                partial(_load_semantic, prepare, split, "semantic"),
+                metadata.semantic_metadata,
+            ),
+            f"{name}_panoptic": (
+                partial(_load_panoptic, prepare, split),
+                metadata.panoptic_metadata,
+            ),
+            separated: (
+                partial(_load_separated, prepare, split, separated),
+                metadata.separated_metadata,
+            ),
+            f"{name}_panoptic_stuffonly": (
+                partial(_load_semantic, prepare, split, "stuff"),
+                metadata.stuff_metadata,
+            ),
+        }
+        for entry, (load, describe) in entries.items():
+            _register(entry, load, describe(root, split))
+
+
+def _describe(num_train: int, num_val: int, image_size: int, seed: int) -> dict[str, int]:
+    """Check the arguments; return the contents of the info file, which identify a data set."""
+    lowest = {"num_train": 1, "num_val": 1, "image_size": MIN_IMAGE_SIZE, "seed": 0}
+    info = {"num_train": num_train, "num_val": num_val, "image_size": image_size, "seed": seed}
+    for key, value in info.items():
+        if value < lowest[key]:
+            raise ValueError(f"{key} must be at least {lowest[key]}, but {key}={value}.")
+    return {"generator_version": _GENERATOR_VERSION, **info}
+
+
+def _is_complete(root: Path, info: dict[str, int]) -> bool:
+    """Return whether ``root`` is the wanted data set; raise if it is something else."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    advice = "Remove that folder, or choose another one (DETECTRON2_DATASETS names its parent)."
+    info_file = root / _INFO_FILE
+    if not info_file.is_file():
+        raise ValueError(f"{root} exists but is no generated shapes data set. {advice}")
+    found = json.loads(info_file.read_text(encoding="utf-8"))
+    if found != info:
+        raise ValueError(f"{root} holds shapes made with {found}, but {info} are wanted. {advice}")
+    for split in writer.SPLITS:
+        paths = [writer.instances_json(root, split), writer.panoptic_json(root, split)]
+        names = [writer.image_file(i) for i in range(1, info[f"num_{split}"] + 1)]
+        paths += [root / f.format(split) / name for f in writer.PNG_FOLDERS for name in names]
+        missing = [path for path in paths if not path.is_file()]
+        if missing:
+            raise ValueError(f"{root} lacks {len(missing)} files, such as {missing[0]}. {advice}")
+    return True
+
+
+def _write_all(folder: Path, info: dict[str, int]) -> None:
+    total = info["num_train"] + info["num_val"]
+    progress = tqdm(
+        total=total,
+        desc="shapes",
+        unit="image",
+        delay=1.0,
+        mininterval=0.5,  # seconds; output to a file keeps every update as a line
+        disable=not comm.is_main_process(),
+    )
+    with progress:
+        for index, split in enumerate(writer.SPLITS):
+            writer.write_split(folder, split, _scenes(index, info[f"num_{split}"], info, progress))
+    (folder / _INFO_FILE).write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
+
+
+def _scenes(split_index: int, count: int, info: dict[str, int], progress: tqdm) -> Iterator[Scene]:
+    for image_index in range(count):
+        rng = np.random.default_rng([info["seed"], split_index, image_index])
+        yield draw_scene(rng, info["image_size"])
+        progress.update()
+
+
+def _move_into_place(temporary: Path, root: Path, info: dict[str, int]) -> None:
+    """Rename the finished folder, unless another process was faster with the same data."""
+    try:
+        os.rename(temporary, root)  # refused by the system if root is a folder that is not empty
+    except OSError:
+        if not _is_complete(root, info):
+            raise
+
+
+def _register(name: str, load: Callable[[], list[dict[str, Any]]], entry: dict[str, Any]) -> None:
+    """Enter one name in both catalogs, in place of an earlier entry."""
+    if name in DatasetCatalog:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(**entry)
+
+
+def _load_instances(prepare: Callable[[], Path], split: str, name: str) -> list[dict[str, Any]]:
+    root = prepare()
+    return load_coco_json(str(writer.instances_json(root, split)), str(root / split), name)
+
+
+def _load_semantic(prepare: Callable[[], Path], split: str, kind: str) -> list[dict[str, Any]]:
+    root = prepare()
+    return load_sem_seg(str(root / f"{kind}_{split}"), str(root / split), image_ext="png")
+
+
+def _load_separated(prepare: Callable[[], Path], split: str, name: str) -> list[dict[str, Any]]:
+    return merge_to_panoptic(
+        _load_instances(prepare, split, name), _load_semantic(prepare, split, "stuff")
+    )
+
+
+def _load_panoptic(prepare: Callable[[], Path], split: str) -> list[dict[str, Any]]:
+    """Load what Detectron2's ``load_coco_panoptic_json`` would, which knows only JPEG images."""
+    root = prepare()
+    content = json.loads(writer.panoptic_json(root, split).read_text(encoding="utf-8"))
+    sizes = {image["id"]: image for image in content["images"]}
+    is_thing = {category["id"]: bool(category["isthing"]) for category in content["categories"]}
+    return [
+        {
+            "file_name": str(root / split / annotation["file_name"]),
+            "image_id": annotation["image_id"],
+            "height": sizes[annotation["image_id"]]["height"],
+            "width": sizes[annotation["image_id"]]["width"],
+            "pan_seg_file_name": str(root / f"panoptic_{split}" / annotation["file_name"]),
+            "sem_seg_file_name": str(root / f"semantic_{split}" / annotation["file_name"]),
+            "segments_info": [
+                {
+                    **segment,
+                    "category_id": segment["category_id"] - 1,
+                    "isthing": is_thing[segment["category_id"]],
+                }
+                for segment in annotation["segments_info"]
+            ],
+        }
+        for annotation in content["annotations"]
+    ]

@@ -1,0 +1,184 @@
+"""Inference on small grids whose answers are worked out by hand."""
+
+import pytest
+import torch
+from detectron2.structures import BitMasks
+from torch import Tensor
+
+from vit_adapter.mask2former.postprocessing import (
+    boxes_around,
+    instance_segmentation,
+    panoptic_segmentation,
+    semantic_scores,
+)
+
+THINGS = (0, 1)
+NUM_CLASSES = 4  # 0 and 1 are things, 2 and 3 are stuff
+
+
+def unchanged(masks: Tensor) -> Tensor:
+    return masks
+
+
+def classes(*probabilities: dict[int, float]) -> Tensor:
+    """Class logits (Q, 5) of queries whose other probabilities are nearly zero."""
+    logits = torch.full((len(probabilities), NUM_CLASSES + 1), -30.0)
+    for query, of_query in enumerate(probabilities):
+        of_query = dict(of_query)
+        of_query.setdefault(NUM_CLASSES, 1 - sum(of_query.values()))
+        for label, probability in of_query.items():
+            logits[query, label] = torch.tensor(probability + 1e-12).log()
+    return logits
+
+
+def masks(*drawings: str) -> Tensor:
+    """Mask logits (Q, h, w) of drawings: # surely inside, + probably, - probably not, . not."""
+    logits = {"#": 20.0, "+": 1.0, "-": -1.0, ".": -20.0}
+    return torch.tensor([[[logits[c] for c in row] for row in d.split()] for d in drawings])
+
+
+def test_semantic_scores_equal_the_sum_over_queries() -> None:
+    class_logits, mask_logits = torch.randn(2, 3, 5), torch.randn(2, 3, 4, 6)
+    scores = semantic_scores(class_logits, mask_logits)
+    expected = torch.zeros(2, 4, 4, 6)
+    for query in range(3):
+        for label in range(4):
+            probability = class_logits[:, query].softmax(-1)[:, label, None, None]
+            expected[:, label] += probability * mask_logits[:, query].sigmoid()
+    torch.testing.assert_close(scores, expected)
+    assert semantic_scores(class_logits.bfloat16(), mask_logits.bfloat16()).dtype == torch.float32
+
+
+def segment(class_logits: Tensor, mask_logits: Tensor) -> tuple[list, list]:
+    panoptic, segments = panoptic_segmentation(
+        class_logits,
+        mask_logits,
+        resize=unchanged,
+        thing_classes=THINGS,
+        object_mask_threshold=0.8,
+        overlap_threshold=0.8,
+    )
+    assert panoptic.dtype == torch.int32
+    return panoptic.tolist(), segments
+
+
+def test_panoptic_keeps_things_apart_and_merges_stuff() -> None:
+    class_logits = classes({0: 0.95}, {2: 0.95}, {0: 0.9}, {2: 0.9}, {3: 0.9})
+    mask_logits = masks(
+        "##.... ##.... ......",  # 1: a thing
+        "..#... ..#... ......",  # 2: stuff
+        "...#.. ...#.. ......",  # 3: another thing of the class of 1
+        "....#. ....#. ......",  # the stuff of 2 again
+        "...... ...... ###---",  # 4: other stuff; the right half belongs to nobody
+    )
+    panoptic, segments = segment(class_logits, mask_logits)
+    assert panoptic == [[1, 1, 2, 3, 2, 0], [1, 1, 2, 3, 2, 0], [4, 4, 4, 0, 0, 0]]
+    assert segments == [
+        {"id": 1, "isthing": True, "category_id": 0},
+        {"id": 2, "isthing": False, "category_id": 2},
+        {"id": 3, "isthing": True, "category_id": 0},
+        {"id": 4, "isthing": False, "category_id": 3},
+    ]
+
+
+def test_panoptic_drops_what_is_mostly_hidden() -> None:
+    class_logits = classes({0: 0.99}, {1: 0.85}, {1: 0.85})
+    mask_logits = masks(
+        "####.. ......",
+        "..##++ ......",  # half of its four cells are taken by the first
+        "...... ######",
+    )
+    panoptic, segments = segment(class_logits, mask_logits)
+    assert panoptic == [[1, 1, 1, 1, 0, 0], [2] * 6]
+    assert [s["category_id"] for s in segments] == [0, 1]
+
+
+def test_panoptic_drops_the_unlikely_and_no_objects() -> None:
+    panoptic, segments = segment(
+        classes({0: 0.79}, {NUM_CLASSES: 0.99}, {1: 0.81}), masks("##..", "..#.", "...#")
+    )
+    assert (panoptic, len(segments)) == ([[0, 0, 0, 1]], 1)
+    assert segment(classes({0: 0.5}), masks("##..")) == ([[0, 0, 0, 0]], [])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated")
+def test_panoptic_is_not_traced() -> None:
+    inputs = (classes({0: 0.9}), masks("#."))
+    with pytest.raises(RuntimeError, match=r"torch\.jit\.trace .* panoptic_on=False, .*export"):
+        torch.jit.trace(lambda *logits: segment(*logits), inputs)
+
+
+def segment_slowly(class_logits: Tensor, mask_logits: Tensor) -> tuple[list, list]:
+    """The rules of MaskFormer (arXiv 2107.06278, section 3.4), one query and one mask at a time."""
+    scores, labels = class_logits.softmax(-1).max(-1)
+    kept = [q for q in range(len(labels)) if labels[q] != NUM_CLASSES and scores[q] > 0.8]
+    panoptic = torch.zeros(mask_logits.shape[1:], dtype=torch.int32)
+    segments: list[dict] = []
+    if not kept:
+        return panoptic.tolist(), segments
+    probabilities = mask_logits.sigmoid()
+    best = torch.stack([scores[q] * probabilities[q] for q in kept]).argmax(0)
+    for i, query in enumerate(kept):
+        whole = probabilities[query] >= 0.5
+        won = best == i
+        if not (won & whole).any() or won.sum() / whole.sum() < 0.8:
+            continue
+        label = int(labels[query])
+        of_stuff = [s["id"] for s in segments if s["category_id"] == label and label not in THINGS]
+        if not of_stuff:
+            segment_id = len(segments) + 1
+            segments.append({"id": segment_id, "isthing": label in THINGS, "category_id": label})
+        panoptic[won & whole] = of_stuff[0] if of_stuff else segment_id
+    return panoptic.tolist(), segments
+
+
+def test_panoptic_equals_a_slow_loop() -> None:
+    num_segments = set()
+    for _ in range(30):
+        likely = torch.randint(NUM_CLASSES + 1, (9,))
+        class_logits = torch.randn(9, NUM_CLASSES + 1)
+        class_logits[range(9), likely] += 5
+        centres = torch.rand(9, 2, 1, 1) * 12
+        y, x = torch.arange(12.0)[:, None], torch.arange(12.0)
+        distances = ((y - centres[:, 0]) ** 2 + (x - centres[:, 1]) ** 2).sqrt()
+        mask_logits = 3 - distances + torch.randn(9, 12, 12)
+        expected = segment_slowly(class_logits, mask_logits)
+        assert segment(class_logits, mask_logits) == expected
+        num_segments.add(len(expected[1]))
+    assert len(num_segments) > 2
+
+
+def test_instances_take_the_best_pairs_of_query_and_class() -> None:
+    class_logits = classes({0: 0.6, 1: 0.3}, {2: 0.9}, {1: 0.5})
+    mask_logits = masks("##.. ....", ".... ..##", "...# ...#")
+    instances = instance_segmentation(class_logits, mask_logits, resize=unchanged, topk=3)
+    assert instances.pred_classes.tolist() == [2, 0, 1]
+    assert instances.scores.tolist() == pytest.approx([0.9, 0.6, 0.5], abs=1e-4)
+    assert instances.image_size == (2, 4)
+    assert torch.equal(instances.pred_masks, (mask_logits > 0)[[1, 0, 2]])
+    assert instances.pred_boxes.tensor.tolist() == [[2, 1, 4, 2], [0, 0, 2, 1], [3, 0, 4, 2]]
+
+
+def test_instances_of_things_alone() -> None:
+    class_logits = classes({0: 0.6, 1: 0.3}, {2: 0.9}, {1: 0.5})
+    instances = instance_segmentation(
+        class_logits, torch.ones(3, 2, 2), resize=unchanged, topk=100, thing_classes=THINGS
+    )
+    assert len(instances) == 3 * len(THINGS)
+    assert set(instances.pred_classes.tolist()) == set(THINGS)
+    assert instances.pred_classes.tolist()[:3] == [0, 1, 1]
+
+
+def test_unsure_masks_lower_the_score() -> None:
+    instances = instance_segmentation(classes({0: 1.0}), masks("#+-."), resize=unchanged, topk=1)
+    inside = torch.tensor([20.0, 1.0]).sigmoid().mean()
+    assert instances.scores.item() == pytest.approx(float(inside), abs=1e-4)
+
+
+def test_boxes_equal_detectron2s() -> None:
+    drawn = torch.rand(20, 9, 13) > 0.97
+    drawn[3] = False
+    drawn[4] = True
+    expected = BitMasks(drawn).get_bounding_boxes().tensor
+    assert torch.equal(boxes_around(drawn), expected)
+    assert boxes_around(drawn[:0]).shape == (0, 4)
