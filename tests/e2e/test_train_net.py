@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from vit_adapter.checkpoint.files import TEMPORARY_MARK, load_checkpoint_file
+from vit_adapter.checkpoint.files import load_checkpoint_file
 from vit_adapter.engine.cli import main
+from vit_adapter.utils.atomic import TEMPORARY_MARK
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 

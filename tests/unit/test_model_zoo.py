@@ -30,18 +30,20 @@ def test_shared_parts_can_be_loaded_too():
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
-    with pytest.raises(ValueError, match=f"'coco/mask_rcnn_vit_adaptor_tiny_3x'.*nearest.*{NAME}"):
+    with pytest.raises(
+        ValueError, match=f"'coco/mask_rcnn_vit_adaptor_tiny_3x'.*Did you mean {NAME}"
+    ):
         model_zoo.get_config_file("coco/mask_rcnn_vit_adaptor_tiny_3x")
 
 
 @pytest.mark.parametrize("name", ["", "zzz", "../train_net", "/etc/passwd"])
 def test_what_is_no_name_is_refused(name):
-    with pytest.raises(ValueError, match="no config is named"):
+    with pytest.raises(ValueError, match="No config is named"):
         model_zoo.get_config(name)
 
 
 def test_a_name_with_ending_is_answered_with_the_right_one():
-    with pytest.raises(ValueError, match=f"without .py.*nearest: {NAME},"):
+    with pytest.raises(ValueError, match=f"without .py.*Did you mean {NAME},"):
         model_zoo.get_config(NAME + ".py")
 
 

@@ -194,7 +194,11 @@ class TestConfigs:
     @pytest.mark.parametrize(
         ("config", "error", "message"),
         [
-            ("coco/mask_rcnn_vit_adapter_tiny", ValueError, "nearest: coco/mask_rcnn_vit_adapter"),
+            (
+                "coco/mask_rcnn_vit_adapter_tiny",
+                ValueError,
+                "mean coco/mask_rcnn_vit_adapter",
+            ),
             ("configs/none.py", FileNotFoundError, "no config file configs/none.py"),
             ("/none/at/all", FileNotFoundError, "no config file /none/at/all"),
             (17, TypeError, "config is of type int"),

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from vit_adapter import ViTAdapter
 from vit_adapter.backbone.pyramid_backbone import PyramidBackbone
 from vit_adapter.checkpoint import load_checkpoint_file, load_strict
-from vit_adapter.checkpoint.files import atomic_open, atomic_save, extract_state_dict
+from vit_adapter.checkpoint.files import extract_state_dict
 from vit_adapter.checkpoint.original import Conversion, convert, revert
 from vit_adapter.checkpoint.original.config_text import PixelStatistics
 from vit_adapter.checkpoint.original.provenance import (
@@ -41,6 +41,7 @@ from vit_adapter.checkpoint.original.provenance import (
 )
 from vit_adapter.config.overrides import apply_overrides
 from vit_adapter.predictor import resolve_config
+from vit_adapter.utils.atomic import atomic_open, atomic_save
 
 OURS_SUFFIXES = (".pth", ".safetensors")
 THEIRS_SUFFIXES = (".pth", ".pth.tar")

@@ -19,6 +19,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from vit_adapter.utils.atomic import atomic_open
+
 # fvcore does, each time that it is imported; nobody who draws can do anything about it.
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
 
@@ -205,12 +207,8 @@ def draw(
 def save_atomically(picture: Image.Image, path: Path) -> None:
     """Write a picture so that at ``path`` there is at any time a whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        picture.save(unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with atomic_open(path, "wb", flush=False) as stream:
+        picture.save(stream, format=Image.registered_extensions()[path.suffix.lower()])
 
 
 def montage(pictures: Sequence[Path], gap: int = 8) -> Image.Image:

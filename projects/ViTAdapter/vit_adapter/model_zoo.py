@@ -5,11 +5,12 @@ A name is the path of a config below ``configs/`` without ``.py``, e.g.
 the files are those of the checkout; an installed wheel carries them as ``vit_adapter/configs``.
 """
 
-import difflib
 from pathlib import Path
 
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig
+
+from vit_adapter.utils.hints import did_you_mean
 
 _PACKAGE = Path(__file__).resolve().parent
 _SHARED_PARTS = "common"  # building blocks: can be loaded by name, but are no complete configs
@@ -61,12 +62,11 @@ def get_config_file(name: str) -> str:
     path = root / f"{name}.py"
     if name and path.is_file() and root in path.resolve().parents:
         return str(path)
-    near = difflib.get_close_matches(name, list_configs(), n=5, cutoff=0.5)
-    hint = (
-        f"nearest: {', '.join(near)}" if near else "vit_adapter.model_zoo.list_configs() lists all"
+    hint = did_you_mean(
+        name, list_configs(), otherwise="vit_adapter.model_zoo.list_configs() lists all."
     )
     raise ValueError(
-        f"no config is named {name!r} (expected a path below configs/ without .py); {hint}"
+        f"No config is named {name!r} (expected a path below configs/ without .py).{hint}"
     )
 
 

@@ -250,8 +250,8 @@ def test_the_grid_of_the_pre_training_is_kept(name: str, prefix: int, grid: int)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "vit_base_patch16_dinov4"}, "no model .*nearest are vit_base_patch16_dinov3"),
-        ({"name": "zzz"}, "no model 'zzz'; no plain ViT is like it"),
+        ({"name": "vit_base_patch16_dinov4"}, "no model .*Did you mean vit_base_patch16_dinov3"),
+        ({"name": "zzz"}, "no model 'zzz'. No plain ViT is like it"),
         ({"name": "vit_base_patch16_224.maee"}, r"no weights .*vit_base_patch16_224\.mae"),
         ({"name": "swin_tiny_patch4_window7_224"}, "'swin_tiny_.*' is no plain ViT"),
         ({"name": "resnet50.a1_in1k"}, "'resnet50' is no plain ViT"),

@@ -1,9 +1,7 @@
 """Reading checkpoint files: every format, every way in which they can be broken."""
 
 import argparse
-import os
 import pickle
-import stat
 import threading
 import time
 from collections.abc import Callable
@@ -19,10 +17,7 @@ from safetensors.torch import save_file
 
 from vit_adapter.checkpoint.files import (
     SET_ASIDE,
-    TEMPORARY_MARK,
     CheckpointFileError,
-    atomic_open,
-    atomic_save,
     load_checkpoint_file,
     load_state_dict_file,
 )
@@ -319,55 +314,3 @@ def test_address_is_downloaded_once(tmp_path: Path, download_cache: Path) -> Non
         thread.join()
         server.server_close()
     assert requests == ["/served.pth"]
-
-
-def test_atomic_save_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
-    file = tmp_path / "w.pth"
-    file.write_bytes(b"old")
-    atomic_save({"model": WEIGHTS}, file)
-    assert_weights(load_state_dict_file(file))
-    assert os.listdir(tmp_path) == ["w.pth"]
-    plain = tmp_path / "plain"
-    plain.touch()
-    assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="folders cannot be opened there")
-def test_written_file_and_its_name_reach_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    synced = []
-    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file)))
-    with atomic_open(tmp_path / "w.txt") as stream:
-        stream.write("text")
-    file, folder = synced
-    assert (file.st_ino, file.st_size) == ((tmp_path / "w.txt").stat().st_ino, 4)
-    assert folder.st_ino == tmp_path.stat().st_ino
-
-
-@pytest.mark.skipif(os.name != "posix", reason="folders cannot be opened there")
-def test_file_system_that_cannot_flush_a_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(file: int) -> None:
-        if stat.S_ISDIR(os.fstat(file).st_mode):
-            raise OSError("invalid argument")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with atomic_open(tmp_path / "w.txt") as stream:
-        stream.write("text")
-    assert (tmp_path / "w.txt").read_text() == "text"
-
-
-def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
-    file = tmp_path / "results.json"
-    file.write_text("old")
-    with pytest.raises(RuntimeError, match="disk"), atomic_open(file) as stream:
-        stream.write("half of the n")
-        stream.flush()
-        unfinished = [name for name in os.listdir(tmp_path) if TEMPORARY_MARK in name]
-        assert len(unfinished) == 1
-        assert file.read_text() == "old"
-        raise RuntimeError("disk full")
-    assert os.listdir(tmp_path) == ["results.json"]
-    assert file.read_text() == "old"

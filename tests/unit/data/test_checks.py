@@ -63,7 +63,7 @@ def test_long_lists_of_classes_are_shortened():
 
 
 def test_unknown_names_get_suggestions():
-    with pytest.raises(ValueError, match="'shapes_trian'.*'shapes_train'.*data.train_json"):
+    with pytest.raises(ValueError, match="'shapes_trian'.*Did you mean shapes_train,.*train_json"):
         check_registered("shapes_trian")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from vit_adapter.checkpoint.files import TEMPORARY_MARK, local_path
+from vit_adapter.checkpoint.files import local_path
 from vit_adapter.config.errors import UsageError
 from vit_adapter.engine.output_dir import (
     describe_earlier_runs,
@@ -15,6 +15,7 @@ from vit_adapter.engine.output_dir import (
     refuse_restart,
     set_previous_run_aside,
 )
+from vit_adapter.utils.atomic import TEMPORARY_MARK
 
 
 def write_run(folder: Path, content: str = "x") -> None:

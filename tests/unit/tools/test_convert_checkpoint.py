@@ -177,7 +177,10 @@ def test_files_are_not_replaced_unasked(convert, original, tmp_path, caplog) -> 
         (["original.pth.tar", "ours.bin"], "has to end in .pth or .safetensors"),
         (["--reverse", "original.pth.tar", "a.safetensors"], "has to end in .pth or .pth.tar"),
         (["original.pth.tar", "nowhere/ours.pth"], "no folder nowhere"),
-        (["original.pth.tar", "ours.pth", "--config", "coco/mask_rcn"], "nearest: coco/mask_rcnn"),
+        (
+            ["original.pth.tar", "ours.pth", "--config", "coco/mask_rcn"],
+            "mean coco/mask_rcnn",
+        ),
         (["original.pth.tar", "ours.pth", "--opts", "a=1"], "none is given; add --config"),
         (["original.pth.tar", "ours.pth", "--config", CONFIG, "--opts", "a=1"], "unknown key 'a'"),
         (["--reverse", "original.pth.tar", "ours.pth"], "no counterpart in the original's models"),

@@ -189,8 +189,8 @@ def test_images_are_never_overwritten(demo, images, caplog):
 
 
 def test_a_picture_is_whole_or_absent(demo, images, tmp_path, monkeypatch, caplog):
-    def save_half(picture, path):
-        Path(path).write_bytes(b"half a picture")
+    def save_half(picture, stream, format):
+        stream.write(b"half a picture")
         raise OSError("No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", save_half)
@@ -225,7 +225,7 @@ def real_demo(demo, module, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config-file", "quick_start/shapes"], "no config is named 'quick_start/shapes'"),
+        (["--config-file", "quick_start/shapes"], "No config is named 'quick_start/shapes'"),
         (["--weights", "none.pth"], "'none.pth' does not exist"),
         (["--opts", "train.devise=cpu"], "train.devise"),
     ],

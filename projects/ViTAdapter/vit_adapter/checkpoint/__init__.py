@@ -2,11 +2,11 @@
 
 from vit_adapter.checkpoint.files import (
     CheckpointFileError,
-    atomic_save,
     load_checkpoint_file,
     load_state_dict_file,
 )
 from vit_adapter.checkpoint.loading import CheckpointMismatchError, LoadReport, load_strict
+from vit_adapter.utils.atomic import atomic_save
 
 __all__ = [
     "CheckpointFileError",

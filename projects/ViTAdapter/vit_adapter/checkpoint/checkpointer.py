@@ -11,13 +11,12 @@ from torch import nn
 
 from vit_adapter.checkpoint.files import (
     CheckpointFileError,
-    atomic_open,
-    atomic_save,
     extract_state_dict,
     load_checkpoint_file,
 )
 from vit_adapter.checkpoint.loading import ADVICE, check_fit, load_strict, without_prefix
 from vit_adapter.checkpoint.original.provenance import find_tree
+from vit_adapter.utils.atomic import atomic_open, atomic_save
 
 __all__ = ["Checkpointer"]
 

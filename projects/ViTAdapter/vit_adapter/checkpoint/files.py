@@ -1,4 +1,4 @@
-"""Checkpoint files: reading them without running code from them, writing them atomically.
+"""Checkpoint files, read without running code from them.
 
 Three formats hold tensors and nothing else: PyTorch's own (read with ``weights_only``),
 safetensors, and NumPy archives without object arrays. Plain pickles are refused, because reading
@@ -10,12 +10,10 @@ import copy
 import os
 import pickle
 import threading
-import uuid
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
@@ -24,18 +22,12 @@ from torch import Tensor
 
 __all__ = [
     "SET_ASIDE",
-    "TEMPORARY_MARK",
     "CheckpointFileError",
-    "atomic_open",
-    "atomic_save",
     "extract_state_dict",
     "load_checkpoint_file",
     "load_state_dict_file",
     "local_path",
 ]
-
-TEMPORARY_MARK = ".unfinished-"
-"""Part of the name of every file that is still being written."""
 
 SET_ASIDE = "previous_run_"
 """Begin of the names of folders to which a new run moves the files of an earlier one."""
@@ -292,49 +284,3 @@ def _damaged(file: Path, reason: Exception | str) -> CheckpointFileError:
 def _first_line(reason: Exception | str) -> str:
     lines = [line.strip() for line in str(reason).splitlines() if line.strip()]
     return lines[0] if lines else type(reason).__name__
-
-
-@contextmanager
-def atomic_open(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO]:
-    """Open a file for writing that appears under its name only when it is complete.
-
-    The text or bytes go to a temporary file in the same folder, which is flushed to the disk and
-    then renamed over ``path``. Whoever reads ``path`` sees the old file or the new one, also when
-    the process is killed or the disk is full. Its name contains :data:`TEMPORARY_MARK`.
-
-    Args:
-        path: the final name; its folder must exist.
-        mode: ``"w"`` or ``"wb"``.
-    """
-    folder, base = os.path.split(os.path.abspath(os.fspath(path)))
-    temporary = os.path.join(folder, f".{base}{TEMPORARY_MARK}{uuid.uuid4().hex}")
-    encoding = None if "b" in mode else "utf-8"
-    try:
-        with open(temporary, mode.replace("w", "x"), encoding=encoding) as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, os.path.join(folder, base))
-        _flush_folder(folder)  # else a power cut could lose the new name
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
-
-
-def _flush_folder(folder: str) -> None:
-    """Write a folder's list of names, a file of its own, to the disk."""
-    if os.name != "posix":  # elsewhere a folder cannot be opened
-        return
-    with suppress(OSError):  # some network file systems refuse
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def atomic_save(obj: object, path: str | os.PathLike[str]) -> None:
-    """``torch.save(obj, path)`` that never leaves an incomplete file under ``path``."""
-    with atomic_open(path, "wb") as stream:
-        torch.save(obj, stream)

@@ -1,6 +1,5 @@
 """Reading a config file with its overrides."""
 
-import difflib
 import os
 from collections.abc import Sequence
 
@@ -11,6 +10,7 @@ from yaml import YAMLError
 
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.overrides import apply_overrides
+from vit_adapter.utils.hints import did_you_mean
 
 __all__ = ["load_config", "read_config"]
 
@@ -60,7 +60,4 @@ def _near_files(config_file: str) -> str:
     if not os.path.isdir(folder):
         return f" There is no folder {folder!r} either."
     names = [name for name in sorted(os.listdir(folder)) if name.endswith((".py", ".yaml"))]
-    near = difflib.get_close_matches(os.path.basename(config_file), names, n=4, cutoff=0.4)
-    if not near:
-        return ""
-    return f" Did you mean {', '.join(os.path.join(folder, name) for name in near)}?"
+    return did_you_mean(config_file, [os.path.join(folder, name) for name in names])

@@ -1,6 +1,5 @@
 """Applying ``key=value`` overrides, so that a slip of the pen is an error that says so."""
 
-import difflib
 import inspect
 import re
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.override_values import read_value
+from vit_adapter.utils.hints import did_you_mean
 
 __all__ = ["apply_overrides"]
 
@@ -132,11 +132,10 @@ def _parameters(node: DictConfig) -> dict[str, inspect.Parameter]:
 
 def _near_keys(cfg: DictConfig, key: str) -> str:
     every = list(_keys(cfg))
-    near = difflib.get_close_matches(key, every, n=4, cutoff=0.6)
     leaf = key.rpartition(".")[2]
     same_leaf = [other for other in every if other.rpartition(".")[2] == leaf]
-    names = list(dict.fromkeys([*near, *same_leaf]))[:6]
-    return f" Did you mean {', '.join(names)}?" if names else f" It has {', '.join(cfg)}."
+    otherwise = f"It has {', '.join(cfg)}."
+    return did_you_mean(key, every, cutoff=0.6, also=same_leaf, otherwise=otherwise)
 
 
 def _keys(node: DictConfig | ListConfig, prefix: str = "") -> Iterator[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from difflib import get_close_matches
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from vit_adapter.utils.hints import did_you_mean
 
 _KINDS = ("thing", "stuff")
 _SEMANTIC = ("sem_seg", "cityscapes_sem_seg")  # evaluator types
@@ -54,10 +55,11 @@ def check_registered(dataset_name: str) -> None:
     """Raise a ValueError that names similar data sets if this one is not registered."""
     if dataset_name not in DatasetCatalog:
         known = DatasetCatalog.list()
-        similar = get_close_matches(dataset_name, known, n=3) or sorted(known)
+        every = f"Registered are {', '.join(sorted(known))}."
         raise ValueError(
-            f"No data set is registered as {dataset_name!r}. Did you mean one of {similar}? Your "
-            "own data need no name: set data.train_images and data.val_images with data.train_json "
+            f"No data set is registered as {dataset_name!r}."
+            f"{did_you_mean(dataset_name, known, cutoff=0.6, otherwise=every)} Your own data need "
+            "no name: set data.train_images and data.val_images with data.train_json "
             "and data.val_json, or for semantic labels with data.train_labels and data.val_labels."
         )
 

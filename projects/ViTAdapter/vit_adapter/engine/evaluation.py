@@ -16,13 +16,13 @@ from tabulate import tabulate
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vit_adapter.checkpoint.files import atomic_open
 from vit_adapter.config.test_time import wrap_for_testing
 from vit_adapter.engine.output_dir import (
     EVALUATION_RESULTS_FILE,
     METRICS_FILE,
     RESULTS_FILE,
 )
+from vit_adapter.utils.atomic import atomic_open
 
 __all__ = ["evaluate", "format_results", "share_buffers", "write_results"]
 

@@ -1,6 +1,5 @@
 """Parameters that a run does not train, chosen by patterns of their names: ``train.freeze``."""
 
-import difflib
 import logging
 import re
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vit_adapter.config.errors import UsageError
+from vit_adapter.utils.hints import did_you_mean
 
 __all__ = ["FrozenNorms", "freeze_parameters"]
 
@@ -92,7 +92,7 @@ def _near_names(pattern: str, parameters: Sequence[str]) -> str:
     for parameter in parameters:
         parts = parameter.split(".")
         names.update(dict.fromkeys(".".join(parts[:n]) for n in range(1, len(parts) + 1)))
-    near = difflib.get_close_matches(pattern.replace("\\", ""), names, n=4, cutoff=0.6)
-    if near:
-        return f" Did you mean {', '.join(near)}?"
-    return f" The model consists of {', '.join(name for name in names if '.' not in name)}."
+    parts = ", ".join(name for name in names if "." not in name)
+    return did_you_mean(
+        pattern.replace("\\", ""), names, cutoff=0.6, otherwise=f"The model consists of {parts}."
+    )

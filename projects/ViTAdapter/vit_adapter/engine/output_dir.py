@@ -7,8 +7,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from vit_adapter.checkpoint.files import SET_ASIDE, TEMPORARY_MARK, atomic_open
+from vit_adapter.checkpoint.files import SET_ASIDE
 from vit_adapter.config.errors import UsageError
+from vit_adapter.utils.atomic import TEMPORARY_MARK, atomic_open
 
 __all__ = [
     "EVALUATION_RESULTS_FILE",

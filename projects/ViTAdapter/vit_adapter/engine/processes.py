@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch.multiprocessing as mp
 
-from vit_adapter.checkpoint.files import atomic_open
 from vit_adapter.config.errors import UsageError
 from vit_adapter.engine.process_group import Process, check_gpus, run_among_others
+from vit_adapter.utils.atomic import atomic_open
 
 __all__ = ["ProcessLayout", "launch"]
 

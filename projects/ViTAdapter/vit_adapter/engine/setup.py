@@ -10,10 +10,10 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
-from vit_adapter.checkpoint.files import atomic_open
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.saving import dump_config
 from vit_adapter.ops import extension_info
+from vit_adapter.utils.atomic import atomic_open
 
 __all__ = ["save_config", "seed_data", "seed_model", "set_up_logging"]
 

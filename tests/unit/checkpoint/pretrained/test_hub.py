@@ -71,8 +71,8 @@ def test_weights_outside_of_the_hub_come_from_their_address(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("timm:vit_small_patch16_dinov3.lvd", rf"no weights called .*nearest are {NAME}"),
-        ("timm:vit_small_patch16_dinov33", "no weights called 'vit_small_patch16_dinov33'; the"),
+        ("timm:vit_small_patch16_dinov3.lvd", rf"no weights called .*Did you mean {NAME}"),
+        ("timm:vit_small_patch16_dinov33", "no weights called 'vit_small_patch16_dinov33'. Did"),
         ("timm:beit3_giant_patch14_224", "no weights called 'beit3_giant_patch14_224'"),
         ("timm:", "no weights called ''"),
     ],

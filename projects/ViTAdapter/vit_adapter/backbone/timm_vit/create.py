@@ -1,7 +1,6 @@
 """Building one of timm's plain ViTs by name, and refusing all other models."""
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import timm
@@ -12,6 +11,7 @@ from torch import nn
 
 from vit_adapter.backbone.timm_vit.families import Family, find_family
 from vit_adapter.backbone.vit_parts import check_img_size
+from vit_adapter.utils.hints import did_you_mean
 
 _PLAIN_MODULES = ("beit", "deit", "eva", "vision_transformer", "vision_transformer_sam")
 """The modules of timm.models that hold plain ViTs."""
@@ -90,9 +90,8 @@ def check_name(name: str) -> None:
     architecture = get_arch_name(name)
     if not timm.is_model(name):
         plain = timm.list_models(module=_PLAIN_MODULES)
-        nearest = get_close_matches(architecture, plain, n=5, cutoff=0.5)
-        hint = f"the nearest are {', '.join(nearest)}" if nearest else "no plain ViT is like it"
-        raise ValueError(f"timm {timm.__version__} has no model {architecture!r}; {hint}")
+        hint = did_you_mean(architecture, plain, otherwise="No plain ViT is like it.")
+        raise ValueError(f"timm {timm.__version__} has no model {architecture!r}.{hint}")
     if not is_model_in_modules(architecture, _PLAIN_MODULES):
         raise ValueError(
             f"{architecture!r} is no plain ViT that TimmViT knows; it takes the models of timm's "
@@ -101,8 +100,7 @@ def check_name(name: str) -> None:
     tag = name[len(architecture) + 1 :]
     tags = sorted(filter(None, get_arch_pretrained_cfgs(architecture)))
     if tag and name not in tags:
-        nearest = get_close_matches(name, tags, n=5, cutoff=0.0)
-        raise ValueError(f"timm has no weights {name!r}; the nearest are {', '.join(nearest)}")
+        raise ValueError(f"timm has no weights {name!r}.{did_you_mean(name, tags, cutoff=0.0)}")
 
 
 def _image_size(

@@ -1,7 +1,6 @@
 """Weights by name, from where timm keeps them."""
 
 import pickle
-from difflib import get_close_matches
 
 import timm
 from timm.models import get_pretrained_cfg, load_state_dict_from_hf
@@ -12,6 +11,7 @@ from vit_adapter.checkpoint.files import (
     extract_state_dict,
     load_state_dict_file,
 )
+from vit_adapter.utils.hints import did_you_mean
 
 __all__ = ["read_weights"]
 
@@ -37,9 +37,8 @@ def read_weights(name: str) -> dict[str, Tensor]:
         return load_state_dict_file(name)
     weights = name.removeprefix(_TIMM)
     if not timm.is_model_pretrained(weights):
-        nearest = get_close_matches(weights, timm.list_pretrained(), n=5, cutoff=0.5)
-        hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
-        raise ValueError(f"timm {timm.__version__} knows no weights called {weights!r}{hint}")
+        hint = did_you_mean(weights, timm.list_pretrained())
+        raise ValueError(f"timm {timm.__version__} knows no weights called {weights!r}.{hint}")
     cfg = get_pretrained_cfg(weights)
     if cfg.hf_hub_id:
         return _download(cfg.hf_hub_id, cfg.hf_hub_filename)

@@ -11,8 +11,8 @@ Names in the catalogs, for ``<split>`` in ``train`` and ``val``:
 ``shapes_<split>_panoptic_stuffonly``  stuff-only labels
 =====================================  ======================================================
 
-They mean what Detectron2's names for COCO with the same endings mean. ``shapes_writer`` lists the
-labels. Nothing is written before one of them is asked for its contents.
+They mean what Detectron2's names for COCO with the same endings mean. ``writer`` lists the labels.
+Nothing is written before one of them is asked for its contents.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -36,6 +34,7 @@ from tqdm import tqdm
 
 from vit_adapter.data.shapes import metadata, writer
 from vit_adapter.data.shapes.scene import MIN_IMAGE_SIZE, Scene, draw_scene
+from vit_adapter.utils.atomic import atomic_folder
 
 NUM_TRAIN = 1000
 NUM_VAL = 100
@@ -88,14 +87,12 @@ def generate_shapes(
     if _is_complete(root, info):
         return root
     _logger.info("Generating %d + %d images of shapes in %s", num_train, num_val, root)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = root.with_name(f"{root.name}.incomplete-{uuid.uuid4().hex}")
-    temporary.mkdir()
     try:
-        _write_all(temporary, info)
-        _move_into_place(temporary, root, info)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # gone already if all went well
+        with atomic_folder(root) as temporary:
+            _write_all(temporary, info)
+    except OSError:  # another process may have been faster
+        if not _is_complete(root, info):
+            raise
     return root
 
 
@@ -203,15 +200,6 @@ def _scenes(split_index: int, count: int, info: dict[str, int], progress: tqdm) 
         rng = np.random.default_rng([info["seed"], split_index, image_index])
         yield draw_scene(rng, info["image_size"])
         progress.update()
-
-
-def _move_into_place(temporary: Path, root: Path, info: dict[str, int]) -> None:
-    """Rename the finished folder, unless another process was faster with the same data."""
-    try:
-        os.rename(temporary, root)  # refused by the system if root is a folder that is not empty
-    except OSError:
-        if not _is_complete(root, info):
-            raise
 
 
 def _register(name: str, load: Callable[[], list[dict[str, Any]]], entry: dict[str, Any]) -> None:

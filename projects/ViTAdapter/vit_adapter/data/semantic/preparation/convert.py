@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from scipy.io import loadmat
 from tqdm import tqdm
 
 from vit_adapter.data.image_io import read_label_picture
+from vit_adapter.utils.atomic import atomic_open
 
 _CHUNK = 16  # files handed to a process at once
 
@@ -130,12 +130,8 @@ def _mapper(workers: int) -> Iterator:
 
 def _convert_file(conversion: Conversion, source: Path, target: Path) -> None:
     picture = Image.fromarray(conversion.read(source))
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.incomplete")
-    try:
-        picture.save(temporary, format="PNG")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_open(target, "wb", flush=False) as stream:
+        picture.save(stream, format="PNG")
 
 
 def _occurring(values: np.ndarray) -> list[int]:

@@ -1,0 +1,1 @@
+"""What every part of the package may use: whole files, and hints in error messages."""

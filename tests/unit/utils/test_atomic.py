@@ -1,0 +1,93 @@
+"""Files and folders that are whole or not there."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+
+from vit_adapter.utils.atomic import TEMPORARY_MARK, atomic_folder, atomic_open, atomic_save
+
+
+def test_atomic_save_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "w.pth"
+    file.write_bytes(b"old")
+    atomic_save({"model": {"a": torch.arange(3)}}, file)
+    assert torch.load(file)["model"]["a"].equal(torch.arange(3))
+    assert os.listdir(tmp_path) == ["w.pth"]
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders cannot be opened there")
+def test_written_file_and_its_name_reach_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file)))
+    with atomic_open(tmp_path / "w.txt") as stream:
+        stream.write("text")
+    file, folder = synced
+    assert (file.st_ino, file.st_size) == ((tmp_path / "w.txt").stat().st_ino, 4)
+    assert folder.st_ino == tmp_path.stat().st_ino
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders cannot be opened there")
+def test_file_system_that_cannot_flush_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(file: int) -> None:
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError("invalid argument")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with atomic_open(tmp_path / "w.txt") as stream:
+        stream.write("text")
+    assert (tmp_path / "w.txt").read_text() == "text"
+
+
+def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    file.write_text("old")
+    with pytest.raises(RuntimeError, match="disk"), atomic_open(file) as stream:
+        stream.write("half of the n")
+        stream.flush()
+        unfinished = [name for name in os.listdir(tmp_path) if TEMPORARY_MARK in name]
+        assert len(unfinished) == 1
+        assert file.read_text() == "old"
+        raise RuntimeError("disk full")
+    assert os.listdir(tmp_path) == ["results.json"]
+    assert file.read_text() == "old"
+
+
+def test_without_flushing_nothing_waits_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda file: pytest.fail("waited for the disk"))
+    with atomic_open(tmp_path / "w.txt", flush=False) as stream:
+        stream.write("text")
+    assert (tmp_path / "w.txt").read_text() == "text"
+
+
+def test_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "new" / "set") as folder:
+        (folder / "a.txt").write_text("text")
+        assert TEMPORARY_MARK in folder.name and not (tmp_path / "new" / "set").exists()
+    assert (tmp_path / "new" / "set" / "a.txt").read_text() == "text"
+    assert os.listdir(tmp_path / "new") == ["set"]
+
+
+def test_failed_folder_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="disk"), atomic_folder(tmp_path / "set") as folder:
+        (folder / "a.txt").write_text("text")
+        raise RuntimeError("disk is full")
+    assert not os.listdir(tmp_path)
+
+
+def test_folder_takes_no_other_ones_place(tmp_path: Path) -> None:
+    with pytest.raises(OSError), atomic_folder(tmp_path / "set"):
+        (tmp_path / "set").mkdir()
+        (tmp_path / "set" / "others.txt").write_text("text")
+    assert [path.name for path in tmp_path.rglob("*")] == ["set", "others.txt"]
