@@ -5,7 +5,7 @@ test.multi_scale.scales=[1.0]``.
 """
 
 from ..common.data.ade20k import data_896 as data, dataloader
-from ..common.models.mask2former import large as model
+from ..common.models.mask2former import large as model, task
 from ..common.models.vit_adapter_seg import beit_large as _backbone
 from ..common.optim import mask2former_large as optimizer
 from ..common.schedule import lr_poly as lr_multiplier

@@ -1,7 +1,7 @@
 """Semantic FPN, ViT-Adapter-B from DeiT weights, ADE20K, 512 px, 80k iterations."""
 
 from ..common.data.ade20k import data, dataloader
-from ..common.models.semantic_fpn import model
+from ..common.models.semantic_fpn import model, task
 from ..common.models.vit_adapter_seg import base as _backbone
 from ..common.optim import semantic_fpn as optimizer
 from ..common.schedule import lr_semantic_fpn as lr_multiplier

@@ -1,7 +1,7 @@
 """Semantic FPN, plain ViT-T from DeiT weights, ADE20K, 512 px, 80k iterations."""
 
 from ..common.data.ade20k import data, dataloader
-from ..common.models.semantic_fpn import model
+from ..common.models.semantic_fpn import model, task
 from ..common.models.vit_baseline_seg import vit_tiny as _backbone
 from ..common.optim import semantic_fpn as optimizer
 from ..common.schedule import lr_semantic_fpn as lr_multiplier

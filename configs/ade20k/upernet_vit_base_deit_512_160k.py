@@ -1,7 +1,7 @@
 """UPerNet, plain ViT-B from DeiT weights, ADE20K, 512 px, 160k iterations."""
 
 from ..common.data.ade20k import data, dataloader
-from ..common.models.upernet import model
+from ..common.models.upernet import model, task
 from ..common.models.vit_baseline_seg import vit_base as _backbone
 from ..common.optim import seg_deit as optimizer
 from ..common.schedule import lr_poly as lr_multiplier

@@ -1,7 +1,7 @@
 """UPerNet, ViT-Adapter-L from BEiT weights, COCO-Stuff 10K, 512 px, 80k iterations."""
 
 from ..common.data.coco_stuff_10k import data, dataloader
-from ..common.models.upernet import model
+from ..common.models.upernet import model, task
 from ..common.models.vit_adapter_seg import beit_large as _backbone
 from ..common.optim import seg_beit_large as optimizer
 from ..common.schedule import lr_poly as lr_multiplier

@@ -1,7 +1,7 @@
 """Mask2Former, ViT-Adapter-g from BEiT-3 weights, COCO-Stuff 164K, 896 px, 80k iterations."""
 
 from ..common.data.coco_stuff_164k import data, dataloader
-from ..common.models.mask2former import large as model
+from ..common.models.mask2former import large as model, task
 from ..common.models.vit_adapter_seg import beit3_giant as _backbone
 from ..common.optim import mask2former_large as optimizer
 from ..common.schedule import lr_poly as lr_multiplier

@@ -12,7 +12,7 @@ from detectron2.config import LazyCall as L
 from vit_adapter.data import flip_and_resize, resize
 
 from .data.coco import data, dataloader_1x as dataloader
-from .models.mask_rcnn import model
+from .models.mask_rcnn import model, task
 from .optim import custom_keys as optimizer
 from .schedule import lr_scratch as lr_multiplier
 from .train import train_scratch as train

@@ -1,7 +1,7 @@
 """Mask2Former, ViT-Adapter-B from BEiT weights, PASCAL-Context, 480 px, 40k iterations."""
 
 from ..common.data.pascal_context import data, dataloader
-from ..common.models.mask2former import base as model
+from ..common.models.mask2former import base as model, task
 from ..common.models.vit_adapter_seg import beit_base as _backbone
 from ..common.optim import mask2former_base as optimizer
 from ..common.schedule import lr_poly as lr_multiplier

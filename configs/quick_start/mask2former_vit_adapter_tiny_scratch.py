@@ -1,6 +1,6 @@
 """Mask2Former, ViT-Adapter-T from scratch, for a small data set of one's own (``data.*``)."""
 
-from ..common.models.mask2former import tiny as model
+from ..common.models.mask2former import task, tiny as model
 from ..common.models.vit_adapter_seg import tiny_scratch as _backbone
 from ..common.quick_start_semantic import (
     data,

@@ -1,7 +1,7 @@
 """Mask R-CNN with a small ViT-Adapter on generated shapes: a few minutes on two CPU cores."""
 
 from ..common.models.vit_adapter import micro_scratch as _backbone
-from ..common.quick_start import data, dataloader, model, optimizer, train
+from ..common.quick_start import data, dataloader, model, optimizer, task, train
 from ..common.schedule import lr_poly as lr_multiplier
 
 model.backbone.bottom_up = _backbone

@@ -1,6 +1,6 @@
 """Semantic FPN, ViT-Adapter-T from scratch, for a small data set of one's own (``data.*``)."""
 
-from ..common.models.semantic_fpn import model
+from ..common.models.semantic_fpn import model, task
 from ..common.models.vit_adapter_seg import tiny_scratch as _backbone
 from ..common.quick_start_semantic import (
     data,

@@ -1,6 +1,6 @@
 """UPerNet, ViT-Adapter-T from scratch, for a small data set of one's own (``data.*``)."""
 
-from ..common.models.upernet import model
+from ..common.models.upernet import model, task
 from ..common.models.vit_adapter_seg import tiny_scratch as _backbone
 from ..common.quick_start_semantic import (
     data,

@@ -1,6 +1,6 @@
 """UPerNet, plain ViT-T from scratch, for a small data set of one's own (``data.*``)."""
 
-from ..common.models.upernet import model
+from ..common.models.upernet import model, task
 from ..common.models.vit_baseline_seg import vit_tiny_scratch as _backbone
 from ..common.quick_start_semantic import (
     data,

@@ -14,6 +14,7 @@ from torch import nn
 
 from vit_adapter import ViTAdapter, ViTBaseline, model_zoo
 from vit_adapter.backbone import BEiTBaseline
+from vit_adapter.config.tasks import set_num_classes, stated_task
 
 ALL = model_zoo.list_configs()
 ROOT = model_zoo.config_root()
@@ -56,7 +57,7 @@ def test_semantic_models_can_be_started_quickly() -> None:
 
 
 def test_has_the_common_keys(cfg: DictConfig) -> None:
-    keys = {"model", "dataloader", "data", "optimizer", "lr_multiplier", "train"}
+    keys = {"model", "dataloader", "data", "optimizer", "lr_multiplier", "task", "train"}
     assert set(cfg) - {"test"} == keys
     assert set(cfg.dataloader) == {"train", "test", "evaluator"}
     if "train_labels" in cfg.data:
@@ -86,6 +87,15 @@ def test_has_the_common_keys(cfg: DictConfig) -> None:
         "device",
         "seed",
     }
+
+
+def test_the_task_is_stated(cfg: DictConfig) -> None:
+    semantic = "crop_size" in cfg.data
+    assert cfg.task.name == stated_task(cfg).name == ("semantic" if semantic else "instances")
+    set_num_classes(cfg, 7)
+    text = OmegaConf.to_yaml(cfg, resolve=True)
+    counts = re.findall(r"^ .*\bnum_classes: (\S+)$", text, re.MULTILINE)
+    assert set(counts) == {"7", cfg.task.num_classes}  # each head follows that number
 
 
 def test_leaf_is_short_and_says_what_it_is(name: str) -> None:

@@ -101,3 +101,5 @@ tiny.head.pixel_decoder.num_layers = 2
 tiny.head.transformer_decoder.num_layers = 3
 tiny.head.transformer_decoder.num_queries = 40
 tiny.criterion.num_points = 1024
+
+task = dict(name="semantic", num_classes="model.head.transformer_decoder.num_classes")

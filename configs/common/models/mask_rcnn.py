@@ -104,3 +104,5 @@ model = L(GeneralizedRCNN)(
     pixel_mean=[123.675, 116.28, 103.53],
     pixel_std=[58.395, 57.12, 57.375],
 )
+
+task = dict(name="instances", num_classes="model.roi_heads.num_classes")

@@ -38,3 +38,5 @@ model = L(SemanticSegmentor)(
     pixel_mean=[123.675, 116.28, 103.53],
     pixel_std=[58.395, 57.12, 57.375],
 )
+
+task = dict(name="semantic", num_classes="model.sem_seg_head.num_classes")

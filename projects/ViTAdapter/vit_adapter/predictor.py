@@ -27,8 +27,8 @@ from vit_adapter.config.loading import read_config
 from vit_adapter.config.mask_branch import drop_mask_branch
 from vit_adapter.config.model import build_model
 from vit_adapter.config.overrides import apply_overrides
-from vit_adapter.config.own_data import register_test_data, set_num_classes
-from vit_adapter.config.tasks import find_task, given_classes
+from vit_adapter.config.own_data import register_test_data
+from vit_adapter.config.tasks import given_classes, set_num_classes, stated_task
 from vit_adapter.config.test_time import wrap_for_testing
 from vit_adapter.data.image_io import MIN_SIDE
 from vit_adapter.data.semantic.own_folders import default_colors, read_class_names
@@ -279,9 +279,9 @@ def _class_metadata(cfg: DictConfig) -> Metadata:
     itself holds the names of the classes, as after a training, the files are not needed.
     """
     classes = given_classes(cfg)
-    if classes and find_task(cfg).kind == "stuff":
+    if classes and stated_task(cfg).kind == "stuff":
         names = read_class_names(classes)
-        set_num_classes(cfg.model, len(names))
+        set_num_classes(cfg, len(names))
         return Metadata(stuff_classes=names, stuff_colors=default_colors(len(names)))
     if classes:
         return Metadata(thing_classes=classes)

@@ -23,9 +23,8 @@ from vit_adapter.config.own_data import (
     check_classes,
     dataset_names,
     register_test_data,
-    set_num_classes,
 )
-from vit_adapter.config.tasks import given_classes
+from vit_adapter.config.tasks import given_classes, set_num_classes
 from vit_adapter.engine.setup import save_config
 
 POLYGON = [[1.0, 1.0, 9.0, 1.0, 9.0, 9.0]]
@@ -76,10 +75,11 @@ def make_config(**data: Path | str) -> DictConfig:
                 "test": L(build)(dataset=copy.deepcopy(names)),
                 "evaluator": L(build)(dataset_name="${..test.dataset.names}"),
             },
+            "task": {"name": "instances", "num_classes": "model.num_classes"},
             "model": L(build)(
                 num_classes=80,
                 head=L(build)(num_classes="${..num_classes}"),
-                stages=[L(build)(num_classes=80), L(build)(channels=80)],
+                semantic_head=L(build)(num_classes=183),
             ),
         },
         flags={"allow_objects": True},
@@ -106,8 +106,7 @@ def test_names_and_class_counts_follow_the_files(tmp_path: Path) -> None:
     assert dataset_names(cfg, "test") == ["custom_val"]
     assert cfg.dataloader.evaluator.dataset_name == "custom_val"
     assert cfg.model.num_classes == cfg.model.head.num_classes == 2
-    assert cfg.model.stages[0].num_classes == 2
-    assert cfg.model.stages[1].channels == 80
+    assert cfg.model.semantic_head.num_classes == 183  # of other labels
     assert cfg.dataloader.train.mapper.instance_mask_format == "polygon"
     assert cfg.data.classes == ["cell", "gap"]
     check_classes(cfg, training=True)
@@ -231,7 +230,7 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 def test_model_with_another_number_of_classes(tmp_path: Path) -> None:
     folder = write_data(tmp_path / "val", ["cell", "gap"])
     cfg = apply_custom_data(make_config(**paths("val", folder)))
-    set_num_classes(cfg.model, 3)
+    set_num_classes(cfg, 3)
     with pytest.raises(ValueError, match=r"2 thing classes \(cell, gap\).*num_classes=3"):
         check_classes(cfg, training=False)
 
@@ -251,6 +250,21 @@ def test_training_data_without_objects(tmp_path: Path, iscrowd: int | None) -> N
         check_classes(cfg, training=True)
 
 
-def test_model_without_class_counts() -> None:
-    with pytest.raises(UsageError, match="needs a model with num_classes"):
-        set_num_classes(OmegaConf.create({"a": {"b": 1}}), 3)
+def test_config_without_task(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_data(tmp_path, ["cell"])
+    cfg = apply_custom_data(make_config(**paths("val", folder)))
+    del cfg.task
+    set_aside = cfg.model.num_classes
+    cfg.model.num_classes = 7
+    check_classes(cfg, training=False)
+    assert "no node 'task', so nobody compares" in caplog.text and "custom_val" in caplog.text
+    cfg.model.num_classes = set_aside
+    with pytest.raises(UsageError, match=r"add the overrides \+task\.name=<instances or"):
+        apply_custom_data(cfg)
+
+
+def test_own_data_of_a_task_that_has_none(tmp_path: Path) -> None:
+    cfg = make_config(**paths("val", write_data(tmp_path, ["cell"])))
+    cfg.task.name = "panoptic"
+    with pytest.raises(UsageError, match="'panoptic', whose data cannot be given as paths"):
+        apply_custom_data(cfg)

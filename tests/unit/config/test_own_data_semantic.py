@@ -13,7 +13,7 @@ from PIL import Image
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.overrides import apply_overrides
 from vit_adapter.config.own_data import apply_custom_data, check_classes, dataset_names
-from vit_adapter.config.tasks import INSTANCES, SEMANTIC, find_task, given_classes
+from vit_adapter.config.tasks import given_classes
 from vit_adapter.data import SemanticMapper, semantic_dataset_dicts
 from vit_adapter.engine.run import evaluate_checkpoint
 from vit_adapter.engine.setup import save_config
@@ -49,6 +49,7 @@ def make_config(**data: object) -> DictConfig:
                 "test": loader("val"),
                 "evaluator": L(SemSegEvaluator)(dataset_name="${..test.dataset.names}"),
             },
+            "task": {"name": "semantic", "num_classes": "model.head.num_classes"},
             "model": L(build)(
                 head=L(build)(num_classes=150),
                 auxiliary=L(build)(num_classes="${..head.num_classes}"),
@@ -68,12 +69,6 @@ def write_data(folder: Path, split: str, value: int = 1) -> dict[str, Path]:
         labels = np.full((4, 6), value, np.uint8)
         Image.fromarray(labels).save(folder / split / f"labels/{name}.png")
     return {f"{split}_{kind}": folder / split / kind for kind in ("images", "labels")}
-
-
-def test_the_data_node_tells_the_task() -> None:
-    assert find_task(make_config()) is SEMANTIC
-    assert find_task(OmegaConf.create({"data": {"train_json": ""}})) is INSTANCES
-    assert find_task(OmegaConf.create({})) is INSTANCES
 
 
 def test_config_without_own_data_stays_as_it_is() -> None:
@@ -168,7 +163,7 @@ def test_missing_label_is_named(tmp_path: Path) -> None:
 
 def test_evaluation_without_labels_says_how_to_give_them(tmp_path: Path) -> None:
     cfg = make_config(**write_data(tmp_path, "train"), classes=["a", "b"])
-    with pytest.raises(UsageError, match=r"give data\.val_labels and data\.val_images"):
+    with pytest.raises(UsageError, match=r"give data\.val_images together with .*data\.val_labels"):
         evaluate_checkpoint(apply_custom_data(cfg))
 
 

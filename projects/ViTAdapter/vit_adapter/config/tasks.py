@@ -1,11 +1,15 @@
-"""What data of the user's own look like for each task: keys of ``cfg.data``, files, evaluator."""
+"""What a model is trained for, as its config states it, and what own data look like for it.
+
+A config has a node ``task``: ``name`` is "instances", "semantic" or "panoptic", and ``num_classes``
+the key that holds the number of classes, such as "model.roi_heads.num_classes".
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from detectron2.config import LazyCall as L
 from detectron2.utils import comm
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.literals import read_literals
@@ -13,30 +17,91 @@ from vit_adapter.data.instances.coco_format import register_coco_format
 from vit_adapter.data.semantic.own_folders import read_class_names, register_label_folders
 from vit_adapter.evaluation import SemSegEvaluator, build_coco_evaluator
 
-__all__ = ["INSTANCES", "SEMANTIC", "OwnDataTask", "find_task", "given_classes"]
+__all__ = ["OwnData", "Task", "given_classes", "num_classes", "set_num_classes", "stated_task"]
 
 
 @dataclass(frozen=True)
-class OwnDataTask:
+class OwnData:
     """One way to give data: ``data.<split>_images`` with ``data.<split>_<labels>``.
 
     Attributes:
         labels: end of the key of the labels.
-        kind: of the classes, "thing" or "stuff", as in Detectron2's metadata.
         register: called with a name that is free, the path of the labels, that of the images, and
             the config.
         evaluator: makes the node of an evaluator, but for its ``dataset_name``.
     """
 
     labels: str
-    kind: str
     register: Callable[[str, str, str, DictConfig], None]
     evaluator: Callable[[], DictConfig]
 
 
-def find_task(cfg: DictConfig) -> OwnDataTask:
-    """Return the task whose keys the ``data`` node of a config has."""
-    return SEMANTIC if "train_labels" in (cfg.get("data") or {}) else INSTANCES
+@dataclass(frozen=True)
+class Task:
+    """What a model is trained for.
+
+    Attributes:
+        name: as in a config.
+        kind: of the classes that the model tells apart, "thing" or "stuff" as in Detectron2's
+            metadata. Panoptic data list things among their ``stuff_classes``, too.
+        own_data: how data of the user's own are given; None if overrides cannot give them.
+    """
+
+    name: str
+    kind: str
+    own_data: OwnData | None
+
+
+def stated_task(cfg: DictConfig) -> Task:
+    """Return the task that a config states.
+
+    Raises:
+        UsageError: it states none, or one that is not known.
+    """
+    name = OmegaConf.select(cfg, "task.name")
+    if name is None:
+        raise UsageError(
+            "the config does not say what its model is trained for; add the overrides "
+            f"+task.name=<{' or '.join(_TASKS)}> and +task.num_classes=<key of the number of "
+            "classes, such as model.roi_heads.num_classes>."
+        )
+    if name not in _TASKS:
+        raise UsageError(f"task.name={name!r} is not known; expected {', '.join(_TASKS)}.")
+    return _TASKS[name]
+
+
+def num_classes(cfg: DictConfig) -> tuple[str, int]:
+    """Return the key that a config states for its number of classes, and the number.
+
+    Raises:
+        UsageError: there is no number under that key.
+    """
+    key = OmegaConf.select(cfg, "task.num_classes")
+    value = OmegaConf.select(cfg, key) if isinstance(key, str) else None
+    if type(value) is not int:
+        raise UsageError(
+            f"task.num_classes={key!r} has to be the key of the model's number of classes, such as "
+            f"model.roi_heads.num_classes; the config has {value!r} there."
+        )
+    return key, value
+
+
+def set_num_classes(cfg: DictConfig, count: int) -> str:
+    """Set the number of classes, background not counted; what refers to it follows.
+
+    Args:
+        cfg: changed in place.
+        count: number of classes.
+
+    Returns:
+        The key that was set.
+
+    Raises:
+        UsageError: the config does not say where the number belongs.
+    """
+    key, _ = num_classes(cfg)
+    OmegaConf.update(cfg, key, count)
+    return key
 
 
 def given_classes(cfg: DictConfig) -> list[str] | str:
@@ -70,18 +135,13 @@ def _sem_seg_evaluator() -> DictConfig:
     return L(SemSegEvaluator)()
 
 
-INSTANCES = OwnDataTask(
-    labels="json",
-    kind="thing",
-    register=_register_instances,
-    evaluator=_coco_evaluator,
-)
-"""Boxes and masks: COCO-format files."""
-
-SEMANTIC = OwnDataTask(
-    labels="labels",
-    kind="stuff",
-    register=_register_semantic,
-    evaluator=_sem_seg_evaluator,
-)
-"""Semantic labels: folders of label pictures."""
+_TASKS = {
+    task.name: task
+    for task in (
+        # boxes and masks: COCO-format files
+        Task("instances", "thing", OwnData("json", _register_instances, _coco_evaluator)),
+        # folders of label pictures
+        Task("semantic", "stuff", OwnData("labels", _register_semantic, _sem_seg_evaluator)),
+        Task("panoptic", "stuff", None),
+    )
+}

@@ -10,7 +10,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from vit_adapter.utils.hints import did_you_mean
 
 _KINDS = ("thing", "stuff")
-_SEMANTIC = ("sem_seg", "cityscapes_sem_seg")  # evaluator types
 
 _logger = logging.getLogger(__name__)
 
@@ -38,17 +37,6 @@ def class_names(dataset_name: str, *, kind: str = "thing") -> list[str]:
             f"MetadataCatalog.get({dataset_name!r}).{kind}_classes where it is registered."
         )
     return list(names)
-
-
-def label_kind(dataset_name: str) -> str:
-    """Return which classes a data set is about: "stuff" if its labels are semantic, else "thing".
-
-    Raises:
-        ValueError: no such data set.
-    """
-    check_registered(dataset_name)
-    semantic = MetadataCatalog.get(dataset_name).get("evaluator_type") in _SEMANTIC
-    return "stuff" if semantic else "thing"
 
 
 def check_registered(dataset_name: str) -> None:

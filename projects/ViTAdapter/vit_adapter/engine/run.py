@@ -26,7 +26,6 @@ from vit_adapter.config.loading import load_config
 from vit_adapter.config.mask_branch import drop_mask_branch
 from vit_adapter.config.model import build_model
 from vit_adapter.config.own_data import apply_custom_data, check_classes
-from vit_adapter.config.tasks import find_task
 from vit_adapter.engine.build import build_optimizer, build_train_loader, load_trunk, wrap_model
 from vit_adapter.engine.evaluation import evaluate
 from vit_adapter.engine.freezing import FrozenNorms, freeze_parameters
@@ -139,7 +138,7 @@ def evaluate_checkpoint(cfg: DictConfig, *, resume: bool = False) -> dict[str, d
     if cfg.dataloader.get("evaluator") is None:
         raise UsageError(
             "--eval-only needs an evaluator, and this config has none; with own data give "
-            f"data.val_{find_task(cfg).labels} and data.val_images."
+            "data.val_images together with data.val_json or data.val_labels."
         )
     seed_model(options.seed)
     model = build_model(cfg)
