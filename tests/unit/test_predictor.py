@@ -14,8 +14,9 @@ from PIL import Image
 
 from vit_adapter import LazyPredictor, model_zoo
 from vit_adapter.checkpoint import CheckpointMismatchError
+from vit_adapter.config.loading import load_config
 from vit_adapter.engine.setup import save_config
-from vit_adapter.predictor import as_bgr_uint8, resolve_config
+from vit_adapter.predictor import as_bgr_uint8
 
 NAME = "quick_start/mask_rcnn_vit_adapter_shapes"
 CPU = ["train.device=cpu"]
@@ -178,10 +179,10 @@ class TestConfigs:
             LazyPredictor(tmp_path)
         (tmp_path / "model_0000009.pth").write_bytes(weights.read_bytes())
         (tmp_path / "last_checkpoint").write_text("model_0000009.pth")
-        assert resolve_config(tmp_path).train.init_checkpoint.endswith("model_0000009.pth")
+        assert load_config(tmp_path).train.init_checkpoint.endswith("model_0000009.pth")
         assert_same(LazyPredictor(tmp_path, overrides=OVERRIDES)(image)["instances"], expected)
         (tmp_path / "model_final.pth").write_bytes(weights.read_bytes())
-        assert resolve_config(str(tmp_path)).train.init_checkpoint.endswith("model_final.pth")
+        assert load_config(str(tmp_path)).train.init_checkpoint.endswith("model_final.pth")
         assert_same(LazyPredictor(tmp_path, overrides=OVERRIDES)(image)["instances"], expected)
 
     def test_overrides_come_last(self, weights, tmp_path):
@@ -194,13 +195,9 @@ class TestConfigs:
     @pytest.mark.parametrize(
         ("config", "error", "message"),
         [
-            (
-                "coco/mask_rcnn_vit_adapter_tiny",
-                ValueError,
-                "mean coco/mask_rcnn_vit_adapter",
-            ),
-            ("configs/none.py", FileNotFoundError, "no config file configs/none.py"),
-            ("/none/at/all", FileNotFoundError, "no config file /none/at/all"),
+            ("coco/mask_rcnn_vit_adapter_tiny", ValueError, "mean coco/mask_rcnn_vit_adapter"),
+            ("configs/none.py", FileNotFoundError, "config file 'configs/none.py' does not exist"),
+            ("/none/at/all", FileNotFoundError, "config file '/none/at/all' does not exist"),
             (17, TypeError, "config is of type int"),
             ({"train": {}}, ValueError, "the config object has no key 'model', only train"),
             ({}, ValueError, "only nothing"),

@@ -15,14 +15,14 @@ import argparse
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
 from benchmark_timing import describe_machine, medians
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from torch import Tensor, nn
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+from vit_adapter import model_zoo
+
 SIZES = ("tiny", "small", "base", "large")
 FORCE_REFERENCE = "VIT_ADAPTER_FORCE_REFERENCE"
 # Learned offsets: without them a third of the points lie exactly between two pixels.
@@ -39,8 +39,7 @@ def build(size: str, device: torch.device, mode: str = "full") -> nn.Module:
         device: where it is put.
         mode: of the adapter.
     """
-    path = REPOSITORY / "configs" / "common" / "models" / "vit_adapter.py"
-    config = LazyConfig.load(str(path))[size]
+    config = model_zoo.get_config("common/models/vit_adapter")[size]
     config.norm = "BN"
     config.mode = mode
     config.vit.window_sizes = []

@@ -1,11 +1,11 @@
 """Convert a checkpoint of the original ViT-Adapter code base into one for this project, or back.
 
     convert_checkpoint.py mask_rcnn_deit_adapter_tiny_fpn_3x_coco.pth.tar adapter_tiny.pth \
-        --config coco/mask_rcnn_vit_adapter_tiny_deit_3x
+        --config-file coco/mask_rcnn_vit_adapter_tiny_deit_3x
     convert_checkpoint.py --reverse output/model_final.pth for_the_original.pth --tree detection
 
 Prints what each name became, and what the weights need besides their names: how pixels are
-normalised and how the ViT's tokens are added to the outputs. With ``--config`` all of that is
+normalised and how the ViT's tokens are added to the outputs. With ``--config-file`` all of that is
 compared with the config, and every name and shape with its model. Exit status: 0 written, 2 nothing
 was written.
 """
@@ -39,8 +39,8 @@ from vit_adapter.checkpoint.original.provenance import (
     read_provenance,
     stored_provenance,
 )
-from vit_adapter.config.overrides import apply_overrides
-from vit_adapter.predictor import resolve_config
+from vit_adapter.config.arguments import add_config_arguments
+from vit_adapter.config.loading import load_config
 from vit_adapter.utils.atomic import atomic_open, atomic_save
 
 OURS_SUFFIXES = (".pth", ".safetensors")
@@ -69,13 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
         choices=TREES,
         help="where a backbone without heads comes from, or goes to with --reverse",
     )
-    add(
-        "--config",
-        metavar="NAME",
-        help="config file or name in the model zoo that this project's checkpoint has to fit",
-    )
-    add("--opts", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of the config")
     add("--force", action="store_true", help="replace OUT if it exists")
+    add_config_arguments(parser.add_argument_group("the config that the checkpoint has to fit"))
     return parser
 
 
@@ -217,9 +212,11 @@ def run(args: argparse.Namespace) -> None:
         ValueError, OSError: nothing was written; the message says why.
     """
     check_paths(args.input, args.output, args.reverse, args.force)
-    if args.opts and not args.config:
-        raise ValueError("--opts changes a config, but none is given; add --config NAME")
-    cfg = apply_overrides(resolve_config(args.config), args.opts) if args.config else None
+    if args.overrides and not args.config_file:
+        raise ValueError(
+            f"{args.overrides[0]!r} changes a config, but none is given; add --config-file CONFIG"
+        )
+    cfg = load_config(args.config_file, args.overrides) if args.config_file else None
     stored, weights = read(args.input)
     if args.reverse:
         left = stored_provenance(stored)
@@ -234,14 +231,14 @@ def run(args: argparse.Namespace) -> None:
     print_table(conversion, weights)
     print_provenance(provenance)
     if cfg is not None:
-        print(f"every name and shape fits {' '.join([args.config, *args.opts])}")
+        print(f"every name and shape fits {' '.join([args.config_file, *args.overrides])}")
     write(args.output, conversion.state_dict, provenance, args.reverse)
     print(f"written: {args.output}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    args = build_parser().parse_args(argv)
+    args = build_parser().parse_intermixed_args(argv)
     setup_logger(name="vit_adapter")
     try:
         run(args)

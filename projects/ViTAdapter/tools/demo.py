@@ -35,6 +35,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from vit_adapter import LazyPredictor
+from vit_adapter.config.arguments import add_config_arguments
 from vit_adapter.config.own_data import register_test_data
 from vit_adapter.data import read_image
 
@@ -54,11 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="exit status: 0 all drawn, 1 some images could not be read, 2 nothing could be done",
     )
     add = parser.add_argument
-    add(
-        "--config-file",
-        required=True,
-        help="config file, name in the model zoo, or output folder of a training",
-    )
+    add_config_arguments(parser)
     add(
         "--weights",
         help="checkpoint of the whole model (default: the config's train.init_checkpoint)",
@@ -86,7 +83,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="also lay all pictures out on one sheet",
     )
-    add("--opts", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of the config")
+    # the overrides as Detectron2's demo takes them
+    add("--opts", nargs="+", default=[], help=argparse.SUPPRESS)
     return parser
 
 
@@ -240,7 +238,7 @@ def run(args: argparse.Namespace) -> list[Path]:
         ValueError, TypeError, OSError: nothing could be done; the message says why.
     """
     images = find_images(args.input)
-    predictor = LazyPredictor(args.config_file, args.weights, args.opts)
+    predictor = LazyPredictor(args.config_file, args.weights, [*args.overrides, *args.opts])
     images = (images or dataset_images(predictor))[: args.limit]
     pictures = picture_paths(images, args.output)
     args.output.mkdir(parents=True, exist_ok=True)
@@ -267,7 +265,7 @@ def run(args: argparse.Namespace) -> list[Path]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    args = build_parser().parse_args(argv)
+    args = build_parser().parse_intermixed_args(argv)
     setup_logger(name="vit_adapter")
     try:
         unreadable = run(args)

@@ -10,37 +10,27 @@ Shape letters: H, W height and width of the image that the caller hands over.
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
-from pathlib import Path
 
 import numpy as np
 import torch
-from detectron2.config import CfgNode, instantiate
+from detectron2.config import instantiate
 from detectron2.data import Metadata, MetadataCatalog, transforms as T
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from vit_adapter import model_zoo
 from vit_adapter.checkpoint.checkpointer import Checkpointer
-from vit_adapter.config.literals import literal
-from vit_adapter.config.loading import read_config
+from vit_adapter.config.loading import load_config
 from vit_adapter.config.mask_branch import drop_mask_branch
 from vit_adapter.config.model import build_model
-from vit_adapter.config.overrides import apply_overrides
 from vit_adapter.config.own_data import register_test_data
 from vit_adapter.config.tasks import given_classes, set_num_classes, stated_task
 from vit_adapter.config.test_time import wrap_for_testing
 from vit_adapter.data.image_io import MIN_SIDE
 from vit_adapter.data.semantic.own_folders import default_colors, read_class_names
 
-__all__ = ["LazyPredictor", "as_bgr_uint8", "resolve_config"]
+__all__ = ["LazyPredictor", "as_bgr_uint8"]
 
 logger = logging.getLogger(__name__)
-
-_CONFIG_SUFFIXES = (".py", ".yaml", ".yml")
-_CONFIG_FILE = "config.yaml"
-_FINAL_WEIGHTS = "model_final.pth"
-_LAST_CHECKPOINT = "last_checkpoint"  # a text file that names the newest checkpoint
 
 
 class LazyPredictor:
@@ -88,7 +78,7 @@ class LazyPredictor:
         """
         if isinstance(overrides, str):
             raise TypeError(f"overrides is the string {overrides!r}; pass a list: [{overrides!r}]")
-        self.cfg = apply_overrides(resolve_config(config), overrides)
+        self.cfg = load_config(config, overrides)
         self._augmentations, self._input_format = _test_input(self.cfg)
         self.metadata = _class_metadata(self.cfg)
         model = build_model(self.cfg).eval()
@@ -186,74 +176,6 @@ def as_bgr_uint8(image: np.ndarray) -> np.ndarray:
     if image.shape[2:] in ((), (1,)):
         return np.repeat(image.reshape(height, width, 1), 3, axis=2)
     return image[:, :, :3]
-
-
-def resolve_config(config: str | os.PathLike[str] | Mapping) -> DictConfig:
-    """Return a config object of the caller's own from whatever names a config.
-
-    Args:
-        config: see :class:`LazyPredictor`. For an output folder, ``train.init_checkpoint`` of the
-            result names the last weights in it.
-
-    Raises:
-        ValueError, TypeError: it is no LazyConfig, or no config has that name.
-        FileNotFoundError: no such file, or the folder is no finished output folder.
-    """
-    if isinstance(config, str | os.PathLike):
-        name = os.fspath(config)
-        cfg = _load_named(name)
-    elif isinstance(config, Mapping | DictConfig):
-        name = "the config object"
-        cfg = DictConfig(deepcopy(config), flags={"allow_objects": True})
-    else:
-        raise TypeError(
-            f"config is of type {type(config).__qualname__}, expected a path, a name in the model "
-            "zoo or a config object"
-        )
-    if isinstance(config, CfgNode) or "MODEL" in cfg:
-        raise ValueError(
-            f"{name} is a yacs config, expected a LazyConfig; for yacs use Detectron2's "
-            "DefaultPredictor after vit_adapter.add_vit_adapter_config(cfg)"
-        )
-    if "model" not in cfg:
-        raise ValueError(f"{name} has no key 'model', only {', '.join(map(str, cfg)) or 'nothing'}")
-    return cfg
-
-
-def _load_named(name: str) -> DictConfig:
-    """Load a config from an output folder, from a file or from the model zoo."""
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return _load_output_folder(path)
-    if path.is_file():
-        return read_config(str(path))
-    if path.suffix in _CONFIG_SUFFIXES or path.is_absolute():
-        raise FileNotFoundError(
-            f"there is no config file {name} (looked from {Path.cwd()}); give a path that exists "
-            "or a name of vit_adapter.model_zoo.list_configs()"
-        )
-    return model_zoo.get_config(name)
-
-
-def _load_output_folder(folder: Path) -> DictConfig:
-    """Load what a training has left: its config, told to start from its last weights."""
-    config_file = folder / _CONFIG_FILE
-    if not config_file.is_file():
-        raise FileNotFoundError(
-            f"{folder} is a folder without {_CONFIG_FILE}, expected the output of a training"
-        )
-    weights = folder / _FINAL_WEIGHTS
-    pointer = folder / _LAST_CHECKPOINT
-    if not weights.is_file() and pointer.is_file():
-        weights = folder / pointer.read_text(encoding="utf-8").strip()
-    if not weights.is_file():
-        raise FileNotFoundError(
-            f"{folder} holds {_CONFIG_FILE} but no {weights.name}: train first, or give "
-            f"{config_file} as the config and the weights by themselves"
-        )
-    cfg = read_config(str(config_file))
-    OmegaConf.update(cfg, "train.init_checkpoint", literal(str(weights)), force_add=True)
-    return cfg
 
 
 def _test_input(cfg: DictConfig) -> tuple[T.AugmentationList, str]:

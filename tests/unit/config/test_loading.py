@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import pytest
-import torch
-from omegaconf import OmegaConf
 
-from vit_adapter.config.device import resolve_device
+from vit_adapter import model_zoo
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.loading import load_config
+from vit_adapter.engine.setup import save_config
 
 CONFIG = """
 from detectron2.config import LazyCall as L
@@ -34,7 +33,7 @@ def test_overrides_are_applied(config_file: str) -> None:
 
 def test_missing_config_names_near_files(config_file: str) -> None:
     wrong = config_file.replace("linear_tiny", "linear_tinny")
-    with pytest.raises(UsageError, match=r"does not exist\. Did you mean .*linear_tiny\.py"):
+    with pytest.raises(UsageError, match=r"does not exist .*Did you mean .*linear_tiny\.py"):
         load_config(wrong)
 
 
@@ -42,13 +41,32 @@ def test_missing_config_names_near_files(config_file: str) -> None:
     ("name", "message"),
     [
         ("", "use --config-file"),
-        ("model.txt", r"has to end in \.py"),
         ("nowhere/model.py", "There is no folder 'nowhere'"),
+        ("coco/mask_rcnn_vit_adaptor_tiny_deit_3x", "Did you mean coco/mask_rcnn_vit_adapter_tiny"),
     ],
 )
-def test_config_that_cannot_be_a_file(name: str, message: str) -> None:
+def test_config_that_does_not_exist(name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         load_config(name)
+
+
+def test_file_of_another_kind(tmp_path: Path) -> None:
+    (tmp_path / "model.txt").touch()
+    with pytest.raises(UsageError, match=r"has to end in \.py"):
+        load_config(tmp_path / "model.txt")
+
+
+def test_every_way_to_name_a_config(tmp_path: Path) -> None:
+    name = "quick_start/mask_rcnn_vit_adapter_shapes"
+    expected = load_config(name, ["train.max_iter=3"])
+    assert expected.train.max_iter == 3
+    save_config(expected, str(tmp_path))
+    (tmp_path / "model_final.pth").touch()
+    file = model_zoo.get_config_file(name)
+    assert load_config(file, ["train.max_iter=3"]) == expected == load_config(expected)
+    folder = load_config(tmp_path)
+    assert folder.train.init_checkpoint == str(tmp_path / "model_final.pth")
+    assert folder.train.max_iter == 3
 
 
 @pytest.mark.parametrize(
@@ -65,33 +83,3 @@ def test_config_that_cannot_be_read(tmp_path: Path, name: str, content: str, mes
     (tmp_path / name).write_text(content)
     with pytest.raises(UsageError, match=rf"(?s)config file {tmp_path / name} .*{message}"):
         load_config(str(tmp_path / name))
-
-
-def test_device() -> None:
-    def resolve(name: str) -> torch.device:
-        return resolve_device(OmegaConf.create({"train": {"device": name}}))
-
-    assert resolve("cpu") == torch.device("cpu")
-    assert resolve("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    with pytest.raises(UsageError, match="is no device"):
-        resolve("gpu")
-
-
-@pytest.mark.parametrize("name", ["vulkan", "fpga", "hpu:0", "mtia", "meta"])
-def test_device_that_is_lacking(name: str) -> None:
-    with pytest.raises(UsageError, match=f"train.device={name} cannot be used here; use auto"):
-        resolve_device(OmegaConf.create({"train": {"device": name}}))
-
-
-def test_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UsageError, match="no CUDA device is visible"):
-        resolve_device(OmegaConf.create({"train": {"device": "cuda"}}))
-
-
-def test_cuda_device_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert resolve_device(OmegaConf.create({"train": {"device": "cuda:1"}})).index == 1
-    with pytest.raises(UsageError, match="train.device=cuda:2, .* from 0 to 1"):
-        resolve_device(OmegaConf.create({"train": {"device": "cuda:2"}}))

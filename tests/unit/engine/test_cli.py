@@ -8,7 +8,7 @@ import pytest
 from vit_adapter.engine import cli
 from vit_adapter.engine.process_group import Process
 
-CONFIG = 'train = dict(device="cpu", max_iter=1)\n'
+CONFIG = 'model = dict()\ntrain = dict(device="cpu", max_iter=1)\n'
 
 
 @pytest.fixture()

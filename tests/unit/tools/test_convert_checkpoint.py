@@ -66,7 +66,7 @@ def same(state_dict: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_there_and_back(convert, original, weights, tmp_path, capsys, suffix) -> None:
     ours, theirs = tmp_path / f"ours{suffix}", tmp_path / "theirs.pth"
-    assert convert(original, ours, "--config", CONFIG) == 0
+    assert convert(original, ours, "--config-file", CONFIG) == 0
     printed = capsys.readouterr().out
     assert "backbone.pos_embed " in printed and "backbone.bottom_up.vit.pos_embed " in printed
     assert f"{len(weights)} tensors with" in printed
@@ -77,7 +77,7 @@ def test_there_and_back(convert, original, weights, tmp_path, capsys, suffix) ->
     Checkpointer(model).load(str(ours))
     assert same(revert_state_dict(model.state_dict()), weights)
 
-    assert convert("--reverse", ours, theirs, "--config", CONFIG) == 0
+    assert convert("--reverse", ours, theirs, "--config-file", CONFIG) == 0
     assert same(load_state_dict_file(theirs), weights)
     assert torch.load(theirs)["meta"]["vit_adapter"]["pixels_are_known"] is True
 
@@ -87,7 +87,7 @@ def test_segmentors(convert, tmp_path, capsys, head) -> None:
     config = f"quick_start/{head}_vit_adapter_tiny_scratch"
     weights = revert_state_dict(instantiate(model_zoo.get_config(config).model).state_dict())
     torch.save({"state_dict": weights}, tmp_path / "original.pth")
-    assert convert(tmp_path / "original.pth", tmp_path / "ours.pth", "--config", config) == 0
+    assert convert(tmp_path / "original.pth", tmp_path / "ours.pth", "--config-file", config) == 0
     assert "tree: segmentation\nvit_feature_fusion: per_interaction\n" in capsys.readouterr().out
 
 
@@ -110,10 +110,10 @@ def test_pixels_travel_with_the_weights(convert, original, tmp_path) -> None:
 def test_a_config_fills_in_unknown_pixels(convert, weights, tmp_path, capsys) -> None:
     torch.save(weights, tmp_path / "bare.pth")
     save_file(weights, tmp_path / "bare.safetensors")
-    assert convert(tmp_path / "bare.safetensors", tmp_path / "a.pth", "--config", CONFIG) == 0
+    assert convert(tmp_path / "bare.safetensors", tmp_path / "a.pth", "--config-file", CONFIG) == 0
     assert "(assumed)" in capsys.readouterr().out
     half = [f"model.pixel_{statistic}=[127.5,127.5,127.5]" for statistic in ("mean", "std")]
-    arguments = (tmp_path / "bare.pth", tmp_path / "b.pth", "--config", CONFIG, "--opts", *half)
+    arguments = (tmp_path / "bare.pth", tmp_path / "b.pth", "--config-file", CONFIG, *half)
     assert convert(*arguments) == 0
     assert torch.load(tmp_path / "b.pth")["vit_adapter"]["pixel_mean"] == [127.5] * 3
     assert "note: the pixels are those of the config" in capsys.readouterr().out
@@ -130,16 +130,16 @@ def test_a_backbone_alone(convert, weights, tmp_path, caplog) -> None:
     torch.save(backbone, source)
     assert convert(source, target) == 2
     assert "say which with --tree detection or --tree segmentation" in caplog.text
-    assert convert(source, target, "--tree", "segmentation", "--config", CONFIG) == 2
+    assert convert(source, target, "--tree", "segmentation", "--config-file", CONFIG) == 2
     assert "vit_feature_fusion='last', but the weights belong to 'per_interaction'" in caplog.text
     assert not target.exists()
-    assert convert(source, target, "--tree", "detection", "--config", CONFIG) == 0
+    assert convert(source, target, "--tree", "detection", "--config-file", CONFIG) == 0
 
 
 def test_a_model_of_another_size_is_refused(convert, original, tmp_path, caplog) -> None:
     target = tmp_path / "ours.pth"
     config = "coco/mask_rcnn_vit_adapter_tiny_deit_3x"
-    assert convert(original, target, "--config", config) == 2
+    assert convert(original, target, "--config-file", config) == 2
     assert "does not fit the model" in caplog.text
     assert "only in the model (missing)" in caplog.text
     assert not target.exists()
@@ -149,7 +149,7 @@ def test_other_pixels_than_the_configs_are_refused(convert, weights, tmp_path, c
     source = tmp_path / "half.pth"
     config = META.replace(IMAGENET, "mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]")
     torch.save({"state_dict": weights, "meta": {"config": config}}, source)
-    assert convert(source, tmp_path / "ours.pth", "--config", CONFIG) == 2
+    assert convert(source, tmp_path / "ours.pth", "--config-file", CONFIG) == 2
     assert "the weights need RGB, mean [127.5, 127.5, 127.5], std [127.5" in caplog.text
     assert convert(source, tmp_path / "ours.pth") == 0
 
@@ -178,11 +178,11 @@ def test_files_are_not_replaced_unasked(convert, original, tmp_path, caplog) -> 
         (["--reverse", "original.pth.tar", "a.safetensors"], "has to end in .pth or .pth.tar"),
         (["original.pth.tar", "nowhere/ours.pth"], "no folder nowhere"),
         (
-            ["original.pth.tar", "ours.pth", "--config", "coco/mask_rcn"],
+            ["original.pth.tar", "ours.pth", "--config-file", "coco/mask_rcn"],
             "mean coco/mask_rcnn",
         ),
-        (["original.pth.tar", "ours.pth", "--opts", "a=1"], "none is given; add --config"),
-        (["original.pth.tar", "ours.pth", "--config", CONFIG, "--opts", "a=1"], "unknown key 'a'"),
+        (["original.pth.tar", "ours.pth", "a=1"], "none is given; add --config-file"),
+        (["original.pth.tar", "ours.pth", "--config-file", CONFIG, "a=1"], "unknown key 'a'"),
         (["--reverse", "original.pth.tar", "ours.pth"], "no counterpart in the original's models"),
     ],
 )

@@ -227,6 +227,7 @@ def real_demo(demo, module, monkeypatch):
     [
         (["--config-file", "quick_start/shapes"], "No config is named 'quick_start/shapes'"),
         (["--weights", "none.pth"], "'none.pth' does not exist"),
+        (["train.devise=cpu"], "train.devise"),
         (["--opts", "train.devise=cpu"], "train.devise"),
     ],
 )
@@ -248,7 +249,7 @@ def small_shapes(tmp_path):
 def test_without_input_the_test_data_are_drawn(real_demo, small_shapes, tmp_path):
     few = "model.roi_heads.box_predictor.test_topk_per_image=2"
     out = tmp_path / "out"
-    assert real_demo("--output", out, "--limit", 2, "--opts", few, "train.device=cpu") == 0
+    assert real_demo("--output", out, "--limit", 2, few, "train.device=cpu") == 0
     assert files(out) == ["000001.png", "000002.png"]
 
 

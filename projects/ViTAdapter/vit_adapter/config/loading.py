@@ -1,37 +1,79 @@
-"""Reading a config file with its overrides."""
+"""Loading a config by whatever names it: a file, the model zoo, a training's output folder."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
 
-from detectron2.config import LazyConfig
-from omegaconf import DictConfig
+from detectron2.config import CfgNode, LazyConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import GrammarParseError
 from yaml import YAMLError
 
-from vit_adapter.config.errors import UsageError
+from vit_adapter import model_zoo
+from vit_adapter.config.errors import MissingFileError, UsageError
+from vit_adapter.config.literals import literal
 from vit_adapter.config.overrides import apply_overrides
 from vit_adapter.utils.hints import did_you_mean
 
-__all__ = ["load_config", "read_config"]
+__all__ = ["load_config", "read_config", "resolve_config"]
+
+_SUFFIXES = (".py", ".yaml", ".yml")
+_CONFIG_FILE = "config.yaml"
+_FINAL_WEIGHTS = "model_final.pth"
+_LAST_CHECKPOINT = "last_checkpoint"  # a text file that names the newest checkpoint
 
 
-def load_config(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """Load a LazyConfig file and apply ``key=value`` overrides.
+def load_config(
+    config: str | os.PathLike[str] | Mapping, overrides: Sequence[str] = ()
+) -> DictConfig:
+    """Load a config and apply ``key=value`` overrides.
 
     Args:
-        config_file: a ``.py`` or ``.yaml`` file.
+        config: see :func:`resolve_config`.
         overrides: see :func:`apply_overrides`.
 
     Raises:
-        UsageError: no such file, one that cannot be read, or an override that cannot be applied.
+        TypeError: ``config`` is none of these.
+        UsageError: no such config, one that cannot be read, or an override that cannot be applied.
     """
-    if not config_file:
-        raise UsageError("no config given; use --config-file configs/<data>/<name>.py.")
-    if not config_file.endswith((".py", ".yaml", ".yml")):
-        raise UsageError(f"config file {config_file!r} has to end in .py, .yaml or .yml.")
-    if not os.path.isfile(config_file):
-        raise UsageError(f"config file {config_file!r} does not exist.{_near_files(config_file)}")
-    return apply_overrides(read_config(config_file), overrides, source=config_file)
+    named = isinstance(config, str | os.PathLike)
+    source = os.fspath(config) if named else "the config"
+    return apply_overrides(resolve_config(config), overrides, source=source)
+
+
+def resolve_config(config: str | os.PathLike[str] | Mapping) -> DictConfig:
+    """Return a config object of the caller's own from whatever names a config.
+
+    Args:
+        config: path of a config file (.py, or the .yaml that training saves), a name in the model
+            zoo, the output folder of a training, or a config object (left unchanged). For a folder,
+            ``train.init_checkpoint`` of the result names the last weights in it.
+
+    Raises:
+        TypeError: it is none of these.
+        UsageError: it is no LazyConfig, or no config has that name.
+        MissingFileError: no such file, or the folder is no finished output folder.
+    """
+    if isinstance(config, str | os.PathLike):
+        name = os.fspath(config)
+        cfg = _load_named(name)
+    elif isinstance(config, Mapping | DictConfig):
+        name = "the config object"
+        cfg = DictConfig(deepcopy(config), flags={"allow_objects": True})
+    else:
+        raise TypeError(
+            f"config is of type {type(config).__qualname__}, expected a path, a name in the model "
+            "zoo or a config object"
+        )
+    if isinstance(config, CfgNode) or "MODEL" in cfg:
+        raise UsageError(
+            f"{name} is a yacs config, expected a LazyConfig; for yacs use Detectron2's "
+            "DefaultPredictor after vit_adapter.add_vit_adapter_config(cfg)"
+        )
+    if "model" not in cfg:
+        raise UsageError(f"{name} has no key 'model', only {', '.join(map(str, cfg)) or 'nothing'}")
+    return cfg
 
 
 def read_config(config_file: str) -> DictConfig:
@@ -55,9 +97,51 @@ def read_config(config_file: str) -> DictConfig:
         ) from error
 
 
+def _load_named(name: str) -> DictConfig:
+    """Load a config from an output folder, from a file or from the model zoo."""
+    if not name:
+        raise UsageError("no config given; use --config-file <file or name in the model zoo>.")
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _load_output_folder(path)
+    if path.is_file():
+        if path.suffix not in _SUFFIXES:
+            raise UsageError(f"config file {name!r} has to end in {', '.join(_SUFFIXES)}.")
+        return read_config(str(path))
+    if path.suffix in _SUFFIXES or path.is_absolute():
+        raise MissingFileError(
+            f"config file {name!r} does not exist (looked from {Path.cwd()}).{_near_files(name)}"
+        )
+    try:
+        return read_config(model_zoo.get_config_file(name))
+    except ValueError as error:  # no such name
+        raise UsageError(str(error)) from error
+
+
+def _load_output_folder(folder: Path) -> DictConfig:
+    """Load what a training has left: its config, told to start from its last weights."""
+    config_file = folder / _CONFIG_FILE
+    if not config_file.is_file():
+        raise MissingFileError(
+            f"{folder} is a folder without {_CONFIG_FILE}, expected the output of a training"
+        )
+    weights = folder / _FINAL_WEIGHTS
+    pointer = folder / _LAST_CHECKPOINT
+    if not weights.is_file() and pointer.is_file():
+        weights = folder / pointer.read_text(encoding="utf-8").strip()
+    if not weights.is_file():
+        raise MissingFileError(
+            f"{folder} holds {_CONFIG_FILE} but no {weights.name}: train first, or give "
+            f"{config_file} as the config and the weights by themselves"
+        )
+    cfg = read_config(str(config_file))
+    OmegaConf.update(cfg, "train.init_checkpoint", literal(str(weights)), force_add=True)
+    return cfg
+
+
 def _near_files(config_file: str) -> str:
     folder = os.path.dirname(config_file) or "."
     if not os.path.isdir(folder):
         return f" There is no folder {folder!r} either."
-    names = [name for name in sorted(os.listdir(folder)) if name.endswith((".py", ".yaml"))]
+    names = [name for name in sorted(os.listdir(folder)) if name.endswith(_SUFFIXES)]
     return did_you_mean(config_file, [os.path.join(folder, name) for name in names])

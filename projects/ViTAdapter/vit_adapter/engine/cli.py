@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from omegaconf import OmegaConf
 
+from vit_adapter.config.arguments import add_config_arguments
 from vit_adapter.config.device import resolve_device
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.loading import load_config
@@ -40,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config-file", default="", metavar="FILE", help="LazyConfig file")
+    add_config_arguments(parser)
     parser.add_argument(
         "--resume",
         action="store_true",
@@ -67,12 +68,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--dist-url",
         metavar="URL",
         help="tcp://HOST:PORT where the processes meet; auto: a free local port (default: auto)",
-    )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="overrides of the config, such as train.epochs=12",
     )
     return parser
 
