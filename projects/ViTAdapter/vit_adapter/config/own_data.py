@@ -8,7 +8,7 @@ data.val_labels data.classes``), and the number of classes follows.
 import logging
 import os
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 
 from vit_adapter.config.errors import UsageError
@@ -21,6 +21,7 @@ from vit_adapter.config.tasks import (
     set_num_classes,
     stated_task,
 )
+from vit_adapter.data.catalog import unregister
 from vit_adapter.data.checks import (
     check_has_objects,
     check_mask_format,
@@ -197,9 +198,7 @@ def _apply_classes(cfg: DictConfig, task: Task, *, train: bool, val: bool) -> No
 
 def _register(own: OwnData, name: str, labels: str, images: str, cfg: DictConfig) -> None:
     """Register a data set under a name, in place of an earlier one."""
-    if name in DatasetCatalog:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    unregister(name)
     own.register(name, labels, images, cfg)
 
 

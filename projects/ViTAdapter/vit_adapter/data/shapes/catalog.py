@@ -19,19 +19,18 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json, load_sem_seg
 from detectron2.data.datasets.coco_panoptic import merge_to_panoptic
 from detectron2.utils import comm
 from tqdm import tqdm
 
+from vit_adapter.data.catalog import data_root, register
 from vit_adapter.data.shapes import metadata, writer
 from vit_adapter.data.shapes.scene import MIN_IMAGE_SIZE, Scene, draw_scene
 from vit_adapter.utils.atomic import atomic_folder
@@ -50,7 +49,7 @@ _logger = logging.getLogger(__name__)
 
 def default_root() -> Path:
     """Return the absolute path of ``$DETECTRON2_DATASETS/shapes``, or of ``datasets/shapes``."""
-    return Path(os.getenv("DETECTRON2_DATASETS", "datasets")).expanduser().absolute() / "shapes"
+    return data_root() / "shapes"
 
 
 def generate_shapes(
@@ -145,7 +144,7 @@ def register_shapes(
             ),
         }
         for entry, (load, describe) in entries.items():
-            _register(entry, load, describe(root, split))
+            register(entry, load, **describe(root, split))
 
 
 def _describe(num_train: int, num_val: int, image_size: int, seed: int) -> dict[str, int]:
@@ -200,15 +199,6 @@ def _scenes(split_index: int, count: int, info: dict[str, int], progress: tqdm) 
         rng = np.random.default_rng([info["seed"], split_index, image_index])
         yield draw_scene(rng, info["image_size"])
         progress.update()
-
-
-def _register(name: str, load: Callable[[], list[dict[str, Any]]], entry: dict[str, Any]) -> None:
-    """Enter one name in both catalogs, in place of an earlier entry."""
-    if name in DatasetCatalog:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-    DatasetCatalog.register(name, load)
-    MetadataCatalog.get(name).set(**entry)
 
 
 def _load_instances(prepare: Callable[[], Path], split: str, name: str) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from detectron2.utils.logger import setup_logger
 
+from vit_adapter.data.catalog import data_root
 from vit_adapter.data.semantic.preparation.convert import convert_part
 from vit_adapter.data.semantic.preparation.inspect import (
     PreparationError,
@@ -17,7 +18,6 @@ from vit_adapter.data.semantic.preparation.inspect import (
     part_names,
 )
 from vit_adapter.data.semantic.preparation.sets import SETS
-from vit_adapter.data.semantic.sets.catalog import data_root
 
 _logger = logging.getLogger("vit_adapter.prepare")
 

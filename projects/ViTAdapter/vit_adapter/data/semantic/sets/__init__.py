@@ -1,8 +1,8 @@
 """Public data sets for semantic segmentation: classes, colours, and their names in Detectron2."""
 
+from vit_adapter.data.catalog import data_root
 from vit_adapter.data.semantic.sets.catalog import (
     check_prepared,
-    data_root,
     register_semantic_sets,
     semantic_dataset_dicts,
 )

@@ -26,8 +26,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
+from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
 
+from vit_adapter.data.catalog import data_root, register
 from vit_adapter.data.checks import check_registered
 from vit_adapter.data.semantic.label_folders import find_label_pairs
 from vit_adapter.data.semantic.sets.label_set import IGNORE_LABEL, read_label_set
@@ -101,11 +102,6 @@ _SPLITS = (
 )
 
 
-def data_root() -> Path:
-    """Return the absolute path of ``$DETECTRON2_DATASETS``, or of ``datasets``."""
-    return Path(os.getenv("DETECTRON2_DATASETS", "datasets")).expanduser().absolute()
-
-
 def register_semantic_sets(root: str | os.PathLike[str] | None = None) -> None:
     """Register the names that this module lists, and complete Detectron2's two.
 
@@ -172,12 +168,10 @@ def semantic_dataset_dicts(names: str | Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _register(split: _Split, root: Path) -> None:
-    if split.name in DatasetCatalog:
-        DatasetCatalog.remove(split.name)
-        MetadataCatalog.remove(split.name)
-    DatasetCatalog.register(split.name, partial(_load, split, root))
     label_set = read_label_set(split.label_set)
-    MetadataCatalog.get(split.name).set(
+    register(
+        split.name,
+        partial(_load, split, root),
         image_root=str(root / split.images),
         sem_seg_root=str(root / split.labels),
         evaluator_type="sem_seg",
@@ -206,7 +200,7 @@ def _load(split: _Split, root: Path) -> list[dict[str, str]]:
 
 def _advice(tool: str) -> str:
     return (
-        "The environment variable DETECTRON2_DATASETS names the folder that holds all data sets "
-        f"(now: {os.getenv('DETECTRON2_DATASETS', 'not set, so ./datasets')}); put the download "
-        f"there and run projects/ViTAdapter/tools/{tool}, which says what is missing."
+        "The environment variable DETECTRON2_DATASETS names the folder that holds all data sets, "
+        f"./datasets by default (now: {data_root()}); put the download there and run "
+        f"projects/ViTAdapter/tools/{tool}, which says what is missing."
     )

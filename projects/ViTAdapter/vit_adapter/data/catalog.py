@@ -1,0 +1,39 @@
+"""The folder of all data sets, and names in Detectron2's catalogs that may be registered again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.catalog import Metadata
+
+
+def data_root() -> Path:
+    """Return the absolute path of ``$DETECTRON2_DATASETS``, or of ``datasets``."""
+    return Path(os.getenv("DETECTRON2_DATASETS", "datasets")).expanduser().absolute()
+
+
+def register(name: str, load: Callable[[], list[dict[str, Any]]], **metadata: Any) -> Metadata:
+    """Enter a name in both catalogs, in place of an earlier entry.
+
+    Args:
+        name: of the data set.
+        load: returns its records.
+        **metadata: what the metadata catalog is to hold.
+
+    Returns:
+        The entry of the metadata catalog.
+    """
+    unregister(name)
+    DatasetCatalog.register(name, load)
+    return MetadataCatalog.get(name).set(**metadata)
+
+
+def unregister(name: str) -> None:
+    """Remove a name from both catalogs, if a data set is registered under it."""
+    if name in DatasetCatalog:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
