@@ -10,9 +10,9 @@ from vit_adapter import model_zoo
 from vit_adapter.backbone import BEiT
 from vit_adapter.config.own_data import dataset_names
 from vit_adapter.data.checks import class_names
+from vit_adapter.data.semantic.sets import SETS
 
-FOLDERS = ("ade20k", "cityscapes", "coco_stuff_10k", "coco_stuff_164k", "pascal_context",
-           "mapillary")  # fmt: skip
+FOLDERS = tuple(f"{name}/" for name in SETS)
 NAMES = [name for name in model_zoo.list_configs() if name.startswith(FOLDERS)]
 # The originals' published models (its file names differ), and the paper's Semantic FPN.
 PUBLISHED = {

@@ -1,16 +1,14 @@
 """The data of the segmentors: sizes and data sets of the original."""
 
-from pathlib import Path
-
 import pytest
 from detectron2.config import LazyConfig, instantiate
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig
 
 from vit_adapter import model_zoo
 from vit_adapter.config.own_data import dataset_names
 from vit_adapter.data import SemanticMapper, semantic_test, semantic_train
 from vit_adapter.data.checks import class_names
+from vit_adapter.data.semantic.sets import SETS
 
 FOLDER = model_zoo.config_root() / "common/data"
 # crop, scale, scale for testing, divisor for testing, data sets
@@ -54,8 +52,6 @@ def test_data_of_the_original(name: str) -> None:
     assert dataset_names(cfg, "train") == [train] and dataset_names(cfg, "test") == [test]
     assert cfg.dataloader.evaluator.dataset_name == test
     num_classes = number(name)
-    assert num_classes == len(class_names(train, kind="stuff"))
-    assert num_classes == len(class_names(test, kind="stuff"))
     mapper = instantiate(cfg.dataloader.train.mapper)
     assert isinstance(mapper, SemanticMapper) and mapper.is_train
     assert (mapper.pad_size, mapper.num_classes) == ((crop, crop), num_classes)
@@ -68,7 +64,14 @@ def test_data_of_the_original(name: str) -> None:
     assert cfg.dataloader.train.total_batch_size == 16
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize("name", SETS)
+def test_the_number_of_classes_is_that_of_the_data(name: str) -> None:
+    cfg = load(name)
+    for data_set in dataset_names(cfg, "train") + dataset_names(cfg, "test"):
+        assert number(name) == len(class_names(data_set, kind="stuff"))
+
+
+@pytest.mark.parametrize("name", SETS)
 def test_data_are_looked_for_where_detectron2_looks(name: str) -> None:
     for split in ("train", "test"):
         with pytest.raises(FileNotFoundError, match="DETECTRON2_DATASETS"):
@@ -98,10 +101,12 @@ def test_mapillary_for_cityscapes() -> None:
     assert instantiate(cfg.dataloader.train.mapper).num_classes == 19
 
 
-def test_every_data_set_has_a_config() -> None:
-    files = {path.stem for path in Path(FOLDER).glob("*.py")} - {"coco", "semantic"}
-    assert files == set(EXPECTED)
-    splits = [name for name in DatasetCatalog.list() if name.endswith("train")]
-    registered = {name for name in splits if MetadataCatalog.get(name).get("preparation")}
-    configured = {row[4] for row in EXPECTED.values()}
-    assert registered == configured | {"mapillary_vistas_cityscapes_train"}
+@pytest.mark.parametrize("name", SETS)
+def test_a_config_trains_on_every_split_for_training(name: str) -> None:
+    cfg = load(name)
+    used = set()
+    for loader in [node for key, node in cfg.items() if key.startswith("dataloader")]:
+        cfg.dataloader = loader
+        used.update(dataset_names(cfg, "train"))
+    splits = {split.name for split in SETS[name].splits if split.name.endswith("_train")}
+    assert splits and splits <= used

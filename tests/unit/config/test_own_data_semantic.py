@@ -176,5 +176,5 @@ def test_model_with_another_number_of_classes(tmp_path: Path) -> None:
 
 
 def test_missing_public_data_stop_before_training() -> None:
-    with pytest.raises(FileNotFoundError, match=r"DETECTRON2_DATASETS.*prepare_ade20k\.py"):
+    with pytest.raises(FileNotFoundError, match=r"DETECTRON2_DATASETS.*prepare_dataset\.py ade20k"):
         check_classes(make_config(), training=True)

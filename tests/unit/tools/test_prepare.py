@@ -1,9 +1,10 @@
-"""The ``prepare_*.py`` tools on tiny downloads with the official layout."""
+"""``prepare_dataset.py`` on tiny downloads with the official layout."""
 
 import importlib.util
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from vit_adapter.data import register_semantic_sets
-from vit_adapter.data.semantic.preparation import SETS, Conversion, PreparationError, run
-from vit_adapter.data.semantic.preparation.command import prepare
-from vit_adapter.data.semantic.sets import read_label_set
+from vit_adapter.data.semantic.preparation import PreparationError, prepare, read_official, run
+from vit_adapter.data.semantic.sets import SETS, Conversion, Split, read_label_set
 
 LABELS = np.array([[0, 1, 2, 3], [30, 31, 32, 33], [12, 13, 24, 25]], np.uint8)
 
@@ -118,9 +118,37 @@ SPLITS = {
 }
 
 
-@pytest.fixture(params=DOWNLOADS)
+@pytest.fixture(params=SETS)
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+def below(name: str, root: Path) -> list[Split]:
+    return [split.below(root) for split in SETS[name].splits]
+
+
+def generate(name: str, root: Path) -> dict[str, Path]:
+    """Write a file of all official values for each split, as the definition of a set says.
+
+    Returns:
+        For each registered name the prepared labels that belong there.
+    """
+    prepared = {}
+    for split in below(name, root):
+        file = "x" if split.names_file is None else split.name
+        write_image(split.images / f"{file}{split.image_suffix}")
+        values = np.array([sorted(split.conversion.valid)] * 2)
+        dtype = np.uint8 if values.max() < 256 else np.uint16
+        official = split.official / f"{file}{split.official_suffix}"
+        write_labels(official, values.astype(dtype), key=split.conversion.mat_key)
+        if split.names_file is not None:
+            write_list(split.names_file, file)
+        prepared[split.name] = split.prepared / f"{file}{split.prepared_suffix}"
+    return prepared
+
+
+def download(name: str, root: Path) -> None:
+    DOWNLOADS.get(name, partial(generate, name))(root)
 
 
 @pytest.fixture
@@ -153,9 +181,14 @@ def load(name: str, root: Path) -> list[dict[str, str]]:
     return [record for split in SPLITS[name] for record in DatasetCatalog.get(split)]
 
 
+def arguments(name: str, root: Path) -> list[str]:
+    return [name, "--root", str(root), "--allow-subset", "--workers", "1"]
+
+
+@pytest.mark.parametrize("name", DOWNLOADS)
 def test_prepared_data_can_be_loaded(name: str, root: Path) -> None:
     DOWNLOADS[name](root)
-    assert run(name, ["--root", str(root), "--allow-subset", "--workers", "1"]) == 0
+    assert run(arguments(name, root)) == 0
     records = load(name, root)
     assert len(records) == 2
     for record in records:
@@ -163,6 +196,19 @@ def test_prepared_data_can_be_loaded(name: str, root: Path) -> None:
             assert picture.mode == "L"
             assert np.asarray(picture).tolist() == EXPECTED[name]
     assert not list(root.rglob("*.incomplete"))
+
+
+def test_what_is_prepared_is_what_is_registered(name: str, root: Path) -> None:
+    prepared = generate(name, root)
+    prepare(name, root, allow_subset=True)
+    for split in below(name, root):
+        valid = sorted(split.conversion.valid)
+        found = np.asarray(Image.open(prepared[split.name]))
+        assert found.tolist() == [split.conversion.table[valid].tolist()] * 2
+        assert set(found.ravel()) - {_X} == set(range(len(split.label_set.names)))
+        if not SETS[name].in_detectron2:
+            (record,) = DatasetCatalog.get(split.name)
+            assert record["sem_seg_file_name"] == str(prepared[split.name])
 
 
 def test_mapillary_with_the_classes_of_cityscapes(root: Path) -> None:
@@ -200,31 +246,30 @@ def test_several_processes_write_the_same(root: Path) -> None:
 
 
 def test_nothing_there(name: str, root: Path) -> None:
-    assert run(name, ["--root", str(root)]) == 1
+    assert run([name, "--root", str(root)]) == 1
     with pytest.raises(PreparationError) as error:
         prepare(name, root)
     text = str(error.value)
     assert SETS[name].title in text and SETS[name].layout in text
-    for part, _ in SETS[name].jobs(root):
-        assert f"there is no folder {part.images}; it comes with {part.image_origin}" in text
-        assert f"there is no folder {part.labels}; it comes with {part.label_origin}" in text
-        assert re.search(r"https?://", part.image_origin + part.label_origin)
+    for split in below(name, root):
+        assert f"there is no folder {split.images}; it comes with {split.image_origin}" in text
+        assert f"there is no folder {split.official}; it comes with {split.label_origin}" in text
+        assert re.search(r"https?://", split.image_origin + split.label_origin)
 
 
 def test_incomplete_download_counts_what_is_there(name: str, root: Path) -> None:
-    DOWNLOADS[name](root)
-    counts = {part.count for part, _ in SETS[name].jobs(root)}
+    download(name, root)
     with pytest.raises(PreparationError) as error:
         prepare(name, root)
-    for count in counts:
-        assert f"there are 1 images instead of {count:,}" in str(error.value)
+    for split in SETS[name].splits:
+        assert f"there are 1 images instead of {split.count:,}" in str(error.value)
     assert len(list(root.rglob("*_detectron2"))) == 0  # nothing was begun
 
 
 def test_missing_files_are_named(name: str, root: Path) -> None:
-    DOWNLOADS[name](root)
-    part, _ = SETS[name].jobs(root)[0]
-    labels = min(part.labels.rglob(f"*{part.label_suffix}"))
+    download(name, root)
+    split = below(name, root)[0]
+    labels = min(split.official.rglob(f"*{split.official_suffix}"))
     labels.rename(labels.with_suffix(".bak"))
     with pytest.raises(PreparationError, match=rf"1 label files are missing .*{labels.name}; get "):
         prepare(name, root, allow_subset=True)
@@ -253,8 +298,8 @@ def test_missing_image_of_a_list_is_named(root: Path) -> None:
 )
 def test_values_of_no_official_file(name: str, value: int, root: Path) -> None:
     DOWNLOADS[name](root)
-    part, _ = SETS[name].jobs(root)[0]
-    path = min(part.labels.rglob(f"*{part.label_suffix}"))
+    split = below(name, root)[0]
+    path = min(split.official.rglob(f"*{split.official_suffix}"))
     write_labels(path, np.full((3, 4), value, np.uint8), key="S" if path.suffix == ".mat" else None)
     with pytest.raises(ValueError, match=rf"{path.name} has the values \[{value}\]"):
         prepare(name, root, allow_subset=True)
@@ -281,7 +326,7 @@ def test_interrupted_run_goes_on(root: Path) -> None:
 def test_types_of_matlab_files(dtype: type, tmp_path: Path) -> None:
     conversion = Conversion(np.arange(256, dtype=np.uint8), frozenset(range(40)), mat_key="S")
     write_labels(tmp_path / "a.mat", LABELS.astype(dtype), key="S")
-    assert np.array_equal(conversion.read(tmp_path / "a.mat"), LABELS)
+    assert np.array_equal(read_official(tmp_path / "a.mat", conversion), LABELS)
 
 
 def test_broken_matlab_files(tmp_path: Path) -> None:
@@ -290,22 +335,33 @@ def test_broken_matlab_files(tmp_path: Path) -> None:
     write_labels(tmp_path / "b.mat", LABELS + 0.5, key="S")
     for file in ("a.mat", "b.mat"):
         with pytest.raises(ValueError, match=f"{file} holds no matrix of integers named 'S'"):
-            conversion.read(tmp_path / file)
+            read_official(tmp_path / file, conversion)
     (tmp_path / "c.mat").write_bytes(b"MATLAB")
     with pytest.raises(ValueError, match=r"c\.mat cannot be read as a MATLAB file"):
-        conversion.read(tmp_path / "c.mat")
+        read_official(tmp_path / "c.mat", conversion)
 
 
-def test_program_of_each_set(
-    name: str, root: Path, project_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    DOWNLOADS[name](root)
-    path = project_root / f"projects/ViTAdapter/tools/prepare_{name}.py"
-    monkeypatch.setattr(
-        sys, "argv", [str(path), "--root", str(root), "--allow-subset", "--workers", "1"]
-    )
+def test_program(root: Path, project_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    coco_stuff_10k(root)
+    path = project_root / "projects/ViTAdapter/tools/prepare_dataset.py"
+    monkeypatch.setattr(sys, "argv", [str(path), *arguments("coco_stuff_10k", root)])
     with pytest.raises(SystemExit) as end:
         spec = importlib.util.spec_from_file_location("__main__", path)
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
     assert end.value.code == 0
-    assert len(load(name, root)) == 2
+    assert len(load("coco_stuff_10k", root)) == 2
+
+
+def test_help_describes_every_set(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(["--help"])
+    text = capsys.readouterr().out
+    for name, data_set in SETS.items():
+        assert re.search(rf"^  {name} +{re.escape(data_set.title)}\n +", text, re.MULTILINE)
+        assert data_set.layout in text
+
+
+def test_unknown_set_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(["ade"])
+    assert "invalid choice: 'ade' (choose from 'ade20k', 'cityscapes'" in capsys.readouterr().err

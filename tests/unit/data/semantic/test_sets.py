@@ -18,7 +18,8 @@ from PIL import Image
 
 from vit_adapter.data import register_semantic_sets, semantic_dataset_dicts
 from vit_adapter.data.checks import class_names
-from vit_adapter.data.semantic.sets import IGNORE_LABEL, check_prepared, read_label_set
+from vit_adapter.data.semantic import sets
+from vit_adapter.data.semantic.sets import IGNORE_LABEL, SETS, check_prepared
 
 NUM_CLASSES = {
     "ade20k_sem_seg_train": 150,
@@ -36,7 +37,8 @@ NUM_CLASSES = {
     "mapillary_vistas_cityscapes_train": 19,
     "mapillary_vistas_cityscapes_val": 19,
 }
-OURS = [name for name in NUM_CLASSES if not name.startswith(("ade20k", "cityscapes"))]
+SPLITS = {split.name: split for data_set in SETS.values() for split in data_set.splits}
+IN_DETECTRON2 = [split.name for s in SETS.values() if s.in_detectron2 for split in s.splits]
 
 
 @pytest.fixture
@@ -52,10 +54,21 @@ def write_pair(image: Path, labels: Path) -> None:
         Image.new(mode, (6, 4)).save(path)
 
 
-@pytest.mark.parametrize(("name", "count"), NUM_CLASSES.items())
-def test_classes_and_colors(name: str, count: int) -> None:
+def test_every_definition_is_in_the_table() -> None:
+    modules = {path.stem for path in Path(sets.__file__).parent.glob("*.py")}
+    assert modules - {"__init__", "catalog", "definition", "label_set", "table"} == set(SETS)
+
+
+def test_numbers_of_classes() -> None:
+    assert {name: len(class_names(name, kind="stuff")) for name in NUM_CLASSES} == NUM_CLASSES
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_classes_and_colors(name: str) -> None:
     names = class_names(name, kind="stuff")
-    assert len(names) == len(set(names)) == count
+    assert tuple(names) == SPLITS[name].label_set.names
+    count = len(set(names))
+    assert len(names) == len(SPLITS[name].label_set.values) == count
     metadata = MetadataCatalog.get(name)
     colors = np.array(metadata.stuff_colors)
     assert colors.shape == (count, 3) and colors.min() >= 0 and colors.max() <= 255
@@ -63,10 +76,19 @@ def test_classes_and_colors(name: str, count: int) -> None:
     assert metadata.evaluator_type in ("sem_seg", "cityscapes_sem_seg")
 
 
+@pytest.mark.parametrize("name", IN_DETECTRON2)
+def test_paths_are_those_of_detectron2(name: str) -> None:
+    metadata, split = MetadataCatalog.get(name), SPLITS[name]
+    images = Path(metadata.get("image_root") or metadata.image_dir)
+    prepared = Path(metadata.get("sem_seg_root") or metadata.gt_dir)
+    root = images.parents[len(split.images.parts) - 1]
+    assert (root / split.images, root / split.prepared) == (images, prepared)
+
+
 def test_names_agree_with_detectron2() -> None:
-    assert list(read_label_set("ade20k").names) == ADE20K_SEM_SEG_CATEGORIES
+    assert list(SPLITS["ade20k_sem_seg_val"].label_set.names) == ADE20K_SEM_SEG_CATEGORIES
     things = [category for category in COCO_CATEGORIES if category["isthing"]]
-    coco_stuff = read_label_set("coco_stuff")
+    coco_stuff = SPLITS["coco_stuff_10k_train"].label_set
     assert coco_stuff.names[:80] == tuple(category["name"] for category in things)
     # COCO-Stuff keeps COCO's ids for things.
     assert coco_stuff.values[:80] == tuple((category["id"],) for category in things)
@@ -75,24 +97,27 @@ def test_names_agree_with_detectron2() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "offset", "expected"),
+    ("name", "expected"),
     [
-        ("ade20k", 0, {0: 255, 1: 0, 150: 149, 151: 255}),
-        ("cityscapes", 0, {0: 255, 7: 0, 9: 255, 11: 2, 33: 18, 255: 255}),
-        ("coco_stuff", 0, {0: 255, 1: 0, 11: 10, 12: 255, 13: 11, 91: 255, 92: 80, 182: 170}),
-        ("coco_stuff", 1, {0: 0, 10: 10, 11: 255, 12: 11, 90: 255, 91: 80, 181: 170, 255: 255}),
-        ("mapillary_vistas", 0, {0: 0, 64: 64, 65: 255}),
-        ("mapillary_vistas_cityscapes", 0, {13: 0, 24: 0, 15: 1, 2: 1, 20: 12, 55: 13, 0: 255}),
+        ("ade20k_sem_seg", {0: 255, 1: 0, 150: 149, 151: 255}),
+        ("cityscapes_fine_sem_seg", {0: 255, 7: 0, 9: 255, 11: 2, 33: 18, 255: 255}),
+        ("coco_stuff_10k", {0: 255, 1: 0, 11: 10, 12: 255, 13: 11, 91: 255, 92: 80, 182: 170}),
+        (
+            "coco_stuff_164k",
+            {0: 0, 10: 10, 11: 255, 12: 11, 90: 255, 91: 80, 181: 170, 255: 255},
+        ),
+        ("mapillary_vistas_sem_seg", {0: 0, 64: 64, 65: 255}),
+        ("mapillary_vistas_cityscapes", {13: 0, 24: 0, 15: 1, 2: 1, 20: 12, 55: 13, 0: 255}),
     ],
 )
-def test_values_of_the_official_labels(name: str, offset: int, expected: dict[int, int]) -> None:
-    table = read_label_set(name).lookup_table(256, offset=offset)
+def test_values_of_the_official_labels(name: str, expected: dict[int, int]) -> None:
+    table = SPLITS[f"{name}_train"].conversion.table
     assert {value: int(table[value]) for value in expected} == expected
 
 
 def test_pascal_context_is_in_alphabetical_order() -> None:
-    labels = read_label_set("pascal_context_59")
-    table = labels.lookup_table(460)
+    split = SPLITS["pascal_context_59_train"]
+    labels, table = split.label_set, split.conversion.table
     # Some of the 459 classes, from the official list; 0 is none.
     found = {value: labels.names[table[value]] for value in (2, 259, 260, 284, 458)}
     assert found == {2: "aeroplane", 259: "mountain", 260: "mouse", 284: "person", 458: "wood"}
@@ -101,14 +126,17 @@ def test_pascal_context_is_in_alphabetical_order() -> None:
     assert table[0] == table[1] == 255
 
 
-@pytest.mark.parametrize("name", NUM_CLASSES)
-def test_missing_folder_names_variable_and_tool(name: str, root: Path) -> None:
+@pytest.mark.parametrize("name", SPLITS)
+def test_missing_folder_names_variable_and_tool(name: str, root: Path, project_root: Path) -> None:
     with pytest.raises(FileNotFoundError, match="DETECTRON2_DATASETS") as error:
         semantic_dataset_dicts(name)
     assert name in str(error.value)
-    tool = MetadataCatalog.get(name).preparation
-    assert f"tools/{tool}" in str(error.value)
-    if name in OURS:
+    preparation = MetadataCatalog.get(name).preparation
+    assert f"run projects/ViTAdapter/tools/{preparation}, " in str(error.value)
+    tool, argument = preparation.split()
+    assert (project_root / "projects/ViTAdapter/tools" / tool).is_file()
+    assert SPLITS[name] in SETS[argument].splits
+    if name not in IN_DETECTRON2:
         assert str(root) in str(error.value)
 
 
@@ -120,15 +148,10 @@ def test_cityscapes_with_official_labels_alone(
     metadata.__dict__.update(image_dir=str(tmp_path / "image"), gt_dir=str(tmp_path / "gt"))
     monkeypatch.setitem(MetadataCatalog.data, name, metadata)
     write_pair(tmp_path / "image/a/x.png", tmp_path / "gt/a/x_labelIds.png")
-    with pytest.raises(FileNotFoundError, match=r"labelTrainIds\.png in .*gt\. .*cityscapes\.py"):
+    with pytest.raises(FileNotFoundError, match=r"labelTrainIds\.png in .*gt\. .*\.py cityscapes,"):
         check_prepared(name)
     (tmp_path / "gt/a/x_labelTrainIds.png").touch()
     check_prepared(name)
-
-
-def test_every_tool_exists(project_root: Path) -> None:
-    tools = project_root / "projects/ViTAdapter/tools"
-    assert all((tools / MetadataCatalog.get(name).preparation).is_file() for name in NUM_CLASSES)
 
 
 def test_images_of_a_folder(root: Path) -> None:
@@ -145,14 +168,14 @@ def test_images_of_a_list(root: Path) -> None:
     folder = root / "coco_stuff_10k"
     for name in ("a", "b", "c"):
         write_pair(folder / f"images/{name}.jpg", folder / f"annotations_detectron2/{name}.png")
-    with pytest.raises(FileNotFoundError, match=r"imageLists.*prepare_coco_stuff_10k\.py"):
+    with pytest.raises(FileNotFoundError, match=r"imageLists.*prepare_dataset\.py coco_stuff_10k"):
         DatasetCatalog.get("coco_stuff_10k_train")
     (folder / "imageLists").mkdir()
     (folder / "imageLists/train.txt").write_text("c\na\n")
     records = DatasetCatalog.get("coco_stuff_10k_train")
     assert [Path(record["file_name"]).stem for record in records] == ["a", "c"]
     (folder / "imageLists/train.txt").write_text("c\nd\n")
-    expected = r"1 of 2 images are missing in .*images: d\..*prepare_coco"
+    expected = r"1 of 2 images are missing in .*images: d\..*prepare_dataset"
     with pytest.raises(ValueError, match=expected):
         DatasetCatalog.get("coco_stuff_10k_train")
 

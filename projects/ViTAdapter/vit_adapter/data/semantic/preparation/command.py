@@ -1,4 +1,4 @@
-"""The command line that all ``tools/prepare_*.py`` share."""
+"""The command line of ``tools/prepare_dataset.py``."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ from pathlib import Path
 from detectron2.utils.logger import setup_logger
 
 from vit_adapter.data.catalog import data_root
-from vit_adapter.data.semantic.preparation.convert import convert_part
+from vit_adapter.data.semantic.preparation.convert import convert_split
 from vit_adapter.data.semantic.preparation.inspect import (
     PreparationError,
     find_problems,
-    part_names,
+    split_names,
 )
-from vit_adapter.data.semantic.preparation.sets import SETS
+from vit_adapter.data.semantic.sets.table import SETS
 
 _logger = logging.getLogger("vit_adapter.prepare")
 
 
-def run(name: str, arguments: Sequence[str] | None = None) -> int:
+def run(arguments: Sequence[str] | None = None) -> int:
     """Prepare a data set as the command line says.
 
     Args:
-        name: one of ``SETS``.
         arguments: of the command line; those of the program if None.
 
     Returns:
         The exit status: 0, or 1 if something is missing or broken, which is logged.
     """
-    options = _build_parser(name).parse_args(arguments)
+    options = _build_parser().parse_args(arguments)
     setup_logger(name="vit_adapter")
     try:
-        prepare(name, options.root, allow_subset=options.allow_subset, workers=options.workers)
+        prepare(
+            options.name, options.root, allow_subset=options.allow_subset, workers=options.workers
+        )
     except (OSError, ValueError) as error:
         _logger.error("%s", error)
         return 1
@@ -55,33 +56,41 @@ def prepare(name: str, root: Path, *, allow_subset: bool = False, workers: int =
         PreparationError: listing all that is missing.
         ValueError: a label file is broken.
     """
-    jobs = SETS[name].jobs(root.expanduser().absolute())
-    problems = [line for part, _ in jobs for line in find_problems(part, allow_subset=allow_subset)]
+    data_set = SETS[name]
+    folder = root.expanduser().absolute()
+    splits = [split.below(folder) for split in data_set.splits]
+    problems = [p for split in splits for p in find_problems(split, allow_subset=allow_subset)]
     if problems:
         lines = "\n  ".join(dict.fromkeys(problems))
         raise PreparationError(
-            f"{SETS[name].title} is incomplete in {root}:\n  {lines}\n"
-            f"Expected below that folder: {SETS[name].layout}"
+            f"{data_set.title} is incomplete in {root}:\n  {lines}\n"
+            f"Expected below that folder: {data_set.layout}"
         )
-    for part, conversion in jobs:
-        names = part_names(part)
-        written = convert_part(part, names, conversion, workers=workers)
+    for split in splits:
+        names = split_names(split)
+        written = convert_split(split, names, workers=workers)
         _logger.info(
             "%s: %d label pictures in %s, of which %d were there before",
-            part.name,
+            split.title,
             len(names),
-            part.target,
+            split.prepared,
             len(names) - written,
         )
 
 
-def _build_parser(name: str) -> argparse.ArgumentParser:
-    prepared = SETS[name]
-    parser = argparse.ArgumentParser(
-        description=f"Prepare {prepared.title} for training and evaluation: check the official "
-        "download and write its labels as class indices. An interrupted run can be repeated.",
-        epilog=f"Unpack the download first; expected below the data root: {prepared.layout}",
+def _build_parser() -> argparse.ArgumentParser:
+    width = max(map(len, SETS)) + 2
+    layouts = "\n".join(
+        f"  {name:{width}}{data_set.title}\n  {'':{width}}{data_set.layout}"
+        for name, data_set in SETS.items()
     )
+    parser = argparse.ArgumentParser(
+        description="Prepare a public data set for training and evaluation: check the official\n"
+        "download and write its labels as class indices. An interrupted run can be repeated.",
+        epilog=f"Unpack the download first. Expected below the folder of all data sets:\n{layouts}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", choices=SETS, metavar="NAME", help="data set, see below")
     parser.add_argument(
         "--root",
         type=Path,

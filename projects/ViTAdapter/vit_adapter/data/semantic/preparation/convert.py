@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,86 +14,40 @@ from scipy.io import loadmat
 from tqdm import tqdm
 
 from vit_adapter.data.image_io import read_label_picture
+from vit_adapter.data.semantic.sets.definition import Conversion, Split
 from vit_adapter.utils.atomic import atomic_open
 
 _CHUNK = 16  # files handed to a process at once
 
 
-@dataclass(frozen=True)
-class Part:
-    """One split of a data set; a file's name is its path below its folder without the suffix.
+def read_official(path: Path, conversion: Conversion) -> np.ndarray:
+    """Read an official label file as class indices.
 
-    Attributes:
-        name: for messages, such as "train".
-        images: folder of the images.
-        labels: folder of the official label files.
-        target: folder of the label pictures to be written.
-        count: official number of images.
-        image_origin: archive and official site of the images, for messages.
-        label_origin: likewise of the labels.
-        names_file: text file with a name a line; None if all images of the folder belong to it.
-        image_suffix: ends the file names of the images.
-        label_suffix: ends those of the official label files.
-        target_suffix: ends those of the pictures to be written.
+    Returns:
+        (H, W) uint8.
+
+    Raises:
+        ValueError: the file cannot be read, or has values that do not belong there.
     """
-
-    name: str
-    images: Path
-    labels: Path
-    target: Path
-    count: int
-    image_origin: str
-    label_origin: str
-    names_file: Path | None = None
-    image_suffix: str = ".jpg"
-    label_suffix: str = ".png"
-    target_suffix: str = ".png"
+    key, valid = conversion.mat_key, conversion.valid
+    values = read_label_picture(path) if key is None else _read_mat(path, key)
+    wrong = sorted(set(_occurring(values)) - valid)
+    if wrong:
+        raise ValueError(
+            f"{path} has the values {wrong[:8]}, which official label files do not have: they "
+            f"have {min(valid)} to {max(valid)}. Is it of another release, or edited?"
+        )
+    return conversion.table[values]
 
 
-@dataclass(frozen=True)
-class Conversion:
-    """What the values of official label files mean.
-
-    Attributes:
-        table: (number of values,) uint8: class index of each value, 255 for values without class.
-        valid: the values that official files hold; any other is an error.
-        mat_key: variable of MATLAB files that holds the labels; None for pictures.
-    """
-
-    table: np.ndarray
-    valid: frozenset[int]
-    mat_key: str | None = None
-
-    def read(self, path: Path) -> np.ndarray:
-        """Read an official label file as class indices.
-
-        Returns:
-            (H, W) uint8.
-
-        Raises:
-            ValueError: the file cannot be read, or has values that do not belong there.
-        """
-        values = read_label_picture(path) if self.mat_key is None else _read_mat(path, self.mat_key)
-        wrong = sorted(set(_occurring(values)) - self.valid)
-        if wrong:
-            raise ValueError(
-                f"{path} has the values {wrong[:8]}, which official label files do not have: they "
-                f"have {min(self.valid)} to {max(self.valid)}. Is it of another release, or edited?"
-            )
-        return self.table[values]
-
-
-def convert_part(
-    part: Part, names: Iterable[str], conversion: Conversion, *, workers: int = 1
-) -> int:
-    """Write the label pictures of a part that are not there yet, with a progress bar.
+def convert_split(split: Split, names: Iterable[str], *, workers: int = 1) -> int:
+    """Write the label pictures of a split that are not there yet, with a progress bar.
 
     A picture gets its name when it is complete, so that an interrupted run can go on.
 
     Args:
-        part: where the files are.
+        split: where the files are, below the data root.
         names: of the files.
-        conversion: meaning of the official values.
         workers: number of processes.
 
     Returns:
@@ -103,14 +56,15 @@ def convert_part(
     Raises:
         ValueError: a label file cannot be read or has unknown values.
     """
-    targets = {name: part.target / f"{name}{part.target_suffix}" for name in names}
+    targets = {name: split.prepared / f"{name}{split.prepared_suffix}" for name in names}
     todo = [name for name, target in targets.items() if not target.is_file()]
-    sources = [part.labels / f"{name}{part.label_suffix}" for name in todo]
+    sources = [split.official / f"{name}{split.official_suffix}" for name in todo]
     for folder in {targets[name].parent for name in todo}:
         folder.mkdir(parents=True, exist_ok=True)
     with _mapper(workers) as apply:
-        done = apply(partial(_convert_file, conversion), sources, [targets[name] for name in todo])
-        bar = tqdm(done, total=len(todo), desc=part.name, unit="file", mininterval=0.5)
+        convert = partial(_convert_file, split.conversion)
+        done = apply(convert, sources, [targets[name] for name in todo])
+        bar = tqdm(done, total=len(todo), desc=split.title, unit="file", mininterval=0.5)
         return sum(1 for _ in bar)
 
 
@@ -129,7 +83,7 @@ def _mapper(workers: int) -> Iterator:
 
 
 def _convert_file(conversion: Conversion, source: Path, target: Path) -> None:
-    picture = Image.fromarray(conversion.read(source))
+    picture = Image.fromarray(read_official(source, conversion))
     with atomic_open(target, "wb", flush=False) as stream:
         picture.save(stream, format="PNG")
 

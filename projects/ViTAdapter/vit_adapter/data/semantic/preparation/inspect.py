@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from vit_adapter.data.semantic.preparation.convert import Part
+from vit_adapter.data.semantic.sets.definition import Split
 
 _NUM_EXAMPLES = 3
 
@@ -14,53 +14,56 @@ class PreparationError(ValueError):
     """A download is incomplete; the message says what is missing and where to get it."""
 
 
-def part_names(part: Part) -> list[str]:
-    """Return the sorted names of a part: those of its list, or of all images in its folder."""
-    if part.names_file is not None:
-        return sorted(part.names_file.read_text(encoding="utf-8").split())
-    return sorted(_names(part.images, part.image_suffix))
+def split_names(split: Split) -> list[str]:
+    """Return the sorted names of a split: those of its list, or of all images in its folder."""
+    if split.names_file is not None:
+        return sorted(split.names_file.read_text(encoding="utf-8").split())
+    return sorted(_names(split.images, split.image_suffix))
 
 
-def find_problems(part: Part, *, allow_subset: bool = False) -> list[str]:
-    """Compare a part of a download with what it should be.
+def find_problems(split: Split, *, allow_subset: bool = False) -> list[str]:
+    """Compare a split of a download with what it should be.
 
     Args:
-        part: what to look at.
+        split: what to look at, below the data root.
         allow_subset: do not compare the number of images with the official one.
 
     Returns:
-        One line for each thing that is missing; empty if the part can be converted.
+        One line for each thing that is missing; empty if the split can be converted.
     """
-    wanted = [(part.images, part.image_origin), (part.labels, part.label_origin)]
+    wanted = [(split.images, split.image_origin), (split.official, split.label_origin)]
     problems = [
-        f"{part.name}: there is no folder {folder}; it comes with {origin}"
+        f"{split.title}: there is no folder {folder}; it comes with {origin}"
         for folder, origin in wanted
         if not folder.is_dir()
     ]
-    if part.names_file is not None and not part.names_file.is_file():
+    if split.names_file is not None and not split.names_file.is_file():
         problems.append(
-            f"{part.name}: there is no list {part.names_file}; it comes with {part.image_origin}"
+            f"{split.title}: there is no list {split.names_file}; "
+            f"it comes with {split.image_origin}"
         )
     if problems:
         return problems
-    names = part_names(part)
+    names = split_names(split)
     if not names:
-        files = f"*{part.image_suffix}"
-        return [f"{part.name}: {part.images} holds no {files}; get {part.image_origin}"]
-    problems = _missing(part, names, part.images, part.image_suffix, "images", part.image_origin)
-    problems += _missing(
-        part, names, part.labels, part.label_suffix, "label files", part.label_origin
+        files = f"*{split.image_suffix}"
+        return [f"{split.title}: {split.images} holds no {files}; get {split.image_origin}"]
+    problems = _missing(
+        split, names, split.images, split.image_suffix, "images", split.image_origin
     )
-    if len(names) != part.count and not allow_subset:
+    problems += _missing(
+        split, names, split.official, split.official_suffix, "label files", split.label_origin
+    )
+    if len(names) != split.count and not allow_subset:
         problems.append(
-            f"{part.name}: there are {len(names):,} images instead of {part.count:,}; get "
-            f"{part.image_origin} (--allow-subset prepares what is there)"
+            f"{split.title}: there are {len(names):,} images instead of {split.count:,}; get "
+            f"{split.image_origin} (--allow-subset prepares what is there)"
         )
     return problems
 
 
 def _missing(
-    part: Part, names: Iterable[str], folder: Path, suffix: str, kind: str, origin: str
+    split: Split, names: Iterable[str], folder: Path, suffix: str, kind: str, origin: str
 ) -> list[str]:
     there = set(_names(folder, suffix))
     lacking = [f"{name}{suffix}" for name in names if name not in there]
@@ -68,7 +71,7 @@ def _missing(
         return []
     more = ", ..." if len(lacking) > _NUM_EXAMPLES else ""
     return [
-        f"{part.name}: {len(lacking):,} {kind} are missing in {folder}: "
+        f"{split.title}: {len(lacking):,} {kind} are missing in {folder}: "
         f"{', '.join(lacking[:_NUM_EXAMPLES])}{more}; get {origin}"
     ]
 

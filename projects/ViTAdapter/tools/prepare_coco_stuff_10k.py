@@ -1,8 +1,0 @@
-"""Check the download of COCO-Stuff 10K and write its labels as class indices; see --help."""
-
-import sys
-
-from vit_adapter.data.semantic.preparation import run
-
-if __name__ == "__main__":
-    sys.exit(run("coco_stuff_10k"))

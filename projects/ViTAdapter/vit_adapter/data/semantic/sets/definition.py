@@ -1,0 +1,96 @@
+"""What the project has to know about a public data set, to register it and to prepare it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from vit_adapter.data.semantic.sets.label_set import LabelSet
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What the values of official label files mean.
+
+    Attributes:
+        table: (number of values,) uint8: class index of each value, 255 for values without class.
+        valid: the values that official files hold; any other is an error.
+        mat_key: variable of MATLAB files that holds the labels; None for images.
+    """
+
+    table: np.ndarray
+    valid: frozenset[int]
+    mat_key: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """One registered name; a file's name is its path below its folder without the suffix.
+
+    Attributes:
+        name: in Detectron2's catalogs, such as "ade20k_sem_seg_val".
+        title: for messages, such as "validation".
+        label_set: its classes.
+        conversion: what the official label files hold.
+        images: folder of the images, relative to the data root like the next four.
+        official: folder of the official label files.
+        other_official: folder that is read instead where it exists.
+        prepared: folder of the prepared labels, PNG files of class indices.
+        names_file: text file with a name a line; None if all images of the folder belong to it.
+        count: official number of images.
+        image_origin: archive and official site of the images, for messages.
+        label_origin: likewise of the labels.
+        image_suffix: ends the file names of the images.
+        official_suffix: ends those of the official label files.
+        prepared_suffix: ends those of the prepared labels.
+    """
+
+    name: str
+    title: str
+    label_set: LabelSet
+    conversion: Conversion
+    images: Path
+    official: Path
+    other_official: Path | None = None
+    prepared: Path
+    names_file: Path | None = None
+    count: int
+    image_origin: str
+    label_origin: str
+    image_suffix: str = ".jpg"
+    official_suffix: str = ".png"
+    prepared_suffix: str = ".png"
+
+    def below(self, root: Path) -> Split:
+        """Return this split with the paths that it has below a data root."""
+        official = root / self.official
+        if self.other_official is not None and (root / self.other_official).is_dir():
+            official = root / self.other_official
+        return replace(
+            self,
+            images=root / self.images,
+            official=official,
+            other_official=None,
+            prepared=root / self.prepared,
+            names_file=None if self.names_file is None else root / self.names_file,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """A public data set for semantic segmentation.
+
+    Attributes:
+        title: with the number of classes.
+        layout: what has to lie where below the data root, for ``--help``.
+        splits: the names that are registered, in the order of preparation.
+        in_detectron2: whether Detectron2 registers the names itself. The paths of the splits are
+            then Detectron2's, and only colours and the command that prepares the data are added.
+    """
+
+    title: str
+    layout: str
+    splits: tuple[Split, ...]
+    in_detectron2: bool = False
