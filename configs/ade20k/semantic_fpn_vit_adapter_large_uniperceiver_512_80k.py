@@ -1,6 +1,6 @@
 """Semantic FPN, ViT-Adapter-L from Uni-Perceiver weights, ADE20K, 512 px, 80k iterations."""
 
-from ..common.data.ade20k import data, dataloader
+from ..common.data.ade20k import data, dataloader, num_classes as _num_classes
 from ..common.models.semantic_fpn import model, task
 from ..common.models.vit_adapter_seg import uniperceiver_large as _backbone
 from ..common.optim import semantic_fpn as optimizer
@@ -10,4 +10,5 @@ from ..common.train import train_80k as train
 from ..common.weights import uniperceiver_large as _weights
 
 model.backbone.bottom_up = _backbone
+model.sem_seg_head.num_classes = _num_classes
 train.vit_checkpoint = _weights

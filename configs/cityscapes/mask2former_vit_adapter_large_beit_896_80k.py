@@ -1,6 +1,6 @@
 """Mask2Former, ViT-Adapter-L from BEiT weights, Cityscapes, 896 px, 80k iterations."""
 
-from ..common.data.cityscapes import data, dataloader
+from ..common.data.cityscapes import data, dataloader, num_classes as _num_classes
 from ..common.models.mask2former import large as model, task
 from ..common.models.vit_adapter_seg import beit_large as _backbone
 from ..common.optim import mask2former_large as optimizer
@@ -10,5 +10,5 @@ from ..common.train import train_80k as train
 from ..common.weights import beit_large as _weights
 
 model.backbone = _backbone
-model.head.transformer_decoder.num_classes = 19
+model.head.transformer_decoder.num_classes = _num_classes
 train.vit_checkpoint = _weights

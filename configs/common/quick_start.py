@@ -9,7 +9,7 @@ unless ``data.*`` names others; masks are read as bitmaps, for which polygons wi
 
 from detectron2.config import LazyCall as L
 
-from vit_adapter.data import flip_and_resize, resize
+from vit_adapter.data import class_names, flip_and_resize, resize
 
 from .data.coco import data, dataloader_1x as dataloader
 from .models.mask_rcnn import model, task
@@ -23,7 +23,7 @@ model.proposal_generator.anchor_generator.sizes = [[8], [16], [32], [64], [128]]
 model.proposal_generator.batch_size_per_image = 128
 model.proposal_generator.pre_nms_topk = [500, 300]
 model.proposal_generator.post_nms_topk = [300, 200]
-model.roi_heads.num_classes = 3
+model.roi_heads.num_classes = len(class_names("shapes_train"))
 model.roi_heads.batch_size_per_image = 32
 model.roi_heads.box_head.fc_dims = [256, 256]
 model.roi_heads.mask_head.conv_dims = [64, 64, 64]

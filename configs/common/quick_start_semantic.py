@@ -6,12 +6,14 @@ images at test time. The data are the generated shapes, unless ``data.*`` names 
 the model and its number of classes, ``num_classes``.
 """
 
+from vit_adapter.data import class_names
+
 from .data.semantic import make_data as _make_data, make_dataloader as _make_dataloader
 from .optim import custom_keys as optimizer
 from .schedule import lr_poly as lr_multiplier
 from .train import train_scratch as train
 
-num_classes = 5
+num_classes = len(class_names("shapes_train_sem_seg", kind="stuff"))
 data = _make_data(crop=256, scale=(1024, 256))
 dataloader = _make_dataloader("shapes_train_sem_seg", "shapes_val_sem_seg")
 dataloader["train"].total_batch_size = 4

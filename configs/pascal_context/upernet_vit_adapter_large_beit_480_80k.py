@@ -1,6 +1,6 @@
 """UPerNet, ViT-Adapter-L from BEiT weights, PASCAL-Context, 480 px, 80k iterations."""
 
-from ..common.data.pascal_context import data, dataloader
+from ..common.data.pascal_context import data, dataloader, num_classes as _num_classes
 from ..common.models.upernet import model, task
 from ..common.models.vit_adapter_seg import beit_large as _backbone
 from ..common.optim import seg_beit_large as optimizer
@@ -10,5 +10,5 @@ from ..common.train import train_80k as train
 from ..common.weights import beit_large as _weights
 
 model.backbone, model.sem_seg_head.main.channels = _backbone, 1024
-model.sem_seg_head.main.num_classes = 59
+model.sem_seg_head.main.num_classes = _num_classes
 train.vit_checkpoint = _weights

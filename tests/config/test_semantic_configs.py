@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig
@@ -89,6 +90,11 @@ def test_the_model_has_the_classes_of_its_data(cfg: DictConfig) -> None:
     for split in ("train", "test"):
         for data_set in dataset_names(cfg, split):
             assert count == len(class_names(data_set, kind="stuff"))
+
+
+def test_the_number_of_classes_is_imported(name: str) -> None:
+    text = Path(model_zoo.get_config_file(name)).read_text()
+    assert len(re.findall(r"num_classes = .*\b_num_classes$", text, re.MULTILINE)) == 1
 
 
 def test_the_weights_are_those_of_the_name(name: str, cfg: DictConfig) -> None:

@@ -177,7 +177,7 @@ def our_upernet(described: dict[str, Any], channels: int) -> DictConfig:
     model = model_zoo.get_config("common/models/upernet").model
     model.backbone = LazyCall(build_backbone)(cls=described["cls"], kwargs=described["kwargs"])
     head = model.sem_seg_head
-    head.main.channels = channels
+    head.main.channels, head.main.num_classes = channels, 150
     for shape in (*head.main.input_shape.values(), *head.auxiliary.input_shape.values()):
         shape.channels = described["kwargs"]["embed_dim"]
     return model
@@ -186,6 +186,7 @@ def our_upernet(described: dict[str, Any], channels: int) -> DictConfig:
 def our_mask2former(described: dict[str, Any], size: str) -> DictConfig:
     model = model_zoo.get_config("common/models/mask2former")[size]
     model.backbone = LazyCall(build_backbone)(cls=described["cls"], kwargs=described["kwargs"])
+    model.head.transformer_decoder.num_classes = 150
     for shape in model.head.pixel_decoder.input_shape.values():
         shape.channels = described["kwargs"]["embed_dim"]
     return model

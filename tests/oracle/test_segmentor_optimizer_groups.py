@@ -100,6 +100,7 @@ def common(name: str) -> DictConfig:
 def test_upernet(golden_name: str, backbone: str, optimizer: str, lr: float) -> None:
     cfg = common("models/upernet")
     cfg.model.backbone = common("models/vit_adapter_seg")[backbone]
+    cfg.model.sem_seg_head.main.num_classes = 150
     optim = common("optim")[optimizer]
     optim.lr = lr
     assert_groups_of_the_original(golden_name, cfg.model, optim)
@@ -110,6 +111,7 @@ def beit_large_mask2former() -> DictConfig:
     model = common("models/mask2former").large
     model.backbone = common("models/vit_adapter_seg").beit_large
     model.backbone.vit.img_size = 640
+    model.head.transformer_decoder.num_classes = 150
     return model
 
 

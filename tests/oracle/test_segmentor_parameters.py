@@ -30,6 +30,18 @@ def common(name: str) -> DictConfig:
     return copy.deepcopy(read(name))
 
 
+def segmentor(name: str, backbone: DictConfig) -> DictConfig:
+    """UPerNet or semantic FPN for the classes of ADE20K."""
+    model = common(name).model
+    if name == "upernet":
+        model.backbone = backbone
+        model.sem_seg_head.main.num_classes = 150
+    else:
+        model.backbone.bottom_up = backbone
+        model.sem_seg_head.num_classes = 150
+    return model
+
+
 @pytest.mark.parametrize(
     ("family", "name", "upernet", "semantic_fpn"),
     [
@@ -44,18 +56,13 @@ def common(name: str) -> DictConfig:
 )
 def test_vits(family: str, name: str, upernet: float, semantic_fpn: float) -> None:
     backbone = common(family)[name]
-    model = common("upernet").model
-    model.backbone = backbone
-    assert millions(model) == upernet
-    model = common("semantic_fpn").model
-    model.backbone.bottom_up = backbone
-    assert millions(model) == semantic_fpn
+    assert millions(segmentor("upernet", backbone)) == upernet
+    assert millions(segmentor("semantic_fpn", backbone)) == semantic_fpn
 
 
 def test_beit_large() -> None:
     """Published as 451 M for crops of 480, 512 and 640 pixels; position biases differ by 1.2 M."""
-    model = common("upernet").model
-    model.backbone = common("vit_adapter_seg").beit_large
+    model = segmentor("upernet", common("vit_adapter_seg").beit_large)
     model.sem_seg_head.main.channels = 1024
     counts = {}
     for crop in (480, 512, 640):
@@ -67,13 +74,8 @@ def test_beit_large() -> None:
 @pytest.mark.parametrize(("name", "expected"), [("upernet", 363.4), ("semantic_fpn", 331.6)])
 def test_uniperceiver_large(name: str, expected: float) -> None:
     """0.380 M less than AugReg-L, as the backbones alone: other positions and norms."""
-    model = common(name).model
     backbone = common("vit_adapter_seg").uniperceiver_large
-    if name == "upernet":
-        model.backbone = backbone
-    else:
-        model.backbone.bottom_up = backbone
-    assert millions(model) == expected
+    assert millions(segmentor(name, backbone)) == expected
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,12 @@ The original trains on Mapillary before Cityscapes: on both splits, with the cla
 tested on Cityscapes. That is ``dataloader_for_cityscapes``.
 """
 
+from vit_adapter.data import class_names
+
 from .semantic import make_data as _make_data, make_dataloader as _make_dataloader
 
-num_classes, num_classes_for_cityscapes = 65, 19
+num_classes = len(class_names("mapillary_vistas_sem_seg_train", kind="stuff"))
+num_classes_for_cityscapes = len(class_names("mapillary_vistas_cityscapes_train", kind="stuff"))
 data = _make_data(crop=896, scale=(2048, 1024))
 dataloader = _make_dataloader("mapillary_vistas_sem_seg_train", "mapillary_vistas_sem_seg_val")
 dataloader_for_cityscapes = _make_dataloader(

@@ -3,8 +3,10 @@
 Training limits the longer side, 520 times the ratio, and testing the shorter one.
 """
 
+from vit_adapter.data import class_names
+
 from .semantic import make_data as _make_data, make_dataloader as _make_dataloader
 
-num_classes = 59
+num_classes = len(class_names("pascal_context_59_train", kind="stuff"))
 data = _make_data(crop=480, scale=(520, 520), test_scale=(4096, 520))
 dataloader = _make_dataloader("pascal_context_59_train", "pascal_context_59_val")

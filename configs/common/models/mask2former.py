@@ -4,7 +4,7 @@ A leaf sets ``model.backbone``, the number of classes and, where they differ, th
 
     from ..common.models.mask2former import large as model
     model.backbone = ...
-    model.head.transformer_decoder.num_classes = 150
+    model.head.transformer_decoder.num_classes = _num_classes
 
 The tasks are switched by ``semantic_on``, ``instance_on`` and ``panoptic_on``; the latter two need
 ``thing_classes``.
@@ -62,7 +62,7 @@ def _mask2former(embed_dim, num_heads, encoder_ffn_dim, decoder_ffn_dim, use_che
         use_checkpoint=use_checkpoint,
     )
     transformer_decoder = L(MaskedTransformerDecoder)(
-        num_classes=150,
+        num_classes="???",
         num_queries=100,
         embed_dim="${..pixel_decoder.embed_dim}",
         mask_dim="${..pixel_decoder.mask_dim}",

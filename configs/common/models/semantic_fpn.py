@@ -1,7 +1,7 @@
 """Semantic FPN, as in the published ViT-Adapter segmentors.
 
-A leaf sets ``model.backbone.bottom_up``. The pyramid is Detectron2's own. 150 classes are those of
-ADE20K.
+A leaf sets ``model.backbone.bottom_up`` and ``model.sem_seg_head.num_classes``. The pyramid is
+Detectron2's own.
 """
 
 from detectron2.config import LazyCall as L
@@ -25,7 +25,7 @@ model = L(SemanticSegmentor)(
             name: L(ShapeSpec)(channels="${....backbone.out_channels}", stride=stride)
             for name, stride in _strides.items()
         },
-        num_classes=150,
+        num_classes="???",
         conv_dims=128,
         common_stride=4,
         norm="SyncBN",

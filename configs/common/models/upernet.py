@@ -1,7 +1,7 @@
 """UPerNet with its auxiliary head, as in the published ViT-Adapter segmentors.
 
-A leaf sets ``model.backbone``; the widths of the inputs follow from it. 150 classes are those of
-ADE20K. Models with BEiT-L have ``model.sem_seg_head.main.channels = 1024``.
+A leaf sets ``model.backbone`` and ``model.sem_seg_head.main.num_classes``; the widths of the inputs
+follow from the backbone. Models with BEiT-L have ``model.sem_seg_head.main.channels = 1024``.
 """
 
 from detectron2.config import LazyCall as L
@@ -26,7 +26,7 @@ model = L(SemanticSegmentor)(
         main=L(UPerNetHead)(
             input_shape=_inputs("res2", "res3", "res4", "res5"),
             channels=512,
-            num_classes=150,
+            num_classes="???",
             pool_scales=[1, 2, 3, 6],
             norm="SyncBN",
             dropout=0.1,
