@@ -22,7 +22,7 @@ ALLOWED = {
     "evaluation": {"data"},
     "checkpoint": {"backbone", "layers", "utils"},
     "model_zoo": {"utils"},
-    "config": {"data", "evaluation", "layers", "model_zoo", "segmentation", "utils"},
+    "config": {"checkpoint", "data", "evaluation", "layers", "model_zoo", "segmentation", "utils"},
     "engine": {"checkpoint", "config", "data", "evaluation", "layers", "ops", "solver", "utils"},
     "predictor": {"checkpoint", "config", "data", "model_zoo"},
     "yacs": {"model_zoo", "backbone", "checkpoint", "segmentation"},

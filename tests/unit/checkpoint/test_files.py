@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import save_file
 
 from vit_adapter.checkpoint.files import (
-    SET_ASIDE,
     CheckpointFileError,
     load_checkpoint_file,
     load_state_dict_file,
 )
+from vit_adapter.checkpoint.run_files import SET_ASIDE
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.zeros(2)}
 

@@ -16,13 +16,12 @@ from vit_adapter.checkpoint.files import (
 )
 from vit_adapter.checkpoint.loading import ADVICE, check_fit, load_strict, without_prefix
 from vit_adapter.checkpoint.original.provenance import find_tree
+from vit_adapter.checkpoint.run_files import LAST_CHECKPOINT
 from vit_adapter.utils.atomic import atomic_open, atomic_save
 
 __all__ = ["Checkpointer"]
 
 logger = logging.getLogger(__name__)
-
-_LAST_CHECKPOINT = "last_checkpoint"
 
 _RESUME_ADVICE = (
     "--resume continues only the run that wrote it: use the config and the classes of that run. "
@@ -79,7 +78,7 @@ class Checkpointer(DetectionCheckpointer):
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Write ``last_checkpoint``, atomically."""
-        with atomic_open(os.path.join(self.save_dir, _LAST_CHECKPOINT)) as stream:
+        with atomic_open(os.path.join(self.save_dir, LAST_CHECKPOINT)) as stream:
             stream.write(last_filename_basename)
 
     def load(self, path: str, checkpointables: Sequence[str] | None = None) -> dict[str, object]:
@@ -112,9 +111,9 @@ class Checkpointer(DetectionCheckpointer):
             return self.load(path, checkpointables=[])
         if not all(comm.all_gather(os.path.isfile(last))):
             raise FileNotFoundError(
-                f"{os.path.join(self.save_dir, _LAST_CHECKPOINT)} names {last}, which some "
+                f"{os.path.join(self.save_dir, LAST_CHECKPOINT)} names {last}, which some "
                 "process cannot find. Restore that file or write the name of another checkpoint "
-                "into last_checkpoint; with several machines the folder must be shared."
+                f"into {LAST_CHECKPOINT}; with several machines the folder must be shared."
             )
         return self._load(last, None, (), _RESUME_ADVICE.format(last))
 

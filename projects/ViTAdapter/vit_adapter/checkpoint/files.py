@@ -20,17 +20,15 @@ import torch
 from iopath.common.file_io import HTTPURLHandler, PathManager
 from torch import Tensor
 
+from vit_adapter.checkpoint.run_files import SET_ASIDE
+
 __all__ = [
-    "SET_ASIDE",
     "CheckpointFileError",
     "extract_state_dict",
     "load_checkpoint_file",
     "load_state_dict_file",
     "local_path",
 ]
-
-SET_ASIDE = "previous_run_"
-"""Begin of the names of folders to which a new run moves the files of an earlier one."""
 
 _CONTAINERS = ("state_dict", "model", "module")
 """Keys under which training scripts store the weights, in the order they are looked for."""

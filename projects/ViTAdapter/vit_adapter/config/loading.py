@@ -11,6 +11,7 @@ from omegaconf.errors import GrammarParseError
 from yaml import YAMLError
 
 from vit_adapter import model_zoo
+from vit_adapter.checkpoint import run_files
 from vit_adapter.config.errors import MissingFileError, UsageError
 from vit_adapter.config.literals import literal
 from vit_adapter.config.overrides import apply_overrides
@@ -19,9 +20,6 @@ from vit_adapter.utils.hints import did_you_mean
 __all__ = ["load_config", "read_config", "resolve_config"]
 
 _SUFFIXES = (".py", ".yaml", ".yml")
-_CONFIG_FILE = "config.yaml"
-_FINAL_WEIGHTS = "model_final.pth"
-_LAST_CHECKPOINT = "last_checkpoint"  # a text file that names the newest checkpoint
 
 
 def load_config(
@@ -120,18 +118,18 @@ def _load_named(name: str) -> DictConfig:
 
 def _load_output_folder(folder: Path) -> DictConfig:
     """Load what a training has left: its config, told to start from its last weights."""
-    config_file = folder / _CONFIG_FILE
+    config_file = folder / run_files.CONFIG
     if not config_file.is_file():
         raise MissingFileError(
-            f"{folder} is a folder without {_CONFIG_FILE}, expected the output of a training"
+            f"{folder} is a folder without {run_files.CONFIG}, expected the output of a training"
         )
-    weights = folder / _FINAL_WEIGHTS
-    pointer = folder / _LAST_CHECKPOINT
+    weights = folder / run_files.FINAL_CHECKPOINT
+    pointer = folder / run_files.LAST_CHECKPOINT
     if not weights.is_file() and pointer.is_file():
         weights = folder / pointer.read_text(encoding="utf-8").strip()
     if not weights.is_file():
         raise MissingFileError(
-            f"{folder} holds {_CONFIG_FILE} but no {weights.name}: train first, or give "
+            f"{folder} holds {run_files.CONFIG} but no {weights.name}: train first, or give "
             f"{config_file} as the config and the weights by themselves"
         )
     cfg = read_config(str(config_file))

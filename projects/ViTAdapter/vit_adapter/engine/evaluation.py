@@ -16,12 +16,8 @@ from tabulate import tabulate
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from vit_adapter.checkpoint import run_files
 from vit_adapter.config.test_time import wrap_for_testing
-from vit_adapter.engine.output_dir import (
-    EVALUATION_RESULTS_FILE,
-    METRICS_FILE,
-    RESULTS_FILE,
-)
 from vit_adapter.utils.atomic import atomic_open
 
 __all__ = ["evaluate", "format_results", "share_buffers", "write_results"]
@@ -118,12 +114,12 @@ def write_results(results: Results, output_dir: str, *, training: bool) -> None:
     }
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    beside = not training and (folder / METRICS_FILE).exists()  # a training has been here
-    file = folder / (EVALUATION_RESULTS_FILE if beside else RESULTS_FILE)
+    beside = not training and (folder / run_files.METRICS).exists()  # a training has been here
+    file = folder / (run_files.EVALUATION_RESULTS if beside else run_files.RESULTS)
     with atomic_open(file) as stream:
         json.dump(plain, stream, indent=2)
         stream.write("\n")
-    if beside and not (folder / RESULTS_FILE).exists():
+    if beside and not (folder / run_files.RESULTS).exists():
         with suppress(OSError):  # some file systems have no links
-            (folder / RESULTS_FILE).symlink_to(file.name)
+            (folder / run_files.RESULTS).symlink_to(file.name)
     logger.info("Results written to %s", file)

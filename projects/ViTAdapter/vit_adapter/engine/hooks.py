@@ -10,6 +10,7 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 from vit_adapter.checkpoint.checkpointer import Checkpointer
+from vit_adapter.checkpoint.run_files import checkpoint_name
 
 __all__ = ["EvaluationHook", "PeriodicCheckpointer"]
 
@@ -71,7 +72,7 @@ class EvaluationHook(HookBase):
         comm.synchronize()
 
     def _save(self) -> None:
-        name = f"model_{self.trainer.iter:07d}"
+        name = checkpoint_name(self.trainer.iter)
         # A file of that name may be left from before a resumption from an earlier checkpoint.
         if os.path.basename(self._checkpointer.get_checkpoint_file()) != f"{name}.pth":
             # Any process: all have the same weights, and the one that fails is still running.

@@ -7,14 +7,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from vit_adapter.checkpoint.files import SET_ASIDE
+from vit_adapter.checkpoint import run_files
 from vit_adapter.config.errors import UsageError
 from vit_adapter.utils.atomic import TEMPORARY_MARK, atomic_open
 
 __all__ = [
-    "EVALUATION_RESULTS_FILE",
-    "METRICS_FILE",
-    "RESULTS_FILE",
     "describe_earlier_runs",
     "drop_unsaved_progress",
     "follow_weights",
@@ -23,23 +20,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
-METRICS_FILE = "metrics.json"
-RESULTS_FILE = "results.json"
-EVALUATION_RESULTS_FILE = "results_eval.json"
-"""Results of ``--eval-only`` in the folder of a training, whose own results stay."""
-
-_RUN_FILES = (
-    "last_checkpoint",  # first: without it no half-moved run can be resumed by mistake
-    "model_*.pth",
-    METRICS_FILE,
-    RESULTS_FILE,
-    EVALUATION_RESULTS_FILE,
-    "config.yaml*",
-    "config_eval.yaml*",
-    "events.out.tfevents.*",
-    "inference",  # the predictions of the last evaluation
-)
 
 
 def refuse_restart(output_dir: str | os.PathLike[str], restarts: int) -> None:
@@ -77,14 +57,14 @@ def set_previous_run_aside(output_dir: str | os.PathLike[str]) -> Path | None:
         The folder with the earlier run, or None if there was none.
     """
     folder = Path(output_dir)
-    if not _holds_run(folder) and not (folder / RESULTS_FILE).exists():
+    if not _holds_run(folder) and not (folder / run_files.RESULTS).exists():
         return None
     number = 1
-    while (folder / f"{SET_ASIDE}{number}").exists():
+    while (folder / f"{run_files.SET_ASIDE}{number}").exists():
         number += 1
-    aside = folder / f"{SET_ASIDE}{number}"
+    aside = folder / f"{run_files.SET_ASIDE}{number}"
     aside.mkdir()
-    for pattern in _RUN_FILES:
+    for pattern in run_files.PATTERNS:
         for file in sorted(folder.glob(pattern)):
             _move(file, aside)
     logger.warning(
@@ -98,7 +78,7 @@ def set_previous_run_aside(output_dir: str | os.PathLike[str]) -> Path | None:
 
 def describe_earlier_runs(output_dir: str | os.PathLike[str]) -> str:
     """Say where the runs are that were set aside in a folder; "" if there are none."""
-    found = sorted(Path(output_dir).glob(f"{SET_ASIDE}*/last_checkpoint"))
+    found = sorted(Path(output_dir).glob(f"{run_files.SET_ASIDE}*/{run_files.LAST_CHECKPOINT}"))
     if not found:
         return ""
     folders = ", ".join(str(file.parent) for file in found)
@@ -145,7 +125,7 @@ def drop_unsaved_progress(output_dir: str | os.PathLike[str], start_iter: int) -
     folder = Path(output_dir)
     for file in folder.glob(f".*{TEMPORARY_MARK}*"):
         file.unlink()
-    metrics = folder / METRICS_FILE
+    metrics = folder / run_files.METRICS
     if not metrics.is_file():
         return
     lines = metrics.read_text(encoding="utf-8").splitlines()
@@ -166,7 +146,7 @@ def _move(file: Path, folder: Path) -> None:
 
 
 def _holds_run(folder: Path) -> bool:
-    return any(folder.glob("model_*.pth")) or (folder / "last_checkpoint").exists()
+    return any(folder.glob(run_files.CHECKPOINTS)) or (folder / run_files.LAST_CHECKPOINT).exists()
 
 
 def _iteration(line: str) -> float:

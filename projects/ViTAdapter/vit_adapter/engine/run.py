@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 import vit_adapter.data  # noqa: F401  (registers the data sets of the project)
+from vit_adapter.checkpoint import run_files
 from vit_adapter.checkpoint.checkpointer import Checkpointer
 from vit_adapter.config.device import resolve_device
 from vit_adapter.config.errors import UsageError
@@ -31,7 +32,6 @@ from vit_adapter.engine.evaluation import evaluate
 from vit_adapter.engine.freezing import FrozenNorms, freeze_parameters
 from vit_adapter.engine.hooks import EvaluationHook, PeriodicCheckpointer
 from vit_adapter.engine.output_dir import (
-    METRICS_FILE,
     describe_earlier_runs,
     drop_unsaved_progress,
     follow_weights,
@@ -151,7 +151,7 @@ def evaluate_checkpoint(cfg: DictConfig, *, resume: bool = False) -> dict[str, d
         )
     with _named_weights():
         checkpointer.resume_or_load(options.init_checkpoint, resume=resume)
-    save_config(cfg, options.output_dir, "config_eval.yaml")
+    save_config(cfg, options.output_dir, run_files.EVALUATION_CONFIG)
     return evaluate(cfg, model)
 
 
@@ -211,7 +211,7 @@ def _writers(cfg: DictConfig, start_iter: int) -> list[EventWriter]:
     output_dir = cfg.train.output_dir
     return [
         CommonMetricPrinter(cfg.train.max_iter),
-        JSONWriter(f"{output_dir}/{METRICS_FILE}"),
+        JSONWriter(f"{output_dir}/{run_files.METRICS}"),
         # Hides the points of iterations that an interrupted run computed after its checkpoint.
         TensorboardXWriter(output_dir, purge_step=start_iter),
     ]

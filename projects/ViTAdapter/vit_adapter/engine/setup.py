@@ -10,6 +10,7 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
+from vit_adapter.checkpoint.run_files import CONFIG
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.saving import dump_config
 from vit_adapter.ops import extension_info
@@ -50,7 +51,7 @@ def set_up_logging(cfg: DictConfig, arguments: Namespace) -> None:
     logger.info("Command line: %s", arguments)
 
 
-def save_config(cfg: DictConfig, output_dir: str, name: str = "config.yaml") -> None:
+def save_config(cfg: DictConfig, output_dir: str, name: str = CONFIG) -> None:
     """Write the whole config as YAML, which ``--config-file`` reads again; main process only.
 
     What YAML cannot hold is left out with a warning (:mod:`vit_adapter.config.saving`).

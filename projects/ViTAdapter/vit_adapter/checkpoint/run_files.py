@@ -1,0 +1,49 @@
+"""The names of the files that a run writes into its output folder."""
+
+__all__ = [
+    "CHECKPOINTS",
+    "CONFIG",
+    "EVALUATION_CONFIG",
+    "EVALUATION_RESULTS",
+    "FINAL_CHECKPOINT",
+    "LAST_CHECKPOINT",
+    "METRICS",
+    "PATTERNS",
+    "RESULTS",
+    "SET_ASIDE",
+    "checkpoint_name",
+]
+
+CONFIG = "config.yaml"
+EVALUATION_CONFIG = "config_eval.yaml"
+METRICS = "metrics.json"
+RESULTS = "results.json"
+EVALUATION_RESULTS = "results_eval.json"
+"""Results of ``--eval-only`` in the folder of a training, whose own results stay."""
+
+LAST_CHECKPOINT = "last_checkpoint"
+"""A text file that holds the name of the newest checkpoint."""
+
+FINAL_CHECKPOINT = "model_final.pth"
+CHECKPOINTS = "model_*.pth"
+
+SET_ASIDE = "previous_run_"
+"""Start of the names of the folders to which a new run moves the files of an earlier one."""
+
+PATTERNS = (
+    LAST_CHECKPOINT,  # first: without it no half-moved run can be resumed by mistake
+    CHECKPOINTS,
+    METRICS,
+    RESULTS,
+    EVALUATION_RESULTS,
+    f"{CONFIG}*",
+    f"{EVALUATION_CONFIG}*",
+    "events.out.tfevents.*",
+    "inference",  # the predictions of the last evaluation
+)
+"""Everything that belongs to a run, in the order in which it is set aside."""
+
+
+def checkpoint_name(iteration: int) -> str:
+    """Return the name, without ``.pth``, of the checkpoint after an iteration, counted from 0."""
+    return f"model_{iteration:07d}"
