@@ -18,7 +18,7 @@ def make_groups(
     monkeypatch.setattr(process_group.comm, "all_gather", lambda _: local_ranks)
     monkeypatch.setattr(process_group.dist, "new_group", lambda ranks: made.append(ranks) or ranks)
     monkeypatch.setattr(comm, "_LOCAL_PROCESS_GROUP", None)
-    place = Process(rank, len(local_ranks), local_ranks[rank], "env://")
+    place = Process(rank, len(local_ranks), local_ranks[rank], "env://", "cpu")
     _create_local_group(place)
     return made, comm._LOCAL_PROCESS_GROUP
 
@@ -51,5 +51,5 @@ def test_ranks_that_do_not_follow_each_other(
 
 def test_one_process_needs_no_group() -> None:
     seen = []
-    run_among_others(seen.append, Process(0, 1, 0, "env://"), "cuda", (os.getpid(),))
+    run_among_others(seen.append, Process(0, 1, 0, "env://", "cuda"), (os.getpid(),))
     assert seen == [os.getpid()]

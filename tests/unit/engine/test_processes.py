@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from vit_adapter.config.errors import UsageError
+from vit_adapter.engine.process_group import Process
 from vit_adapter.engine.processes import ProcessLayout, launch
 
 PROGRAM = """
@@ -110,9 +111,12 @@ def test_mistake_that_one_process_finds(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["caught: train.x is wrong" + 100_000 * "!"], done.stderr
 
 
-def test_one_process_runs_here() -> None:
+@pytest.mark.parametrize(
+    "processes", [ProcessLayout(device_type="cpu"), Process(0, 1, 0, "env://", "cpu")]
+)
+def test_one_process_runs_here(processes: ProcessLayout | Process) -> None:
     seen = []
-    launch(seen.append, ProcessLayout(device_type="cpu"), (os.getpid(),))
+    launch(seen.append, processes, (os.getpid(),))
     assert seen == [os.getpid()]
 
 

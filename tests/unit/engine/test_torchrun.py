@@ -50,7 +50,7 @@ def test_variables_that_clusters_set_for_any_job(
 
 def test_place_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     set_variables(monkeypatch, WHOLE)
-    expected = Process(rank=5, world_size=8, local_rank=1, init_method="env://")
+    expected = Process(rank=5, world_size=8, local_rank=1, init_method="env://", device_type="cpu")
     assert launched_process("cpu") == expected
     monkeypatch.delenv("LOCAL_WORLD_SIZE")
     assert launched_process("cpu") == expected

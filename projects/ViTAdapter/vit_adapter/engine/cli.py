@@ -3,17 +3,13 @@
 import argparse
 from collections.abc import Sequence
 
-from omegaconf import OmegaConf
-
 from vit_adapter.config.arguments import add_config_arguments
-from vit_adapter.config.device import resolve_device
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.loading import load_config
 from vit_adapter.engine.periods import check_periods
-from vit_adapter.engine.process_group import run_among_others
-from vit_adapter.engine.processes import ProcessLayout, launch
+from vit_adapter.engine.process_plan import plan_processes
+from vit_adapter.engine.processes import launch
 from vit_adapter.engine.run import run
-from vit_adapter.engine.torchrun import launched_process, refuse_unconnected_processes
 
 __all__ = ["build_parser", "main"]
 
@@ -84,45 +80,8 @@ def main(command_line: Sequence[str] | None = None) -> None:
     parser = build_parser()
     arguments = parser.parse_intermixed_args(command_line)
     try:
-        _start(arguments)
+        cfg = load_config(arguments.config_file, arguments.overrides)
+        check_periods(cfg, training=not arguments.eval_only)
+        launch(run, plan_processes(cfg, arguments), (arguments,))
     except UsageError as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
-
-
-def _start(arguments: argparse.Namespace) -> None:
-    cfg = load_config(arguments.config_file, arguments.overrides)
-    device = resolve_device(cfg)
-    check_periods(cfg, training=not arguments.eval_only)
-    options = {
-        "processes_per_machine": arguments.num_gpus,
-        "num_machines": arguments.num_machines,
-        "machine_rank": arguments.machine_rank,
-        "dist_url": arguments.dist_url,
-    }
-    options = {name: value for name, value in options.items() if value is not None}
-    process = launched_process(device.type)
-    if process and options:
-        raise UsageError(
-            f"torchrun, or a launcher like it, has started this process as RANK {process.rank} of "
-            f"{process.world_size}: leave out --num-gpus, --num-machines, --machine-rank and "
-            "--dist-url, or start train_net.py by python alone."
-        )
-    layout = ProcessLayout(device_type=device.type, **options)
-    if not process and layout.num_machines == 1:
-        refuse_unconnected_processes()
-    world_size = (process or layout).world_size
-    if device.index is not None and world_size > 1:
-        raise UsageError(
-            f"train.device={device} is one device for {world_size} processes; use "
-            f"train.device={device.type} and choose GPUs by CUDA_VISIBLE_DEVICES."
-        )
-    batch = OmegaConf.select(cfg, "dataloader.train.total_batch_size", default=0)
-    if isinstance(batch, int) and batch % world_size and not arguments.eval_only:
-        raise UsageError(
-            f"dataloader.train.total_batch_size={batch} cannot be shared out to {world_size} "
-            f"processes; give a multiple of {world_size}, or other processes."
-        )
-    if process:
-        run_among_others(run, process, device.type, (arguments,))
-    else:
-        launch(run, layout, (arguments,))

@@ -27,6 +27,7 @@ class Process:
         local_rank: its number on its machine, from 0; with CUDA that of its GPU.
         init_method: where the processes meet: ``tcp://host:port``, or ``env://`` for the address
             in the environment.
+        device_type: "cpu" (Gloo) or "cuda" (NCCL).
         attempt: how often the processes were started before and met there.
     """
 
@@ -34,6 +35,7 @@ class Process:
     world_size: int
     local_rank: int
     init_method: str
+    device_type: str
     attempt: int = 0
 
 
@@ -55,9 +57,7 @@ def check_gpus(count: int, source: str) -> None:
         )
 
 
-def run_among_others(
-    main: Callable[..., None], process: Process, device_type: str, arguments: tuple = ()
-) -> None:
+def run_among_others(main: Callable[..., None], process: Process, arguments: tuple = ()) -> None:
     """Join the process group, call ``main(*arguments)``, and leave the group.
 
     A run of one process needs no group.
@@ -65,7 +65,6 @@ def run_among_others(
     Args:
         main: what every process of the run calls.
         process: the place of this one.
-        device_type: "cpu" (Gloo) or "cuda" (NCCL).
         arguments: of ``main``.
 
     Raises:
@@ -74,7 +73,7 @@ def run_among_others(
     if process.world_size == 1:
         main(*arguments)
         return
-    cuda = device_type == "cuda"
+    cuda = process.device_type == "cuda"
     if cuda:
         torch.cuda.set_device(process.local_rank)
     dist.init_process_group(

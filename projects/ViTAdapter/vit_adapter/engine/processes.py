@@ -66,23 +66,32 @@ class ProcessLayout:
         return self.processes_per_machine * self.num_machines
 
 
-def launch(main: Callable[..., None], layout: ProcessLayout, arguments: tuple = ()) -> None:
-    """Run ``main(*arguments)`` in every process of the layout and wait for all of them.
+def launch(
+    main: Callable[..., None], processes: ProcessLayout | Process, arguments: tuple = ()
+) -> None:
+    """Run ``main(*arguments)`` in every process of a run and wait for those that start here.
 
-    One process on one machine runs in the calling process. If a process fails, the others are
-    stopped and its traceback is raised here.
+    One process on one machine, and one that a launcher has started, is the calling process. If a
+    process fails, the others are stopped and its traceback is raised here.
 
     Args:
         main: an importable function.
-        layout: how many processes, on which device.
+        processes: which of them to start, or the place of this one among those that a launcher
+            has started.
         arguments: picklable arguments of ``main``.
 
     Raises:
         UsageError: ``main`` raised it in one of the processes.
     """
-    if layout.world_size == 1:
+    if isinstance(processes, Process):
+        run_among_others(main, processes, arguments)
+    elif processes.world_size == 1:
         main(*arguments)
-        return
+    else:
+        _start(main, processes, arguments)
+
+
+def _start(main: Callable[..., None], layout: ProcessLayout, arguments: tuple) -> None:
     dist_url = layout.dist_url
     if dist_url == "auto":
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
@@ -115,9 +124,10 @@ def _run_process(
         world_size=layout.world_size,
         local_rank=local_rank,
         init_method=dist_url,
+        device_type=layout.device_type,
     )
     try:
-        run_among_others(main, process, layout.device_type, arguments)
+        run_among_others(main, process, arguments)
     except UsageError as error:
         with atomic_open(os.path.join(mistakes, f"mistake_{local_rank}")) as stream:
             stream.write(str(error))

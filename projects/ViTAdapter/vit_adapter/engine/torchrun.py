@@ -60,7 +60,7 @@ def launched_process(device_type: str) -> Process | None:
         check_gpus(local_size or local_rank + 1, "the number of processes on this machine")
     # With several machines the count differs: each counts only what it starts again by itself.
     attempt = restart_count() if local_size == world_size else 0
-    return Process(rank, world_size, local_rank, init_method="env://", attempt=attempt)
+    return Process(rank, world_size, local_rank, "env://", device_type, attempt)
 
 
 def refuse_unconnected_processes() -> None:
