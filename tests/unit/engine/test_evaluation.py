@@ -138,6 +138,6 @@ def test_wrapped_model_is_unwrapped(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         def forward(self, batch: list) -> list:
             raise AssertionError("the wrapper's forward waits for all processes")
 
-    monkeypatch.setattr("vit_adapter.engine.evaluation.DistributedDataParallel", Wrapper)
+    monkeypatch.setattr("vit_adapter.engine.parallel.DistributedDataParallel", Wrapper)
     assert evaluate(make_config(tmp_path, RESULTS), Wrapper(Model()))["count"]["images"] == 3
     assert torch.is_grad_enabled()

@@ -4,13 +4,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.engine import TrainerBase
+from detectron2.config import LazyCall as L
+from detectron2.engine import TrainerBase, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
+from fvcore.common.param_scheduler import LinearParamScheduler
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from vit_adapter.checkpoint.checkpointer import Checkpointer
-from vit_adapter.engine.hooks import EvaluationHook, PeriodicCheckpointer
+from vit_adapter.engine.freezing import FrozenNorms
+from vit_adapter.engine.hooks import (
+    EvaluationHook,
+    PeriodicCheckpointer,
+    output_hooks,
+    training_hooks,
+)
 
 
 class Loop(TrainerBase):
@@ -86,7 +95,7 @@ def test_failed_evaluation_leaves_a_checkpoint(
     assert ("model_0000002.pth" in capsys.readouterr().err) != main_process
     resumed = Loop()
     model = nn.Linear(1, 1)
-    Checkpointer(model, str(tmp_path), trainer=resumed).resume_or_load("")
+    resumed.load_state_dict(Checkpointer(model, str(tmp_path)).resume_or_load("")["trainer"])
     assert (resumed.iter, model.weight.item()) == (2, 2.0)
 
 
@@ -142,3 +151,55 @@ def test_checkpoints_of_an_interrupted_run_count(tmp_path: Path) -> None:
         "model_best.pth",
         "model_final.pth",
     ]
+
+
+def test_other_processes_remove_no_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 3):
+        (tmp_path / f"model_000000{number}.pth").touch()
+    monkeypatch.setattr(comm, "is_main_process", lambda: False)
+    loop = Loop()
+    checkpointer = Checkpointer(nn.Linear(1, 1), str(tmp_path))
+    loop.register_hooks([PeriodicCheckpointer(checkpointer, period=2, max_to_keep=1)])
+    loop.train(4, 6)
+    assert names(tmp_path) == ["model_0000001.pth", "model_0000003.pth"]
+
+
+def make_config(**train: object) -> DictConfig:
+    schedule = L(LinearParamScheduler)(start_value=1.0, end_value=1.0)
+    return OmegaConf.create(
+        {
+            "lr_multiplier": schedule,
+            "train": {
+                "checkpointer": {"period": 0, "max_to_keep": 3},
+                "eval_period": 0,
+                "log_period": 1,
+                "max_iter": 1,
+                **train,
+            },
+        },
+        flags={"allow_objects": True},
+    )
+
+
+def test_norms_of_frozen_modules_are_held_where_something_is_frozen() -> None:
+    kinds = [
+        [type(hook) for hook in training_hooks(make_config(**options), nn.Linear(1, 1))]
+        for options in ({}, {"freeze": []}, {"freeze": ["a"]})
+    ]
+    always = [hooks.IterationTimer, hooks.LRScheduler]
+    assert kinds == [always, always, [*always, FrozenNorms]]
+
+
+@pytest.mark.parametrize("main_process", [True, False])
+def test_writers_come_last_and_in_the_main_process(
+    main_process: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comm, "is_main_process", lambda: main_process)
+    trainer = Loop()
+    trainer.model = nn.Linear(1, 1)
+    kinds = [type(hook) for hook in output_hooks(make_config(), trainer, str(tmp_path))]
+    both = [PeriodicCheckpointer, EvaluationHook]
+    assert kinds == ([*both, hooks.PeriodicWriter] if main_process else both)
+    assert (tmp_path / "metrics.json").exists() is main_process

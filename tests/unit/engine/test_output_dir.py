@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from vit_adapter.checkpoint.files import local_path
 from vit_adapter.config.errors import UsageError
 from vit_adapter.engine.output_dir import (
+    claim_output_dir,
     describe_earlier_runs,
     drop_unsaved_progress,
     follow_weights,
@@ -138,6 +139,26 @@ def test_weights_named_by_a_link_follow(tmp_path: Path, inside: bool) -> None:
     assert moved.read_text() == "weights"
     with pytest.raises(FileNotFoundError, match=str(moved)):
         local_path(link / "model_b.pth")
+
+
+@pytest.mark.parametrize("start_iter", [0, 10])
+def test_claimed_folder(start_iter: int, tmp_path: Path) -> None:
+    """A new run sets the earlier one aside and names its weights anew; a resumed one goes on."""
+    write_run(tmp_path, content="")
+    (tmp_path / "metrics.json").write_text('{"iteration": 9}\n{"iteration": 10}\n')
+    weights = tmp_path / "model_final.pth"
+    cfg = OmegaConf.create(
+        {"train": {"output_dir": str(tmp_path), "init_checkpoint": str(weights)}}
+    )
+    assert claim_output_dir(cfg, start_iter) == str(tmp_path)
+    if start_iter:
+        assert weights.exists()
+        assert (tmp_path / "metrics.json").read_text() == '{"iteration": 9}\n'
+    else:
+        weights = tmp_path / "previous_run_1/model_final.pth"
+        assert not (tmp_path / "metrics.json").exists()
+    assert cfg.train.init_checkpoint == str(weights)
+    assert OmegaConf.load(tmp_path / "config.yaml") == cfg
 
 
 def test_restart_does_not_begin_again(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ PROGRAM = """
 import torch
 import torch.distributed as dist
 from detectron2.utils import comm
-from vit_adapter.engine.evaluation import share_buffers
+from omegaconf import OmegaConf
+from vit_adapter.engine.parallel import gather_model_state, parallelise, share_buffers, unwrap
 from vit_adapter.engine.processes import ProcessLayout, launch
 from vit_adapter.layers.sync_norm import GlooSyncBatchNorm, adapt_sync_batch_norm
 
@@ -50,6 +51,14 @@ def work():
     share_buffers(norm)
     for name, value in norm.state_dict().items():
         assert torch.equal(value, norms[0][name])
+    model = torch.nn.Linear(1, 1)
+    model.bias.requires_grad_(False)
+    wrapped = parallelise(OmegaConf.create({"train": {}}), model)
+    assert wrapped is not model and unwrap(wrapped) is model
+    weights = comm.all_gather({name: value.clone() for name, value in model.state_dict().items()})
+    assert weights[0] == weights[1] == gather_model_state(wrapped)
+    wrapped(torch.full((1, 1), 1.0 + comm.get_rank())).backward()
+    assert model.weight.grad.item() == 1.5
     comm.synchronize()
     if comm.get_rank() == 0:
         print("finished with", torch.get_num_threads(), "threads", flush=True)
@@ -98,7 +107,7 @@ def run_program(text: str, folder: Path) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow
 def test_two_cpu_processes(tmp_path: Path) -> None:
-    """They share batch statistics, buffers and cores, and the failure of one ends both."""
+    """They share batch statistics, buffers, gradients and cores; the failure of one ends both."""
     done = run_program(PROGRAM, tmp_path)
     assert f"finished with {max(1, os.cpu_count() // 2)} threads" in done.stdout, done.stderr
     assert done.returncode != 0

@@ -2,19 +2,17 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
-from torch import nn
+from torch import Tensor, nn
 
 from vit_adapter.checkpoint.files import (
-    CheckpointFileError,
     extract_state_dict,
     load_checkpoint_file,
 )
-from vit_adapter.checkpoint.loading import ADVICE, check_fit, load_strict, without_prefix
+from vit_adapter.checkpoint.loading import ADVICE, load_strict, without_prefix
 from vit_adapter.checkpoint.original.provenance import find_tree
 from vit_adapter.checkpoint.run_files import LAST_CHECKPOINT
 from vit_adapter.utils.atomic import atomic_open, atomic_save
@@ -39,13 +37,17 @@ class Checkpointer(DetectionCheckpointer):
        prefix that all names have (see :func:`without_prefix`).
     3. Files are read without running code from them; pickles are refused.
 
+    Loading changes the model alone. Whatever else a file holds is returned, as the objects that
+    take it may be built later, from the loaded model.
+
     Args:
-        model: the model, or its DistributedDataParallel wrapper.
+        model: the model, without a wrapper.
         save_dir: folder of the checkpoints; "" if nothing is saved.
-        trainer: object whose ``state_dict()`` is stored and restored under ``trainer``
-            (iteration, optimizer, hooks); None for the weights alone.
+        trainer: object whose ``state_dict()`` is stored under ``trainer`` (iteration, optimizer,
+            hooks); None for the weights alone.
         allow_mismatch: one or several regular expressions of names that need not fit in
             :meth:`load`. A resumed run is always strict: the same config wrote its checkpoint.
+        gather: returns the whole state dict of the model, to be stored.
     """
 
     def __init__(
@@ -55,22 +57,28 @@ class Checkpointer(DetectionCheckpointer):
         *,
         trainer: object | None = None,
         allow_mismatch: str | Sequence[str] = (),
+        gather: Callable[[nn.Module], dict[str, Tensor]] = nn.Module.state_dict,
     ) -> None:
         super().__init__(model, save_dir, **({} if trainer is None else {"trainer": trainer}))
         self.allow_mismatch = allow_mismatch
+        self._gather = gather
 
     def save(self, name: str, **extra: object) -> None:
         """Write ``{name}.pth`` in ``save_dir`` and point ``last_checkpoint`` at it.
+
+        Every process calls this, since each may hold a part of the state; the main one writes.
 
         Args:
             name: file name without its ending.
             extra: plain values stored beside model and trainer, such as ``iteration``.
         """
-        if not self.save_dir or not self.save_to_disk:
+        if not self.save_dir:
             return
-        data: dict[str, object] = {"model": self.model.state_dict()}
+        data: dict[str, object] = {"model": self._gather(self.model)}
         data.update({key: value.state_dict() for key, value in self.checkpointables.items()})
         data.update(extra)
+        if not self.save_to_disk:
+            return
         file = os.path.join(self.save_dir, f"{name}.pth")
         logger.info("Saving checkpoint to %s", file)
         atomic_save(data, file)
@@ -81,75 +89,59 @@ class Checkpointer(DetectionCheckpointer):
         with atomic_open(os.path.join(self.save_dir, LAST_CHECKPOINT)) as stream:
             stream.write(last_filename_basename)
 
-    def load(self, path: str, checkpointables: Sequence[str] | None = None) -> dict[str, object]:
-        """Load a checkpoint file or URL.
+    def load(self, path: str) -> dict[str, object]:
+        """Load the weights of a checkpoint file or URL.
 
         Args:
             path: the file; "" loads nothing.
-            checkpointables: which objects besides the model are restored; None for all.
 
         Returns:
-            What else the file holds.
+            What else the file holds, such as the trainer's state.
 
         Raises:
             FileNotFoundError, CheckpointFileError, CheckpointMismatchError: the model is
                 unchanged then.
         """
-        return self._load(path, checkpointables, self.allow_mismatch, ADVICE)
+        return self._load(path, self.allow_mismatch, ADVICE)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, object]:
-        """Load the last checkpoint of ``save_dir`` with the trainer's state, else ``path``.
+        """Load the weights of the last checkpoint of ``save_dir``, else those of ``path``.
 
         The main process decides which file, so that all processes continue from the same one.
 
         Args:
             path: weights to start from if there is nothing to resume; "" for none.
             resume: whether to look for a checkpoint in ``save_dir``.
+
+        Returns:
+            As :meth:`load`.
         """
         last = comm.all_gather(self.get_checkpoint_file() if resume else "")[0]
         if not last:
-            return self.load(path, checkpointables=[])
+            return self.load(path)
         if not all(comm.all_gather(os.path.isfile(last))):
             raise FileNotFoundError(
                 f"{os.path.join(self.save_dir, LAST_CHECKPOINT)} names {last}, which some "
                 "process cannot find. Restore that file or write the name of another checkpoint "
                 f"into {LAST_CHECKPOINT}; with several machines the folder must be shared."
             )
-        return self._load(last, None, (), _RESUME_ADVICE.format(last))
+        return self._load(last, (), _RESUME_ADVICE.format(last))
 
-    def _load(
-        self,
-        path: str,
-        checkpointables: Sequence[str] | None,
-        allow: str | Sequence[str],
-        advice: str,
-    ) -> dict[str, object]:
+    def _load(self, path: str, allow: str | Sequence[str], advice: str) -> dict[str, object]:
         if not path:
             logger.info("No checkpoint given: the model keeps its initial weights.")
             return {}
         logger.info("Loading checkpoint %s", path)
         checkpoint = load_checkpoint_file(path)
-        state_dict = extract_state_dict(checkpoint, path)
-        wanted = self.checkpointables if checkpointables is None else checkpointables
-        absent = [key for key in wanted if key not in checkpoint]
-        if absent:
-            raise CheckpointFileError(
-                f"checkpoint {path!r} holds no {', '.join(absent)}: it has weights only, so "
-                "training cannot continue from it. Start a new run from these weights with "
-                "train.init_checkpoint."
-            )
         source = f"checkpoint {path!r}"
+        state_dict = extract_state_dict(checkpoint, path)
         state_dict = without_prefix(self.model, state_dict, source=source)
         if find_tree(state_dict) and not find_tree(self.model.state_dict()):
             source += " (the original's names: convert it first, by tools/convert_checkpoint.py)"
-        # Everything is checked before anything is changed, by the trainer as well.
-        check_fit(self.model, state_dict, allow, source=source, advice=advice)
-        for key in wanted:
-            self.checkpointables[key].load_state_dict(checkpoint[key])
-        load_strict(self.model, state_dict, allow, source=source)
-        handled = {"model", "state_dict", "module", *wanted}
+        load_strict(self.model, state_dict, allow, source=source, advice=advice)
+        weights = {"model", "state_dict", "module"}
         return {
             key: value
             for key, value in checkpoint.items()
-            if key not in handled and not isinstance(value, torch.Tensor)
+            if key not in weights and not isinstance(value, Tensor)
         }

@@ -14,7 +14,6 @@ __all__ = [
     "CheckpointMismatchError",
     "LoadReport",
     "ResizedEntry",
-    "check_fit",
     "compare_keys",
     "load_strict",
     "without_prefix",
@@ -139,7 +138,7 @@ def without_prefix(
     """Drop what stands before every name of the model, such as Lightning's ``model.``.
 
     Args:
-        model: not wrapped by DistributedDataParallel.
+        model: without a wrapper.
         state_dict: name -> tensor.
         source: what the log calls the checkpoint.
 
@@ -158,18 +157,19 @@ def without_prefix(
     return {key.removeprefix(prefixes[0]): value for key, value in state_dict.items()}
 
 
-def check_fit(
+def load_strict(
     model: nn.Module,
-    state_dict: Mapping[str, Tensor],
+    state_dict: dict[str, Tensor],
     allow: str | Sequence[str] = (),
     *,
     source: str = "the checkpoint",
     advice: str = ADVICE,
 ) -> LoadReport:
-    """Compare ``state_dict`` with ``model`` and refuse a mismatch; nothing is loaded.
+    """Copy ``state_dict`` into ``model`` if every name and shape fits; otherwise copy nothing.
 
     Args:
-        model: not wrapped by DistributedDataParallel.
+        model: without a wrapper; receives the weights, and keeps its own value where a mismatch is
+            allowed.
         state_dict: name -> tensor.
         allow: one or several regular expressions, searched for anywhere in a name. A mismatch of a
             name that one of them finds is passed over.
@@ -192,29 +192,6 @@ def check_fit(
             f"do; nothing was loaded.\n{refused.describe()}\n{advice}",
             refused,
         )
-    return report
-
-
-def load_strict(
-    model: nn.Module,
-    state_dict: dict[str, Tensor],
-    allow: str | Sequence[str] = (),
-    *,
-    source: str = "the checkpoint",
-) -> LoadReport:
-    """Copy ``state_dict`` into ``model`` if every name and shape fits; otherwise copy nothing.
-
-    Args:
-        model: receives the weights; where a mismatch is allowed it keeps its own value.
-        state_dict: name -> tensor; see :func:`check_fit` for the rest.
-
-    Returns:
-        The account of all names, allowed mismatches included.
-
-    Raises:
-        CheckpointMismatchError, ValueError: as :func:`check_fit`.
-    """
-    report = check_fit(model, state_dict, allow, source=source)
     usable = set(report.loaded)
     filtered = copy.copy(state_dict)  # with the module versions attached to it
     for name in state_dict:

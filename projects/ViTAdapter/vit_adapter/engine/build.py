@@ -1,4 +1,4 @@
-"""Building what a run needs from its config: model, optimizer, data, data-parallel wrapper."""
+"""Building what a run needs from its config: model, optimizer, data."""
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,39 +6,36 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetFromList
-from detectron2.utils import comm
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
-from vit_adapter.checkpoint.pretrained import find_trunk, load_pretrained_vit
+from vit_adapter.config.model import build_model
+from vit_adapter.engine.parallel import unwrap
+from vit_adapter.engine.setup import seed_model
 
-__all__ = [
-    "build_optimizer",
-    "build_train_loader",
-    "load_trunk",
-    "read_train_data",
-    "wrap_model",
-]
+__all__ = ["build_optimizer", "build_seeded_model", "build_train_loader", "read_train_data"]
 
 
-def load_trunk(cfg: DictConfig, model: nn.Module) -> None:
-    """Load ``cfg.train.vit_checkpoint``, if it names one, into the plain ViT inside ``model``.
+def build_seeded_model(cfg: DictConfig) -> nn.Module:
+    """Build ``cfg.model`` with the initial weights that belong to ``cfg.train.seed``.
 
-    ``cfg.train.vit_patch_resize`` says how a patch kernel of another size is resized, see
-    :func:`load_pretrained_vit`.
+    Returns:
+        What :func:`vit_adapter.config.model.build_model` returns.
     """
-    path = OmegaConf.select(cfg, "train.vit_checkpoint", default="")
-    if path:
-        method = OmegaConf.select(cfg, "train.vit_patch_resize", default="pseudo_inverse")
-        load_pretrained_vit(find_trunk(model), path, patch_resize=method)
+    seed_model(cfg.train.seed)
+    return build_model(cfg)
 
 
 def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Build ``cfg.optimizer`` for the parameters of ``model``; ``cfg`` stays as it is."""
+    """Build ``cfg.optimizer`` for the parameters of a model.
+
+    Args:
+        cfg: stays as it is.
+        model: as :func:`vit_adapter.engine.parallel.parallelise` returns it.
+    """
     cfg = copy.deepcopy(cfg)
-    cfg.optimizer.params.model = model
+    cfg.optimizer.params.model = unwrap(model)
     return instantiate(cfg.optimizer)
 
 
@@ -63,20 +60,3 @@ def build_train_loader(
     """
     node = cfg.dataloader.train
     return instantiate(node if dataset is None else {**node, "dataset": dataset})
-
-
-def wrap_model(cfg: DictConfig, model: nn.Module) -> nn.Module:
-    """Wrap ``model`` by DistributedDataParallel if there are several processes.
-
-    Args:
-        cfg: ``train.ddp`` holds options of the wrapper (``broadcast_buffers``,
-            ``find_unused_parameters``).
-        model: on its device.
-    """
-    if comm.get_world_size() == 1:
-        return model
-    options = OmegaConf.to_container(cfg.train.get("ddp", OmegaConf.create({})), resolve=True)
-    device = next(model.parameters()).device
-    # Gloo on the CPU wants no device ids, NCCL wants the one of this process.
-    device_ids = [comm.get_local_rank()] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=device_ids, **options)

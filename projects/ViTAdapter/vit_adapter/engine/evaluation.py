@@ -7,20 +7,19 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import torch.distributed as dist
 from detectron2.config import instantiate
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from omegaconf import DictConfig
 from tabulate import tabulate
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from vit_adapter.checkpoint import run_files
 from vit_adapter.config.test_time import wrap_for_testing
+from vit_adapter.engine.parallel import share_buffers, unwrap
 from vit_adapter.utils.atomic import atomic_open
 
-__all__ = ["evaluate", "format_results", "share_buffers", "write_results"]
+__all__ = ["evaluate", "format_results", "write_results"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ def evaluate(
         logger.warning("The config has no test data or no evaluator: nothing is evaluated.")
         return {}
     # Wrapped, a process with fewer images would leave the others waiting in its forward pass.
-    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    inner = unwrap(model)
     share_buffers(inner)
     loader = instantiate(cfg.dataloader.test)
     evaluator = instantiate(cfg.dataloader.evaluator)
@@ -69,17 +68,6 @@ def evaluate(
         )
     write_results(results, cfg.train.output_dir, training=training)
     return results
-
-
-def share_buffers(model: nn.Module) -> None:
-    """Give every process the buffers of the main process, whose model the checkpoints hold.
-
-    A batch norm that is not synchronised has other running statistics in each process, so each
-    would evaluate another model.
-    """
-    if comm.get_world_size() > 1:
-        for buffer in model.buffers():
-            dist.broadcast(buffer, src=0)
 
 
 def format_results(results: Results) -> str:

@@ -5,16 +5,67 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 
+from detectron2.config import instantiate
 from detectron2.engine import HookBase, hooks
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
+from omegaconf import DictConfig
+from torch import nn
 
+from vit_adapter.checkpoint import run_files
 from vit_adapter.checkpoint.checkpointer import Checkpointer
-from vit_adapter.checkpoint.run_files import checkpoint_name
+from vit_adapter.engine.evaluation import evaluate
+from vit_adapter.engine.freezing import FrozenNorms
+from vit_adapter.engine.parallel import gather_model_state, unwrap
+from vit_adapter.engine.trainer import Trainer
 
-__all__ = ["EvaluationHook", "PeriodicCheckpointer"]
+__all__ = ["EvaluationHook", "PeriodicCheckpointer", "output_hooks", "training_hooks"]
 
 logger = logging.getLogger(__name__)
+
+
+def training_hooks(cfg: DictConfig, model: nn.Module) -> list[HookBase]:
+    """Return the hooks that take part in training, in the order in which they act.
+
+    A resumed run restores their state, so the trainer gets them before it.
+
+    Args:
+        cfg: ``lr_multiplier`` is instantiated.
+        model: as it is trained.
+    """
+    result = [hooks.IterationTimer(), hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier))]
+    return [*result, FrozenNorms(model)] if cfg.train.get("freeze") else result
+
+
+def output_hooks(cfg: DictConfig, trainer: Trainer, output_dir: str) -> list[HookBase]:
+    """Return the hooks that write: checkpoints, evaluation and, last so that they see everything,
+    the writers.
+
+    Args:
+        cfg: ``train`` holds the periods.
+        trainer: of this run, which is stored with its model.
+        output_dir: what :func:`vit_adapter.engine.output_dir.claim_output_dir` returned.
+    """
+    options = cfg.train
+    checkpointer = Checkpointer(
+        unwrap(trainer.model), output_dir, trainer=trainer, gather=gather_model_state
+    )
+    result = [
+        PeriodicCheckpointer(checkpointer, **options.checkpointer),
+        EvaluationHook(
+            options.eval_period, lambda: evaluate(cfg, trainer.model, training=True), checkpointer
+        ),
+    ]
+    if comm.is_main_process():
+        writers = [
+            CommonMetricPrinter(options.max_iter),
+            JSONWriter(os.path.join(output_dir, run_files.METRICS)),
+            # Hides the points of iterations that an interrupted run computed after its checkpoint.
+            TensorboardXWriter(output_dir, purge_step=trainer.start_iter),
+        ]
+        result.append(hooks.PeriodicWriter(writers, period=options.log_period))
+    return result
 
 
 class EvaluationHook(HookBase):
@@ -72,7 +123,7 @@ class EvaluationHook(HookBase):
         comm.synchronize()
 
     def _save(self) -> None:
-        name = checkpoint_name(self.trainer.iter)
+        name = run_files.checkpoint_name(self.trainer.iter)
         # A file of that name may be left from before a resumption from an earlier checkpoint.
         if os.path.basename(self._checkpointer.get_checkpoint_file()) != f"{name}.pth":
             # Any process: all have the same weights, and the one that fails is still running.
@@ -88,8 +139,10 @@ class EvaluationHook(HookBase):
 class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
     """Detectron2's hook, which after a resumption also removes checkpoints written before it.
 
+    Every process has one: each may hold a part of the state.
+
     Args:
-        checkpointer: writes the files.
+        checkpointer: writes the files, in the main process.
         period: iterations between checkpoints; 0 for only one after the last iteration.
         max_to_keep: how many of them stay besides the last one; None for all.
     """
@@ -97,6 +150,7 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
     def __init__(
         self, checkpointer: Checkpointer, period: int, max_to_keep: int | None = None
     ) -> None:
+        max_to_keep = max_to_keep if comm.is_main_process() else None  # the others remove nothing
         super().__init__(checkpointer, period or sys.maxsize, max_to_keep=max_to_keep)
 
     def before_train(self) -> None:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from vit_adapter.config.errors import UsageError
+from vit_adapter.engine.parallel import unwrap
 
 __all__ = ["check_optimizer_state", "describe_optimizer"]
 
@@ -19,10 +19,9 @@ def describe_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> di
 
     Args:
         optimizer: of parameters of ``model``.
-        model: may be wrapped by DistributedDataParallel.
+        model: as it is trained, with or without a wrapper.
     """
-    inner = model.module if isinstance(model, DistributedDataParallel) else model
-    names = {parameter: name for name, parameter in inner.named_parameters()}
+    names = {parameter: name for name, parameter in unwrap(model).named_parameters()}
     return {
         "class": type(optimizer).__qualname__,
         "groups": [
@@ -54,9 +53,9 @@ def check_optimizer_state(
         difference = _compare(description, describe_optimizer(optimizer, model)) or difference
     if difference:
         raise UsageError(
-            f"the checkpoint's optimizer does not fit that of this run: {difference}. Nothing was "
-            "loaded. Resume with the train.freeze and optimizer of the first start, or start a new "
-            "run from these weights with train.init_checkpoint."
+            f"the checkpoint's optimizer does not fit that of this run: {difference}. Nothing "
+            "was changed. Resume with the train.freeze and optimizer of the first start, or start "
+            "a new run from these weights with train.init_checkpoint."
         )
 
 

@@ -5,13 +5,16 @@ import logging
 import os
 from pathlib import Path
 
+from detectron2.utils import comm
 from omegaconf import DictConfig
 
 from vit_adapter.checkpoint import run_files
 from vit_adapter.config.errors import UsageError
+from vit_adapter.engine.setup import save_config
 from vit_adapter.utils.atomic import TEMPORARY_MARK, atomic_open
 
 __all__ = [
+    "claim_output_dir",
     "describe_earlier_runs",
     "drop_unsaved_progress",
     "follow_weights",
@@ -20,6 +23,30 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+
+def claim_output_dir(cfg: DictConfig, start_iter: int) -> str:
+    """Make the output folder ready for a training; every process calls this.
+
+    What an earlier run has left there is set aside, unless it is continued, and the config is
+    saved. The weights that the run starts from have been read before: they may lie there.
+
+    Args:
+        cfg: the whole config; weights that it names and that move are named anew in it.
+        start_iter: iteration at which training starts or continues.
+
+    Returns:
+        ``train.output_dir``, for what writes into it.
+    """
+    output_dir = cfg.train.output_dir
+    comm.synchronize()
+    if comm.is_main_process():
+        if not start_iter:
+            follow_weights(cfg.train, set_previous_run_aside(output_dir))
+        drop_unsaved_progress(output_dir, start_iter)
+    save_config(cfg, output_dir)
+    comm.synchronize()
+    return output_dir
 
 
 def refuse_restart(output_dir: str | os.PathLike[str], restarts: int) -> None:

@@ -9,79 +9,27 @@ import torch
 from detectron2.engine import TrainerBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
-from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from vit_adapter.config.errors import UsageError
 from vit_adapter.engine.optimizer_state import check_optimizer_state, describe_optimizer
-from vit_adapter.layers.processor import computes_bfloat16
+from vit_adapter.engine.parallel import gather_optimizer_state, load_optimizer_state
+from vit_adapter.engine.precision import Precision
 
-__all__ = ["Precision", "Trainer"]
+__all__ = ["Trainer"]
 
 logger = logging.getLogger(__name__)
 
-_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-class Precision:
-    """Automatic mixed precision: which dtype on which device, and whether losses are scaled.
-
-    float16 needs a scaled loss, else small gradients vanish; bfloat16 has the range of float32
-    and needs none. On the CPU only bfloat16 exists. What is asked for is kept, with a warning if
-    the device only emulates it.
-
-    Args:
-        enabled: False computes in float32.
-        dtype: "float16" or "bfloat16".
-        device_type: "cpu" or "cuda".
-
-    Raises:
-        UsageError: an unknown dtype, or float16 on the CPU.
-    """
-
-    def __init__(self, *, enabled: bool, dtype: str, device_type: str) -> None:
-        if dtype not in _DTYPES:
-            raise UsageError(
-                f"train.amp.dtype={dtype!r} is unknown; expected {' or '.join(_DTYPES)}."
-            )
-        if enabled and device_type == "cpu" and dtype == "float16":
-            raise UsageError(
-                "train.amp.dtype=float16 needs CUDA; on the CPU use train.amp.dtype=bfloat16 or "
-                "train.amp.enabled=False."
-            )
-        if enabled and dtype == "bfloat16" and not computes_bfloat16(device_type):
-            on_cpu = device_type == "cpu"
-            faster = "train.amp.enabled=False" if on_cpu else "train.amp.dtype=float16"
-            logger.warning(
-                "train.amp.dtype=bfloat16 is only emulated on this machine's %s, slowly; %s is "
-                "faster.",
-                device_type,
-                faster,
-            )
-        self.enabled = enabled
-        self.dtype = _DTYPES[dtype]
-        self.device_type = device_type
-        self.scaler = torch.amp.GradScaler(
-            device_type, enabled=enabled and self.dtype == torch.float16
-        )
-
-    @classmethod
-    def from_config(cls, cfg: DictConfig, device_type: str) -> "Precision":
-        """Read ``cfg.train.amp`` (``enabled``, ``dtype``)."""
-        amp = cfg.train.get("amp", {})
-        return cls(
-            enabled=bool(amp.get("enabled", False)),
-            dtype=str(amp.get("dtype", "float16")),
-            device_type=device_type,
-        )
-
-    def autocast(self) -> torch.autocast:
-        """The context for the forward pass and the losses."""
-        return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.enabled)
+Batch = Sequence[Mapping[str, object]]
+"""Detectron2's input dicts of one iteration."""
 
 
 class Trainer(TrainerBase):
     """Detectron2's training loop with hooks, in any precision, on any device, with any version.
+
+    An iteration has four phases, each a method: :meth:`next_batch`, :meth:`forward`,
+    :meth:`backward` and :meth:`step`. Hooks act around them: ``before_step`` and ``after_step``
+    around all four, ``after_backward`` between the last two.
 
     A loss that is not finite stops all processes before the optimizer uses it. After a failure
     the hooks are closed, but nothing is evaluated (see :attr:`failed`).
@@ -94,6 +42,7 @@ class Trainer(TrainerBase):
     Attributes:
         data_loader: endless iterable of such lists; set before :meth:`train`. It is not part of
             the constructor because its seed depends on the iteration that a checkpoint restores.
+        start_iter: the iteration to start at: 0, or the one after that of a restored state.
         failed: whether the last call of :meth:`train` ended with an exception.
     """
 
@@ -102,11 +51,11 @@ class Trainer(TrainerBase):
     ) -> None:
         super().__init__()
         self.model = model
-        self.data_loader: Iterable[Sequence[Mapping[str, object]]] = ()
+        self.data_loader: Iterable[Batch] = ()
         self.optimizer = optimizer
         self.precision = precision
         self.failed = False
-        self._batches: Iterator[Sequence[Mapping[str, object]]] | None = None
+        self._batches: Iterator[Batch] | None = None
 
     def train(self, start_iter: int, max_iter: int) -> None:
         """Run the iterations ``start_iter`` to ``max_iter - 1``.
@@ -116,7 +65,14 @@ class Trainer(TrainerBase):
         """
         self.failed = False
         self.model.train()
-        logger.info("Starting training from iteration %d", start_iter)
+        if start_iter < max_iter:
+            logger.info("Starting training from iteration %d", start_iter)
+        else:
+            logger.info(
+                "The run is already at iteration %d of %d: it is only evaluated.",
+                start_iter,
+                max_iter,
+            )
         self.iter = self.start_iter = start_iter
         self.max_iter = max_iter
         with EventStorage(start_iter) as self.storage:
@@ -134,32 +90,61 @@ class Trainer(TrainerBase):
                 self.after_train()
 
     def run_step(self) -> None:
-        """Compute the losses of one batch, check them, and take one optimizer step."""
+        """Take one optimizer step on one batch, unless its losses are not finite."""
+        batch, data_time = self.next_batch()
+        losses = self.forward(batch)
+        self.backward(losses)
+        # Reading the values waits for the device, hence after the backward pass is under way.
+        self._record(losses, data_time, batch)
+        self.after_backward()
+        self.step()
+
+    def next_batch(self) -> tuple[Batch, float]:
+        """Return the next batch and the seconds spent waiting for it."""
         start = time.perf_counter()
         if self._batches is None:  # not earlier: a finished run needs no workers
             self._batches = iter(self.data_loader)
         batch = next(self._batches)
-        data_time = time.perf_counter() - start
+        return batch, time.perf_counter() - start
 
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses of a batch.
+
+        Raises:
+            FloatingPointError: Detectron2's check of the proposals found a value that is not
+                finite.
+        """
         with self.precision.autocast():
             try:
-                losses = self.model(batch)
-            except FloatingPointError as error:  # Detectron2's check of the proposals
+                return self.model(batch)
+            except FloatingPointError as error:
                 raise FloatingPointError(
                     self._describe_non_finite(str(error), [({}, _file_names(batch))])
                 ) from error
-            total_loss = sum(losses.values())
-        self.optimizer.zero_grad(set_to_none=True)
-        self.precision.scaler.scale(total_loss).backward()
-        # Reading the values waits for the device, hence after the backward pass is under way.
-        self._record(losses, data_time, batch)
+
+    def backward(self, losses: Mapping[str, Tensor]) -> None:
+        """Add the gradients of the sum of all losses to those of the parameters."""
+        self.precision.scaler.scale(sum(losses.values())).backward()
+
+    def after_backward(self) -> None:
+        """Call the hooks that act on gradients; in float16 these are multiplied by the loss scale.
+
+        Detectron2 0.6 does not know this point: its hooks lack the method.
+        """
+        for hook in self._hooks:
+            if hasattr(hook, "after_backward"):
+                hook.after_backward()
+
+    def step(self) -> None:
+        """Let the optimizer use the gradients, and drop them."""
         self.precision.scaler.step(self.optimizer)
         self.precision.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, object]:
-        """Iteration, hooks, optimizer and loss scale."""
+        """Return iteration, hooks, optimizer and loss scale; every process calls this."""
         state = super().state_dict()
-        state["optimizer"] = self.optimizer.state_dict()
+        state["optimizer"] = gather_optimizer_state(self.optimizer)
         state["optimizer_description"] = describe_optimizer(self.optimizer, self.model)
         state["grad_scaler"] = self.precision.scaler.state_dict()
         return state
@@ -177,8 +162,8 @@ class Trainer(TrainerBase):
         if not isinstance(state_dict, Mapping) or not {"iteration", "optimizer"} <= set(state_dict):
             raise UsageError(
                 "the checkpoint does not say at which iteration and with which state of the "
-                "optimizer its training stopped: another program has written it. Start a new run "
-                "from its weights with train.init_checkpoint."
+                "optimizer its training stopped: it holds weights alone, or another program has "
+                "written it. Start a new run from its weights with train.init_checkpoint."
             )
         check_optimizer_state(
             self.optimizer,
@@ -187,11 +172,12 @@ class Trainer(TrainerBase):
             state_dict.get("optimizer_description"),
         )
         super().load_state_dict(state_dict)
+        self.start_iter = self.iter + 1  # the state is that after an iteration
         options = [
             {key: value for key, value in group.items() if key != "params"}
             for group in self.optimizer.param_groups
         ]
-        self.optimizer.load_state_dict(state_dict["optimizer"])
+        load_optimizer_state(self.optimizer, state_dict["optimizer"])
         for group, option in zip(self.optimizer.param_groups, options, strict=True):
             # PyTorch's schedulers start from "initial_lr" where training goes on.
             group.update(option, initial_lr=option.get("initial_lr", option["lr"]))
@@ -203,8 +189,9 @@ class Trainer(TrainerBase):
         self,
         losses: Mapping[str, Tensor],
         data_time: float,
-        batch: Sequence[Mapping[str, object]],
+        batch: Batch,
     ) -> None:
+        """Record the losses, averaged over the processes; stop all of them if one is not finite."""
         values = _read_numbers(losses)
         finite = all(map(math.isfinite, values.values()))
         files = [] if finite else _file_names(batch)
@@ -259,5 +246,5 @@ def _read_numbers(losses: Mapping[str, Tensor]) -> dict[str, float]:
     return dict(zip(losses, numbers, strict=True))
 
 
-def _file_names(batch: Sequence[Mapping[str, object]]) -> list[str]:
+def _file_names(batch: Batch) -> list[str]:
     return [str(inputs.get("file_name", "unnamed")) for inputs in batch]

@@ -1,0 +1,73 @@
+"""How a model is spread over the processes of a run, and how its state is collected.
+
+No other module knows: today every process holds a replica (DistributedDataParallel). Every process
+of a run calls these functions.
+"""
+
+import torch
+import torch.distributed as dist
+from detectron2.utils import comm
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+__all__ = [
+    "gather_model_state",
+    "gather_optimizer_state",
+    "load_optimizer_state",
+    "parallelise",
+    "share_buffers",
+    "unwrap",
+]
+
+
+def parallelise(cfg: DictConfig, model: nn.Module) -> nn.Module:
+    """Return ``model`` as the processes of this run train it together.
+
+    Args:
+        cfg: ``train.ddp`` holds options of DistributedDataParallel (``broadcast_buffers``,
+            ``find_unused_parameters``).
+        model: on its device, with the weights that the run starts from. What is frozen is frozen
+            already: gradients of the rest alone are exchanged.
+
+    Returns:
+        The model to train and to build the optimizer for; ``model`` itself in a single process.
+    """
+    if comm.get_world_size() == 1:
+        return model
+    options = OmegaConf.to_container(cfg.train.get("ddp", OmegaConf.create({})), resolve=True)
+    device = next(model.parameters()).device
+    # Gloo on the CPU wants no device ids, NCCL wants the one of this process.
+    device_ids = [comm.get_local_rank()] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=device_ids, **options)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the model that was given to :func:`parallelise`: its parameters have plain names."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give every process the buffers of the main process, whose model the checkpoints hold.
+
+    A batch norm that is not synchronised has other running statistics in each process, so each
+    would evaluate another model.
+    """
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
+
+
+def gather_model_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return the whole ``state_dict()`` of a model with plain names, as a checkpoint stores it."""
+    return unwrap(model).state_dict()
+
+
+def gather_optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, object]:
+    """Return the whole ``state_dict()`` of an optimizer, as a checkpoint stores it."""
+    return optimizer.state_dict()
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, object]) -> None:
+    """Load what :func:`gather_optimizer_state` gave."""
+    optimizer.load_state_dict(state)

@@ -1,0 +1,105 @@
+"""The weights that a run starts from, and the state of an earlier run that it continues."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from detectron2.utils import comm
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from vit_adapter.checkpoint.checkpointer import Checkpointer
+from vit_adapter.checkpoint.pretrained import find_trunk, load_pretrained_vit
+from vit_adapter.config.errors import UsageError
+from vit_adapter.engine.output_dir import describe_earlier_runs, refuse_restart
+from vit_adapter.engine.torchrun import restart_count
+
+__all__ = ["load_start", "load_trained", "load_trunk"]
+
+logger = logging.getLogger(__name__)
+
+
+def load_start(cfg: DictConfig, model: nn.Module, *, resume: bool) -> object | None:
+    """Load the weights that a training starts from; every process calls this.
+
+    They are those of the last checkpoint of ``train.output_dir`` if one is resumed, else those
+    that ``train.init_checkpoint`` or ``train.vit_checkpoint`` names, if any.
+
+    Args:
+        cfg: the whole config; only ``train`` is read.
+        model: receives the weights; without a wrapper.
+        resume: whether to look for a checkpoint in ``train.output_dir``.
+
+    Returns:
+        The state of the trainer whose run is resumed, for ``Trainer.load_state_dict``; None for a
+        new run.
+
+    Raises:
+        UsageError: the weights are missing or do not fit.
+    """
+    options = cfg.train
+    if not resume:
+        refuse_restart(options.output_dir, max(comm.all_gather(restart_count())))
+    checkpointer = Checkpointer(model, options.output_dir, allow_mismatch=options.allow_mismatch)
+    resumed = _can_resume(checkpointer, resume)
+    with _named_weights():
+        if not resumed and not options.init_checkpoint:
+            load_trunk(cfg, model)
+        rest = checkpointer.resume_or_load(options.init_checkpoint, resume=resumed)
+    return rest.get("trainer", {}) if resumed else None
+
+
+def load_trained(cfg: DictConfig, model: nn.Module, *, resume: bool) -> None:
+    """Load the weights that are to be evaluated; every process calls this.
+
+    Args:
+        cfg: the whole config; only ``train`` is read.
+        model: receives the weights of ``train.init_checkpoint``; without a wrapper.
+        resume: take the last checkpoint of ``train.output_dir`` instead, if it has one.
+
+    Raises:
+        UsageError: the weights are missing or do not fit.
+    """
+    options = cfg.train
+    checkpointer = Checkpointer(model, options.output_dir, allow_mismatch=options.allow_mismatch)
+    resumed = _can_resume(checkpointer, resume)
+    if not options.init_checkpoint and not resumed:
+        raise UsageError(
+            "--eval-only needs weights: give train.init_checkpoint=<file>, or --resume for the "
+            f"last checkpoint in train.output_dir ({options.output_dir})."
+        )
+    with _named_weights():
+        checkpointer.resume_or_load(options.init_checkpoint, resume=resumed)
+
+
+def load_trunk(cfg: DictConfig, model: nn.Module) -> None:
+    """Load ``cfg.train.vit_checkpoint``, if it names one, into the plain ViT inside ``model``.
+
+    ``cfg.train.vit_patch_resize`` says how a patch kernel of another size is resized, see
+    :func:`load_pretrained_vit`.
+    """
+    path = OmegaConf.select(cfg, "train.vit_checkpoint", default="")
+    if path:
+        method = OmegaConf.select(cfg, "train.vit_patch_resize", default="pseudo_inverse")
+        load_pretrained_vit(find_trunk(model), path, patch_resize=method)
+
+
+def _can_resume(checkpointer: Checkpointer, wanted: bool) -> bool:
+    """Whether there is a checkpoint to resume; all processes follow what the main one sees."""
+    found = comm.all_gather(wanted and checkpointer.has_checkpoint())[0]
+    if wanted and not found:
+        logger.warning(
+            "--resume: %s holds no checkpoint to continue from.%s",
+            checkpointer.save_dir,
+            describe_earlier_runs(checkpointer.save_dir),
+        )
+    return found
+
+
+@contextmanager
+def _named_weights() -> Iterator[None]:
+    """Report weights that are missing or unfit as mistakes of the command line that names them."""
+    try:
+        yield
+    except (FileNotFoundError, ConnectionError, ValueError) as error:
+        raise UsageError(str(error)) from error
