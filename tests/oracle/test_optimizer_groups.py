@@ -126,7 +126,12 @@ def test_custom_keys_with_a_learning_rate_for_heads() -> None:
 
 def test_layer_decay_with_head_parameters_in_the_first_layer() -> None:
     golden = _read("optim_mask2former_beit_large_640")
+    described = _read(f"keys_{golden['backbone']}")
     model = _module_with_names(golden)
+    with torch.device("meta"):  # only a ViT knows its layers
+        model.backbone = nn.ModuleDict(
+            {"bottom_up": build_backbone(described["cls"], described["kwargs"])}
+        )
     # What the original's segmentation code sends to layer 0 beside the trunk's input layers.
     heads = ["mask_embed", "cls_embed", "level_embed", "query_embed", "query_feat"]
     groups = layer_decay_param_groups(
@@ -134,7 +139,6 @@ def test_layer_decay_with_head_parameters_in_the_first_layer() -> None:
         base_lr=golden["base_lr"],
         weight_decay=golden["base_wd"],
         decay_rate=golden["paramwise"]["layer_decay_rate"],
-        trunk_name="backbone",
         first_layer_names=[f"decode_head.{name}" for name in heads],
     )
     _assert_same_groups(_computed(model, groups), _expected(golden))

@@ -17,7 +17,7 @@ ALLOWED = {
     "backbone": {"layers", "utils"},
     "segmentation": {"layers"},
     "mask2former": {"layers"},
-    "solver": set(),
+    "solver": {"backbone"},
     "data": {"utils"},
     "evaluation": {"data"},
     "checkpoint": {"backbone", "layers", "utils"},

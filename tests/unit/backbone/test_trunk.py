@@ -1,13 +1,15 @@
 """The contract between a ViT and what is attached to it."""
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 import torch
+from timm.models import group_parameters
 from torch import Tensor, nn
 
 from vit_adapter import ViTAdapter, ViTBaseline
-from vit_adapter.backbone import ViTTrunk
+from vit_adapter.backbone import BEiT, PlainViT, TimmViT, UniPerceiver, ViTTrunk
 from vit_adapter.layers import GridSize
 
 
@@ -33,6 +35,12 @@ class ToyTrunk(ViTTrunk):
         for block in self.blocks[start:stop]:
             tokens = tokens + block(tokens) + tokens.mean(1, keepdim=True)
         return tokens
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        return {"stem": r"(?:prefix|proj)\b", "blocks": r"blocks\.(\d+)\."}
+
+    def no_weight_decay(self) -> set[str]:
+        return {"prefix"}
 
 
 def make_adapter() -> ViTAdapter:
@@ -79,5 +87,50 @@ def test_a_trunk_must_be_complete() -> None:
         def embed(self, images: Tensor) -> tuple[Tensor, GridSize]:
             return images, (1, 1)
 
-    with pytest.raises(TypeError, match="forward_blocks"):
+    with pytest.raises(TypeError, match="forward_blocks.*group_matcher.*no_weight_decay"):
         Incomplete()
+
+
+SIZES = {"embed_dim": 12, "depth": 2}
+TRUNKS = {
+    "plain": lambda: PlainViT(img_size=32, num_heads=1, residual_indexes=[1], **SIZES),
+    "beit": lambda: BEiT(img_size=32, num_heads=1, **SIZES),
+    "uni_perceiver": lambda: UniPerceiver(img_size=32, num_heads=1, **SIZES),
+    "timm": lambda: TimmViT(
+        name="vit_base_patch14_reg4_dinov2", img_size=32, model_args={"num_heads": 1}, **SIZES
+    ),
+    "toy": ToyTrunk,
+}
+
+
+@pytest.mark.parametrize("make", TRUNKS.values(), ids=TRUNKS)
+def test_a_trunk_places_its_parameters_as_timm_reads_it(make: Callable[[], ViTTrunk]) -> None:
+    trunk = make()
+    layers = trunk.parameter_layers()
+    assert layers == group_parameters(trunk, trunk.group_matcher(), reverse=True)
+    assert set(layers.values()) == set(range(trunk.depth + 1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "spared"),
+    [
+        ("plain", {"pos_embed"}),
+        ("beit", {"cls_token"} | {f"blocks.{i}.attn.relative_position_bias_table" for i in (0, 1)}),
+        ("uni_perceiver", {f"visual_embed.patch_embed.{axis}_pos_embed.weight"
+                           for axis in ("spatial", "temporal")}),
+        ("timm", {"model.pos_embed", "model.cls_token", "model.reg_token"}),
+    ],
+)  # fmt: skip
+def test_positions_and_tokens_are_not_decayed(kind: str, spared: set[str]) -> None:
+    trunk = TRUNKS[kind]()
+    assert trunk.no_weight_decay() & set(dict(trunk.named_parameters())) == spared
+
+
+def test_a_parameter_of_no_layer_is_named() -> None:
+    trunk = ToyTrunk()
+    trunk.head = nn.Linear(32, 1, bias=False)
+    trunk.blocks.append(nn.Linear(32, 32, bias=False))  # more than the depth
+    with pytest.raises(
+        ValueError, match=r"layer blocks\.4\.weight, head\.weight belongs.*4 blocks"
+    ):
+        trunk.parameter_layers()

@@ -7,6 +7,7 @@ import torch
 from detectron2.engine import TrainerBase
 from torch import nn
 
+from vit_adapter.backbone import PlainViT
 from vit_adapter.config.errors import UsageError
 from vit_adapter.engine.freezing import FrozenNorms, freeze_parameters
 from vit_adapter.solver import custom_keys_param_groups, layer_decay_param_groups
@@ -107,6 +108,7 @@ def test_nothing_frozen_leaves_all_norms_alone() -> None:
 
 def test_optimizer_groups_leave_frozen_parameters_out() -> None:
     model = make_model()
+    model.backbone.vit = PlainViT(img_size=16, embed_dim=2, depth=2, num_heads=1)
     rates = {}
     for freeze in (False, True):
         if freeze:

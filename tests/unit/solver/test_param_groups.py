@@ -5,8 +5,10 @@ from collections.abc import Mapping
 import pytest
 import torch
 from detectron2.layers import Conv2d, get_norm
-from torch import nn
+from torch import Tensor, nn
 
+from vit_adapter.backbone import UniPerceiver, ViTTrunk
+from vit_adapter.layers import GridSize
 from vit_adapter.solver import custom_keys_param_groups, layer_decay_param_groups
 
 NO_DECAY = {key: {"decay_mult": 0.0} for key in ("level_embed", "pos_embed", "norm", "bias")}
@@ -15,15 +17,47 @@ DEPTH = {"base_lr": 1.0, "weight_decay": 0.05, "decay_rate": 0.5}
 BOTH_RULES = [(custom_keys_param_groups, KEYS), (layer_decay_param_groups, DEPTH)]
 
 
+class _Trunk(ViTTrunk):
+    """A ViT of whatever parameters it is given; only those of its blocks are spelled alike."""
+
+    @property
+    def depth(self) -> int:
+        return len(self.blocks._modules)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        return {"stem": r"(?:pos_embed|cls_token|patch_embed)\b", "blocks": r"blocks\.(\d+)\."}
+
+    def no_weight_decay(self) -> set[str]:
+        return {"pos_embed", "cls_token", "blocks.1.table"}
+
+    def embed(self, images: Tensor) -> tuple[Tensor, GridSize]:
+        raise NotImplementedError
+
+    def forward_blocks(self, tokens: Tensor, grid: GridSize, start: int, stop: int) -> Tensor:
+        raise NotImplementedError
+
+
+class _Queries(nn.Module):
+    """A head that spares its queries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.feat = nn.Embedding(2, 2)
+        self.fc = nn.Linear(2, 2, bias=False)
+
+    def no_weight_decay(self) -> set[str]:
+        return {"feat.weight"}
+
+
 def _tree(shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
-    """A module with exactly these parameters, named by their dotted paths."""
+    """A module with exactly these parameters, named by their dotted paths; "vit" is a ViT."""
     root = nn.Module()
     for path, shape in shapes.items():
         *owners, leaf = path.split(".")
         module = root
         for owner in owners:
             if owner not in module._modules:
-                module.add_module(owner, nn.Module())
+                module.add_module(owner, _Trunk() if owner == "vit" else nn.Module())
             module = module._modules[owner]
         module.register_parameter(leaf, nn.Parameter(torch.zeros(shape)))
     return root
@@ -92,7 +126,6 @@ def _vit(depth: int) -> dict[str, tuple[int, ...]]:
         "patch_embed.proj.weight": (2, 3, 1, 1),
         "patch_embed.proj.bias": (2,),
         **{f"blocks.{i}.{name}": shape for i in range(depth) for name, shape in block.items()},
-        "norm.weight": (2,),
     }
 
 
@@ -123,7 +156,6 @@ def test_layer_decay_by_depth_and_rank(prefix: str) -> None:
         f"{prefix}.blocks.1.gamma1": (0.5, 0.0),
         f"{prefix}.blocks.1.attn.qkv.weight": (0.5, 0.05),
         f"{prefix}.blocks.1.attn.qkv.bias": (0.5, 0.0),
-        f"{prefix}.norm.weight": (1.0, 0.0),
         "backbone.bottom_up.level_embed": (1.0, 0.05),
         "head.patch_embed.blocks.0.weight": (1.0, 0.05),
         "head.bn.weight": (1.0, 0.0),
@@ -132,27 +164,33 @@ def test_layer_decay_by_depth_and_rank(prefix: str) -> None:
     }
 
 
-def test_layer_decay_knows_the_names_of_uni_perceiver() -> None:
-    vit = {
-        "visual_embed.patch_embed.proj.weight": (2, 3, 1, 1),
-        "visual_embed.patch_embed.temporal_pos_embed.weight": (8, 2),
-        "visual_embed.embeddings_norm.weight": (2,),
-        "layers.0.self_attn.in_proj.weight": (6, 2),
-        "layers.1.linear1.weight": (8, 2),
-        "layers.1.gamma_2": (2,),
-    }
-    model = _tree({f"backbone.vit.{name}": shape for name, shape in vit.items()})
+def test_layer_decay_asks_the_vit_for_its_names() -> None:
+    vit = UniPerceiver(img_size=16, embed_dim=4, depth=2, num_heads=1)
+    model = nn.ModuleDict({"trunk": vit})  # wherever the model has it
     rates = _by_name(model, layer_decay_param_groups(model, **DEPTH))
-    assert [rates[f"backbone.vit.{name}"] for name in vit] == [
-        (0.125, 0.05), (0.125, 0.05), (0.125, 0.0), (0.25, 0.05), (0.5, 0.05), (0.5, 0.0)
-    ]  # fmt: skip
+    expected = {
+        "visual_embed.patch_embed.proj.weight": (0.125, 0.05),
+        "visual_embed.patch_embed.temporal_pos_embed.weight": (0.125, 0.05),
+        "visual_embed.embeddings_norm.weight": (0.125, 0.0),
+        "layers.0.self_attn.in_proj.weight": (0.25, 0.05),
+        "layers.1.linear1.weight": (0.5, 0.05),
+        "layers.1.gamma_2": (0.5, 0.0),
+    }
+    assert {name: rates[f"trunk.{name}"] for name in expected} == expected
+
+
+def test_layer_decay_refuses_a_vit_with_a_parameter_of_no_layer() -> None:
+    model = _tree({"vit.blocks.0.weight": (2, 2), "vit.registers": (1, 4, 2)})
+    with pytest.raises(ValueError, match="_Trunk does not say which layer registers belongs to"):
+        layer_decay_param_groups(model, **DEPTH)
 
 
 def test_layer_decay_has_one_group_per_rate_and_decay() -> None:
-    model = _tree({f"vit.{name}": shape for name, shape in _vit(depth=12).items()})
+    shapes = {f"vit.{name}": shape for name, shape in _vit(depth=12).items()}
+    model = _tree({**shapes, "head.bias": (2,)})
     groups = layer_decay_param_groups(model, **DEPTH)
     pairs = [(group["lr"], group["weight_decay"]) for group in groups]
-    # 13 layers with and without decay; outside of the blocks only the final norm.
+    # 13 layers with and without decay; the head has a vector only.
     assert len(pairs) == len(set(pairs)) == 2 * 13 + 1
 
 
@@ -196,34 +234,21 @@ def test_refuses_values_out_of_range() -> None:
 
 
 def test_layer_decay_needs_a_vit() -> None:
-    with pytest.raises(ValueError, match=r"named like 'vit.blocks.0...': set trunk_name"):
+    with pytest.raises(ValueError, match="needs a ViT, but Module holds no ViTTrunk"):
         layer_decay_param_groups(_tree({"trunk.blocks.0.weight": (2, 2)}), **DEPTH)
 
 
 def test_layer_decay_without_the_accidents_of_the_original() -> None:
-    embeddings = [
-        "backbone.level_embed",
-        "backbone.vit.cls_token",
-        "backbone.vit.pos_embed",
-        "backbone.vit.blocks.1.attn.relative_position_bias_table",
-        "backbone.vit.visual_embed.spatial_pos_embed.weight",
-        "head.query_feat.weight",
-        "head.level_embed.weight",
-        "head.level_encoding.weight",
-    ]
-    matrices = [
-        "backbone.vit.patch_embed.proj.weight",
-        "backbone.vit.blocks.0.attn.qkv.weight",
-        "head.mask_embed.0.weight",
-        "head.cls_embed.weight",
-    ]
-    model = _tree({name: (4, 4) for name in embeddings + matrices})
-    first = ["head.query_feat", "head.cls_embed"]
-    options = {**DEPTH, "first_layer_names": first}
+    embeddings = ["vit.pos_embed", "vit.cls_token", "vit.blocks.1.table", "head.feat.weight"]
+    matrices = ["vit.patch_embed.weight", "vit.blocks.0.table", "neck.pos_embed", "head.fc.weight"]
+    names = [name for name in embeddings + matrices if not name.startswith("head.")]
+    model = _tree({name: (4, 4) for name in names})
+    model.add_module("head", _Queries())
+    options = {**DEPTH, "first_layer_names": ["head."]}
     published = _by_name(model, layer_decay_param_groups(model, **options))
     corrected = _by_name(model, layer_decay_param_groups(model, **options, as_published=False))
     assert {decay for _, decay in published.values()} == {0.05}
     assert {name for name, (_, decay) in corrected.items() if decay == 0.0} == set(embeddings)
     changed = {name for name in published if published[name][0] != corrected[name][0]}
-    assert changed == {"head.query_feat.weight", "head.cls_embed.weight"}
+    assert changed == {"head.feat.weight", "head.fc.weight"}
     assert {(published[name][0], corrected[name][0]) for name in changed} == {(0.5**3, 1.0)}

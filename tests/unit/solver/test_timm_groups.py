@@ -64,14 +64,15 @@ def test_timm_groups_the_same_way(name: str) -> None:
 
 def test_other_models_have_no_other_layers() -> None:
     """Every name in front of timm's blocks is known, whatever the model."""
-    fronts = set()
     for name in timm.list_models(module=["vision_transformer", "eva", "deit"])[::7]:
         if "sapiens2" in name:
             continue  # each of its blocks has its own number of heads, so it cannot be cut
         with torch.device("meta"):
             plan = TimmViT(name=name, depth=1)
-        names = [key.split(".")[1] for key, _ in plan.named_parameters()]
-        fronts |= set(names) - {"blocks"}
-    assert fronts <= {
-        "patch_embed", "pos_embed", "cls_token", "dist_token", "reg_token", "norm_pre", "rope",
-    }  # fmt: skip
+        assert set(plan.parameter_layers().values()) == {0, 1}, name
+
+
+def test_timm_says_what_is_not_decayed() -> None:
+    trunk = TimmViT(name="vit_small_patch16_rope_mixed_ape_224", depth=1)
+    spared = trunk.no_weight_decay() & set(dict(trunk.named_parameters()))
+    assert spared == {"model.cls_token", "model.pos_embed", "model.rope.freqs"}

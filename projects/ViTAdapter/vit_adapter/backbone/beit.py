@@ -144,6 +144,17 @@ class BEiT(ViTTrunk):
         """See :meth:`ViTTrunk.forward_blocks`."""
         return run_blocks(self.blocks[start:stop], tokens, grid, recompute=self.use_checkpoint)
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """See :meth:`ViTTrunk.group_matcher`."""
+        return {"stem": r"(?:cls_token|patch_embed)\b", "blocks": r"blocks\.(\d+)\."}
+
+    def no_weight_decay(self) -> set[str]:
+        """See :meth:`ViTTrunk.no_weight_decay`."""
+        tables = {
+            f"blocks.{index}.attn.relative_position_bias_table" for index in range(self.depth)
+        }
+        return {"cls_token"} | tables
+
 
 class Block(nn.Module):
     """Pre-norm transformer block."""

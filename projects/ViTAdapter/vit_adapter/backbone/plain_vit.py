@@ -133,6 +133,14 @@ class PlainViT(ViTTrunk):
         """See :meth:`ViTTrunk.forward_blocks`."""
         return run_blocks(self.blocks[start:stop], tokens, grid, recompute=self.use_checkpoint)
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """See :meth:`ViTTrunk.group_matcher`."""
+        return {"stem": r"(?:pos_embed|patch_embed)\b", "blocks": r"blocks\.(\d+)\."}
+
+    def no_weight_decay(self) -> set[str]:
+        """See :meth:`ViTTrunk.no_weight_decay`."""
+        return {"pos_embed"}
+
 
 class Block(nn.Module):
     """Pre-norm transformer block, optionally followed by a residual bottleneck."""

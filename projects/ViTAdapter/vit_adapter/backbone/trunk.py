@@ -1,8 +1,9 @@
-"""What a Vision Transformer must offer so that an adapter can be attached to it.
+"""What a Vision Transformer must offer so that an adapter can be attached to it and trained.
 
 Shapes: B batch, H/W image sides in pixels, h/w grid of patches, N = h*w, D embed dim.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
@@ -14,7 +15,8 @@ from vit_adapter.layers import GridSize
 class ViTTrunk(nn.Module, ABC):
     """A plain (single-scale) Vision Transformer, cut into its embedding and its blocks.
 
-    Adapters and baselines use only what is listed here, so a new ViT is a subclass and no more.
+    Adapters, baselines and the solver use only what is listed here, so a new ViT is a subclass and
+    no more.
 
     Attributes:
         embed_dim: width D of the tokens.
@@ -46,6 +48,51 @@ class ViTTrunk(nn.Module, ABC):
     @abstractmethod
     def forward_blocks(self, tokens: Tensor, grid: GridSize, start: int, stop: int) -> Tensor:
         """Run blocks ``start`` to ``stop`` (exclusive) on tokens (B, num_prefix_tokens + N, D)."""
+
+    @abstractmethod
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Tell by its name which layer a parameter belongs to, as timm's models do.
+
+        Args:
+            coarse: part of timm's interface; there is one way of grouping only.
+
+        Returns:
+            Regular expressions that are matched from the beginning of a parameter's name: "stem"
+            for all that lies in front of the first block, "blocks" for what belongs to a block,
+            whose number is its only group.
+        """
+
+    @abstractmethod
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that weight decay should spare, as timm's models have it.
+
+        They stand for positions and tokens. Vectors, such as biases and norms, need not be named.
+        """
+
+    def parameter_layers(self) -> dict[str, int]:
+        """The layer of every parameter, by its name: 0 for the stem, i + 1 for block i.
+
+        Raises:
+            ValueError: :meth:`group_matcher` does not place a parameter; all of them are named.
+        """
+        matcher = self.group_matcher()
+        stem, block = re.compile(matcher["stem"]), re.compile(matcher["blocks"])
+        layers, unplaced = {}, []
+        for name, _ in self.named_parameters():
+            found = block.match(name)
+            if stem.match(name):
+                layers[name] = 0
+            elif found and int(found[1]) < self.depth:
+                layers[name] = int(found[1]) + 1
+            else:
+                unplaced.append(name)
+        if unplaced:
+            raise ValueError(
+                f"{type(self).__name__} does not say which layer {', '.join(unplaced)} belongs to: "
+                f"group_matcher() must place every parameter in the stem or in one of the "
+                f"{self.depth} blocks, got {matcher}"
+            )
+        return layers
 
     def blocks_from(self, start: int) -> Sequence[nn.Module]:
         """The block ``start`` and all behind it, for a trunk that holds them as ``blocks``."""

@@ -105,6 +105,15 @@ class UniPerceiver(ViTTrunk):
         """See :meth:`ViTTrunk.blocks_from`."""
         return self.layers[start:]
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """See :meth:`ViTTrunk.group_matcher`."""
+        return {"stem": r"visual_embed\.", "blocks": r"layers\.(\d+)\."}
+
+    def no_weight_decay(self) -> set[str]:
+        """See :meth:`ViTTrunk.no_weight_decay`."""
+        embed = "visual_embed.patch_embed"
+        return {f"{embed}.spatial_pos_embed.weight", f"{embed}.temporal_pos_embed.weight"}
+
 
 class VisualEmbedding(nn.Module):
     """Patches with their positions, normalised."""

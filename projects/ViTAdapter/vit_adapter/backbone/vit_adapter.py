@@ -158,6 +158,10 @@ class ViTAdapter(PyramidBackbone):
             part.apply(init_adapter_weights)
         nn.init.normal_(self.level_embed)
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of the adapter's embeddings; see :meth:`ViTTrunk.no_weight_decay`."""
+        return {"level_embed"}
+
     def compute(self, images: Tensor) -> dict[str, Tensor]:
         """See :meth:`PyramidBackbone.compute`."""
         strides = [stride for stride in self._prior_strides if stride > STRIDES["res2"]]

@@ -182,6 +182,10 @@ class MSDeformAttnPixelDecoder(nn.Module):
         weight_init.c2_xavier_fill(self.mask_feature)
         nn.init.normal_(self.level_encoding.weight)
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of the embeddings, which weight decay should spare."""
+        return {"level_encoding.weight"}
+
     def forward(self, features: Mapping[str, Tensor]) -> PixelFeatures:
         """Decode.
 

@@ -139,6 +139,10 @@ class MaskedTransformerDecoder(nn.Module):
             Linear(embed_dim, mask_dim),
         )
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of the embeddings, which weight decay should spare."""
+        return {"query_feat.weight", "query_embed.weight", "level_embed.weight"}
+
     def forward(
         self, features: PixelFeatures, *, intermediate: bool = False
     ) -> list[MaskPredictions]:

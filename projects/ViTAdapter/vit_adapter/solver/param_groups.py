@@ -12,29 +12,21 @@ both are kept to the letter, including what looks like an accident:
   sends classifier, mask MLP and queries of Mask2Former to the lowest rate. ``as_published=False``
   leaves both accidents out.
 
-Each rule only answers which (lr, weight decay) a parameter has; ``_collect`` makes the groups.
+Modules know their own parameters: a ViT tells their depth (:meth:`ViTTrunk.parameter_layers`), and
+any module by ``no_weight_decay()``, as timm's have it, which ones are embeddings. Each rule only
+answers which (lr, weight decay) a parameter has; ``_collect`` makes the groups.
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from detectron2.layers import Conv2d
 from torch import nn
 
+from vit_adapter.backbone.trunk import ViTTrunk
+
 _MULTIPLIERS = ("lr_mult", "decay_mult")
-# What a ViT has in front of its first block.
-_INPUT_LAYER = re.compile(
-    r"(?:cls_token|dist_token|reg_token|mask_token|pos_embed)$|visual_embed|patch_embed"
-    r"|norm_pre\.|rope\."
-)
-_BLOCK = re.compile(r"(?:blocks|layers)\.(\d+)\.")
-# Tables and vectors that stand for positions, levels, tokens or queries.
-_EMBEDDING = re.compile(
-    r"(?:^|[._])(?:(?:pos|level|query)_embed|level_encoding|query_feat|token"
-    r"|relative_position_bias_table)(?:\.weight)?$"
-)
 
 
 def custom_keys_param_groups(
@@ -68,8 +60,12 @@ def custom_keys_param_groups(
         if unknown:
             raise ValueError(f"custom_keys[{key!r}] has {unknown}; known are {list(_MULTIPLIERS)}")
     keys = sorted(sorted(custom_keys), key=len, reverse=True)
+    conv_norms = _norms_inside_convolutions(model)
 
     def rule(name: str, param: nn.Parameter) -> tuple[float, float]:
+        owner, _, leaf = name.rpartition(".")
+        if owner in conv_norms:
+            name = f"{owner.removesuffix('norm')}bn.{leaf}"
         key = next((key for key in keys if key in name), None)
         multipliers = {} if key is None else custom_keys[key]
         lr_mult, decay_mult = (multipliers.get(multiplier, 1.0) for multiplier in _MULTIPLIERS)
@@ -84,14 +80,14 @@ def layer_decay_param_groups(
     base_lr: float,
     weight_decay: float,
     decay_rate: float,
-    trunk_name: str = "vit",
     first_layer_names: Sequence[str] = (),
     as_published: bool = True,
 ) -> list[dict[str, Any]]:
     """Groups parameters by depth: the nearer to the input of the ViT, the lower the learning rate.
 
-    A ViT of L blocks makes L + 2 layers: 0 for its tokens and embeddings, i + 1 for block i, L + 1
-    for all the rest (adapter, pyramid, heads). Layer k has ``base_lr * decay_rate ** (L + 1 - k)``.
+    A ViT of L blocks makes L + 2 layers: 0 for its stem (patches, tokens, positions), i + 1 for
+    block i, L + 1 for all the rest (adapter, pyramid, heads), as :meth:`ViTTrunk.parameter_layers`
+    says. Layer k has ``base_lr * decay_rate ** (L + 1 - k)``.
     1-D tensors and those whose name ends in ``.bias`` have no weight decay.
 
     Args:
@@ -100,36 +96,37 @@ def layer_decay_param_groups(
         base_lr: learning rate of all that is outside of the ViT, > 0.
         weight_decay: weight decay of tensors with two or more dimensions, >= 0.
         decay_rate: factor between neighbouring layers, in (0, 1].
-        trunk_name: attribute that holds the ViT, ``vit`` in ``backbone.bottom_up.vit.blocks.0``.
         first_layer_names: beginnings of names that count as layer 0 though outside of the ViT.
         as_published: follow the original also where it hardly meant what it does. Otherwise
             ``first_layer_names`` are not used, and no embedding (of positions, levels or queries;
-            tokens; tables of relative positions) has weight decay.
+            tokens; tables of relative positions) has weight decay: what ``no_weight_decay()`` of a
+            module names.
 
     Returns:
         One group ``{"params", "lr", "weight_decay"}`` for each distinct pair of the two numbers,
         in the order in which the model has them.
 
     Raises:
-        ValueError: a number out of range, no ViT under that name, or nothing to train.
+        ValueError: a number out of range, no ViT in the model, a ViT that does not say which layer
+            a parameter belongs to, or nothing to train.
     """
     _check_base_values(base_lr, weight_decay)
     if not 0.0 < decay_rate <= 1.0:
         raise ValueError(f"decay_rate must be in (0, 1], got {decay_rate}")
-    # A trunk that wraps another library's ViT holds it as "model".
-    trunk = re.compile(rf"(?:^|\.){re.escape(trunk_name)}\.(?:model\.)?(.+)$")
-    last_layer = _count_blocks(model, trunk, trunk_name) + 1
+    trunks = _find_trunks(model)
+    lowest = max(trunk.depth for trunk in trunks.values()) + 1
+    steps_below = {
+        _join(prefix, name): trunk.depth + 1 - layer
+        for prefix, trunk in trunks.items()
+        for name, layer in trunk.parameter_layers().items()
+    }
     first_layer = tuple(first_layer_names) if as_published else ()
+    embeddings = set() if as_published else _embeddings(model)
 
     def rule(name: str, param: nn.Parameter) -> tuple[float, float]:
-        in_trunk = trunk.search(name)
-        if name.startswith(first_layer):
-            layer = 0
-        else:
-            layer = last_layer if in_trunk is None else _trunk_layer(in_trunk[1], last_layer)
-        exempt = param.ndim == 1 or name.endswith(".bias")
-        exempt = exempt or (not as_published and _EMBEDDING.search(name) is not None)
-        return base_lr * decay_rate ** (last_layer - layer), 0.0 if exempt else weight_decay
+        steps = lowest if name.startswith(first_layer) else steps_below.get(name, 0)
+        exempt = param.ndim == 1 or name.endswith(".bias") or name in embeddings
+        return base_lr * decay_rate**steps, 0.0 if exempt else weight_decay
 
     return _collect(model, rule)
 
@@ -141,23 +138,31 @@ def _check_base_values(base_lr: float, weight_decay: float) -> None:
         raise ValueError(f"weight_decay must be a number >= 0, got {weight_decay}")
 
 
-def _trunk_layer(name: str, last_layer: int) -> int:
-    """Layer of a ViT's parameter, by its name within the ViT."""
-    if _INPUT_LAYER.match(name):
-        return 0
-    block = _BLOCK.match(name)
-    return last_layer if block is None else int(block[1]) + 1
-
-
-def _count_blocks(model: nn.Module, trunk: re.Pattern[str], trunk_name: str) -> int:
-    parts = (match[1] for name, _ in model.named_parameters() if (match := trunk.search(name)))
-    blocks = {int(match[1]) for part in parts if (match := _BLOCK.match(part))}
-    if not blocks:
+def _find_trunks(model: nn.Module) -> dict[str, ViTTrunk]:
+    """The ViTs inside a model, by their names."""
+    trunks = {
+        name: module for name, module in model.named_modules() if isinstance(module, ViTTrunk)
+    }
+    if not trunks:
         raise ValueError(
-            f"layer decay needs a ViT, but no parameter is named like '{trunk_name}.blocks.0...': "
-            f"set trunk_name to the attribute that holds it, or use custom_keys_param_groups"
+            f"layer decay needs a ViT, but {type(model).__name__} holds no ViTTrunk: use "
+            "custom_keys_param_groups, or build the model around a ViTTrunk"
         )
-    return max(blocks) + 1
+    return trunks
+
+
+def _embeddings(model: nn.Module) -> set[str]:
+    """Parameters that their modules want without weight decay."""
+    return {
+        _join(prefix, name)
+        for prefix, module in model.named_modules()
+        if hasattr(module, "no_weight_decay")
+        for name in module.no_weight_decay()
+    }
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
 
 
 def _collect(
@@ -165,13 +170,9 @@ def _collect(
 ) -> list[dict[str, Any]]:
     """Joins the parameters to which ``rule`` gives the same (lr, weight decay)."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    conv_norms = _norms_inside_convolutions(model)
     for name, param in model.named_parameters():  # names a shared parameter once
         if not param.requires_grad:
             continue
-        owner, _, leaf = name.rpartition(".")
-        if owner in conv_norms:
-            name = f"{owner.removesuffix('norm')}bn.{leaf}"
         groups.setdefault(rule(name, param), []).append(param)
     if not groups:
         raise ValueError(

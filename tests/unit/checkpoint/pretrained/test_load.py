@@ -21,6 +21,12 @@ class _Trunk(ViTTrunk):
     ) -> Tensor:
         return tokens
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        return {"stem": "", "blocks": ""}
+
+    def no_weight_decay(self) -> set[str]:
+        return set()
+
 
 class _Derived(PlainViT):
     """A subclass, read as its parent is."""

@@ -17,6 +17,11 @@ from vit_adapter.backbone.trunk import ViTTrunk
 from vit_adapter.backbone.vit_parts import check_window_sizes, patch_grid
 from vit_adapter.layers import GridSize
 
+_STEM = (
+    "cls_token", "dist_token", "reg_token", "pos_embed", "patch_embed", "norm_pre", "rope",
+)  # fmt: skip
+"""What timm's plain ViTs have in front of their blocks."""
+
 
 class TimmViT(ViTTrunk):
     """One of timm's own modules, whole: only classifier, pooling and final norm are taken away.
@@ -118,6 +123,14 @@ class TimmViT(ViTTrunk):
     def blocks_from(self, start: int) -> Sequence[nn.Module]:
         """See :meth:`ViTTrunk.blocks_from`."""
         return self.model.blocks[start:]
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """See :meth:`ViTTrunk.group_matcher`; timm's own places no learned rotary positions."""
+        return {"stem": rf"model\.(?:{'|'.join(_STEM)})\b", "blocks": r"model\.blocks\.(\d+)\."}
+
+    def no_weight_decay(self) -> set[str]:
+        """See :meth:`ViTTrunk.no_weight_decay`; timm's models say it themselves."""
+        return {f"model.{name}" for name in self.model.no_weight_decay()}
 
 
 def _norm_eps(block: nn.Module) -> float:
