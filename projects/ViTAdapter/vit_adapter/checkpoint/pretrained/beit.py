@@ -10,12 +10,10 @@ from torch import Tensor
 
 from vit_adapter.backbone.beit import BEiT
 from vit_adapter.checkpoint.loading import LoadReport, ResizedEntry
-from vit_adapter.checkpoint.pretrained.families import refuse_other_families
 from vit_adapter.checkpoint.pretrained.reader import Reader, TrunkWeights
+from vit_adapter.checkpoint.pretrained.registry import refuse_other_families, register
 from vit_adapter.layers import GridSize
 from vit_adapter.layers.relative_position import NUM_CLASS_ROWS, num_offsets, resize_offsets
-
-__all__ = ["READER"]
 
 _PASSED_OVER = (
     r"^(head|norm|fc_norm)\.",  # classifier and final norm
@@ -32,7 +30,7 @@ _TABLE = "blocks.{}.attn.relative_position_bias_table"
 
 def _adapt(vit: BEiT, state_dict: dict[str, Tensor], source: str) -> TrunkWeights:
     """See :attr:`Reader.adapt`."""
-    refuse_other_families(state_dict, "BEiT", source)
+    refuse_other_families(state_dict, BEiT, source)
     weights = dict(state_dict)
     names = [_TABLE.format(index) for index in range(vit.depth)]
     if not any(name in weights for name in names) and _SHARED_TABLE in weights:
@@ -93,4 +91,13 @@ def _advise(vit: BEiT, report: LoadReport) -> str:
     )
 
 
-READER = Reader(adapt=_adapt, passed_over=_PASSED_OVER, not_pretrained=(), advise=_advise)
+register(
+    Reader(
+        trunk=BEiT,
+        marks={r"relative_position_bias_table$": "BEiT or BEiT v2"},
+        adapt=_adapt,
+        passed_over=_PASSED_OVER,
+        not_pretrained=(),
+        advise=_advise,
+    )
+)

@@ -6,23 +6,15 @@ from dataclasses import replace
 
 from torch import nn
 
-from vit_adapter.backbone import BEiT, PlainViT, TimmViT, UniPerceiver, ViTTrunk
+from vit_adapter.backbone.trunk import ViTTrunk
 from vit_adapter.checkpoint.loading import CheckpointMismatchError, LoadReport, compare_keys
-from vit_adapter.checkpoint.pretrained import beit, plain, timm_vit, uni_perceiver
 from vit_adapter.checkpoint.pretrained.hub import read_weights
 from vit_adapter.checkpoint.pretrained.patch_kernel import PatchResize, fit_patch_kernel
-from vit_adapter.checkpoint.pretrained.reader import Reader
+from vit_adapter.checkpoint.pretrained.registry import find_reader
 
 __all__ = ["find_trunk", "load_pretrained_vit"]
 
 logger = logging.getLogger(__name__)
-
-_READERS: dict[type[ViTTrunk], Reader] = {
-    PlainViT: plain.READER,
-    TimmViT: timm_vit.READER,
-    BEiT: beit.READER,
-    UniPerceiver: uni_perceiver.READER,
-}
 
 
 def find_trunk(model: nn.Module) -> ViTTrunk:
@@ -69,7 +61,7 @@ def load_pretrained_vit(
         ValueError: no reader is known for a trunk of this class, or timm has no such weights.
     """
     name = os.fspath(path)
-    reader = _find_reader(vit)
+    reader = find_reader(vit)
     weights = fit_patch_kernel(vit, reader.adapt(vit, read_weights(name), name), patch_resize)
     report = replace(compare_keys(vit, weights.state_dict), resized=weights.resized)
     refused = replace(
@@ -96,14 +88,3 @@ def load_pretrained_vit(
     if report.resized:
         logger.info("Resized while loading: %s", "; ".join(map(str, report.resized)))
     return report
-
-
-def _find_reader(vit: ViTTrunk) -> Reader:
-    for cls in type(vit).__mro__:
-        if cls in _READERS:
-            return _READERS[cls]
-    known = ", ".join(cls.__name__ for cls in _READERS)
-    raise ValueError(
-        f"no reader of pre-trained weights is known for a {type(vit).__name__}; there are readers "
-        f"for {known}. Give the weights of the whole model instead (train.init_checkpoint)."
-    )

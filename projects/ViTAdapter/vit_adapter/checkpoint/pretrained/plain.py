@@ -10,13 +10,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from vit_adapter.backbone.plain_vit import PlainViT
 from vit_adapter.backbone.trunk import ViTTrunk
 from vit_adapter.checkpoint.loading import LoadReport, ResizedEntry
 from vit_adapter.checkpoint.pretrained.augreg import convert_augreg, is_augreg
-from vit_adapter.checkpoint.pretrained.families import refuse_other_families
 from vit_adapter.checkpoint.pretrained.reader import Reader, TrunkWeights, rename_all
-
-__all__ = ["READER"]
+from vit_adapter.checkpoint.pretrained.registry import refuse_other_families, register
 
 _UNUSED_IN_TRUNK = (
     r"^head\b",  # classifier
@@ -43,7 +42,7 @@ def _adapt(vit: ViTTrunk, state_dict: dict[str, Tensor], source: str) -> TrunkWe
     """See :attr:`Reader.adapt`."""
     if is_augreg(state_dict):
         state_dict = convert_augreg(state_dict)
-    refuse_other_families(state_dict, "PlainViT", source)
+    refuse_other_families(state_dict, PlainViT, source)
     return _match_trunk_names(state_dict, source)
 
 
@@ -96,6 +95,14 @@ def _grid_side(rows: int) -> int | None:
     return side if side > 0 and side * side == rows else None
 
 
-READER = Reader(
-    adapt=_adapt, passed_over=_UNUSED_IN_TRUNK, not_pretrained=_NOT_PRETRAINED, advise=_advise
+register(
+    Reader(
+        trunk=PlainViT,
+        marks={r"^blocks\.\d+\.attn\.qkv\.weight$": "a plain ViT"},
+        marks_are_shared=True,
+        adapt=_adapt,
+        passed_over=_UNUSED_IN_TRUNK,
+        not_pretrained=_NOT_PRETRAINED,
+        advise=_advise,
+    )
 )

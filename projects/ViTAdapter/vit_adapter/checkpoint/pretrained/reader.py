@@ -30,6 +30,9 @@ class Reader:
     """How the checkpoints of one family become the weights of its trunk.
 
     Attributes:
+        trunk: the class of the trunks that it is for.
+        marks: regular expressions that are searched for in a file's names to recognise the family,
+            and what the file holds then, such as "a plain ViT".
         adapt: called with the trunk, the state dict of a file and the file's name for messages;
             renames, reshapes and resizes, but drops only what is computed from the rest.
             Raises ``CheckpointFileError`` if the file is of another family.
@@ -38,12 +41,17 @@ class Reader:
             keeps its initial values.
         advise: called with the trunk and the mismatches that neither list covers; says what the
             user can do.
+        marks_are_shared: whether files of other families have such names too; then these are
+            looked for last.
     """
 
+    trunk: type[ViTTrunk]
+    marks: Mapping[str, str]
     adapt: Callable[[ViTTrunk, dict[str, Tensor], str], TrunkWeights]
     passed_over: tuple[str, ...]
     not_pretrained: tuple[str, ...]
     advise: Callable[[ViTTrunk, LoadReport], str]
+    marks_are_shared: bool = False
 
 
 def rename_all(

@@ -19,10 +19,9 @@ from vit_adapter.checkpoint.loading import LoadReport, ResizedEntry
 from vit_adapter.checkpoint.pretrained.augreg import convert_augreg, is_augreg
 from vit_adapter.checkpoint.pretrained.big_vision import is_big_vision, rename_big_vision
 from vit_adapter.checkpoint.pretrained.reader import Reader, TrunkWeights
+from vit_adapter.checkpoint.pretrained.registry import register
 from vit_adapter.checkpoint.pretrained.traced import TracedTensor
 from vit_adapter.checkpoint.pretrained.vitdet import convert_sam
-
-__all__ = ["READER"]
 
 _QKV_BIAS = r"^blocks\.\d+\.attn\.qkv\.bias$"
 
@@ -163,4 +162,19 @@ def _advise(vit: TimmViT, report: LoadReport) -> str:
     )
 
 
-READER = Reader(adapt=_adapt, passed_over=_PASSED_OVER, not_pretrained=(), advise=_advise)
+register(
+    Reader(
+        trunk=TimmViT,
+        marks={
+            r"^(reg_token|register_tokens|storage_tokens)$": "a ViT with registers",
+            r"(^|\.)rope(_embed)?\.|\.mlp\.w(1|2|12|3)\.": (
+                "a ViT with rotary positions or SwiGLU"
+            ),
+            r"^(beit3\.|image_encoder\.|backbone\.net\.|visual\.)": "a ViT inside another model",
+        },
+        adapt=_adapt,
+        passed_over=_PASSED_OVER,
+        not_pretrained=(),
+        advise=_advise,
+    )
+)

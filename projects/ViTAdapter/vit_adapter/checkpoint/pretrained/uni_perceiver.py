@@ -6,10 +6,8 @@ from torch import Tensor
 
 from vit_adapter.backbone.uni_perceiver import UniPerceiver
 from vit_adapter.checkpoint.loading import LoadReport
-from vit_adapter.checkpoint.pretrained.families import refuse_other_families
 from vit_adapter.checkpoint.pretrained.reader import Reader, TrunkWeights, rename_all
-
-__all__ = ["READER"]
+from vit_adapter.checkpoint.pretrained.registry import refuse_other_families, register
 
 _RENAMES = (
     (r"^fused_encoder\.", ""),
@@ -30,7 +28,7 @@ _PASSED_OVER = (
 
 def _adapt(vit: UniPerceiver, state_dict: dict[str, Tensor], source: str) -> TrunkWeights:
     """See :attr:`Reader.adapt`."""
-    refuse_other_families(state_dict, "UniPerceiver", source)
+    refuse_other_families(state_dict, UniPerceiver, source)
     return TrunkWeights(rename_all(state_dict, _rename, source))
 
 
@@ -49,4 +47,13 @@ def _advise(vit: UniPerceiver, report: LoadReport) -> str:
     )
 
 
-READER = Reader(adapt=_adapt, passed_over=_PASSED_OVER, not_pretrained=(), advise=_advise)
+register(
+    Reader(
+        trunk=UniPerceiver,
+        marks={r"^(visual|video)_embed\.": "Uni-Perceiver"},
+        adapt=_adapt,
+        passed_over=_PASSED_OVER,
+        not_pretrained=(),
+        advise=_advise,
+    )
+)
