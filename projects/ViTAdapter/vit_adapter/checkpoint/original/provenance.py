@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from vit_adapter.checkpoint.original.config_text import PixelStatistics, read_stored_config
-from vit_adapter.checkpoint.original.tables import NUM_OUTPUTS
+from vit_adapter.checkpoint.original.layouts import layout_of_theirs
+from vit_adapter.checkpoint.original.layouts.backbone import NUM_OUTPUTS
 
 __all__ = [
     "IMAGENET",
@@ -22,15 +23,6 @@ METADATA_KEY = "vit_adapter"
 """Where a converted checkpoint says where it comes from."""
 
 IMAGENET = PixelStatistics((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-
-_TREE_OF_HEAD = {
-    "decode_head.": "segmentation",
-    "neck.": "detection",
-    "rpn_head.": "detection",
-    "roi_head.": "detection",
-    "bbox_head.": "detection",
-    "panoptic_head.": "detection",
-}
 
 
 @dataclass(frozen=True)
@@ -99,11 +91,7 @@ def stored_provenance(checkpoint: Mapping[str, object]) -> Provenance | None:
 
 def find_tree(names: Iterable[str]) -> str | None:
     """Tell the tree from the names of the heads; None for a backbone alone."""
-    for name in names:
-        for head, tree in _TREE_OF_HEAD.items():
-            if name.startswith(head):
-                return tree
-    return None
+    return layout_of_theirs(names).tree
 
 
 def read_provenance(

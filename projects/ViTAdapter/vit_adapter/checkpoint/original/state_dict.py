@@ -4,28 +4,29 @@ Tensors are shared, never copied or changed.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from torch import Tensor
 
+from vit_adapter.checkpoint.original.layouts import (
+    KNOWN_MODELS,
+    UNSUPPORTED,
+    layout_of_ours,
+    layout_of_theirs,
+)
+from vit_adapter.checkpoint.original.layouts.layout import find_numbers
 from vit_adapter.checkpoint.original.relative_index import with_relative_indexes
 from vit_adapter.checkpoint.original.rules import Renamer
-from vit_adapter.checkpoint.original.tables import (
-    FIRST_STAGE,
-    IGNORED,
-    KNOWN_MODELS,
-    MASK_RCNN,
-    NUM_OUTPUTS,
-    UNSUPPORTED,
-    backbone_rules,
-    fpn_rules,
-    mask2former_rules,
-    upernet_rules,
-)
 
 __all__ = ["Conversion", "convert", "convert_state_dict", "revert", "revert_state_dict"]
+
+_IGNORED = {
+    r"ema_\w+$": "the training's copy of another tensor (moving average)",
+    r"(backbone\.)?blocks\.\d+\.attn\.relative_position_index$": "follows from the window's size",
+}
+"""Buffers of the original that no model needs, by pattern, and what they are."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def convert(state_dict: Mapping[str, Tensor]) -> Conversion:
 
     Args:
         state_dict: of a backbone alone, of the backbone part of a detector (all names begin with
-            ``backbone.``), or of a whole Mask R-CNN, UPerNet or Mask2Former.
+            ``backbone.``), or of a whole model that has a layout (see ``layouts``).
 
     Returns:
         the state dict for :func:`build_backbone`'s result or, where the names begin with
@@ -72,17 +73,10 @@ def convert(state_dict: Mapping[str, Tensor]) -> Conversion:
         ValueError: parts that this project has nothing for, names that belong to no known part
             (all of them are listed), two names that become one, or values that are no tensors.
     """
-    laterals = _numbers(r"neck\.lateral_convs\.(\d+)\.", state_dict)
-    renamer = _renamer(
-        whole=_has(state_dict, "backbone."),
-        segmentor=_has(state_dict, "decode_head.", "panoptic_head."),
-        panoptic=_has(state_dict, "panoptic_head."),
-        auxiliary=_has(state_dict, "auxiliary_head."),
-        start_level=NUM_OUTPUTS - len(laterals) if laterals else 0,
-    )
+    renamer = Renamer(layout_of_theirs(state_dict).rules(state_dict))
     dropped = {}
     for name in state_dict:
-        reason = _first(IGNORED, name)
+        reason = _first(_IGNORED, name)
         if reason is not None:
             dropped[name] = reason
     return _rename(state_dict, renamer.to_ours, _describe_theirs, dropped)
@@ -100,35 +94,10 @@ def revert(state_dict: Mapping[str, Tensor], *, tree: str | None = None) -> Conv
         ValueError: names that the original has nothing for (all of them are listed), an adapter
             of another mode than "full", or values that are no tensors.
     """
-    stages = _numbers(r"backbone\.fpn_lateral(\d+)\.", state_dict)
-    renamer = _renamer(
-        whole=_has(state_dict, "backbone."),
-        segmentor=_has(state_dict, "head.", "sem_seg_head.")
-        and not _has(state_dict, "backbone.bottom_up."),
-        panoptic=tree == "detection",
-        auxiliary=_has(state_dict, "sem_seg_head.auxiliary."),
-        start_level=min(stages) - FIRST_STAGE if stages else 0,
-    )
+    renamer = Renamer(layout_of_ours(state_dict, tree).rules(state_dict))
     conversion = _rename(state_dict, renamer.to_theirs, _describe_ours)
     _check_injectors(conversion.state_dict)
     return replace(conversion, state_dict=with_relative_indexes(conversion.state_dict))
-
-
-def _renamer(
-    *, whole: bool, segmentor: bool, panoptic: bool, auxiliary: bool, start_level: int
-) -> Renamer:
-    if not whole:
-        return Renamer(backbone_rules("", ""))
-    if segmentor:
-        mask2former = mask2former_rules("panoptic_head" if panoptic else "decode_head")
-        backbone = backbone_rules("backbone.", "backbone.")
-        return Renamer([*backbone, *upernet_rules(auxiliary), *mask2former])
-    backbone = backbone_rules("backbone.", "backbone.bottom_up.")
-    return Renamer([*backbone, *fpn_rules(start_level), *MASK_RCNN])
-
-
-def _has(names: Iterable[str], *prefixes: str) -> bool:
-    return any(name.startswith(prefixes) for name in names)
 
 
 def _rename(
@@ -171,8 +140,7 @@ def _describe_theirs(names: Sequence[str]) -> str:
     if strangers:
         lines.append(
             f"{len(strangers)} keys belong to no known part of a ViT-Adapter model: "
-            f"{', '.join(strangers)}; known are the original's backbones, alone or with "
-            f"'backbone.' before every key, and its {', '.join(KNOWN_MODELS)}"
+            f"{', '.join(strangers)}; known of the original are: {KNOWN_MODELS}"
         )
     return "\n".join(lines)
 
@@ -180,7 +148,7 @@ def _describe_theirs(names: Sequence[str]) -> str:
 def _check_injectors(state_dict: Mapping[str, Tensor]) -> None:
     """Refuse adapters that the original would fill up with random injectors."""
     with_extractor, with_injector = (
-        _numbers(rf"(?:backbone\.)?interactions\.(\d+)\.{part}\.", state_dict)
+        find_numbers(rf"(?:backbone\.)?interactions\.(\d+)\.{part}\.", state_dict)
         for part in ("extractor", "injector")
     )
     if with_extractor != with_injector:
@@ -193,15 +161,10 @@ def _check_injectors(state_dict: Mapping[str, Tensor]) -> None:
 def _describe_ours(names: Sequence[str]) -> str:
     return (
         f"{len(names)} keys of this project have no counterpart in the original's models: "
-        f"{', '.join(names)}; known are the backbones that build_backbone makes, alone or as "
-        f"backbone.bottom_up of a detector, and {', '.join(KNOWN_MODELS)}"
+        f"{', '.join(names)}; known are, with a backbone that build_backbone makes: {KNOWN_MODELS}"
     )
 
 
 def _first(patterns: Mapping[str, str], name: str) -> str | None:
     """What stands beside the first pattern that matches the beginning of ``name``."""
     return next((text for pattern, text in patterns.items() if re.match(pattern, name)), None)
-
-
-def _numbers(pattern: str, names: Iterable[str]) -> set[int]:
-    return {int(found[1]) for name in names if (found := re.match(pattern, name))}

@@ -1,0 +1,63 @@
+"""Backbones: alone, or as all that a checkpoint holds of a detector."""
+
+from collections.abc import Iterable
+
+from vit_adapter.checkpoint.original.layouts.layout import Layout
+from vit_adapter.checkpoint.original.rules import Rule
+
+__all__ = [
+    "BACKBONE",
+    "DETECTOR_BACKBONE",
+    "NUM_OUTPUTS",
+    "backbone_of_detector",
+    "backbone_of_segmentor",
+]
+
+NUM_OUTPUTS = 4  # of every backbone of the original
+
+_TRUNK_PARAMETERS = ("pos_embed", "cls_token")
+_TRUNK_MODULES = ("patch_embed", "blocks", "layers", "visual_embed")
+_ADAPTER_PARAMETERS = ("level_embed",)
+_ADAPTER_MODULES = (
+    "spm", "interactions", "up", "up1", "up2", "fpn1", "fpn2", "norm1", "norm2", "norm3", "norm4",
+)  # fmt: skip
+
+
+def _backbone(theirs: str, ours: str) -> list[Rule]:
+    """The ViT goes into ``vit``, all else keeps its name.
+
+    Args:
+        theirs: what precedes the original's names.
+        ours: what precedes ours.
+    """
+
+    def part(prefix: str, parameters: Iterable[str], modules: Iterable[str]) -> list[Rule]:
+        names = [*parameters, *(f"{module}.{{*}}" for module in modules)]
+        return [Rule(f"{theirs}{name}", f"{ours}{prefix}{name}") for name in names]
+
+    return [
+        *part("vit.", _TRUNK_PARAMETERS, _TRUNK_MODULES),
+        *part("", _ADAPTER_PARAMETERS, _ADAPTER_MODULES),
+    ]
+
+
+def backbone_of_detector() -> list[Rule]:
+    """The backbone inside Detectron2's pyramid."""
+    return _backbone("backbone.", "backbone.bottom_up.")
+
+
+def backbone_of_segmentor() -> list[Rule]:
+    """The backbone whose outputs a head reads directly."""
+    return _backbone("backbone.", "backbone.")
+
+
+DETECTOR_BACKBONE = Layout(
+    name="a detector's backbone with 'backbone.' before every key",
+    tree=None,
+    theirs=r"backbone\.",
+    ours=r"backbone\.",
+    rules=lambda names: backbone_of_detector(),
+)
+BACKBONE = Layout(
+    name="a backbone alone", tree=None, theirs="", ours="", rules=lambda names: _backbone("", "")
+)

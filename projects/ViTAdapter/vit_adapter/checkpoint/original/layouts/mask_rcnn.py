@@ -1,0 +1,68 @@
+"""Mask R-CNN with FPN.
+
+The tables hold for the libraries under the original too, so any Mask R-CNN of theirs with this neck
+and these heads has the same names. Nothing is transposed or reordered: the classes are in the same
+order with the background last, boxes are coded alike, and the first fully connected layer reads
+channels, rows, columns in this order on both sides.
+"""
+
+from collections.abc import Iterable
+
+from vit_adapter.checkpoint.original.layouts.backbone import NUM_OUTPUTS, backbone_of_detector
+from vit_adapter.checkpoint.original.layouts.layout import Layout, convolution, find_numbers
+from vit_adapter.checkpoint.original.rules import Rule
+
+__all__ = ["MASK_RCNN", "PROPOSALS", "pyramid"]
+
+_FIRST_STAGE = 2  # log2 of the stride of a backbone's first output
+
+
+def pyramid(names: Iterable[str]) -> list[Rule]:
+    """The pyramid on all outputs of the backbone or on the last ones, without extra levels.
+
+    Detectron2 counts by log2 of the stride, the original from zero.
+    """
+    laterals = find_numbers(r"neck\.lateral_convs\.(\d+)\.", names)
+    stages = find_numbers(r"backbone\.fpn_lateral(\d+)\.", names)
+    first = min(stages, default=_FIRST_STAGE)
+    if laterals:
+        first = _FIRST_STAGE + NUM_OUTPUTS - len(laterals)
+    level = f"{{i+{first}}}"
+    return [
+        *convolution("neck.lateral_convs.{i}", f"backbone.fpn_lateral{level}"),
+        *convolution("neck.fpn_convs.{i}", f"backbone.fpn_output{level}"),
+    ]
+
+
+PROPOSALS = [
+    # one convolution, or several as in the detectors trained from MAE
+    Rule("rpn_head.rpn_conv.{leaf}", "proposal_generator.rpn_head.conv.{leaf}"),
+    Rule("rpn_head.rpn_conv.{i}.conv.{leaf}", "proposal_generator.rpn_head.conv.conv{i}.{leaf}"),
+    Rule("rpn_head.rpn_cls.{leaf}", "proposal_generator.rpn_head.objectness_logits.{leaf}"),
+    Rule("rpn_head.rpn_reg.{leaf}", "proposal_generator.rpn_head.anchor_deltas.{leaf}"),
+]
+_BOX = "roi_head.bbox_head"
+_MASK = "roi_head.mask_head"
+_HEADS = [
+    *convolution(f"{_BOX}.shared_convs.{{i}}", "roi_heads.box_head.conv{i+1}"),
+    Rule(f"{_BOX}.shared_fcs.{{i}}.{{leaf}}", "roi_heads.box_head.fc{i+1}.{leaf}"),
+    Rule(f"{_BOX}.fc_cls.{{leaf}}", "roi_heads.box_predictor.cls_score.{leaf}"),
+    Rule(f"{_BOX}.fc_reg.{{leaf}}", "roi_heads.box_predictor.bbox_pred.{leaf}"),
+    *convolution(f"{_MASK}.convs.{{i}}", "roi_heads.mask_head.mask_fcn{i+1}"),
+    Rule(f"{_MASK}.upsample.{{leaf}}", "roi_heads.mask_head.deconv.{leaf}"),
+    Rule(f"{_MASK}.conv_logits.{{leaf}}", "roi_heads.mask_head.predictor.{leaf}"),
+]
+
+
+def _rules(names: Iterable[str]) -> list[Rule]:
+    return [*backbone_of_detector(), *pyramid(names), *PROPOSALS, *_HEADS]
+
+
+# Any detector that no other layout claims: what it has besides is listed in the message then.
+MASK_RCNN = Layout(
+    name="Mask R-CNN with FPN",
+    tree="detection",
+    theirs=r"(neck|rpn_head|roi_head|bbox_head)\.",
+    ours=r"backbone\.(bottom_up\.|fpn_)|proposal_generator\.|roi_heads\.",
+    rules=_rules,
+)

@@ -1,0 +1,83 @@
+"""The table of layouts: which one a checkpoint has, and how one more is added."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from vit_adapter.checkpoint.original import convert, revert
+from vit_adapter.checkpoint.original.layouts import layout_of_ours, layout_of_theirs, table
+from vit_adapter.checkpoint.original.layouts.backbone import backbone_of_detector
+from vit_adapter.checkpoint.original.layouts.layout import Layout
+from vit_adapter.checkpoint.original.layouts.mask_rcnn import pyramid
+from vit_adapter.checkpoint.original.provenance import find_tree
+from vit_adapter.checkpoint.original.rules import Rule
+
+ONE_STAGE = Layout(
+    name="a one-stage detector",
+    tree="detection",
+    theirs=r"bbox_head\.atss_",
+    ours=r"head\.cls_score\.",
+    rules=lambda names: [
+        *backbone_of_detector(),
+        *pyramid(names),
+        Rule("bbox_head.atss_cls.{leaf}", "head.cls_score.{leaf}"),
+    ],
+)
+
+
+def tensors(*names: str) -> dict[str, Tensor]:
+    return {name: torch.randn(2) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "tree"),
+    [
+        ("neck.fpn_convs.0.conv.bias", "Mask R-CNN with FPN", "detection"),
+        ("roi_head.bbox_head.2.fc_cls.bias", "Mask R-CNN with FPN", "detection"),  # the nearest
+        ("decode_head.cls_embed.bias", "Mask2Former", "segmentation"),
+        ("panoptic_head.cls_embed.bias", "Mask2Former of the panoptic detector", "detection"),
+        ("decode_head.conv_seg.bias", "UPerNet", "segmentation"),
+        ("auxiliary_head.conv_seg.bias", "UPerNet", "segmentation"),
+        ("backbone.pos_embed", "a detector's backbone with 'backbone.' before every key", None),
+        ("pos_embed", "a backbone alone", None),
+    ],
+)
+def test_heads_tell_the_layout(name: str, layout: str, tree: str | None) -> None:
+    names = ["pos_embed" if name == "pos_embed" else "backbone.pos_embed", name]
+    assert layout_of_theirs(names).name == layout
+    assert find_tree(names) == tree
+
+
+def test_nothing_is_a_backbone() -> None:
+    assert layout_of_theirs([]) is layout_of_ours([]) is table.BACKBONE
+
+
+def test_the_tree_decides_between_equal_names_only() -> None:
+    head = ["head.pixel_decoder.mask_feature.bias"]
+    trees = [layout_of_ours(head, tree).tree for tree in (None, "segmentation", "detection")]
+    assert trees == ["segmentation", "segmentation", "detection"]
+    assert layout_of_ours(["roi_heads.box_head.fc1.bias"], "segmentation").tree == "detection"
+
+
+def test_one_more_layout_is_one_line_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = tensors(
+        "backbone.pos_embed", "neck.fpn_convs.0.conv.bias", "bbox_head.atss_cls.bias"
+    )
+    with pytest.raises(ValueError, match="the head of ATSS is not supported"):
+        convert(original)
+    monkeypatch.setattr(table, "_LAYOUTS", (ONE_STAGE, *table._LAYOUTS))
+    conversion = convert(original)
+    assert list(conversion.state_dict) == [
+        "backbone.bottom_up.vit.pos_embed",
+        "backbone.fpn_output2.bias",
+        "head.cls_score.bias",
+    ]
+    assert revert(conversion.state_dict).state_dict == original
+    assert find_tree(original) == "detection"
+
+
+def test_messages_list_the_layouts() -> None:
+    with pytest.raises(ValueError, match="known of the original are: Mask R-CNN.*UPerNet"):
+        convert(tensors("head.weight"))
+    with pytest.raises(ValueError, match="known are, with a backbone .*: Mask R-CNN.*UPerNet"):
+        revert(tensors("head.weight"))
