@@ -14,7 +14,7 @@ ALLOWED = {
     "utils": set(),
     "ops": set(),
     "layers": {"ops"},
-    "backbone": {"layers", "utils"},
+    "backbone": {"layers", "ops", "utils"},
     "segmentation": {"layers"},
     "mask2former": {"layers"},
     "solver": {"backbone"},

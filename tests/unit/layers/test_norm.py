@@ -44,7 +44,14 @@ def make_layers(norm: str, **changes: object) -> list[nn.Module]:
 
 
 @pytest.mark.parametrize("norm", ["BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN", ""])
-@pytest.mark.parametrize("changes", [{"bias": False}, {"padding_mode": "reflect", "stride": 2}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bias": False},
+        {"stride": 2, "dilation": 2, "groups": 2},
+        {"padding_mode": "reflect", "stride": 2},
+    ],
+)
 def test_folding_changes_nothing(norm: str, changes: dict[str, object]) -> None:
     layers = make_layers(norm, **changes)
     plain, folding = nn.Sequential(*layers).eval(), ConvNormSequential(*layers).eval()

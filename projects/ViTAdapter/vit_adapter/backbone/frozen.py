@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vit_adapter.backbone.trunk import ViTTrunk
 from vit_adapter.layers import GridSize
-from vit_adapter.layers.processor import computes_bfloat16
+from vit_adapter.ops.processor import computes_bfloat16
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from vit_adapter.backbone.trunk import ViTTrunk, check_images, check_patch_size
 from vit_adapter.layers import crop_map, fix_traced_size, pad_to_multiple
-from vit_adapter.layers.eager import refuse_scripting
 from vit_adapter.layers.pyramid import PYRAMID_STRIDE
 
 # Detectron2's names of the strides 4, 8, 16 and 32.
@@ -40,7 +39,11 @@ class PyramidBackbone(Backbone):
         self.vit = vit
 
     def __prepare_scriptable__(self) -> NoReturn:
-        refuse_scripting()
+        # torch.jit.script calls this of every module; its own words would be about some annotation.
+        raise RuntimeError(
+            "torch.jit.script cannot compile the modules of vit_adapter. Use torch.jit.trace (for "
+            "a detector with detectron2.export.TracingAdapter) or torch.export."
+        )
 
     @property
     def size_divisibility(self) -> int:

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from vit_adapter.config.device import resolve_device
 from vit_adapter.config.errors import UsageError
-from vit_adapter.layers.processor import computes_bfloat16
+from vit_adapter.ops.processor import computes_bfloat16
 
 __all__ = ["Precision"]
 

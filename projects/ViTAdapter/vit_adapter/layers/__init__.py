@@ -1,10 +1,10 @@
 """Modules and functions that know tensors, not detectors: shared by backbones and heads."""
 
-from vit_adapter.layers.attention import scaled_dot_product_attention
+from vit_adapter.layers.cpu.attention import scaled_dot_product_attention
+from vit_adapter.layers.cpu.dense import Linear, linear
+from vit_adapter.layers.cpu.patch_upsampling import PatchUpsampling
 from vit_adapter.layers.deform_attn import MSDeformAttn
-from vit_adapter.layers.dense import Linear, linear
 from vit_adapter.layers.norm import ChannelLayerNorm, ConvNormSequential, build_norm, normalise_map
-from vit_adapter.layers.patch_upsampling import PatchUpsampling
 from vit_adapter.layers.position import resize_position_embedding
 from vit_adapter.layers.pyramid import (
     GridSize,

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vit_adapter.layers.dense import Linear, linear
+from vit_adapter.layers.cpu.dense import Linear, linear
+from vit_adapter.layers.cpu.softmax import softmax
 from vit_adapter.layers.pyramid import GridSize, inverse_grid_sizes
 from vit_adapter.ops import ms_deform_attn
 
@@ -115,7 +116,7 @@ class MSDeformAttn(nn.Module):
         offsets, logits = self._project(query)
         offsets = offsets.unflatten(-1, (heads, levels, points, 2))
         dtype = reference_points.dtype
-        weights = _softmax(logits, dtype).unflatten(-1, (levels, points))  # (B, Q, M, L, P)
+        weights = softmax(logits, dtype).unflatten(-1, (levels, points))  # (B, Q, M, L, P)
 
         scale = inverse_grid_sizes(spatial_shapes, device=query.device, dtype=dtype)
         locations = torch.addcmul(  # offsets are in cells of their level
@@ -131,11 +132,3 @@ class MSDeformAttn(nn.Module):
         sizes = [offsets.out_features, weights.out_features]
         points, logits = linear(query, weight, bias).split(sizes, dim=-1)
         return points, logits.unflatten(-1, (self.num_heads, -1))
-
-
-def _softmax(logits: Tensor, dtype: torch.dtype) -> Tensor:
-    """Softmax of (B, Q, M, K) over K, computed in ``dtype``."""
-    if logits.device.type != "cpu":
-        return logits.softmax(-1, dtype=dtype)
-    # PyTorch's CPU kernel is quick along other dimensions only, for K is a handful.
-    return logits.transpose(-1, -2).softmax(-2, dtype=dtype).transpose(-1, -2)

@@ -4,9 +4,12 @@ Shapes: B batch, C channels, H/W height and width of a map.
 """
 
 import torch
+import torch.nn.functional as F
 from detectron2.layers import FrozenBatchNorm2d, get_norm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from vit_adapter.layers.cpu.batch_norm import normalise_cells
 
 _NAMES = ("BN", "SyncBN", "naiveSyncBN", "naiveSyncBN_N", "FrozenBN", "GN")
 
@@ -61,9 +64,8 @@ class ConvNormSequential(nn.Sequential):
 def normalise_map(norm: nn.Module, features: Tensor, *, in_place: bool = False) -> Tensor:
     """Normalise a map (B, C, H, W) with channels-last strides as fast as can be.
 
-    On the CPU, PyTorch (2.13, 2.14) takes wrong gradients through a batch norm for some strides of
-    a single image, and copies into another layout are slow for a large map. A batch norm gets the
-    map's cells as a batch of one-pixel maps there: the same sums, in another order.
+    Where gradients are recorded on the CPU, a batch norm gets the map's cells; see
+    :func:`~vit_adapter.layers.cpu.batch_norm.normalise_cells`.
 
     Args:
         norm: forward hooks of a batch norm are not called where it is applied in place, and see
@@ -81,11 +83,9 @@ def normalise_map(norm: nn.Module, features: Tensor, *, in_place: bool = False) 
             return features.mul_(scale.view(-1, 1, 1)).add_(shift.view(-1, 1, 1))
     if not torch.is_grad_enabled():
         return norm(features)
-    if features.device.type != "cpu" or type(norm) not in (nn.BatchNorm2d, nn.SyncBatchNorm):
-        return norm(features.contiguous())
-    cells = features.permute(0, 2, 3, 1)  # (B, H, W, C)
-    normed = norm(cells.flatten(0, 2)[:, :, None, None])
-    return normed.view(cells.shape).permute(0, 3, 1, 2)
+    if features.device.type == "cpu" and type(norm) in (nn.BatchNorm2d, nn.SyncBatchNorm):
+        return normalise_cells(norm, features)
+    return norm(features.contiguous())
 
 
 def _has_constants(norm: nn.Module) -> bool:
@@ -107,7 +107,8 @@ def _scale_and_shift(norm: _BatchNorm | FrozenBatchNorm2d) -> tuple[Tensor, Tens
 
 def _can_fold(layer: nn.Module, following: nn.Module) -> bool:
     """Whether two layers are a convolution and a norm that scales each channel by constants."""
-    return type(layer) is nn.Conv2d and _has_constants(following)
+    is_convolution = type(layer) is nn.Conv2d and layer.padding_mode == "zeros"
+    return is_convolution and _has_constants(following)
 
 
 def _convolve_and_normalise(
@@ -118,4 +119,5 @@ def _convolve_and_normalise(
     if conv.bias is not None:
         shift = shift + conv.bias * scale
     weight = (conv.weight * scale.view(-1, 1, 1, 1)).to(conv.weight.dtype)
-    return conv._conv_forward(features, weight, shift.to(weight.dtype))
+    sizes = conv.stride, conv.padding, conv.dilation, conv.groups
+    return F.conv2d(features, weight, shift.to(weight.dtype), *sizes)

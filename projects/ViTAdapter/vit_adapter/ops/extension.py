@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple
 
 import torch  # before vit_adapter._C, which links against torch's libraries
 
+from vit_adapter.ops.cpu_fast_paths import describe_fast_paths
+
 __all__ = ["Backend", "extension_info", "has_kernel", "load_extension", "select_backend"]
 
 Backend = Literal["kernel", "embedding_bag", "reference"]
@@ -79,7 +81,8 @@ def extension_info() -> dict[str, object]:
         ``torch``: the version it was built for; ``compiler``; ``cuda``: the toolkit's version and
         ``cuda_architectures``: such as ``["8.0", "9.0"]`` (empty without CUDA kernels);
         ``cpu_instruction_set``: the one the CPU kernels chose on this machine;
-        ``backends``: device type -> ``"kernel"``, ``"embedding_bag"`` or ``"reference"``.
+        ``backends``: device type -> ``"kernel"``, ``"embedding_bag"`` or ``"reference"``;
+        ``cpu_fast_paths``: fast path of the layers on the CPU -> ``"on"``, or ``"off: "`` and why.
     """
     module, problem = load_extension()
     info = {"torch": "", "compiler": "", "cuda": "", "cuda_architectures": []}
@@ -87,4 +90,5 @@ def extension_info() -> dict[str, object]:
     if module is not None:
         info.update(module.build_info())
     backends = {device: select_backend(device) for device in ("cpu", "cuda")}
-    return {"built": module is not None, "problem": problem, **info, "backends": backends}
+    info |= {"backends": backends, "cpu_fast_paths": describe_fast_paths()}
+    return {"built": module is not None, "problem": problem, **info}

@@ -118,7 +118,7 @@ def _fold(tensor: Tensor, dim: int | None, size: int) -> Tensor:
     return stacked.flatten(0, 1)
 
 
-def _vmap(op: torch._ops.OpOverload, shapes_position: int) -> Callable[..., tuple]:
+def _vmap(op: Callable[..., Any], shapes_position: int) -> Callable[..., tuple]:
     """Return the vmap rule of an operator whose tensors all start with the batch."""
 
     def rule(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor | Sequence[int]) -> tuple:

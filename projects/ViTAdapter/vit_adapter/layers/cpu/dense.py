@@ -10,11 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vit_adapter.layers.eager import is_observed, is_plain
-from vit_adapter.layers.processor import onednn_is_faster
-
-# Once: what traces cannot see how it is found out.
-_ONEDNN_IS_FASTER = onednn_is_faster()
+from vit_adapter.layers.cpu.eager import is_observed, is_plain
+from vit_adapter.ops.cpu_fast_paths import is_on
 
 
 class Linear(nn.Linear):
@@ -36,7 +33,7 @@ def linear(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     Returns:
         (..., D).
     """
-    if not _ONEDNN_IS_FASTER or not _suits_onednn(features, weight, bias):
+    if not is_on("linear") or not _suits_onednn(features, weight, bias):
         return F.linear(features, weight, bias)
     if torch.is_grad_enabled():
         return _OneDnnLinear.apply(features, weight, bias)
@@ -94,6 +91,6 @@ def _suits_onednn(features: Tensor, weight: Tensor, bias: Tensor | None) -> bool
         and (weight.is_contiguous() or weight.t().is_contiguous())
         and features.shape[-1] == weight.shape[1]  # else PyTorch says what is wrong
         and (bias is None or bias.shape == weight.shape[:1])
-        and torch._C._get_mkldnn_enabled()
+        and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
     )

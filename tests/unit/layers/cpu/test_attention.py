@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from vit_adapter.layers import scaled_dot_product_attention
-from vit_adapter.layers.attention import _count_parts
+from vit_adapter.layers.cpu.attention import _count_parts
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vit_adapter.layers.eager import is_observed, is_plain
+from vit_adapter.layers.cpu.eager import is_observed, is_plain
+from vit_adapter.ops.cpu_fast_paths import is_on
 
 MIN_KEYS = 256
 """The fewest keys of a part; below, each takes PyTorch's kernel longer: 1.1 to 1.4 times at 128."""
@@ -31,7 +32,7 @@ def scaled_dot_product_attention(
     Returns:
         (B, M, N, D).
     """
-    if attn_mask is None and _suits_parts(query, key, value):
+    if attn_mask is None and is_on("attention") and _suits_parts(query, key, value):
         num_parts = _count_parts(query.shape[0] * query.shape[1], key.shape[2])
         if num_parts > 1:
             return _AttentionInParts.apply(query, key, value, num_parts)

@@ -34,7 +34,7 @@ def by_onednn(monkeypatch) -> list[torch.Size]:
         shapes.append(features.shape)
         return operator(features, *arguments)
 
-    monkeypatch.setattr("vit_adapter.layers.dense._ONEDNN_IS_FASTER", True)
+    monkeypatch.setattr("vit_adapter.layers.cpu.dense.is_on", lambda name: True)
     monkeypatch.setattr(torch.ops.mkldnn._linear_pointwise, "default", record)
     return shapes
 

@@ -7,7 +7,8 @@ side.
 import torch
 from torch import Tensor, nn
 
-from vit_adapter.layers.dense import linear
+from vit_adapter.layers.cpu.dense import linear
+from vit_adapter.ops.cpu_fast_paths import is_on
 
 
 class PatchUpsampling(nn.ConvTranspose2d):
@@ -29,7 +30,8 @@ class PatchUpsampling(nn.ConvTranspose2d):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D, K * H, K * W)."""
-        if features.device.type != "cpu" or not torch.is_grad_enabled():
+        training_on_cpu = features.device.type == "cpu" and torch.is_grad_enabled()
+        if not training_on_cpu or not is_on("patch_upsampling"):
             return super().forward(features)
         tokens = features.permute(0, 2, 3, 1)  # (B, H, W, C)
         bias = self.bias.repeat(self.kernel_size[1])

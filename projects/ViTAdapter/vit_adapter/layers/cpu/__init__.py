@@ -1,0 +1,6 @@
+"""What is computed around PyTorch's own functions on the CPU; nothing else in the package does so.
+
+Fast paths only save time. ``VIT_ADAPTER_CPU_FAST_PATHS=0`` in the environment turns them all off,
+and `vit_adapter.ops.extension_info` says which are on. `batch_norm` is not one of them: it avoids
+wrong gradients, and is always on.
+"""

@@ -1,0 +1,16 @@
+"""Softmax of short rows."""
+
+import torch
+from torch import Tensor
+
+from vit_adapter.ops.cpu_fast_paths import is_on
+
+
+def softmax(logits: Tensor, dtype: torch.dtype) -> Tensor:
+    """Softmax of (..., M, K) over K, computed in ``dtype``.
+
+    PyTorch's CPU kernel is slow along the last dimension if K is a handful, and fast along others.
+    """
+    if logits.device.type != "cpu" or not is_on("softmax"):
+        return logits.softmax(-1, dtype=dtype)
+    return logits.transpose(-1, -2).softmax(-2, dtype=dtype).transpose(-1, -2)

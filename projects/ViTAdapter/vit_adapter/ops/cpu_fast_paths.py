@@ -1,0 +1,75 @@
+"""The switch of the fast paths in `vit_adapter.layers.cpu`, and why one of them is off.
+
+A fast path computes what a public function of PyTorch computes, in less time on the CPU. Where it
+is off, the public function computes. What decides is kept here, not beside the paths, because
+`extension_info` reports it.
+"""
+
+import functools
+import operator
+import os
+
+import torch
+
+from vit_adapter.ops.processor import onednn_is_faster
+
+__all__ = ["PRIVATE_NAMES", "SWITCH", "describe_fast_paths", "is_on"]
+
+SWITCH = "VIT_ADAPTER_CPU_FAST_PATHS"
+"""The environment variable that turns all of them off, with "0" or nothing as its value."""
+
+# How a path finds out that PyTorch is recording or transforming operations.
+_OBSERVERS = (
+    "torch._C._are_functorch_transforms_active",
+    "torch.autograd.forward_ad._current_level",
+    "torch.utils._python_dispatch._get_current_dispatch_mode",
+)
+
+PRIVATE_NAMES = {
+    "attention": (
+        "torch.ops.aten._scaled_dot_product_flash_attention_for_cpu",
+        "torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward",
+        *_OBSERVERS,
+    ),
+    "linear": ("torch.ops.mkldnn._linear_pointwise", *_OBSERVERS),
+    "patch_upsampling": (),
+    "softmax": (),
+}
+"""Each fast path, and the private names of PyTorch that it needs; a version may lack them."""
+
+
+@torch.compiler.assume_constant_result
+def is_on(name: str) -> bool:
+    """Whether a fast path computes; a constant to torch.compile, which cannot trace this."""
+    return not _why_off(name)
+
+
+def describe_fast_paths() -> dict[str, str]:
+    """Each fast path -> ``"on"``, or ``"off: "`` and the reason."""
+    reasons = {name: _why_off(name) for name in PRIVATE_NAMES}
+    return {name: f"off: {reason}" if reason else "on" for name, reason in reasons.items()}
+
+
+def _why_off(name: str) -> str:
+    """The reason why a fast path is off; empty if it is on."""
+    value = os.environ.get(SWITCH, "1")
+    return f"{SWITCH}={value}" if value in ("", "0") else _find_obstacle(name)
+
+
+@functools.cache
+def _find_obstacle(name: str) -> str:
+    """What this PyTorch or this processor lacks for a fast path; empty if nothing."""
+    missing = [private for private in PRIVATE_NAMES[name] if not _exists(private)]
+    if missing:
+        return f"torch {torch.__version__} has no {', '.join(missing)}"
+    if name == "linear" and not onednn_is_faster():
+        return "oneDNN is faster than MKL only on AMD processors with AVX-512"
+    return ""
+
+
+def _exists(name: str) -> bool:
+    try:
+        operator.attrgetter(name.removeprefix("torch."))(torch)
+    except AttributeError:
+        return False
+    return True
