@@ -3,7 +3,7 @@
 
 import warnings
 
-# fvcore does, each time that it is imported; nobody who trains can do anything about it.
+# fvcore triggers this warning when it is imported; users can do nothing about it.
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
 
 from vit_adapter.engine.cli import main  # noqa: E402

@@ -65,11 +65,11 @@ def test_shared_parameter_goes_by_each_of_its_names() -> None:
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("backbone.vitt", r"'backbone.vitt' finds no parameter. Did you mean backbone.vit,"),
+        ("backbone.vitt", r"'backbone.vitt' matches no parameter. Did you mean backbone.vit,"),
         (r"backbone\.spm\.con\.weight", "Did you mean backbone.spm.conv.weight"),
         ("roi_heads", "Did you mean heads"),
         ("qqq", "The model consists of backbone, heads."),
-        ("(", r"'\(' is no regular expression"),
+        ("(", r"'\(' is not a regular expression"),
     ],
 )
 def test_pattern_that_finds_nothing(pattern: str, message: str) -> None:

@@ -91,6 +91,6 @@ def test_one_device_under_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_batch_that_cannot_be_shared_out() -> None:
-    with pytest.raises(UsageError, match="total_batch_size=3 cannot be shared out to 2 processes"):
+    with pytest.raises(UsageError, match="total_batch_size=3 cannot be divided among 2 processes"):
         plan(["--num-gpus", "2"], batch=3)
     assert plan(["--num-gpus", "2", "--eval-only"], batch=3).world_size == 2

@@ -284,7 +284,7 @@ def test_a_config_without_the_new_keys() -> None:
     ("overrides", "message"),
     [
         *[
-            ([f"train.epochs={value}"], "train.epochs=.* is no length of a run; give a number")
+            ([f"train.epochs={value}"], "train.epochs=.* is not a length; give a number")
             for value in ("0", "-1", "twelve", "'12'", "True", "inf", "nan", "[1,2]")
         ],
         (["train.epochs=2", "train.max_iter=5"], "train.epochs=2 and train.max_iter=5 both say"),
@@ -306,14 +306,14 @@ def test_a_config_without_the_new_keys() -> None:
                 "dataloader.train.total_batch_size=2",
                 "optimizer.params.base_lr=1e-4",
             ],
-            "optimizer.params.base_lr is a number of its own",
+            "optimizer.params.base_lr does not follow it",
         ),
         (
             ["train.epochs=2", "lr_multiplier.milestones=[8,11]"],
-            r"lr_multiplier makes no schedule: milestones must increase between 0 and epochs=2",
+            r"does not give a schedule: milestones must increase between 0 and epochs=2",
         ),
         *[
-            ([f"lr_multiplier.milestones={value}"], "lr_multiplier makes no schedule")
+            ([f"lr_multiplier.milestones={value}"], "lr_multiplier does not give a schedule")
             for value in ("8", "null")
         ],
         (["train.epochs=2", "dataloader.train.dataset.count=0"], "needs the number of images"),

@@ -1,4 +1,4 @@
-"""Training and evaluation: what stands behind ``train_net.py``."""
+"""Training and evaluation: what ``train_net.py`` runs."""
 
 from vit_adapter.engine.evaluation import evaluate
 from vit_adapter.engine.precision import Precision

@@ -31,7 +31,7 @@ _EXAMPLES = """examples:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser; what remains are ``key=value`` overrides (``overrides``)."""
+    """Return the parser; its positional arguments are ``key=value`` overrides."""
     parser = argparse.ArgumentParser(
         description="Train or evaluate a detector or segmentor with a ViT-Adapter backbone.",
         epilog=_EXAMPLES,
@@ -45,9 +45,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--eval-only", action="store_true", help="evaluate, do not train")
     processes = parser.add_argument_group(
-        "processes", "who starts them and how many; torchrun takes the place of these options"
+        "processes",
+        "how many there are and where they meet; torchrun replaces these options",
     )
-    # No defaults here: those of ProcessLayout hold, and torchrun has to know what was given.
+    # No defaults here: ProcessLayout has them, and under torchrun none of these may be given.
     processes.add_argument(
         "--num-gpus",
         type=int,
@@ -55,10 +56,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="processes on this machine: one per GPU, or that many on the CPU (default: 1)",
     )
     processes.add_argument(
-        "--num-machines", type=int, metavar="N", help="machines that take part (default: 1)"
+        "--num-machines", type=int, metavar="N", help="number of machines (default: 1)"
     )
     processes.add_argument(
-        "--machine-rank", type=int, metavar="N", help="which of them this is, from 0 (default: 0)"
+        "--machine-rank",
+        type=int,
+        metavar="N",
+        help="number of this machine, from 0 (default: 0)",
     )
     processes.add_argument(
         "--dist-url",

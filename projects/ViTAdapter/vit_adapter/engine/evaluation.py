@@ -1,4 +1,4 @@
-"""Evaluating a model, and showing and storing what came out."""
+"""Evaluating a model, and showing and storing the results."""
 
 import json
 import logging
@@ -34,14 +34,14 @@ def evaluate(
     """Run the evaluator of the config on its test data; all processes take part.
 
     The main process logs the metrics as ``print_csv_format`` does and as a table, and writes them
-    to ``results.json`` in ``cfg.train.output_dir``, where the results of a training stay, see
+    to ``results.json`` in ``cfg.train.output_dir``. The results of a training there are kept, see
     :func:`write_results`.
 
     Args:
         cfg: ``dataloader.test`` and ``dataloader.evaluator`` are instantiated; ``test`` is what
             :func:`vit_adapter.config.test_time.wrap_for_testing` reads.
-        model: in any mode, which it has again afterwards.
-        training: whether the training whose folder this is asks for the evaluation.
+        model: in any mode, which is restored afterwards.
+        training: whether this evaluation is part of the training that writes to that folder.
 
     Returns:
         Task -> metric -> value, as Detectron2's evaluators give them (AP in percent); empty if
@@ -50,7 +50,7 @@ def evaluate(
     if cfg.dataloader.get("evaluator") is None or cfg.dataloader.get("test") is None:
         logger.warning("The config has no test data or no evaluator: nothing is evaluated.")
         return {}
-    # Wrapped, a process with fewer images would leave the others waiting in its forward pass.
+    # The forward pass of a wrapped model waits for every process, and some have fewer images.
     inner = unwrap(model)
     share_buffers(inner)
     loader = instantiate(cfg.dataloader.test)
@@ -63,15 +63,15 @@ def evaluate(
         logger.info("Results:\n%s", format_results(results))
     else:
         logger.warning(
-            "The evaluator gave no metrics, as for a test set without annotations. Its files, if "
-            "it writes any, hold the predictions."
+            "The evaluator gave no metrics, as for a test set without annotations. The predictions "
+            "are in the files that it writes, if any."
         )
     write_results(results, cfg.train.output_dir, training=training)
     return results
 
 
 def format_results(results: Results) -> str:
-    """Return a table with a row for each task and a column for each metric but per-class ones."""
+    """Return a table with a row per task and a column per metric, without per-class metrics."""
     columns = list(
         dict.fromkeys(
             metric for metrics in results.values() for metric in metrics if "-" not in metric
@@ -92,9 +92,9 @@ def write_results(results: Results, output_dir: str, *, training: bool) -> None:
 
     Args:
         results: task -> metric -> value.
-        output_dir: made if it does not exist.
-        training: False leaves the ``results.json`` of a training alone: ``results_eval.json`` is
-            written, and where the training has no results the other is a link to it.
+        output_dir: created if it does not exist.
+        training: False does not touch the ``results.json`` of a training: it writes
+            ``results_eval.json``, and makes ``results.json`` a link to it if there is none.
     """
     plain = {
         task: {name: None if math.isnan(value) else float(value) for name, value in metrics.items()}
@@ -102,7 +102,7 @@ def write_results(results: Results, output_dir: str, *, training: bool) -> None:
     }
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    beside = not training and (folder / run_files.METRICS).exists()  # a training has been here
+    beside = not training and (folder / run_files.METRICS).exists()  # the folder of a training
     file = folder / (run_files.EVALUATION_RESULTS if beside else run_files.RESULTS)
     with atomic_open(file) as stream:
         json.dump(plain, stream, indent=2)

@@ -17,10 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 def freeze_parameters(model: nn.Module, patterns: str | Sequence[str]) -> None:
-    """Switch off the gradients of all parameters that a pattern finds.
+    """Switch off the gradients of all parameters that match a pattern.
 
-    To be called before optimizer and data-parallel wrapper are made: both leave such parameters
-    out. Batch norms among them go on to collect statistics; see :class:`FrozenNorms`.
+    Call this before the model is wrapped and the optimizer is built: both leave these parameters
+    out. Batch norms among them still collect statistics; see :class:`FrozenNorms`.
 
     Args:
         model: changed in place.
@@ -28,25 +28,26 @@ def freeze_parameters(model: nn.Module, patterns: str | Sequence[str]) -> None:
             parameter (``backbone.bottom_up.vit``, ``roi_heads``).
 
     Raises:
-        UsageError: a pattern is no regular expression, or finds nothing; near names are listed.
+        UsageError: a pattern is not a regular expression, or matches nothing; the message lists
+            similar names.
     """
-    # A shared parameter goes by each of its names.
+    # A shared parameter has several names, and each may match.
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         try:
             found = [name for name in parameters if re.search(pattern, name)]
         except re.error as error:
             raise UsageError(
-                f"train.freeze: {pattern!r} is no regular expression ({error})."
+                f"train.freeze: {pattern!r} is not a regular expression ({error})."
             ) from error
         if not found:
             raise UsageError(
-                f"train.freeze: {pattern!r} finds no parameter.{_near_names(pattern, parameters)}"
+                f"train.freeze: {pattern!r} matches no parameter.{_near_names(pattern, parameters)}"
             )
         for name in found:
             parameters[name].requires_grad_(False)
         logger.info(
-            "train.freeze: %r holds %d tensors fixed, %s to %s.",
+            "train.freeze: %r freezes %d tensors, %s to %s.",
             pattern,
             len(found),
             found[0],
@@ -57,9 +58,12 @@ def freeze_parameters(model: nn.Module, patterns: str | Sequence[str]) -> None:
 class FrozenNorms(HookBase):
     """Keeps batch norms of frozen modules in evaluation mode while the rest trains.
 
-    They use their running statistics and do not change them, as a module that is fixed has to. A
-    norm belongs to them if it has no parameter to train; one without parameters goes by the
-    nearest module around it that has some.
+    They then use their running statistics and do not update them. A norm is frozen if none of its
+    parameters is trained; for a norm without parameters, those of the nearest enclosing module
+    that has some decide.
+
+    Args:
+        model: whose parameters are frozen already.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -73,7 +77,7 @@ class FrozenNorms(HookBase):
         ]
 
     def before_step(self) -> None:
-        """Undo what ``model.train()`` did, after an evaluation as well as at the start."""
+        """Undo ``model.train()``, which is called at the start and after each evaluation."""
         for norm in self.norms:
             norm.eval()
 
@@ -87,7 +91,7 @@ def _is_frozen(name: str, modules: dict[str, nn.Module]) -> bool:
 
 
 def _near_names(pattern: str, parameters: Sequence[str]) -> str:
-    """Parameters and modules with names like a pattern, else the parts of the model."""
+    """Name parameters and modules that are similar to a pattern, else the parts of the model."""
     names: dict[str, None] = {}
     for parameter in parameters:
         parts = parameter.split(".")

@@ -1,4 +1,4 @@
-"""Hooks of the trainer that Detectron2's own do not cover."""
+"""The hooks of a training run, and those of them that Detectron2 lacks."""
 
 import logging
 import os
@@ -71,9 +71,9 @@ def output_hooks(cfg: DictConfig, trainer: Trainer, output_dir: str) -> list[Hoo
 class EvaluationHook(HookBase):
     """Evaluate every ``period`` iterations and after the last one, never after a failure.
 
-    Detectron2's ``EvalHook`` tells success by the iteration count and therefore evaluates a model
-    whose very last iteration failed. If an evaluation during training fails, what has been trained
-    is saved before the run ends.
+    Detectron2's ``EvalHook`` looks at the iteration count alone and therefore evaluates a model
+    whose very last iteration failed. If an evaluation during training fails, a checkpoint is
+    saved before the run ends.
 
     Args:
         period: iterations between evaluations; 0 for only after the last one.
@@ -98,7 +98,7 @@ class EvaluationHook(HookBase):
         if self._period > 0 and done % self._period == 0 and done < self.trainer.max_iter:
             try:
                 self._run()
-            except BaseException:  # a user who gives up waiting loses nothing either
+            except BaseException:  # an interruption by the user loses nothing either
                 self._save()
                 raise
 
@@ -108,7 +108,7 @@ class EvaluationHook(HookBase):
             return
         try:
             self._run()
-        except Exception:  # whatever an evaluator raises: it goes on, with what to do about it
+        except Exception:  # any error of an evaluator; it is raised again
             _report_failure(
                 "The evaluation failed, the training did not: its weights are in "
                 f"{self._checkpointer.save_dir}. Once the cause is removed, --eval-only --resume "
@@ -119,27 +119,27 @@ class EvaluationHook(HookBase):
     def _run(self) -> None:
         results = self._evaluate()
         self.trainer.storage.put_scalars(**flatten_results_dict(results), smoothing_hint=False)
-        # Processes finish at different times; none waits for the next batch of another.
+        # Processes finish at different times; wait here, not inside the next iteration.
         comm.synchronize()
 
     def _save(self) -> None:
         name = run_files.checkpoint_name(self.trainer.iter)
-        # A file of that name may be left from before a resumption from an earlier checkpoint.
+        # A file of that name may be left over, if the run was resumed from an earlier checkpoint.
         if os.path.basename(self._checkpointer.get_checkpoint_file()) != f"{name}.pth":
-            # Any process: all have the same weights, and the one that fails is still running.
+            # From any process: all have the same weights, and the one that fails still runs.
             self._checkpointer.save_to_disk = True
             self._checkpointer.save(name, iteration=self.trainer.iter)
         _report_failure(
-            f"The evaluation failed. What has been trained is in {name}.pth of "
+            f"The evaluation failed. The weights trained so far are in {name}.pth of "
             f"{self._checkpointer.save_dir}: once the cause is removed, --resume goes on from "
             "there."
         )
 
 
 class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
-    """Detectron2's hook, which after a resumption also removes checkpoints written before it.
+    """Detectron2's hook, which in a resumed run also removes the checkpoints from before.
 
-    Every process has one: each may hold a part of the state.
+    Every process needs one, since each may hold a part of the state.
 
     Args:
         checkpointer: writes the files, in the main process.
@@ -166,8 +166,8 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
 
 
 def _report_failure(text: str) -> None:
-    """Log an error, and show it if this process logs to a file only: the main one, which shows its
-    log, is stopped before it can say the same."""
+    """Log an error, and print it in processes that log to a file only: the main process, whose log
+    is on the screen, may be stopped before it reports the same."""
     logger.error(text)
     if not comm.is_main_process():
         print(text, file=sys.stderr, flush=True)

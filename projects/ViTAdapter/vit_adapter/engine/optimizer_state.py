@@ -1,4 +1,4 @@
-"""Whether the state of an optimizer, as a checkpoint holds it, fits the optimizer of this run."""
+"""Checks whether the optimizer state in a checkpoint fits the optimizer of this run."""
 
 from collections.abc import Mapping, Sequence
 
@@ -60,7 +60,7 @@ def check_optimizer_state(
 
 
 def _compare(stored: Mapping[str, object], own: Mapping[str, object]) -> str:
-    """What differs between two descriptions, in words; "" if nothing does."""
+    """Describe what differs between two descriptions; "" if nothing does."""
     if stored["class"] != own["class"]:
         return f"it was of class {stored['class']}, this one is of class {own['class']}"
     if stored["groups"] == own["groups"]:
@@ -77,7 +77,7 @@ def _compare(stored: Mapping[str, object], own: Mapping[str, object]) -> str:
 
 
 def _compare_groups(optimizer: torch.optim.Optimizer, state: Mapping[str, object]) -> str:
-    """What differs in number or shape, for checkpoints without names; "" if nothing does."""
+    """Describe what differs in number or shape, for checkpoints without names; "" if nothing."""
     stored = [group["params"] for group in state["param_groups"]]
     own = [group["params"] for group in optimizer.param_groups]
     counts = [list(map(len, groups)) for groups in (stored, own)]

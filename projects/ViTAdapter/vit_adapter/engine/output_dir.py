@@ -1,4 +1,4 @@
-"""What an output folder may already hold: an earlier run, or the rest of an interrupted one."""
+"""Output folders that are not empty: an earlier run, or what an interrupted one left behind."""
 
 import json
 import logging
@@ -28,15 +28,15 @@ logger = logging.getLogger(__name__)
 def claim_output_dir(cfg: DictConfig, start_iter: int) -> str:
     """Make the output folder ready for a training; every process calls this.
 
-    What an earlier run has left there is set aside, unless it is continued, and the config is
-    saved. The weights that the run starts from have been read before: they may lie there.
+    The files of an earlier run are set aside, unless it is continued, and the config is saved.
+    The weights to start from must have been read before, since they may be among these files.
 
     Args:
-        cfg: the whole config; weights that it names and that move are named anew in it.
+        cfg: the whole config; paths of weights in it are updated where the files move.
         start_iter: iteration at which training starts or continues.
 
     Returns:
-        ``train.output_dir``, for what writes into it.
+        ``train.output_dir``, for whatever writes into it.
     """
     output_dir = cfg.train.output_dir
     comm.synchronize()
@@ -50,32 +50,32 @@ def claim_output_dir(cfg: DictConfig, start_iter: int) -> str:
 
 
 def refuse_restart(output_dir: str | os.PathLike[str], restarts: int) -> None:
-    """Refuse to start anew after a failure of the same command, when it has trained something.
+    """Refuse to start from scratch when a launcher repeats a command that failed.
 
-    Called where nothing is resumed. Each further failure would set aside what the last attempt has
-    trained and begin again.
+    Call this where nothing is resumed. Otherwise each failure would set the last attempt's
+    checkpoints aside and training would never get further.
 
     Args:
         output_dir: the folder, which need not exist.
-        restarts: how often the launcher has started the command again.
+        restarts: how often the launcher has repeated the command.
 
     Raises:
-        UsageError: it has, and the folder holds checkpoints.
+        UsageError: the command was repeated, and the folder holds checkpoints.
     """
     if restarts and _holds_run(Path(output_dir)):
         raise UsageError(
             f"torchrun has started this command again after a failure (restart {restarts}), and "
-            f"{output_dir} holds checkpoints; without --resume the training would begin from the "
-            "start. Start the command with --resume: it goes on where there is a checkpoint, and "
-            "begins where there is none."
+            f"{output_dir} holds checkpoints; without --resume the training would start from "
+            "scratch. Add --resume to the command: it continues from the last checkpoint if there "
+            "is one, and starts a new run otherwise."
         )
 
 
 def set_previous_run_aside(output_dir: str | os.PathLike[str]) -> Path | None:
     """Move the files of an earlier run or evaluation to ``previous_run_<n>`` inside the folder.
 
-    Detectron2 overwrites them when a command is repeated without ``--resume``; days of training
-    can be lost that way. Renaming costs nothing and loses nothing.
+    Detectron2 overwrites them when a command is repeated without ``--resume``, which can cost days
+    of training. Moving them is quick and loses nothing.
 
     Args:
         output_dir: the folder, which need not exist.
@@ -104,7 +104,7 @@ def set_previous_run_aside(output_dir: str | os.PathLike[str]) -> Path | None:
 
 
 def describe_earlier_runs(output_dir: str | os.PathLike[str]) -> str:
-    """Say where the runs are that were set aside in a folder; "" if there are none."""
+    """Describe where the runs are that were set aside in a folder; "" if there are none."""
     found = sorted(Path(output_dir).glob(f"{run_files.SET_ASIDE}*/{run_files.LAST_CHECKPOINT}"))
     if not found:
         return ""
@@ -116,17 +116,17 @@ def describe_earlier_runs(output_dir: str | os.PathLike[str]) -> str:
 
 
 def follow_weights(options: DictConfig, aside: Path | None) -> None:
-    """Let ``init_checkpoint`` and ``vit_checkpoint`` name what they named before a move.
+    """Update ``init_checkpoint`` and ``vit_checkpoint`` if the files that they name have moved.
 
-    The saved config then tells which weights the run started from, and a warning tells the user,
-    whose command does not find them again.
+    The saved config then says which weights the run started from, and a warning tells the user,
+    whose command would no longer find them.
 
     Args:
         options: the node ``train``, changed in place.
         aside: what :func:`set_previous_run_aside` returned.
     """
     for key in ("init_checkpoint", "vit_checkpoint"):
-        path = Path(options.get(key) or "").resolve()  # by a link, what the link names
+        path = Path(options.get(key) or "").resolve()  # follows a link to its file
         moved = aside / path.name if aside and path.parent == aside.parent.resolve() else None
         if moved and moved.exists():
             options[key] = str(moved)
@@ -140,10 +140,10 @@ def follow_weights(options: DictConfig, aside: Path | None) -> None:
 
 
 def drop_unsaved_progress(output_dir: str | os.PathLike[str], start_iter: int) -> None:
-    """Drop what an interrupted run left behind after its last checkpoint.
+    """Delete what an interrupted run wrote after its last checkpoint.
 
-    Removes half-written temporary files, and from ``metrics.json`` the lines of iterations that
-    will be computed again, as well as a last line that was cut off.
+    These are half-written temporary files, and in ``metrics.json`` the lines of iterations that
+    will be computed again and a last line that was cut off.
 
     Args:
         output_dir: folder of the run.
@@ -163,7 +163,7 @@ def drop_unsaved_progress(output_dir: str | os.PathLike[str], start_iter: int) -
 
 
 def _move(file: Path, folder: Path) -> None:
-    """Move a file, or a link so that it still names the same file."""
+    """Move a file, or a link so that it still points to the same file."""
     target = file.resolve()
     if file.is_symlink() and target.parent != file.parent.resolve():
         (folder / file.name).symlink_to(target)

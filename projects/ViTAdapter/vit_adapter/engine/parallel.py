@@ -1,7 +1,7 @@
 """How a model is spread over the processes of a run, and how its state is collected.
 
-No other module knows: today every process holds a replica (DistributedDataParallel). Every process
-of a run calls these functions.
+This is the only module that knows: today every process has a replica of the model
+(DistributedDataParallel). Every process of a run has to call these functions.
 """
 
 import torch
@@ -27,8 +27,8 @@ def parallelise(cfg: DictConfig, model: nn.Module) -> nn.Module:
     Args:
         cfg: ``train.ddp`` holds options of DistributedDataParallel (``broadcast_buffers``,
             ``find_unused_parameters``).
-        model: on its device, with the weights that the run starts from. What is frozen is frozen
-            already: gradients of the rest alone are exchanged.
+        model: on its device, with the weights that the run starts from. Parameters that are not
+            trained must be frozen already: their gradients are not exchanged.
 
     Returns:
         The model to train and to build the optimizer for; ``model`` itself in a single process.
@@ -48,10 +48,10 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def share_buffers(model: nn.Module) -> None:
-    """Give every process the buffers of the main process, whose model the checkpoints hold.
+    """Give every process the buffers of the main process, whose model is saved in checkpoints.
 
-    A batch norm that is not synchronised has other running statistics in each process, so each
-    would evaluate another model.
+    A batch norm that is not synchronised has different running statistics in each process, so
+    each process would evaluate a different model.
     """
     if comm.get_world_size() > 1:
         for buffer in model.buffers():

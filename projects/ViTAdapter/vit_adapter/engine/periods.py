@@ -1,5 +1,5 @@
-"""The whole numbers of a config that say how long a run takes, how often something happens and by
-how many processes."""
+"""The whole numbers of a config: how long a run is, how often something happens, and how many
+processes read images."""
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -13,18 +13,18 @@ _TRAINING = {
     "train.log_period": (1, ""),
     "train.checkpointer.period": (0, "; 0 saves only after the last iteration"),
     "train.checkpointer.max_to_keep": (1, "; null keeps all"),
-    "dataloader.train.num_workers": (0, "; 0 reads the images without a process of its own"),
+    "dataloader.train.num_workers": (0, "; 0 reads the images in the training process itself"),
 }
 _TESTING = {"dataloader.test.num_workers": _TRAINING["dataloader.train.num_workers"]}
 _OPTIONAL = ("train.max_iter", "train.checkpointer.max_to_keep")
 
 
 def check_periods(cfg: DictConfig, *, training: bool = True) -> None:
-    """Refuse numbers that no run can follow, before anything is built.
+    """Refuse numbers that are not valid, before anything is built.
 
     Args:
-        cfg: the whole config; what it lacks is not looked at.
-        training: False looks only at what an evaluation reads.
+        cfg: the whole config; keys that it lacks are not checked.
+        training: False checks only what an evaluation reads.
 
     Raises:
         UsageError: naming the key, its value and what is expected.

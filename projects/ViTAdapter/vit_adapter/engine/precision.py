@@ -20,8 +20,8 @@ class Precision:
     """Automatic mixed precision: which dtype on which device, and whether losses are scaled.
 
     float16 needs a scaled loss, else small gradients vanish; bfloat16 has the range of float32
-    and needs none. On the CPU only bfloat16 exists. What is asked for is kept, with a warning if
-    the device only emulates it.
+    and needs none. On the CPU only bfloat16 exists. A dtype that the device
+    only emulates is used nevertheless, with a warning.
 
     Args:
         enabled: False computes in float32.

@@ -1,4 +1,4 @@
-"""One process among those of a run, whoever started it: it joins the others and leaves them."""
+"""One process of a run: how it joins the other processes and leaves them."""
 
 import os
 from collections.abc import Callable
@@ -19,7 +19,7 @@ _TIMEOUT = timedelta(minutes=30)
 
 @dataclass(frozen=True)
 class Process:
-    """Where a process stands among those of its run.
+    """The place of a process among those of its run.
 
     Attributes:
         rank: its number on all machines, from 0.
@@ -28,7 +28,7 @@ class Process:
         init_method: where the processes meet: ``tcp://host:port``, or ``env://`` for the address
             in the environment.
         device_type: "cpu" (Gloo) or "cuda" (NCCL).
-        attempt: how often the processes were started before and met there.
+        attempt: how often the processes have been started before with the same meeting point.
     """
 
     rank: int
@@ -44,10 +44,10 @@ def check_gpus(count: int, source: str) -> None:
 
     Args:
         count: processes on this machine.
-        source: who asks for that many, for the message.
+        source: where that number comes from, for the message.
 
     Raises:
-        UsageError: fewer CUDA devices are visible.
+        UsageError: fewer CUDA devices are visible than processes.
     """
     if count > torch.cuda.device_count():
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
@@ -63,12 +63,12 @@ def run_among_others(main: Callable[..., None], process: Process, arguments: tup
     A run of one process needs no group.
 
     Args:
-        main: what every process of the run calls.
+        main: called by every process of the run.
         process: the place of this one.
         arguments: of ``main``.
 
     Raises:
-        UsageError: the processes of a machine are not numbered in a row.
+        UsageError: the processes of a machine are not numbered consecutively.
     """
     if process.world_size == 1:
         main(*arguments)
@@ -89,15 +89,15 @@ def run_among_others(main: Callable[..., None], process: Process, arguments: tup
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // comm.get_local_size()))
     comm.synchronize()
     main(*arguments)
-    # Not after a failure: the launcher stops the other processes, nobody would answer.
+    # Not after a failure: the launcher stops the other processes, so this would wait forever.
     dist.destroy_process_group()
 
 
 def _meet(process: Process) -> dist.Store:
     """Return the store through which the processes find each other.
 
-    torchrun keeps one store while it starts its processes again and again (PyTorch's issue 135712).
-    Under a prefix of their own they cannot take the addresses of dead processes for their own.
+    torchrun keeps one store while it restarts its processes (PyTorch's issue 135712). With a prefix
+    per attempt they cannot mistake the addresses of dead processes for those of live ones.
     """
     store, *_ = next(
         rendezvous(process.init_method, process.rank, process.world_size, timeout=_TIMEOUT)
@@ -109,8 +109,8 @@ def _meet(process: Process) -> dist.Store:
 def _create_local_group(process: Process) -> None:
     """Tell Detectron2 which processes share this machine (``comm.get_local_rank``).
 
-    Its own function, which v0.6 lacks, asks for equally many processes on every machine; torchrun
-    does not.
+    Its own function, which v0.6 lacks, needs the same number of processes on every machine;
+    torchrun does not.
     """
     local_ranks = comm.all_gather(process.local_rank)
     starts = [rank for rank, local_rank in enumerate(local_ranks) if local_rank == 0]
@@ -121,7 +121,7 @@ def _create_local_group(process: Process) -> None:
             f"the processes with RANK 0, 1, ... have LOCAL_RANK {local_ranks}; expected 0, 1, ... "
             "for each machine in turn, as torchrun numbers them."
         )
-    for machine in machines:  # every process has to take part in making every group
+    for machine in machines:  # every process has to take part in creating every group
         group = dist.new_group(list(machine))
         if process.rank in machine:
             comm._LOCAL_PROCESS_GROUP = group

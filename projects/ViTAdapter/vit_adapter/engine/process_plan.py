@@ -15,14 +15,14 @@ __all__ = ["plan_processes"]
 
 
 def plan_processes(cfg: DictConfig, arguments: Namespace) -> ProcessLayout | Process:
-    """Return which processes the command starts, or the place that a launcher gave this one.
+    """Return which processes to start, or the place that a launcher has given to this one.
 
     Args:
         cfg: ``train.device`` and ``dataloader.train.total_batch_size`` are read.
         arguments: of :func:`vit_adapter.engine.cli.build_parser`.
 
     Raises:
-        UsageError: processes that cannot start, or that cannot share the device or the batch.
+        UsageError: these processes cannot be started, or cannot share the device or the batch.
     """
     device = resolve_device(cfg)
     options = {
@@ -59,6 +59,6 @@ def _check_sharing(
     batch = OmegaConf.select(cfg, "dataloader.train.total_batch_size", default=0)
     if isinstance(batch, int) and batch % world_size and training:
         raise UsageError(
-            f"dataloader.train.total_batch_size={batch} cannot be shared out to {world_size} "
-            f"processes; give a multiple of {world_size}, or other processes."
+            f"dataloader.train.total_batch_size={batch} cannot be divided among {world_size} "
+            f"processes; give a multiple of {world_size}, or another number of processes."
         )

@@ -1,7 +1,7 @@
-"""Starting the processes of a run that no launcher started: one machine or several.
+"""Starting the processes of a run, on one machine or several, where no launcher has.
 
-Detectron2's own ``launch`` asks for CUDA in v0.6 and decides by what is visible, not by the device
-of the config, in later versions; hence these few lines.
+Detectron2's own ``launch`` needs CUDA in v0.6, and later versions look at the visible GPUs instead
+of the device of the config.
 """
 
 import os
@@ -27,8 +27,8 @@ class ProcessLayout:
     Attributes:
         device_type: "cpu" or "cuda".
         processes_per_machine: with CUDA one per GPU.
-        num_machines: machines that take part; the same command runs on each.
-        machine_rank: which of them this is, from 0.
+        num_machines: number of machines; the same command runs on each.
+        machine_rank: the number of this machine, from 0.
         dist_url: where the processes meet: ``tcp://host:port`` of the first machine, or "auto"
             for a free port of this machine.
     """
@@ -40,14 +40,14 @@ class ProcessLayout:
     dist_url: str = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse a layout that cannot start.
+        """Refuse a layout that is impossible.
 
         Raises:
-            UsageError: naming the option and what it can be.
+            UsageError: an option is out of range, or missing, or there are too few GPUs.
         """
         count = self.processes_per_machine
         if count < 1:
-            raise UsageError(f"--num-gpus is {count}, expected at least 1 (the CPU is 1 as well).")
+            raise UsageError(f"--num-gpus is {count}, expected at least 1, on the CPU as well.")
         if self.num_machines < 1 or not 0 <= self.machine_rank < self.num_machines:
             raise UsageError(
                 f"--machine-rank is {self.machine_rank} of --num-machines {self.num_machines}, "
@@ -76,8 +76,8 @@ def launch(
 
     Args:
         main: an importable function.
-        processes: which of them to start, or the place of this one among those that a launcher
-            has started.
+        processes: which processes to start, or the place of this one among those that a
+            launcher has started.
         arguments: picklable arguments of ``main``.
 
     Raises:
@@ -95,7 +95,7 @@ def _start(main: Callable[..., None], layout: ProcessLayout, arguments: tuple) -
     dist_url = layout.dist_url
     if dist_url == "auto":
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
-    # A file for each: a pipe takes no text of any length before the other end reads it.
+    # Each process has a file for its error message: a long one would block a pipe until it is read.
     with tempfile.TemporaryDirectory() as mistakes:
         try:
             mp.start_processes(

@@ -1,9 +1,9 @@
 """How long a run is and what depends on that: periods, milestones, warm-up, learning rate.
 
-The numbers of a config belong to its data and its total batch, and stay as they are by default.
+The numbers of a config are meant for its data and its total batch, and by default they stay.
 ``train.epochs``, an overriding ``train.max_iter`` and ``train.auto_scale_lr`` fit them to other
-data and another batch. The config then holds plain numbers, so that a saved one gives the same
-schedule again and nothing is derived twice.
+data and another batch. The result is written into the config as plain numbers, so that a saved
+config gives the same schedule again and nothing is derived twice.
 """
 
 import logging
@@ -23,11 +23,11 @@ __all__ = ["fit_schedule"]
 logger = logging.getLogger(__name__)
 
 _PERIODS = ("train.eval_period", "train.checkpointer.period")
-_PART = 10  # of a run: a derived warm-up is no longer, a shortened period no shorter
+_PART = 10  # a derived warm-up is at most a tenth of a run, a shortened period at least a tenth
 
 
 def fit_schedule(cfg: DictConfig, overrides: Sequence[str] = ()) -> Dataset | None:
-    """Derive what ``train.epochs``, ``train.max_iter`` and ``train.auto_scale_lr`` ask for.
+    """Apply ``train.epochs``, ``train.max_iter`` and ``train.auto_scale_lr`` to a config.
 
     An epoch is the number of images over the total batch, rounded up to iterations.
     ``train.epochs`` sets ``train.max_iter``, and both periods to one epoch; then it becomes None.
@@ -47,7 +47,7 @@ def fit_schedule(cfg: DictConfig, overrides: Sequence[str] = ()) -> Dataset | No
         The training data for ``build_train_loader``, if they had to be read.
 
     Raises:
-        UsageError: a value that makes no schedule, or overrides that exclude each other.
+        UsageError: a value is not valid, or overrides contradict each other.
     """
     given = [text.lstrip("+").partition("=")[0] for text in overrides]
     epochs = _take_epochs(cfg, given)
@@ -60,20 +60,20 @@ def fit_schedule(cfg: DictConfig, overrides: Sequence[str] = ()) -> Dataset | No
 
 
 def _take_epochs(cfg: DictConfig, given: Sequence[str]) -> float | None:
-    """Take ``train.epochs`` out of the config: what is derived from it takes its place."""
+    """Take ``train.epochs`` out of the config; what is derived from it will replace it."""
     epochs, cfg.train.epochs = cfg.train.get("epochs"), None
     if epochs is None:
         return None
     if _is_given("train.max_iter", given):
         if not _is_given("train.epochs", given):
-            return None  # the config file's, and the override says otherwise
+            return None  # epochs of the config file, which the override replaces
         raise UsageError(
             f"train.epochs={epochs} and train.max_iter={cfg.train.max_iter} both say how long the "
             "run is; give one of them."
         )
     if not _is_number(epochs) or epochs <= 0:
         raise UsageError(
-            f"train.epochs={epochs} is no length of a run; give a number above 0, such as 12 or "
+            f"train.epochs={epochs} is not a length; give a number above 0, such as 12 or "
             "0.5, or train.max_iter=<iterations>."
         )
     return epochs
@@ -82,7 +82,7 @@ def _take_epochs(cfg: DictConfig, given: Sequence[str]) -> float | None:
 def _fit_length(
     cfg: DictConfig, dataset: Dataset | None, epochs: float | None, given: Sequence[str]
 ) -> str:
-    """Fit length, periods and warm-up of the run; return what ``epochs`` are made of in words."""
+    """Fit length, periods and warm-up of the run; return in words what ``epochs`` became."""
     epoch, source = math.inf, ""
     if hasattr(dataset, "__len__") and "total_batch_size" in cfg.dataloader.train:
         batch = _whole_number(cfg, "dataloader.train.total_batch_size")
@@ -102,11 +102,11 @@ def _fit_length(
 
 
 def _set_epochs(cfg: DictConfig, epochs: float, epoch: float, given: Sequence[str]) -> None:
-    """Set what a number of epochs says by itself; an epoch is a number of iterations."""
+    """Set what follows from the number of epochs alone; ``epoch`` is one in iterations."""
     if epoch == math.inf:
         raise UsageError(
             "train.epochs needs the number of images and the total batch, which dataloader.train "
-            "does not tell; give train.max_iter=<iterations>."
+            "does not have; give train.max_iter=<iterations>."
         )
     cfg.train.max_iter = max(1, round(epochs * epoch))
     for key in _PERIODS:
@@ -118,7 +118,7 @@ def _set_epochs(cfg: DictConfig, epochs: float, epoch: float, given: Sequence[st
 
 
 def _scale_learning_rate(cfg: DictConfig) -> str:
-    """Scale ``optimizer.lr`` if that is asked for; return the rate in words."""
+    """Scale ``optimizer.lr`` if the config says so; return the rate in words."""
     options, optimizer = cfg.train, cfg.optimizer
     rate, scale = optimizer.get("lr"), options.get("auto_scale_lr", False)
     if "lr" in optimizer and not (_is_number(rate) and rate > 0):
@@ -134,8 +134,8 @@ def _scale_learning_rate(cfg: DictConfig) -> str:
     optimizer.lr, options.base_batch_size = rate * (batch / base), batch
     if OmegaConf.select(cfg, "optimizer.params.base_lr") not in (None, optimizer.lr):
         raise UsageError(
-            "train.auto_scale_lr scales optimizer.lr, but optimizer.params.base_lr is a number of "
-            "its own; override optimizer.lr instead."
+            "train.auto_scale_lr scales optimizer.lr, but optimizer.params.base_lr does not follow "
+            "it; override optimizer.lr instead."
         )
     return f"lr {rate:g} x {batch}/{base} = {optimizer.lr:g}"
 
@@ -169,7 +169,7 @@ def _build_schedule(cfg: DictConfig) -> ParamScheduler:
     try:
         return instantiate(cfg.lr_multiplier)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"lr_multiplier makes no schedule: {error}.") from error
+        raise UsageError(f"lr_multiplier does not give a schedule: {error}.") from error
 
 
 def _whole_number(cfg: DictConfig, key: str) -> int:
@@ -180,10 +180,10 @@ def _whole_number(cfg: DictConfig, key: str) -> int:
 
 
 def _is_number(value: object) -> bool:
-    """Whether a value is a finite number; True and False are none."""
+    """Whether a value is a finite number; True and False do not count."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_given(key: str, given: Sequence[str]) -> bool:
-    """Whether the overrides name a key, or a node that holds it."""
+    """Whether the overrides name a key, or a node that contains it."""
     return any(key == name or key.startswith(f"{name}.") for name in given)

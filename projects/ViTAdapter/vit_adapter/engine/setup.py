@@ -1,4 +1,4 @@
-"""What happens before a run: log files, environment, seeds, the saved config."""
+"""What a run does before its work: logging, seeds, saving the config."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ __all__ = ["save_config", "seed_data", "seed_model", "set_up_logging"]
 logger = logging.getLogger(__name__)
 
 _SEED_STRIDE = 1_000_003
-"""A prime between the seeds of successive starts: seeds of other processes never coincide."""
+"""A prime between the seeds of successive starts, so that no two processes share a seed."""
 
 
 def set_up_logging(cfg: DictConfig, arguments: Namespace) -> None:
@@ -33,8 +33,8 @@ def set_up_logging(cfg: DictConfig, arguments: Namespace) -> None:
     output_dir = cfg.train.output_dir
     if not output_dir:
         raise UsageError(
-            f"train.output_dir is {output_dir!r}, expected a folder for what the run writes; one "
-            "that is called null is written ./null."
+            f"train.output_dir is {output_dir!r}, expected a folder for the files of the run; "
+            "for a folder called null give ./null."
         )
     if comm.is_main_process():
         os.makedirs(output_dir, exist_ok=True)
@@ -42,8 +42,8 @@ def set_up_logging(cfg: DictConfig, arguments: Namespace) -> None:
     rank = comm.get_rank()
     for name in ("fvcore", "detectron2", "vit_adapter"):
         setup_logger(output_dir, distributed_rank=rank, name=name)
-    # Imported for the table below, it warns where CUDA's compiler is installed and no GPU is; the
-    # table says so by itself.
+    # The table below imports this module, which warns if CUDA's compiler is installed but no GPU
+    # is there. The table shows that anyway.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     logger.info("Process %d of %d", rank, comm.get_world_size())
     logger.info("Environment:\n%s", collect_env_info())
@@ -54,7 +54,7 @@ def set_up_logging(cfg: DictConfig, arguments: Namespace) -> None:
 def save_config(cfg: DictConfig, output_dir: str, name: str = CONFIG) -> None:
     """Write the whole config as YAML, which ``--config-file`` reads again; main process only.
 
-    What YAML cannot hold is left out with a warning (:mod:`vit_adapter.config.saving`).
+    What YAML cannot store is left out with a warning (:mod:`vit_adapter.config.saving`).
     """
     if not comm.is_main_process():
         return
@@ -65,25 +65,31 @@ def save_config(cfg: DictConfig, output_dir: str, name: str = CONFIG) -> None:
     logger.info("Config saved to %s", target)
     if left_out:
         logger.warning(
-            "%s lacks %s, which YAML cannot hold: what uses that needs the original config file.",
+            "%s lacks %s, which YAML cannot store: use the original config file for that.",
             target,
             ", ".join(left_out),
         )
 
 
 def seed_model(seed: int) -> None:
-    """Seed everything before the model is built: alike in every process and for every number of
-    processes, so that all runs of a seed start from the same weights. Below 0: at random."""
-    seed_all_rng(None if seed < 0 else seed % 2**32)  # NumPy takes no larger ones
+    """Seed everything before the model is built.
+
+    Every process uses the same seed, so runs with the same seed start from the same weights
+    whatever their number of processes.
+
+    Args:
+        seed: below 0 for a random one.
+    """
+    seed_all_rng(None if seed < 0 else seed % 2**32)  # the range of NumPy
 
 
 def seed_data(seed: int, start_iter: int) -> None:
-    """Seed everything before the data loader is built: differently in every process.
+    """Seed everything before the data loader is built, differently in every process.
 
     Args:
-        seed: below 0 leaves the random seeds of :func:`seed_model`.
+        seed: below 0 keeps the random seeds of :func:`seed_model`.
         start_iter: iteration at which training starts, so that a resumed run does not see the
-            same images in the same order once more.
+            same images in the same order again.
     """
     if seed >= 0:
         seed_all_rng((seed + comm.get_rank() + _SEED_STRIDE * start_iter) % 2**31)

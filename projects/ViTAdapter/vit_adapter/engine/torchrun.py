@@ -1,4 +1,4 @@
-"""What ``torchrun``, or a launcher that sets the same variables, says about this process."""
+"""What ``torchrun``, or a launcher that sets the same variables, tells this process."""
 
 import os
 
@@ -22,10 +22,10 @@ _UNSET = f"for a run without a launcher unset {', '.join(_PLACE)}."
 
 
 def launched_process(device_type: str) -> Process | None:
-    """Return the place that a launcher has given this process, None if none has started it.
+    """Return the place that a launcher has given to this process, or None without a launcher.
 
-    Clusters set some of these variables for every job. An address alone says nothing, and neither
-    does a single process without ``LOCAL_RANK``: such a job starts its processes itself.
+    Clusters set some of these variables for every job. An address alone does not mean a launcher,
+    nor does a single process without ``LOCAL_RANK``: such a job starts its processes itself.
 
     Args:
         device_type: "cpu" or "cuda", which takes one GPU for each process.
@@ -58,15 +58,15 @@ def launched_process(device_type: str) -> Process | None:
         _check_range("MASTER_PORT", _number("MASTER_PORT"), 1, 65535)
     if device_type == "cuda":
         check_gpus(local_size or local_rank + 1, "the number of processes on this machine")
-    # With several machines the count differs: each counts only what it starts again by itself.
+    # With several machines the counts differ: each counts only its own restarts.
     attempt = restart_count() if local_size == world_size else 0
     return Process(rank, world_size, local_rank, "env://", device_type, attempt)
 
 
 def refuse_unconnected_processes() -> None:
-    """Refuse to be one of several processes that know nothing of each other.
+    """Refuse to be one of several processes that do not know each other.
 
-    Each would train a model of its own and overwrite the files of the others. To be called where
+    Each would train its own model and overwrite the files of the others. Call this where
     :func:`launched_process` returned None and the command line names no other machines.
 
     Raises:
@@ -76,14 +76,14 @@ def refuse_unconnected_processes() -> None:
         if os.environ.get(name) and _number(name) > 1:
             raise UsageError(
                 f"{launcher} has started {os.environ[name]} processes ({name}), which do not know "
-                "each other: every one would train a model of its own. Let it start one process "
-                "on each machine, torchrun, which starts train_net.py; for runs that have nothing "
-                f"to do with each other unset {name} and give each a train.output_dir of its own."
+                "each other: each would train its own model. Let it start one process per machine, "
+                f"torchrun, which starts train_net.py; for independent runs unset {name} and give "
+                "each its own train.output_dir."
             )
 
 
 def restart_count() -> int:
-    """How often ``torchrun --max-restarts`` has started the processes of this machine again."""
+    """Return how often ``torchrun --max-restarts`` has restarted the processes of this machine."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 

@@ -1,4 +1,4 @@
-"""The training loop: one iteration in any precision on any device, and what stops it."""
+"""The training loop: the phases of an iteration, and what stops the training."""
 
 import logging
 import math
@@ -31,7 +31,7 @@ class Trainer(TrainerBase):
     :meth:`backward` and :meth:`step`. Hooks act around them: ``before_step`` and ``after_step``
     around all four, ``after_backward`` between the last two.
 
-    A loss that is not finite stops all processes before the optimizer uses it. After a failure
+    A loss that is not finite stops all processes before the optimizer step. After a failure
     the hooks are closed, but nothing is evaluated (see :attr:`failed`).
 
     Args:
@@ -153,11 +153,11 @@ class Trainer(TrainerBase):
         """Restore what :meth:`state_dict` gave.
 
         Learning rate, weight decay and precision stay those of the config, which may have changed
-        in between: a run that diverged is continued with a lower ``optimizer.lr``.
+        in between: a run that diverged can be continued with a lower ``optimizer.lr``.
 
         Raises:
-            UsageError: the state is another program's, or the optimizer holds other parameters
-                than the one whose state was stored; nothing is changed then.
+            UsageError: another program wrote the state, or it belongs to an optimizer of other
+                parameters; nothing is changed then.
         """
         if not isinstance(state_dict, Mapping) or not {"iteration", "optimizer"} <= set(state_dict):
             raise UsageError(
@@ -195,7 +195,7 @@ class Trainer(TrainerBase):
         values = _read_numbers(losses)
         finite = all(map(math.isfinite, values.values()))
         files = [] if finite else _file_names(batch)
-        # Every process hears of every other, so that all of them stop and none is left waiting.
+        # Every process knows the losses of all, so that all of them stop and none is left waiting.
         gathered = comm.all_gather((values, data_time, files))
         if any(files for _, _, files in gathered):
             by_process = [(values, files) for values, _, files in gathered]
@@ -215,7 +215,7 @@ class Trainer(TrainerBase):
     def _describe_non_finite(
         self, reason: str, by_process: Sequence[tuple[Mapping[str, float], Sequence[str]]]
     ) -> str:
-        """The message of the error; ``by_process`` has losses and image files of each process."""
+        """Return the message; ``by_process`` has the losses and image files of each process."""
         rates = sorted({group["lr"] for group in self.optimizer.param_groups})
         lines = [
             f"{reason} Training stopped at iteration {self.iter}; this iteration changed no "
@@ -236,9 +236,9 @@ class Trainer(TrainerBase):
 
 
 def _read_numbers(losses: Mapping[str, Tensor]) -> dict[str, float]:
-    """Read losses of one element each together: each would be a transfer of its own.
+    """Read losses of one element each in a single transfer.
 
-    As in a sum, a constant on the CPU may be among losses on another device.
+    Among losses on another device there may be a constant on the CPU, as a sum allows.
     """
     tensors = [loss.detach().reshape(()) for loss in losses.values()]
     device = max((tensor.device for tensor in tensors), key=lambda device: device.type != "cpu")
