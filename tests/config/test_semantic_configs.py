@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from vit_adapter import model_zoo
 from vit_adapter.backbone import BEiT
@@ -95,6 +95,19 @@ def test_the_model_has_the_classes_of_its_data(cfg: DictConfig) -> None:
 def test_the_number_of_classes_is_imported(name: str) -> None:
     text = Path(model_zoo.get_config_file(name)).read_text()
     assert len(re.findall(r"num_classes = .*\b_num_classes$", text, re.MULTILINE)) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "head"),
+    [
+        ("upernet", "model", "sem_seg_head.main"),
+        ("semantic_fpn", "model", "sem_seg_head"),
+        ("mask2former", "base", "head.transformer_decoder"),
+    ],
+)
+def test_models_have_no_number_of_classes_of_their_own(file: str, name: str, head: str) -> None:
+    model = model_zoo.get_config(f"common/models/{file}")[name]
+    assert OmegaConf.is_missing(OmegaConf.select(model, head), "num_classes")
 
 
 def test_the_weights_are_those_of_the_name(name: str, cfg: DictConfig) -> None:

@@ -16,8 +16,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from vit_adapter.data import register_semantic_sets
-from vit_adapter.data.semantic.preparation import PreparationError, prepare, read_official, run
-from vit_adapter.data.semantic.sets import SETS, Conversion, Split, read_label_set
+from vit_adapter.data.semantic.preparation import PreparationError, prepare, run
+from vit_adapter.data.semantic.sets import SETS, Split, read_label_set
 
 LABELS = np.array([[0, 1, 2, 3], [30, 31, 32, 33], [12, 13, 24, 25]], np.uint8)
 
@@ -320,25 +320,6 @@ def test_interrupted_run_goes_on(root: Path) -> None:
     prepare("ade20k", root, allow_subset=True)
     assert done.stat().st_mtime_ns == stamp  # not written again
     assert (done.with_name("ADE_2.png")).is_file()
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float64])
-def test_types_of_matlab_files(dtype: type, tmp_path: Path) -> None:
-    conversion = Conversion(np.arange(256, dtype=np.uint8), frozenset(range(40)), mat_key="S")
-    write_labels(tmp_path / "a.mat", LABELS.astype(dtype), key="S")
-    assert np.array_equal(read_official(tmp_path / "a.mat", conversion), LABELS)
-
-
-def test_broken_matlab_files(tmp_path: Path) -> None:
-    conversion = Conversion(np.arange(256, dtype=np.uint8), frozenset(range(40)), mat_key="S")
-    write_labels(tmp_path / "a.mat", LABELS, key="T")
-    write_labels(tmp_path / "b.mat", LABELS + 0.5, key="S")
-    for file in ("a.mat", "b.mat"):
-        with pytest.raises(ValueError, match=f"{file} holds no matrix of integers named 'S'"):
-            read_official(tmp_path / file, conversion)
-    (tmp_path / "c.mat").write_bytes(b"MATLAB")
-    with pytest.raises(ValueError, match=r"c\.mat cannot be read as a MATLAB file"):
-        read_official(tmp_path / "c.mat", conversion)
 
 
 def test_program(root: Path, project_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
