@@ -22,7 +22,7 @@ def class_names(dataset_name: str, *, kind: str = "thing") -> list[str]:
         kind: "thing" for instances, "stuff" for semantic labels.
 
     Raises:
-        ValueError: no such data set, or it does not tell its classes of this kind.
+        ValueError: no such data set, or its classes of this kind are not known.
     """
     if kind not in _KINDS:
         raise ValueError(f"kind must be one of {_KINDS}, but is {kind!r}.")
@@ -61,7 +61,7 @@ def check_num_classes(
 ) -> None:
     """Raise a ValueError unless the model predicts exactly the classes of the data set.
 
-    Classes of one name are only warned of: data sets of this project have none.
+    Two classes of the same name only cause a warning: no data set of this project has any.
 
     Args:
         dataset_name: name in Detectron2's catalogs.
@@ -117,7 +117,7 @@ def check_mask_format(
 ) -> None:
     """Raise a ValueError if the mapper cannot read the masks of a data set.
 
-    Only data sets that tell their format are checked: those that this project registers.
+    Only data sets whose format is known are checked: those that this project registers.
 
     Args:
         dataset_name: name in Detectron2's catalogs.

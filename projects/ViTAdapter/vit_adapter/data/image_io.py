@@ -105,21 +105,21 @@ def read_sizes(file_name: str | os.PathLike[str]) -> tuple[_Size, _Size, bool]:
     """Read the size of an image or label picture from its header.
 
     Returns:
-        (height, width) as it is stored and upright, and whether it has an EXIF orientation. Of a
-        TIFF image that lies on its side both are upright, as nothing else can be read.
+        (height, width) as it is stored and upright, and whether it has an EXIF orientation. For a
+        TIFF image that is turned, both are upright, as nothing else can be read.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no image, or has more pixels than Pillow's limit.
+        ValueError: it is not an image, or has more pixels than Pillow's limit.
     """
     with _naming(file_name), Image.open(file_name) as image:
         stored = image.size[::-1]
         try:
-            # Not the method of PNG images, which decodes all pixels in search of the data.
+            # Not the method of PNG images, which decodes all pixels to find the data.
             orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
         except _PILLOW_ERRORS:
             orientation = 1
-        # Later versions of Pillow turn TIFF images themselves, before they tell the size.
+        # Later versions of Pillow turn TIFF images themselves, before they give the size.
         is_turned = image.format == "TIFF" and stored != (image.tag_v2[257], image.tag_v2[256])
     upright = stored[::-1] if orientation in (5, 6, 7, 8) and not is_turned else stored
     return stored, upright, orientation in range(2, 9)
@@ -163,7 +163,7 @@ def _naming(file_name: str | os.PathLike[str]) -> Iterator[None]:
         ) from error
     except _PILLOW_ERRORS as error:
         raise ValueError(
-            f"The image {file_name} cannot be read: {error}. It may be truncated, or no image; "
+            f"The image {file_name} cannot be read: {error}. It may be truncated or not an image; "
             "replace it or remove it from the annotations."
         ) from error
 
@@ -197,14 +197,14 @@ def _reduce_to_8_bit(image: Image.Image, file_name: str | os.PathLike[str]) -> I
 
 
 def _warn_if_dark(image: Image.Image, file_name: str | os.PathLike[str]) -> None:
-    """Warn if of 16 bits much is lost, as where a camera has filled only 12 or 14."""
+    """Warn if much of 16 bits is lost, as when a camera has filled only 12 or 14 of them."""
     histogram = image.convert("L").histogram()
     if sum(histogram[64:]) <= 0.01 * sum(histogram):
         log_first_n(
             logging.WARNING,
             f"{file_name} has 16 bits, but 99 % of its pixels are below 1/4 of the range "
-            "0..65535, so that it is dark or black. Convert such images to 8 bits, with the range "
-            "that their values have.",
+            "0..65535, so that it is dark or black. Convert such images to 8 bits, scaled from the "
+            "range of their values.",
             n=_MAX_WARNINGS,
             name=__name__,
         )

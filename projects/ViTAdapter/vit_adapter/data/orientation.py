@@ -1,7 +1,7 @@
-"""Whether annotations heed the EXIF orientation of their images, as far as the sizes tell.
+"""Whether annotations follow the EXIF orientation of their images, as far as sizes show it.
 
-The readers go by the size. Where that leaves it open, upright is meant, unless another image shows
-that the data were annotated with a tool that does not know the EXIF orientation.
+The readers compare sizes. Where both sizes are equal, upright is assumed, unless another image
+shows that the data were annotated with a tool that does not know the EXIF orientation.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Orientations:
         return size in (stored, upright)
 
     def contradictions(self) -> tuple[str, list[str]]:
-        """Warn of images that are read as they are stored, and of those of which it is not known.
+        """Warn of images that are read as they are stored, and of those whose frame is unclear.
 
         Returns:
-            What is wrong, and with which images: those of the latter kind, if there are both.
+            The problem and its images: the unclear ones, if some are read as they are stored.
         """
         if self._as_stored:
             _logger.warning(

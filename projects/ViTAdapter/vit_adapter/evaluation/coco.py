@@ -32,14 +32,14 @@ def build_coco_evaluator(
 ) -> COCOEvaluator:
     """Return an evaluator of box and mask AP in percent.
 
-    The annotations are read as ``register_coco_format`` reads them. Of a test set without
+    The annotations are read as ``register_coco_format`` reads them. For a test set without
     annotations the predictions are written, and nothing is measured.
 
     Args:
         dataset_name: name in Detectron2's catalogs; data that generate themselves are generated.
         output_dir: folder for the predictions and COCO result files, None for no files.
         tasks: some of "bbox", "segm", "keypoints"; None takes them from the predictions, but only
-            "bbox" for data of which some objects have no mask.
+            "bbox" where some objects have no mask.
         distributed: gather the predictions of all processes.
         max_dets_per_image: detections that count in each image, None for COCO's 100.
     """
@@ -57,14 +57,14 @@ def build_coco_evaluator(
             dataset_name, tasks or _tasks_of(annotations, dataset_name), **options
         )
     if not os.path.isfile(json_file):
-        DatasetCatalog.get(dataset_name)  # writes generated data; names what is missing of others
+        DatasetCatalog.get(dataset_name)  # writes generated data; raises for other missing files
     content = read_coco_json(Path(json_file))
     normalise(content)
     complete_annotations(content)
     tasks = tasks or _tasks_of(content.get("annotations", ()), dataset_name)
     with _registered(content, dataset_name) as name:
         evaluator = _CocoEvaluator(name, tasks, **options)
-    # What is known of the classes may come later, when the data are loaded.
+    # The classes may become known later, when the data are loaded.
     evaluator._metadata = MetadataCatalog.get(dataset_name)
     return evaluator
 
@@ -77,7 +77,7 @@ def _tasks_of(
     if not lacking:
         return None
     _logger.warning(
-        "%d of %d annotations of %s have no masks: boxes alone are evaluated.",
+        "%d of %d annotations of %s have no masks: only boxes are evaluated.",
         lacking,
         len(annotations),
         dataset_name,
@@ -135,7 +135,7 @@ def _evaluate_nothing(truth: COCO, iou_type: str) -> COCOeval:
 
 @contextlib.contextmanager
 def _registered(content: dict[str, Any], dataset_name: str) -> Iterator[str]:
-    """Give content a name whose metadata Detectron2 can read it by, while the block runs."""
+    """Register metadata by which Detectron2 can read content, while the block runs."""
     name = f"{dataset_name}, normalised"
     with temporary_json(content, "annotations.json") as json_file:
         MetadataCatalog.get(name).json_file = json_file
@@ -146,7 +146,7 @@ def _registered(content: dict[str, Any], dataset_name: str) -> Iterator[str]:
 
 
 def _has_compiled_evaluation() -> bool:
-    """Return whether Detectron2 has its compiled part; its v0.6 must be told when it has not."""
+    """Return whether Detectron2 has its compiled part; v0.6 must be told if it does not."""
     try:
         from detectron2 import _C
     except ImportError:

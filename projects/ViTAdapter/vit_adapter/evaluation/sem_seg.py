@@ -1,9 +1,9 @@
 """Metrics of semantic segmentation.
 
 Detectron2's evaluator is not used, though names and values of the metrics are those of its v0.6:
-its later versions leave classes that occur in predictions alone out of the mean, it keeps every
-prediction in memory, run-length coded, and it fails without a word about the file where prediction
-and labels do not fit.
+its later versions leave classes that occur only in predictions out of the mean, it keeps every
+prediction in memory, run-length coded, and its errors do not name the file whose prediction and
+labels do not fit.
 
 Shapes: K classes, H/W sides of the original image.
 """
@@ -34,20 +34,18 @@ TASK = "sem_seg"
 class SemSegEvaluator(DatasetEvaluator):
     """Counts how often each class is predicted for each labelled class.
 
-    Pixels that are labelled to be ignored do not count; an image without any other adds nothing.
+    Pixels that are labelled to be ignored do not count; an image with no others adds nothing.
+
+    Args:
+        dataset_name: name in Detectron2's catalogs; its records have ``sem_seg_file_name``, and its
+            metadata ``stuff_classes``.
+        distributed: add up the counts of all processes.
+
+    Raises:
+        ValueError: no such data set, or one without classes or label files.
     """
 
     def __init__(self, dataset_name: str, *, distributed: bool = True) -> None:
-        """Look up classes and label files.
-
-        Args:
-            dataset_name: name in Detectron2's catalogs; its records have ``sem_seg_file_name``,
-                and its metadata ``stuff_classes``.
-            distributed: add up the counts of all processes.
-
-        Raises:
-            ValueError: no such data set, or one without classes or label files.
-        """
         self._names = class_names(dataset_name, kind="stuff")
         self._ignore_label = ignore_label(dataset_name)
         records = DatasetCatalog.get(dataset_name)
@@ -55,7 +53,7 @@ class SemSegEvaluator(DatasetEvaluator):
         if lacking:
             raise ValueError(
                 f"{len(lacking)} of {len(records)} images of the data set {dataset_name!r} have no "
-                f"'sem_seg_file_name', {lacking[0]} for one: it has no semantic labels."
+                f"'sem_seg_file_name', such as {lacking[0]}: they have no semantic labels."
             )
         self._label_files = {r["file_name"]: r["sem_seg_file_name"] for r in records}
         self._distributed = distributed
@@ -105,7 +103,7 @@ class SemSegEvaluator(DatasetEvaluator):
             ``{"sem_seg": metrics}`` in percent; None in all but the main process. ``mIoU`` is the
             mean over all classes that occur in labels or predictions, ``fwIoU`` that weighted by
             the labelled pixels, ``mACC`` the mean over the labelled classes of their share of
-            pixels that is predicted right, ``pACC`` that share over all pixels. ``IoU-<class>``
+            pixels that is predicted correctly, ``pACC`` that share over all pixels. ``IoU-<class>``
             and ``ACC-<class>`` are NaN for classes that do not occur, as are the means without any
             labelled pixel.
         """

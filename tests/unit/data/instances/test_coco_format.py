@@ -167,7 +167,7 @@ def test_values_of_other_types_load_as_those_of_coco(folder, caplog):
         )
     metadata = _register(folder, content)
     assert metadata.num_objects == 3
-    assert "own.json has values that COCO writes otherwise" in caplog.text
+    assert "own.json has values that COCO writes differently" in caplog.text
     assert "3 x 'iscrowd', 3 x 'bbox', 3 x 'area'" in caplog.text
     records = DatasetCatalog.get("own_data")
     assert records == usual
@@ -329,7 +329,7 @@ BROKEN = {
     "image of text": (_change("images", 0, width="wide"), r"a.png \(height=20, width='wide'\)"),
     "image ids of two kinds": (
         _change("images", 1, id="x"),
-        r"id that is a text.*: 'x' of sub/b.png beside 1 of a.png",
+        r"id that is a string.*: 'x' of sub/b.png beside 1 of a.png",
     ),
     "image missing": (_change("images", 1, file_name="c.png"), "1 x image file missing in .*c.png"),
     "unknown image": (_change("annotations", 1, image_id=5), r"annotation 11 \(image_id=5\)"),
@@ -367,7 +367,7 @@ BROKEN = {
     "empty polygon": (_mask([[]]), "fewer than 3 points"),
     "boxes in fractions": (
         lambda content: [a.update(bbox=[0.1, 0.2, 0.5, 1]) for a in content["annotations"]],
-        r"3 x 'bbox' with numbers from 0 to 1 alone.*pixels.*multiply",
+        r"3 x 'bbox' with numbers from 0 to 1 only.*pixels.*multiply",
     ),
     "polygon in fractions": (_mask([[0, 0, 0.5, 0, 0.5, 1]]), r"fractions \(0 to 1\).* 11 of"),
     "code without counts": (_mask({"size": [20, 30]}), "without 'size'"),

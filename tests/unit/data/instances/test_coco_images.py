@@ -42,7 +42,7 @@ def _check(root, *names, size=(30, 20)):
         ("b%20c%C3%A9.png", "but found there with .* percent codes"),
         (" a.png ", "but found there with .* outer blanks"),
         (unicodedata.normalize("NFD", "b cé.png"), r"but found there with .* accents \(Unicode"),
-        ("a.jpg", "but found there with another ending"),
+        ("a.jpg", "but found there with another file extension"),
         ("data:image/png;base64," + 400 * "A", "'file_name' is not a name.*: data:image.{190}$"),
         (400 * "A", "correct the image folder: A{200}$"),
         ("c.png", "correct the image folder: c.png"),

@@ -62,7 +62,7 @@ def test_image_without_label(folders: tuple[Path, Path]) -> None:
 def test_label_without_image(folders: tuple[Path, Path]) -> None:
     touch(folders[0], "a.jpg")
     touch(folders[1], "a.png", *(f"{i}.png" for i in range(7)))
-    expected = r"7 of 8 images are missing in .*images: 0, 1, 2, 3, 4, \.\.\.\. .*in .*labels up to"
+    expected = r"7 of 8 images are missing in .*images: 0, 1, 2, 3, 4, \.\.\.\. .*in .*labels, ap"
     with pytest.raises(ValueError, match=expected):
         find_label_pairs(*folders)
 
@@ -77,5 +77,5 @@ def test_no_files(folders: tuple[Path, Path]) -> None:
 def test_two_files_of_one_name(folders: tuple[Path, Path]) -> None:
     touch(folders[0], "a.jpg", "a.png")
     touch(folders[1], "a.png")
-    with pytest.raises(ValueError, match=r"a\.(jpg|png) and .*a\.(jpg|png) have the same name"):
+    with pytest.raises(ValueError, match=r"a\.(jpg|png) and .*a\.(jpg|png) differ only in"):
         find_label_pairs(*folders)

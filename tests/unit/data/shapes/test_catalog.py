@@ -72,7 +72,7 @@ def test_other_arguments_are_refused_for_an_existing_set(shapes_root):
 def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path):
     (tmp_path / "shapes").mkdir()
     (tmp_path / "shapes" / "thesis.txt").write_text("keep me")
-    with pytest.raises(ValueError, match="is no generated shapes data set"):
+    with pytest.raises(ValueError, match="does not hold the generated shapes"):
         generate_shapes(tmp_path / "shapes", **SIZE)
     assert [path.name for path in (tmp_path / "shapes").iterdir()] == ["thesis.txt"]
     assert [path.name for path in tmp_path.iterdir()] == ["shapes"]

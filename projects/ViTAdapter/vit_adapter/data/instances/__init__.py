@@ -1,1 +1,1 @@
-"""Boxes and masks: COCO-format files of the user's own, the mapper and its augmentations."""
+"""Boxes and masks: users' own COCO-format files, the mapper and its augmentations."""

@@ -2,13 +2,12 @@
 
 Each function returns the list that a ``DatasetMapper`` takes, so that a config says
 ``augmentations=L(coco_3x_train)()``. Sizes are pixels. Pixel interpolation is Detectron2's (Pillow,
-which averages when it shrinks); the original's OpenCV does not average, so pictures differ
-slightly.
+which averages when it shrinks); the original's OpenCV does not average, so images differ slightly.
 
-The crops keep whole polygons, moved to the crop's frame, and leave the clipping to whoever draws
-them; boxes are clipped by the mapper. So instances live on as in the original: while their clipped
-box has an area (bit masks: while a pixel of them is left). Masks come out like clipped
-ones, but for the rounding of edges, and Shapely is not needed.
+The crops keep whole polygons, moved to the frame of the crop; they are clipped when they are
+drawn, and boxes by the mapper. So an instance is kept as in the original: as long as its clipped
+box has an area (bit masks: as long as one of its pixels is left). The masks are those of clipped
+polygons up to the rounding of edges, and Shapely is not needed.
 """
 
 from __future__ import annotations
@@ -47,13 +46,16 @@ class RandomCrop(T.RandomCrop):
 
 
 class RandomBranch(T.Augmentation):
-    """Applies one of several lists of augmentations, each with the same probability."""
+    """Applies one of several lists of augmentations, each with the same probability.
+
+    Args:
+        branches: the lists to choose from; an empty list changes nothing.
+
+    Raises:
+        ValueError: no branches.
+    """
 
     def __init__(self, *, branches: Sequence[Sequence[T.Augmentation]]) -> None:
-        """
-        Args:
-            branches: the lists to choose from; an empty list changes nothing.
-        """
         super().__init__()
         if not branches:
             raise ValueError("RandomBranch needs at least one branch to choose from.")

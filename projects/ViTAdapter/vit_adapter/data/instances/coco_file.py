@@ -1,4 +1,4 @@
-"""Reads COCO annotation files, and hands content to libraries that read only files."""
+"""Reads COCO annotation files, and passes content to libraries that read only files."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ def temporary_json(content: dict[str, Any], name: str) -> Iterator[str]:
 
 def _decode(json_file: Path) -> Any:
     if not json_file.is_file():
-        raise FileNotFoundError(f"The annotation file {json_file} does not exist, or is no file.")
+        raise FileNotFoundError(f"The annotation file {json_file} does not exist or is not a file.")
     try:
         content = json_file.read_bytes()
         text = content.decode(json.detect_encoding(content), "surrogatepass")
-        return json.loads(text.lstrip("\ufeff"))  # byte order marks, also of files put together
+        return json.loads(text.lstrip("\ufeff"))  # byte order marks, perhaps several
     except json.JSONDecodeError as error:
         ends = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated")
         cause = "The file is truncated or not fully downloaded; export or copy it again."

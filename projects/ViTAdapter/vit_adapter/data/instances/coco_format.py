@@ -1,7 +1,7 @@
 """Registers a user's own data in COCO's instance format; broken data are refused with reasons.
 
-What is wrong in such a file otherwise shows up hours later, or only as a bad score: Detectron2
-drops invalid polygons in silence, and fails on a missing image in the middle of the training.
+Errors in such a file would otherwise show up hours later, or only as a bad score: Detectron2
+silently drops invalid polygons, and fails on a missing image in the middle of the training.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def register_coco_format(
     """Check a COCO-format data set as a whole and register it in Detectron2's catalogs.
 
     Category ids may be any integers: as everywhere in Detectron2, they are mapped to 0, 1, 2 ... in
-    increasing order. Values of other types than COCO's (numbers as texts, null for what is unknown)
-    are taken for what they mean, where that is clear. Registering the same name with the same paths
-    again changes nothing.
+    increasing order. Values of types that COCO does not use (numbers as strings, null for what is
+    unknown) are read as what they mean, where that is clear. Registering the same name with the
+    same paths again changes nothing.
 
     Args:
         name: for configs, such as ``"cells_train"``.
@@ -110,8 +110,8 @@ def _check(content: dict[str, Any], json_file: Path, image_root: Path) -> str | 
 def _warn_of_other_types(changed: Counter[str], json_file: Path) -> None:
     if changed:
         _logger.warning(
-            "%s has values that COCO writes otherwise, such as texts or null for numbers, or "
-            "backslashes in file names, which are taken for what they mean: %s.",
+            "%s has values that COCO writes differently, such as strings or null for numbers, or "
+            "backslashes in file names, which are read as what they mean: %s.",
             json_file,
             ", ".join(f"{count} x {key!r}" for key, count in changed.items()),
         )

@@ -13,7 +13,7 @@ _Size = tuple[int, int]  # (height, width)
 def box_problem(box: Any, size: _Size | None) -> str | None:
     """Return what is wrong with a COCO box (x, y, width, height) in pixels, or None.
 
-    A box without area is nothing wrong: COCO train2017 has two, and training leaves them out.
+    A box without area is allowed: COCO train2017 has two, and training leaves them out.
 
     Args:
         box: the value of ``bbox``.
@@ -88,7 +88,7 @@ def run_length_problem(code: dict[str, Any], size: _Size | None) -> str | None:
 
 
 def mask_area(annotation: dict[str, Any], size: _Size) -> float:
-    """Return the pixels of the mask, without one the area of the box, as COCO defines ``area``.
+    """Return the pixels of the mask, or the area of the box without one, as COCO defines ``area``.
 
     Args:
         annotation: with ``bbox`` and perhaps ``segmentation``.

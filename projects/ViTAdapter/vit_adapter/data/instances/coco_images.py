@@ -1,4 +1,4 @@
-"""Checks that the image files of a COCO data set are there, and as large as it says."""
+"""Checks that the image files of a COCO data set exist and have the sizes that it says."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _NUM_OPENED = 5000  # files whose headers are read, which takes about a second
 def check_image_files(images: Collection[_Entry], image_root: Path, problems: Problems) -> None:
     """Check that all files exist, and that many of them have the sizes that their entries say.
 
-    Of a large set some files are opened, spread evenly, and only their headers are read.
+    In a large set only some files are opened, spread evenly; only their headers are read.
 
     Args:
         images: entries with a ``file_name``.
         image_root: folder that the names are relative to.
-        problems: gets those that are found.
+        problems: collects what is found.
     """
     listings: _Listings = {}
     found = []
@@ -92,10 +92,10 @@ def _advice(name: str, image_root: Path, listings: _Listings) -> str:
             "percent codes; correct the names"
         )
     if PurePath(_comparable(path.name)).stem in stems:
-        return "but found there with another ending; correct the names"
+        return "but found there with another file extension; correct the names"
     return "correct the image folder"
 
 
 def _comparable(name: str) -> str:
-    """Return what names of files have in common that are often confused."""
+    """Return a form of a file name that is equal for names that are often confused."""
     return unicodedata.normalize("NFC", unquote(name)).strip().lower()

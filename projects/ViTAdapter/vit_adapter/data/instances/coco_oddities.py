@@ -1,4 +1,4 @@
-"""Warnings about COCO data that are valid, but rarely meant: by kind, with their number."""
+"""Warnings about COCO data that are valid but probably not intended, one for each kind."""
 
 from __future__ import annotations
 

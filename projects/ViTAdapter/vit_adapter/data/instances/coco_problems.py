@@ -1,7 +1,7 @@
-"""What can be wrong in the entries of a COCO instance file: found one by one, told together.
+"""Problems in the entries of a COCO instance file, collected and reported together.
 
-Entries are checked after ``coco_values`` has given them COCO's types: what is shown here stands in
-the file like that.
+Entries are checked after ``coco_values`` has given them COCO's types. Values without a clear
+meaning are left as they are, so that messages show what the file holds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _EXAMPLES = 5
 
 
 class Problems:
-    """Collects problems by kind; true if there is one."""
+    """Collects problems by kind; true if there are any."""
 
     def __init__(self) -> None:
         self._examples: dict[str, list[str]] = {}
@@ -91,7 +91,7 @@ def check_images(images: list[_Entry], problems: Problems) -> dict[Identifier, _
     if 0 < len(texts) < len(by_id):
         other = next(identifier for identifier in by_id if not isinstance(identifier, str))
         problems.add(
-            "image id that is a text where others are numbers, use one kind",
+            "image id that is a string where others are numbers, use one kind",
             f"{texts[0]!r} of {by_id[texts[0]]['file_name']} beside {other!r} of "
             f"{by_id[other]['file_name']}",
         )
@@ -142,14 +142,14 @@ def check_annotations(
             example = f"{label} (segmentation={reprlib.repr(segmentation)})"
             problems.add(f"{problem}; correct or remove it", example)
     if formats:
-        # None at all is a data set of boxes; some is a mistake.
+        # Without any masks it is a data set of boxes; if only some are missing it is a mistake.
         for label in without_mask:
             problems.add("annotation without 'segmentation' where others have one", label)
-    if len(fractions) == len(annotations):  # one alone may be a speck in a corner
+    if len(fractions) == len(annotations):  # a single one may be a speck in a corner
         for label in fractions:
             problems.add(
-                "'bbox' with numbers from 0 to 1 alone, as all have here: boxes are in pixels, not "
-                "fractions of the image's sides; multiply by its width and height",
+                "'bbox' with numbers from 0 to 1 only, like all others here: boxes are in pixels, "
+                "not fractions of the image's sides; multiply by its width and height",
                 label,
             )
     return "bitmask" if "bitmask" in formats else "polygon" if formats else None
@@ -166,7 +166,7 @@ def _check_references(
     identifier = annotation.get("id")
     if not _is_identifier(identifier):
         problems.add(
-            "annotation without an 'id' that is an integer or a text",
+            "annotation without an 'id' that is an integer or a string",
             f"{label} (id={reprlib.repr(identifier)})",
         )
     elif identifier in seen:
@@ -212,5 +212,5 @@ def _is_identifier(value: Any) -> bool:
 
 
 def _hashable(value: Any) -> Identifier | None:
-    """Return an id as it is, None for what cannot be one."""
+    """Return an id as it is, None for anything that cannot be one."""
     return value if _is_identifier(value) else None

@@ -1,9 +1,9 @@
-"""Gives the values of a COCO instance file the types that COCO has, where their meaning is clear.
+"""Converts the values of a COCO instance file to COCO's types, where their meaning is clear.
 
-Exporters write numbers as texts, ids as floats, null for what they do not know. Each reader of the
-file, Detectron2's loader, pycocotools and this project's mapper, would take these in its own way:
-as a crowd, as no number, as another id. Here each gets its meaning once, for all of them. What is
-not clear stays as it is; ``coco_problems`` refuses it.
+Exporters write numbers as strings, ids as floats, null for what they do not know. Detectron2's
+loader, pycocotools and this project's mapper would each read these in its own way: as a crowd, as a
+missing number, as another id. Here each value is interpreted once, for all of them. What is not
+clear stays as it is; ``coco_problems`` refuses it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def whole_number(value: Any) -> int | None:
 
 
 def number(value: Any) -> int | float | None:
-    """Return a number as it is, or the one that a text means; None for anything else."""
+    """Return a number as it is, or the one that a string means; None for anything else."""
     if isinstance(value, str):
         try:
             return float(value)
@@ -47,7 +47,7 @@ def number(value: Any) -> int | float | None:
 
 
 def flag(value: Any) -> int | None:
-    """Return 0 or 1 for a number, a boolean or their text; 0 for None; None if unclear."""
+    """Return 0 or 1 for a number, a boolean or a string of one; 0 for None; None if unclear."""
     if value is None:
         return 0
     if isinstance(value, str | int | float):
@@ -56,7 +56,7 @@ def flag(value: Any) -> int | None:
 
 
 def normalise(content: _Entry, image_root: Path | None = None) -> Counter[str]:
-    """Replace values of other types than COCO's by what they mean.
+    """Replace values of types that COCO does not use by what they mean.
 
     Args:
         content: of an annotation file, as ``read_coco_json`` returns it; changed in place.
@@ -77,7 +77,7 @@ def normalise(content: _Entry, image_root: Path | None = None) -> Counter[str]:
 
 
 def complete_annotations(content: _Entry) -> None:
-    """Add what COCO's evaluation cannot do without, to normalised content.
+    """Add what COCO's evaluation needs to normalised content.
 
     ``iscrowd`` and ``area`` may be absent in the file. Ids become 1, 2, ...: pycocotools stores the
     id of the match of each detection as a number and takes 0 for none.
@@ -94,7 +94,7 @@ def complete_annotations(content: _Entry) -> None:
 
 
 def _normalise_images(images: list[_Entry], image_root: Path | None, changed: Counter[str]) -> None:
-    # Texts alone are ids as good as numbers, and are those that predictions must have.
+    # If all ids are strings they are kept: predictions must have the same ids.
     convert_ids = not all(isinstance(image.get("id"), str) for image in images)
     for image in images:
         if convert_ids:
@@ -135,7 +135,7 @@ def _normalise_annotation(
 def _convert(
     entry: _Entry, key: str, meaning_of: Callable[[Any], Any], changed: Counter[str]
 ) -> None:
-    """Replace a value by its meaning; leave it where it has none, or is one of COCO's already."""
+    """Replace a value by its meaning; leave it where it has none, or already has COCO's type."""
     if key not in entry:
         return
     value = entry[key]
@@ -154,7 +154,7 @@ def _meanings(entries: Iterable[_Entry]) -> _Meanings:
 
 
 def _meaning(identifier: Any) -> int | str | None:
-    """Return what ids of any type are compared by, None for what is no id."""
+    """Return what ids of any type are compared by, None for anything that is not an id."""
     whole = whole_number(identifier)
     return identifier if whole is None and isinstance(identifier, str) else whole
 
@@ -164,7 +164,7 @@ def _name(value: Any) -> str | None:
 
 
 def _numbers(values: Any) -> list[Any] | None:
-    """Return a list with numbers in the place of their texts, None if there are none."""
+    """Return a list with numbers in place of strings that mean them, None if there are none."""
     if not isinstance(values, list) or str not in map(type, values):
         return None
     converted = [value if number(value) is None else number(value) for value in values]
@@ -186,7 +186,7 @@ def _polygons(segmentation: list[Any]) -> list[Any] | None:
 
 
 def _with_slashes(name: Any, image_root: Path) -> str | None:
-    """Return a file name of Windows as it is elsewhere, if only this one exists."""
+    """Return a Windows file name with slashes, if only that file exists."""
     if not isinstance(name, str) or "\\" not in name or os.path.isfile(image_root / name):
         return None
     other = name.replace("\\", "/")

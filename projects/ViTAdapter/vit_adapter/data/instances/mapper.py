@@ -1,7 +1,7 @@
 """Detectron2's ``DatasetMapper`` with errors that name the file and the annotation.
 
-In a data loader's worker process a bare "KeyError: 'bbox'" tells nobody which of 100,000
-annotations is meant. It also reads images of every pixel format (``image_io``), and does not lose
+In a data loader's worker process a bare "KeyError: 'bbox'" does not say which of 100,000
+annotations is broken. It also reads images of every pixel format (``image_io``), and does not lose
 up to a pixel of boxes and polygons with integer coordinates, which Detectron2 truncates when it
 resizes them.
 """

@@ -1,1 +1,1 @@
-"""Semantic labels: public data sets, folders of the user's own, mapper and augmentations."""
+"""Semantic labels: public data sets, users' own folders, mapper and augmentations."""

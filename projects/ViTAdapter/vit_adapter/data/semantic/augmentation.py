@@ -3,7 +3,7 @@
 They follow the original's: resize by a random ratio, crop such that no class fills the crop,
 mirror, distort the colours. Padding to the size of the crop is the mapper's part, since padded
 pixels have to be zero after the model's normalisation. Sizes are pixels. Images are resized by
-Detectron2 with Pillow, which averages when it shrinks; the original's OpenCV does not, so pictures
+Detectron2 with Pillow, which averages when it shrinks; the original's OpenCV does not, so images
 differ slightly.
 
 Scales are pairs (long, short), as in the original: the limits of an image's longer and of its
@@ -26,17 +26,17 @@ _HUE_STEPS = 180  # OpenCV's hue of 8-bit images counts in 2 degrees
 
 
 class ResizeToScale(T.Augmentation):
-    """Resizes to the largest size within a scale times a random ratio, aspect ratio kept."""
+    """Resizes to the largest size within a scale times a random ratio, aspect ratio kept.
+
+    Args:
+        scale: limits of the longer and the shorter side, in any order.
+        ratio_range: lowest and highest factor of the scale, drawn uniformly for each image.
+
+    Raises:
+        ValueError: not two positive limits, or not a range.
+    """
 
     def __init__(self, *, scale: Sequence[int], ratio_range: Sequence[float] = (1.0, 1.0)) -> None:
-        """
-        Args:
-            scale: limits of the longer and the shorter side, in any order.
-            ratio_range: lowest and highest factor of the scale, drawn uniformly for each image.
-
-        Raises:
-            ValueError: not two positive limits, or no range.
-        """
         super().__init__()
         if len(scale) != 2 or min(scale) < 1:
             raise ValueError(f"scale must be two lengths in pixels (long, short), got {scale}.")
@@ -56,7 +56,11 @@ class ResizeToScale(T.Augmentation):
 
 
 class ResizeToMultiple(T.Augmentation):
-    """Stretches each side to the next multiple of a number, as the original does for testing."""
+    """Stretches each side to the next multiple of a number, as the original does for testing.
+
+    Args:
+        divisor: the number, at least 1.
+    """
 
     def __init__(self, divisor: int) -> None:
         super().__init__()
@@ -78,6 +82,12 @@ class PhotometricDistortion(T.Augmentation):
 
     Brightness comes first; contrast is either next or, as often, last. Colours are rounded down to
     8 bits after each step, as in the original.
+
+    Args:
+        brightness: greatest number that is added or subtracted, on the 0 to 255 scale.
+        contrast: lowest and highest factor of all values.
+        saturation: lowest and highest factor of the saturation.
+        hue: greatest turn of the hue, in units of 2 degrees; up to hue - 1 upwards.
     """
 
     def __init__(
@@ -88,13 +98,6 @@ class PhotometricDistortion(T.Augmentation):
         saturation: Sequence[float] = (0.5, 1.5),
         hue: int = 18,
     ) -> None:
-        """
-        Args:
-            brightness: greatest number that is added or subtracted, on the 0 to 255 scale.
-            contrast: lowest and highest factor of all values.
-            saturation: lowest and highest factor of the saturation.
-            hue: greatest turn of the hue, in units of 2 degrees; up to hue - 1 upwards.
-        """
         super().__init__()
         self.brightness = brightness
         self.contrast = tuple(contrast)
@@ -124,7 +127,15 @@ class PhotometricDistortion(T.Augmentation):
 
 
 class PhotometricTransform(Transform):
-    """One distortion of colours; coordinates and labels stay as they are."""
+    """One distortion of colours; coordinates and labels stay as they are.
+
+    Args:
+        brightness: added to all values; 0 for none.
+        contrast: factor of all values; 1 for none.
+        saturation: factor of the saturation; 1 for none.
+        hue: added to the hue, in units of 2 degrees; 0 for none.
+        contrast_last: whether contrast comes after the hue, not after the brightness.
+    """
 
     def __init__(
         self,
@@ -135,14 +146,6 @@ class PhotometricTransform(Transform):
         hue: int,
         contrast_last: bool,
     ) -> None:
-        """
-        Args:
-            brightness: added to all values; 0 for none.
-            contrast: factor of all values; 1 for none.
-            saturation: factor of the saturation; 1 for none.
-            hue: added to the hue, in units of 2 degrees; 0 for none.
-            contrast_last: whether contrast comes after the hue, not after the brightness.
-        """
         super().__init__()
         self._set_attributes(locals())
 
@@ -174,7 +177,7 @@ class PhotometricTransform(Transform):
         return coords
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        """Return ``segmentation``: labels are no colours."""
+        """Return ``segmentation``: labels are not colours."""
         return segmentation
 
 

@@ -26,7 +26,7 @@ def ignore_label(dataset_name: str) -> int:
     Readers of this project replace it by 255 (``check_values``), the only one that models know.
 
     Raises:
-        ValueError: it is no integer.
+        ValueError: it is not an integer.
     """
     label = MetadataCatalog.get(dataset_name).get("ignore_label", IGNORE_LABEL)
     if not isinstance(label, Integral) or isinstance(label, bool):
@@ -91,7 +91,8 @@ def check_values(
             f"The label picture {file_name} has the values {shown} in {int(wrong.sum())} pixels, "
             f"but there are {num_classes} classes: labels are 0 to {num_classes - 1}, and "
             f"{ignore_label} for pixels that do not count. Name all classes, or convert the "
-            "pictures; values of a data set's own, or labels that count from 1, are usual causes."
+            "pictures; usual causes are values that only this data set uses, and labels that count "
+            "from 1."
         )
     if ignore_label != IGNORE_LABEL:
         sem_seg = np.where(ignored, IGNORE_LABEL, sem_seg)
@@ -128,9 +129,8 @@ def check_label_files(
 
     Raises:
         FileNotFoundError, ValueError: the first problem, with the names of the files; labels that
-            heed the EXIF orientation of some images and perhaps not that of others; or no picture
-            has a second class beside the ignored label, which in masks of paint programs is the
-            object.
+            follow the EXIF orientation of some images and perhaps not that of others; or one class
+            and the ignored label only, as in masks of paint programs, where 255 is the object.
     """
     chosen = records
     if most is not None and most < len(records):
@@ -145,7 +145,7 @@ def check_label_files(
         only_ignored += bool((sem_seg == IGNORE_LABEL).all())
     problem, names = orientations.contradictions()
     if names:
-        raise ValueError(f"{len(names)} x {problem}: {names[0]} for one.")
+        raise ValueError(f"{len(names)} x {problem}: for example {names[0]}.")
     labelled = found - {IGNORE_LABEL}
     if len(labelled) == 1:
         _check_second_class(records, num_classes, found)

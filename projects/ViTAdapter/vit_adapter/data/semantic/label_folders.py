@@ -1,8 +1,8 @@
-"""Semantic labels as two folders: images, and pictures of labels with the same names.
+"""Semantic labels as two folders: images, and label pictures with the same names.
 
-A name is the path below the folder without its ending: ``a/b.jpg`` and ``a/b.png`` belong together.
-Only names are compared here, so that a set of 100,000 images takes a second; ``label_checks`` looks
-into files.
+A name is the path below the folder without the file extension: ``a/b.jpg`` and ``a/b.png`` belong
+together. Only names are compared here, so that a set of 100,000 images takes a second;
+``label_checks`` looks into files.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def find_label_pairs(
     Args:
         image_root: folder of the images; sub-folders belong to it, hidden files do not.
         label_root: folder of the label pictures.
-        names: those to take, without endings; then other files may lie in both folders.
-            By default all, and then each file needs its partner.
+        names: the names to use; both folders may then hold other files. By default all names are
+            used, and each file needs its partner.
         advice: ends every error message.
 
     Returns:
@@ -38,7 +38,7 @@ def find_label_pairs(
 
     Raises:
         FileNotFoundError: a folder does not exist.
-        ValueError: a folder without files, files without partner, or two files of one name.
+        ValueError: a folder without files, a file without its partner, or two files of one name.
     """
     images = _files_by_name(Path(image_root), IMAGE_SUFFIXES, "image", advice)
     labels = _files_by_name(Path(label_root), LABEL_SUFFIXES, "label", advice)
@@ -49,10 +49,11 @@ def find_label_pairs(
     ):
         lacking = [name for name in wanted if name not in found]
         if lacking:
-            partner = f" to its partner in {other}" if names is None else ""
+            partner = f" of its partner in {other}" if names is None else ""
             raise ValueError(
                 f"{len(lacking)} of {len(wanted)} {kind}s are missing in {folder}: "
-                f"{_examples(lacking)}. Each needs the name{partner} up to the ending. {advice}"
+                f"{_examples(lacking)}. Each needs the name{partner}, apart from the "
+                f"file extension. {advice}"
             )
     return [{"file_name": images[name], "sem_seg_file_name": labels[name]} for name in wanted]
 
@@ -70,7 +71,7 @@ def _files_by_name(
         name = os.path.relpath(stem, folder).replace(os.sep, "/")
         if name in files:
             raise ValueError(
-                f"{files[name]} and {path} have the same name up to the ending, so that it is not "
+                f"{files[name]} and {path} differ only in the file extension, so that it is not "
                 f"clear which of them is meant. Remove one. {advice}"
             )
         files[name] = path
@@ -82,7 +83,7 @@ def _files_by_name(
 
 
 def _walk(folder: str) -> Iterator[str]:
-    """Yield all files below a folder but hidden ones, which some systems put beside each file."""
+    """Yield all files below a folder except hidden ones, which some systems add to each file."""
     for entry in os.scandir(folder):
         if entry.name.startswith("."):
             continue

@@ -1,6 +1,6 @@
 """Reads, checks and augments one image with its semantic labels.
 
-Legend: C channels, H, W height and width in pixels after augmentation and padding.
+Shapes: C channels, H/W sides in pixels after augmentation and padding.
 """
 
 from __future__ import annotations
@@ -28,6 +28,18 @@ class SemanticMapper:
     after normalisation, with 0; Detectron2's models normalise themselves, so here the padding is
     the mean that the model subtracts, which gives 0 exactly. It needs float32; images that need no
     padding stay uint8.
+
+    Args:
+        is_train: whether labels are read; evaluators read them on their own.
+        augmentations: applied to image and labels.
+        image_format: "RGB" or "BGR", as the model wants it.
+        dataset_names: registered name, or names of data sets with the same classes.
+        pad_size: lowest (height, width) of what a training mapper returns; None: no padding.
+        pixel_mean: the model's, per channel, in ``image_format`` on the 0 to 255 scale.
+
+    Raises:
+        ValueError: padding without mean, an unknown data set, more classes than labels of 8 bits
+            can tell apart, or data sets that ignore different labels.
     """
 
     def __init__(
@@ -40,19 +52,6 @@ class SemanticMapper:
         pad_size: Sequence[int] | None = None,
         pixel_mean: Sequence[float] | None = None,
     ) -> None:
-        """
-        Args:
-            is_train: whether labels are read; evaluators read them on their own.
-            augmentations: applied to image and labels.
-            image_format: "RGB" or "BGR", as the model wants it.
-            dataset_names: registered name, or names of data sets with the same classes.
-            pad_size: lowest (height, width) of what a training mapper returns; None: no padding.
-            pixel_mean: the model's, per channel, in ``image_format`` on the 0 to 255 scale.
-
-        Raises:
-            ValueError: padding without mean, an unknown data set, more classes than labels of 8
-                bits can tell apart, or data sets that ignore different labels.
-        """
         if is_train and pad_size is not None and pixel_mean is None:
             raise ValueError("pad_size needs pixel_mean: give the model's.")
         self.is_train = is_train

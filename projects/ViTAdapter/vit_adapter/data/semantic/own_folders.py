@@ -37,8 +37,8 @@ def register_label_folders(
     Args:
         name: for configs, such as ``"streets_train"``; must be free.
         image_root: folder of the images.
-        label_root: folder of the label pictures, which have the names of the images up to the
-            ending.
+        label_root: folder of the label pictures, named like the images apart from the file
+            extension.
         classes: names, in the order of the labels.
         check_all: read every image and label picture, with a progress bar.
 
@@ -48,8 +48,8 @@ def register_label_folders(
 
     Raises:
         FileNotFoundError: a folder does not exist.
-        ValueError: files without partner, none at all, of different sizes, or labels that no class
-            has.
+        ValueError: images without labels or the other way round, no files at all, different sizes,
+            or labels that no class has.
     """
     image_root, label_root = Path(image_root).absolute(), Path(label_root).absolute()
     records = find_label_pairs(image_root, label_root)
@@ -74,7 +74,7 @@ def read_class_names(classes: str | os.PathLike[str] | Sequence[str]) -> list[st
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: no names, or not what is described above.
+        ValueError: no names, or something else than described above.
     """
     source = "The list of classes"
     if isinstance(classes, str | os.PathLike):
@@ -82,7 +82,7 @@ def read_class_names(classes: str | os.PathLike[str] | Sequence[str]) -> list[st
         classes = _read_class_file(Path(classes))
     classes = list(classes)
     if not classes or not all(isinstance(name, str) and name for name in classes):
-        raise ValueError(f"{source} must hold the names of the classes as texts, got {classes}.")
+        raise ValueError(f"{source} must hold the names of the classes as strings, got {classes}.")
     repeated = sorted({name for name in classes if classes.count(name) > 1})
     if repeated:
         raise ValueError(f"{source} has the names {', '.join(repeated)} more than once.")
@@ -94,7 +94,7 @@ def read_class_names(classes: str | os.PathLike[str] | Sequence[str]) -> list[st
 
 
 def default_colors(count: int) -> list[tuple[int, int, int]]:
-    """Return RGB colours (0 to 255) for classes that come without; they repeat after some 70."""
+    """Return RGB colours (0 to 255) for classes without colours; they repeat after some 70."""
     palette = colormap(rgb=True, maximum=255).astype(int).tolist()
     distinct = list(dict.fromkeys(map(tuple, palette)))
     return [distinct[i % len(distinct)] for i in range(count)]
@@ -107,7 +107,7 @@ def _read_class_file(path: Path) -> Sequence[str]:
         )
     try:
         content = json.loads(path.read_bytes())  # recognises the encoding
-    except ValueError as error:  # no JSON, or no text
+    except ValueError as error:  # not JSON, or not text
         raise ValueError(f"{path} is not a JSON file of classes: {error}.") from error
     if isinstance(content, dict):
         ignored = content.get("ignore_label", IGNORE_LABEL)

@@ -12,7 +12,7 @@ Names in the catalogs, for ``<split>`` in ``train`` and ``val``:
 =====================================  ======================================================
 
 They mean what Detectron2's names for COCO with the same endings mean. ``writer`` lists the labels.
-Nothing is written before one of them is asked for its contents.
+Nothing is written before the contents of one of them are asked for.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ IMAGE_SIZE = 128
 SEED = 0
 
 _INFO_FILE = "shapes.json"
-# To be raised whenever the same arguments would draw other pictures or write other files.
+# Raise it whenever the same arguments would draw other images or write other files.
 _GENERATOR_VERSION = 1
 
 _logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def generate_shapes(
     Everything is written to a temporary folder beside ``root`` which is renamed at the end, so
     ``root`` is complete whenever it exists, also after a crash and when several processes start at
     the same time. Equal arguments give files that are equal byte for byte. Image ``i`` of a split
-    does not depend on how many follow.
+    does not depend on the number of images.
 
     Args:
         root: folder of the data set; its parents are made.
@@ -164,7 +164,7 @@ def _is_complete(root: Path, info: dict[str, int]) -> bool:
     advice = "Remove that folder, or choose another one (DETECTRON2_DATASETS names its parent)."
     info_file = root / _INFO_FILE
     if not info_file.is_file():
-        raise ValueError(f"{root} exists but is no generated shapes data set. {advice}")
+        raise ValueError(f"{root} exists but does not hold the generated shapes. {advice}")
     found = json.loads(info_file.read_text(encoding="utf-8"))
     if found != info:
         raise ValueError(f"{root} holds shapes made with {found}, but {info} are wanted. {advice}")

@@ -1,13 +1,13 @@
 """Draws one image of coloured shapes together with the exact truth about each of its pixels.
 
 A scene is a ground of one or two textures, *speckle* and *stripes*, on which 3 to 8 circles,
-squares and triangles are painted one over the other. What a pixel belongs to is decided at its
-centre; colours are blended over one pixel across an edge, so that the picture has no staircase
+squares and triangles are painted one over the other. The centre of a pixel decides what it
+belongs to; colours are blended over one pixel across an edge, so that the image has smooth edges
 while the truth stays binary.
 
 Frame: x to the right, y down, pixel (row i, column j) has its centre at (j + 0.5, i + 0.5).
 
-Legend: H, W image height and width in pixels (equal here), K number of shapes in the image.
+Shapes: H/W image sides in pixels (equal here), K number of shapes in the image.
 """
 
 from __future__ import annotations

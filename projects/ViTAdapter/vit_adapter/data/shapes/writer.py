@@ -80,12 +80,12 @@ def panoptic_json(root: Path, split: str) -> Path:
 
 
 def write_split(root: Path, split: str, scenes: Iterable[Scene]) -> None:
-    """Write all files of one split below ``root``, which must be a folder of this process's own.
+    """Write all files of one split below ``root``, which no other process may write to.
 
     Args:
         root: folder to write to; missing sub-folders are made.
         split: one of ``SPLITS``.
-        scenes: drawn one at a time, so that a large split needs no memory.
+        scenes: drawn one at a time, so that a large split needs little memory.
     """
     for folder in (*PNG_FOLDERS, "annotations"):
         (root / folder.format(split)).mkdir(parents=True, exist_ok=True)

@@ -41,7 +41,7 @@ class Split:
         names_file: text file with a name a line; None if all images of the folder belong to it.
         count: official number of images.
         image_origin: archive and official site of the images, for messages.
-        label_origin: likewise of the labels.
+        label_origin: those of the labels.
         image_suffix: ends the file names of the images.
         official_suffix: ends those of the official label files.
         prepared_suffix: ends those of the prepared labels.
