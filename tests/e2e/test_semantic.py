@@ -1,4 +1,4 @@
-"""``train_net.py`` on folders of images and label pictures: train, evaluate, predict."""
+"""``train_net.py`` on folders of images and label maps: train, evaluate, predict."""
 
 import json
 import math

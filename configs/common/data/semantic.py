@@ -19,7 +19,7 @@ from vit_adapter.evaluation import SemSegEvaluator
 def make_data(crop, scale, test_scale=None):
     """The ``data`` node for square crops; tests at the scale of the training by default."""
     return dict(
-        # folders of images and of label pictures, and the names of the classes: a list or a JSON
+        # folders of images and of label maps, and the names of the classes: a list or a JSON
         # file; empty = the data sets named below
         train_images="",
         train_labels="",

@@ -1,4 +1,4 @@
-"""Folders of images and label pictures, put into a config by paths alone."""
+"""Folders of images and label maps, put into a config by paths alone."""
 
 import json
 from pathlib import Path
@@ -157,7 +157,7 @@ def test_all_files_are_read_on_demand(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_missing_label_is_named(tmp_path: Path) -> None:
     data = write_data(tmp_path, "val")
     (data["val_labels"] / "b.png").unlink()
-    with pytest.raises(ValueError, match=r"1 of 3 label pictures are missing in .*labels: b\."):
+    with pytest.raises(ValueError, match=r"1 of 3 label maps are missing in .*labels: b\."):
         apply_custom_data(make_config(**data, classes=["a", "b"]))
 
 

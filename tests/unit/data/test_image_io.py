@@ -12,7 +12,7 @@ from detectron2.utils.logger import _LOG_COUNTER
 from PIL import Image
 
 from vit_adapter.data import read_image
-from vit_adapter.data.image_io import read_label_picture, read_sizes
+from vit_adapter.data.image_io import read_label_map, read_sizes
 
 RGB = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
 GREY = RGB[..., 0]
@@ -200,7 +200,7 @@ def test_images_beyond_the_limit_of_pillow_are_named_with_a_way_out(tmp_path, mo
     path = _save(tmp_path, Image.new("1", (100, 90)), "scan.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
     message = r"scan.png .*9000 pixels.*smaller.*MAX_IMAGE"
-    for read in (read_image, read_label_picture, read_sizes):
+    for read in (read_image, read_label_map, read_sizes):
         with pytest.raises(ValueError, match=message) as error:
             read(path)
         assert "truncated" not in str(error.value)
@@ -265,17 +265,17 @@ def test_two_pixels_will_do(tmp_path):
     assert read_image(_save(tmp_path, Image.new("RGB", (2, 2)))).shape == (2, 2, 3)
 
 
-def test_label_pictures_keep_their_values(tmp_path):
+def test_label_maps_keep_their_values(tmp_path):
     labels = GREY % 5
-    assert np.array_equal(read_label_picture(_save(tmp_path, Image.fromarray(labels))), labels)
+    assert np.array_equal(read_label_map(_save(tmp_path, Image.fromarray(labels))), labels)
     palette = Image.fromarray(labels).convert("P")
     palette.putdata(labels.ravel().tolist())
     palette.putpalette([200, 10, 10, 20, 150, 30, 1, 2, 3, 9, 9, 9, 250, 0, 250])
-    assert np.array_equal(read_label_picture(_save(tmp_path, palette)), labels)
+    assert np.array_equal(read_label_map(_save(tmp_path, palette)), labels)
     wide = labels.astype(np.uint16) * 1000
-    assert np.array_equal(read_label_picture(_save(tmp_path, Image.fromarray(wide))), wide)
+    assert np.array_equal(read_label_map(_save(tmp_path, Image.fromarray(wide))), wide)
 
 
-def test_label_pictures_in_colour_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="label picture .*image.png has pixels of mode RGB"):
-        read_label_picture(_save(tmp_path, Image.fromarray(RGB)))
+def test_label_maps_in_colour_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="label map .*image.png has pixels of mode RGB"):
+        read_label_map(_save(tmp_path, Image.fromarray(RGB)))

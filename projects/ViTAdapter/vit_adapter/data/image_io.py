@@ -1,4 +1,4 @@
-"""Reads images and label pictures, whatever their pixel format, with errors that name the file.
+"""Reads images and label maps, whatever their pixel format, with errors that name the file.
 
 Frame: arrays are (H, W, channels) or (H, W), upright after the EXIF orientation has been applied,
 unless the caller knows by the size that they are meant as they are stored.
@@ -77,14 +77,14 @@ def read_image(
         ) from error
 
 
-def read_label_picture(file_name: str | os.PathLike[str]) -> np.ndarray:
-    """Read a picture of class labels.
+def read_label_map(file_name: str | os.PathLike[str]) -> np.ndarray:
+    """Read a map of class labels.
 
     The values are taken as stored. In particular the entries of a palette are the labels, where
     converting to grey would replace them by the brightness of their colours.
 
     Returns:
-        (H, W) uint8, or int32 for pictures of more than 8 bits.
+        (H, W) uint8, or int32 for maps of more than 8 bits.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -96,13 +96,13 @@ def read_label_picture(file_name: str | os.PathLike[str]) -> np.ndarray:
     if picture.mode.startswith("I"):
         return np.asarray(picture, dtype=np.int32)
     raise ValueError(
-        f"The label picture {file_name} has pixels of mode {picture.mode}, but labels need one "
+        f"The label map {file_name} has pixels of mode {picture.mode}, but labels need one "
         "channel of integers. Save it as grey or palette PNG with the class index as value."
     )
 
 
 def read_sizes(file_name: str | os.PathLike[str]) -> tuple[_Size, _Size, bool]:
-    """Read the size of an image or label picture from its header.
+    """Read the size of an image or label map from its header.
 
     Returns:
         (height, width) as it is stored and upright, and whether it has an EXIF orientation. For a

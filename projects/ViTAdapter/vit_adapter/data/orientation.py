@@ -27,7 +27,7 @@ class Orientations:
 
         Args:
             name: of the image, for messages.
-            size: (height, width) in the annotations, or of the label picture.
+            size: (height, width) in the annotations, or of the label map.
             sizes: what ``read_sizes`` tells of the image.
 
         Returns:

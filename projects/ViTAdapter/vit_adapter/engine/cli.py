@@ -24,7 +24,7 @@ _EXAMPLES = """examples:
   your own COCO-format data:     %(prog)s --config-file CONFIG data.train_json=a.json \\
                                  data.train_images=a/ data.val_json=b.json data.val_images=b/ \\
                                  train.epochs=12 train.auto_scale_lr=True
-  your own label pictures:       %(prog)s --config-file CONFIG data.train_labels=al/ \\
+  your own label maps:           %(prog)s --config-file CONFIG data.train_labels=al/ \\
                                  data.train_images=a/ data.val_labels=bl/ data.val_images=b/ \\
                                  data.classes=classes.json
 """

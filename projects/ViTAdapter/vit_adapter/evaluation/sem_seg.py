@@ -22,7 +22,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from vit_adapter.data.checks import class_names
-from vit_adapter.data.image_io import read_label_picture
+from vit_adapter.data.image_io import read_label_map
 from vit_adapter.data.semantic.label_checks import check_values, ignore_label
 from vit_adapter.data.semantic.sets.label_set import IGNORE_LABEL
 
@@ -86,7 +86,7 @@ class SemSegEvaluator(DatasetEvaluator):
                     f"The model predicts {len(scores)} classes for {file_name}, but the data set "
                     f"has {len(self._names)}; set the model's num_classes."
                 )
-            labels = read_label_picture(label_file)
+            labels = read_label_map(label_file)
             if scores.shape[-2:] != labels.shape:
                 sizes = [f"{s[1]} x {s[0]}" for s in (scores.shape[-2:], labels.shape)]
                 raise ValueError(

@@ -246,9 +246,9 @@ def test_shapes_that_shrink_to_nothing_name_the_image(tmp_path):
         _mapper(flip_and_resize([128], 200))(record)
 
 
-def test_label_pictures_of_another_size_are_named(tmp_path):
+def test_label_maps_of_another_size_are_named(tmp_path):
     record = _record(tmp_path)
     Image.new("L", (10, 10)).save(tmp_path / "labels.png")
     record["sem_seg_file_name"] = str(tmp_path / "labels.png")
-    with pytest.raises(ValueError, match=r"label picture of .*a.png is \(10, 10\).*\(20, 30\)"):
+    with pytest.raises(ValueError, match=r"label map of .*a.png is \(10, 10\).*\(20, 30\)"):
         _mapper()(record)

@@ -1,4 +1,4 @@
-"""Label pictures that do not fit their image or the classes."""
+"""Label maps that do not fit their image or the classes."""
 
 import logging
 from pathlib import Path
@@ -98,7 +98,7 @@ def test_only_some_files_are_read(tmp_path: Path) -> None:
 
 
 def masks(folder: Path, *values: list[int]) -> list[dict]:
-    """Write pictures that hold these values."""
+    """Write label maps that hold these values."""
     pictures = [np.resize(np.array(v, np.uint8), (4, 6)) for v in values]
     return [write(folder, str(i), labels) for i, labels in enumerate(pictures)]
 
@@ -127,7 +127,7 @@ def test_one_class_without_255_raises_a_warning(
 ) -> None:
     records = masks(tmp_path, [1], [1])
     check_label_files(records, 2)
-    assert "All label pictures hold nothing but the class 1 " in caplog.text
+    assert "All label maps hold nothing but the class 1 " in caplog.text
     caplog.clear()
     check_label_files(masks(tmp_path, [0], [0]), 1)
     assert not caplog.text
@@ -164,7 +164,7 @@ def test_labels_tell_the_frame_of_an_image(tmp_path: Path, orientation: int) -> 
 def test_ignored_images_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         check_label_files(masks(tmp_path, [0, 1], [255]), 2)
-    assert "1 of 2 label pictures hold nothing but the ignored label 255" in caplog.text
+    assert "1 of 2 label maps hold nothing but the ignored label 255" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -183,8 +183,8 @@ def test_classes_without_labels_raise_a_warning(
 ) -> None:
     records = masks(tmp_path, *values)
     check_label_files(records, num_classes)
-    told = f"No label picture holds the classes {absent} " in caplog.text
-    assert told == (absent is not None) and ("No label picture" in caplog.text) == told
+    told = f"No label map holds the classes {absent} " in caplog.text
+    assert told == (absent is not None) and ("No label map" in caplog.text) == told
     if absent:
         assert "255" in caplog.text
 

@@ -1,4 +1,4 @@
-"""Images and label pictures matched by their names."""
+"""Images and label maps matched by their names."""
 
 import os
 from pathlib import Path
@@ -37,7 +37,7 @@ def test_only_the_names_asked_for(folders: tuple[Path, Path]) -> None:
     touch(labels, "a.png", "b.png", "d.png")
     records = find_label_pairs(*folders, names=["b", "a"])
     assert [os.path.basename(record["file_name"]) for record in records] == ["a.jpg", "b.jpg"]
-    with pytest.raises(ValueError, match=r"1 of 2 label pictures are missing in .*labels: c\."):
+    with pytest.raises(ValueError, match=r"1 of 2 label maps are missing in .*labels: c\."):
         find_label_pairs(*folders, names=["a", "c"])
 
 
@@ -54,7 +54,7 @@ def test_missing_folder(folders: tuple[Path, Path], missing: str) -> None:
 def test_image_without_label(folders: tuple[Path, Path]) -> None:
     touch(folders[0], "a.jpg", "b.jpg", "c/d.jpg")
     touch(folders[1], "a.png")
-    expected = r"2 of 3 label pictures are missing in .*labels: b, c/d\."
+    expected = r"2 of 3 label maps are missing in .*labels: b, c/d\."
     with pytest.raises(ValueError, match=expected):
         find_label_pairs(*folders)
 

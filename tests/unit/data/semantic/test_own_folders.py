@@ -20,7 +20,7 @@ NAME = "semantic_folders_test"
 
 @pytest.fixture
 def folders(tmp_path: Path):
-    """Twenty pairs; each label picture has its number in one pixel, modulo 2."""
+    """Twenty pairs; each label map has its number in one pixel, modulo 2."""
     for name in ("images", "labels"):
         (tmp_path / name).mkdir()
     for i in range(20):

@@ -17,7 +17,7 @@ from detectron2.data import DatasetMapper, detection_utils as utils, transforms 
 from detectron2.structures import BoxMode
 from fvcore.transforms.transform import Transform
 
-from vit_adapter.data.image_io import read_image, read_label_picture
+from vit_adapter.data.image_io import read_image, read_label_map
 from vit_adapter.data.instances.coco_geometry import run_length_problem
 from vit_adapter.data.instances.coco_values import flag
 
@@ -39,7 +39,7 @@ class CheckedDatasetMapper(DatasetMapper):
             (H, W) int64; for training ``instances`` in the frame of the augmented image.
 
         Raises:
-            FileNotFoundError: the image or its label picture does not exist.
+            FileNotFoundError: the image or its label map does not exist.
             ValueError: an image or annotation is broken.
             SizeMismatchError: the image has another size than the record says.
         """
@@ -49,7 +49,7 @@ class CheckedDatasetMapper(DatasetMapper):
         utils.check_image_size(record, image)
         sem_seg = None
         if "sem_seg_file_name" in record:
-            sem_seg = read_label_picture(record.pop("sem_seg_file_name"))
+            sem_seg = read_label_map(record.pop("sem_seg_file_name"))
         aug_input = T.AugInput(image, sem_seg=sem_seg)
         transforms = self._augment(aug_input, record["file_name"])
         # Tensors travel between processes through shared memory; NumPy arrays would be pickled.
@@ -71,7 +71,7 @@ class CheckedDatasetMapper(DatasetMapper):
         height, width = aug_input.image.shape[:2]
         if aug_input.sem_seg is not None and aug_input.sem_seg.shape != (height, width):
             raise ValueError(
-                f"The label picture of {file_name} is {aug_input.sem_seg.shape}, but the image is "
+                f"The label map of {file_name} is {aug_input.sem_seg.shape}, but the image is "
                 f"{(height, width)} (height, width). They must have the same size."
             )
         try:

@@ -1,4 +1,4 @@
-"""Checks of label pictures against their images and the classes of a data set."""
+"""Checks of label maps against their images and the classes of a data set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from detectron2.data import MetadataCatalog
 from tqdm import tqdm
 
-from vit_adapter.data.image_io import read_image, read_label_picture, read_sizes
+from vit_adapter.data.image_io import read_image, read_label_map, read_sizes
 from vit_adapter.data.orientation import Orientations
 from vit_adapter.data.semantic.sets.label_set import IGNORE_LABEL
 
@@ -21,7 +21,7 @@ _logger = logging.getLogger(__name__)
 
 
 def ignore_label(dataset_name: str) -> int:
-    """Return the value of pixels that do not count in the label pictures of a data set.
+    """Return the value of pixels that do not count in the label maps of a data set.
 
     Readers of this project replace it by 255 (``check_values``), the only one that models know.
 
@@ -43,7 +43,7 @@ def read_pair(
     *,
     ignore_label: int = IGNORE_LABEL,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read an image with its label picture and check that they fit.
+    """Read an image with its label map and check that they fit.
 
     Args:
         record: with ``file_name`` and ``sem_seg_file_name``.
@@ -56,7 +56,7 @@ def read_pair(
     Raises:
         FileNotFoundError, ValueError: with the names of the files.
     """
-    sem_seg = read_label_picture(record["sem_seg_file_name"])
+    sem_seg = read_label_map(record["sem_seg_file_name"])
     image = read_image(record["file_name"], image_format, size=sem_seg.shape)
     check_same_size(image, sem_seg, record)
     name = record["sem_seg_file_name"]
@@ -66,14 +66,14 @@ def read_pair(
 def check_values(
     sem_seg: np.ndarray, num_classes: int, file_name: str, *, ignore_label: int = IGNORE_LABEL
 ) -> np.ndarray:
-    """Check that a label picture holds no values but class indices and the ignored label.
+    """Check that a label map holds no values but class indices and the ignored label.
 
-    A picture that holds nothing but the ignored label is allowed.
+    A map that holds nothing but the ignored label is allowed.
 
     Args:
         sem_seg: (H, W), integers.
         num_classes: at most ``MAX_CLASSES``.
-        file_name: of the picture, for the message.
+        file_name: of the map, for the message.
         ignore_label: value of pixels that do not count; it may be that of a class.
 
     Returns:
@@ -88,10 +88,10 @@ def check_values(
         values = np.unique(sem_seg[wrong]).tolist()
         shown = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
         raise ValueError(
-            f"The label picture {file_name} has the values {shown} in {int(wrong.sum())} pixels, "
+            f"The label map {file_name} has the values {shown} in {int(wrong.sum())} pixels, "
             f"but there are {num_classes} classes: labels are 0 to {num_classes - 1}, and "
             f"{ignore_label} for pixels that do not count. Name all classes, or convert the "
-            "pictures; usual causes are values that only this data set uses, and labels that count "
+            "maps; usual causes are values that only this data set uses, and labels that count "
             "from 1."
         )
     if ignore_label != IGNORE_LABEL:
@@ -100,7 +100,7 @@ def check_values(
 
 
 def check_same_size(image: np.ndarray, sem_seg: np.ndarray, record: Mapping[str, Any]) -> None:
-    """Raise a ValueError that names both files unless image and label picture have one size.
+    """Raise a ValueError that names both files unless image and label map have one size.
 
     Args:
         image: (H, W, channels).
@@ -111,7 +111,7 @@ def check_same_size(image: np.ndarray, sem_seg: np.ndarray, record: Mapping[str,
         sizes = [f"{shape[1]} x {shape[0]}" for shape in (image.shape, sem_seg.shape)]
         raise ValueError(
             f"The image {record['file_name']} has {sizes[0]} pixels (width x height), but its "
-            f"label picture {record['sem_seg_file_name']} has {sizes[1]}. They must have the same "
+            f"label map {record['sem_seg_file_name']} has {sizes[1]}. They must have the same "
             "size, upright by their EXIF orientation if they have one."
         )
 
@@ -119,7 +119,7 @@ def check_same_size(image: np.ndarray, sem_seg: np.ndarray, record: Mapping[str,
 def check_label_files(
     records: Sequence[Mapping[str, Any]], num_classes: int, *, most: int | None = None
 ) -> None:
-    """Read images with their label pictures and check them, before anything is trained.
+    """Read images with their label maps and check them, before anything is trained.
 
     Args:
         records: with ``file_name`` and ``sem_seg_file_name``.
@@ -153,7 +153,7 @@ def check_label_files(
         _warn_of_absent_classes(num_classes, labelled)
     if only_ignored:
         _logger.warning(
-            "%d of %d label pictures hold nothing but the ignored label %d: nothing is learnt from "
+            "%d of %d label maps hold nothing but the ignored label %d: nothing is learnt from "
             "their images.",
             only_ignored,
             len(chosen),
@@ -165,7 +165,7 @@ def _warn_of_absent_classes(num_classes: int, labelled: set[int]) -> None:
     absent = [index for index in range(num_classes) if index not in labelled]
     if absent:
         _logger.warning(
-            "No label picture holds the classes %s (counted from 0). If they should, check that "
+            "No label map holds the classes %s (counted from 0). If they should, check that "
             "labels count from 0, and that no class has the value %d, which marks pixels that do "
             "not count.",
             ", ".join(map(str, absent)),
@@ -176,18 +176,18 @@ def _warn_of_absent_classes(num_classes: int, labelled: set[int]) -> None:
 def _check_second_class(
     records: Sequence[Mapping[str, Any]], num_classes: int, found: set[int]
 ) -> None:
-    """Look for another class than the one that was found, in all pictures if need be."""
+    """Look for another class than the one that was found, in all maps if need be."""
     for record in records:
-        found = found.union(np.unique(read_label_picture(record["sem_seg_file_name"])).tolist())
+        found = found.union(np.unique(read_label_map(record["sem_seg_file_name"])).tolist())
         if len(found - {IGNORE_LABEL}) > 1:
             return
     first, which = min(found), f"{records[0]['sem_seg_file_name']} and all others"
     if IGNORE_LABEL not in found:
         if num_classes > 1:
-            _logger.warning("All label pictures hold nothing but the class %d (%s).", first, which)
+            _logger.warning("All label maps hold nothing but the class %d (%s).", first, which)
         return
     message = (
-        f"The label pictures hold only {first} and {IGNORE_LABEL} ({which}). {IGNORE_LABEL} marks "
+        f"The label maps hold only {first} and {IGNORE_LABEL} ({which}). {IGNORE_LABEL} marks "
         f"pixels that do not count, so that nothing but the class {first} can be learnt. Paint "
         f"programs write {IGNORE_LABEL} for the object: then replace it by the index of its class, "
         "such as 1."

@@ -1,4 +1,4 @@
-"""Semantic labels as two folders: images, and label pictures with the same names.
+"""Semantic labels as two folders: images, and label maps with the same names.
 
 A name is the path below the folder without the file extension: ``a/b.jpg`` and ``a/b.png`` belong
 together. Only names are compared here, so that a set of 100,000 images takes a second;
@@ -24,11 +24,11 @@ def find_label_pairs(
     names: Iterable[str] | None = None,
     advice: str = "",
 ) -> list[dict[str, str]]:
-    """Match images and label pictures by their names.
+    """Match images and label maps by their names.
 
     Args:
         image_root: folder of the images; sub-folders belong to it, hidden files do not.
-        label_root: folder of the label pictures.
+        label_root: folder of the label maps.
         names: the names to use; both folders may then hold other files. By default all names are
             used, and each file needs its partner.
         advice: ends every error message.
@@ -45,7 +45,7 @@ def find_label_pairs(
     wanted = sorted(images.keys() | labels.keys()) if names is None else sorted(set(names))
     for found, folder, other, kind in (
         (images, image_root, label_root, "image"),
-        (labels, label_root, image_root, "label picture"),
+        (labels, label_root, image_root, "label map"),
     ):
         lacking = [name for name in wanted if name not in found]
         if lacking:

@@ -87,7 +87,7 @@ class SemanticMapper:
             255 where nothing counts, whatever the data set's ``ignore_label``.
 
         Raises:
-            FileNotFoundError: the image or its label picture does not exist.
+            FileNotFoundError: the image or its label map does not exist.
             ValueError: a broken file, different sizes, or labels that no class has.
             SizeMismatchError: the image has another size than the record says.
         """

@@ -30,17 +30,17 @@ def register_label_folders(
 ) -> Metadata:
     """Check two folders and register them in Detectron2's catalogs.
 
-    Label pictures have one channel (a palette's entries count, not its colours) of class indices
+    Label maps have one channel (a palette's entries count, not its colours) of class indices
     from 0, and 255 where nothing counts. All names are compared, but only some files are read,
     unless ``check_all``; the rest is checked when it is loaded.
 
     Args:
         name: for configs, such as ``"streets_train"``; must be free.
         image_root: folder of the images.
-        label_root: folder of the label pictures, named like the images apart from the file
+        label_root: folder of the label maps, named like the images apart from the file
             extension.
         classes: names, in the order of the labels.
-        check_all: read every image and label picture, with a progress bar.
+        check_all: read every image and label map, with a progress bar.
 
     Returns:
         The metadata: ``stuff_classes``, ``stuff_colors``, ``image_root``, ``sem_seg_root``,
@@ -114,7 +114,7 @@ def _read_class_file(path: Path) -> Sequence[str]:
         if ignored != IGNORE_LABEL:
             raise ValueError(
                 f"{path} has ignore_label {ignored!r}, but pixels that do not count must have the "
-                f"label {IGNORE_LABEL}: convert the label pictures."
+                f"label {IGNORE_LABEL}: convert the label maps."
             )
         content = content.get("classes")
     if not isinstance(content, list):

@@ -98,7 +98,7 @@ def draw_scene(rng: Generator, size: int) -> Scene:
         size: height and width in pixels, at least ``MIN_IMAGE_SIZE``.
 
     Returns:
-        The picture and its truth. Every shape keeps a visible share of at least 60 % of its area
+        The image and its truth. Every shape keeps a visible share of at least 60 % of its area
         inside the image, and at least 40 pixels.
     """
     if size < MIN_IMAGE_SIZE:

@@ -65,7 +65,7 @@ def stuff_category_id(stuff: int) -> int:
 
 
 def image_file(image_id: int) -> str:
-    """Return the name that an image and its label pictures share."""
+    """Return the name that an image and its label maps share."""
     return f"{image_id:06d}.png"
 
 

@@ -44,7 +44,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def prepare(name: str, root: Path, *, allow_subset: bool = False, workers: int = 1) -> None:
-    """Check a download and write the label pictures that are not there yet.
+    """Check a download and write the label maps that are not there yet.
 
     Args:
         name: one of ``SETS``.
@@ -70,7 +70,7 @@ def prepare(name: str, root: Path, *, allow_subset: bool = False, workers: int =
         names = split_names(split)
         written = convert_split(split, names, workers=workers)
         _logger.info(
-            "%s: %d label pictures in %s, of which %d were there before",
+            "%s: %d label maps in %s, of which %d were there before",
             split.title,
             len(names),
             split.prepared,

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.io import loadmat
 from tqdm import tqdm
 
-from vit_adapter.data.image_io import read_label_picture
+from vit_adapter.data.image_io import read_label_map
 from vit_adapter.data.semantic.sets.definition import Conversion, Split
 from vit_adapter.utils.atomic import atomic_open
 
@@ -30,7 +30,7 @@ def read_official(path: Path, conversion: Conversion) -> np.ndarray:
         ValueError: the file cannot be read, or has values that do not belong there.
     """
     key, valid = conversion.mat_key, conversion.valid
-    values = read_label_picture(path) if key is None else _read_mat(path, key)
+    values = read_label_map(path) if key is None else _read_mat(path, key)
     wrong = sorted(set(_occurring(values)) - valid)
     if wrong:
         raise ValueError(
@@ -41,9 +41,9 @@ def read_official(path: Path, conversion: Conversion) -> np.ndarray:
 
 
 def convert_split(split: Split, names: Iterable[str], *, workers: int = 1) -> int:
-    """Write the label pictures of a split that are not there yet, with a progress bar.
+    """Write the label maps of a split that are not there yet, with a progress bar.
 
-    A picture gets its name when it is complete, so that an interrupted run can go on.
+    A map gets its name when it is complete, so that an interrupted run can go on.
 
     Args:
         split: where the files are, below the data root.
@@ -51,7 +51,7 @@ def convert_split(split: Split, names: Iterable[str], *, workers: int = 1) -> in
         workers: number of processes.
 
     Returns:
-        How many pictures were written.
+        How many maps were written.
 
     Raises:
         ValueError: a label file cannot be read or has unknown values.

@@ -2,7 +2,7 @@
 
 The data root is ``$DETECTRON2_DATASETS``, or ``datasets`` in the working directory, as it is when
 this package is imported: Detectron2 fixes its own paths then. Files are looked for when a data set
-is used. ``tools/prepare_dataset.py`` writes the label pictures; the metadata of each name say how
+is used. ``tools/prepare_dataset.py`` writes the label maps; the metadata of each name say how
 it is called for them.
 """
 

@@ -20,7 +20,7 @@ class LabelSet:
     Attributes:
         names: of the classes.
         colors: RGB, 0 to 255, to draw them with.
-        values: for each class the values that mean it in the official label pictures.
+        values: for each class the values that mean it in the official label maps.
     """
 
     names: tuple[str, ...]
@@ -28,7 +28,7 @@ class LabelSet:
     values: tuple[tuple[int, ...], ...]
 
     def lookup_table(self, size: int, *, offset: int = 0) -> np.ndarray:
-        """Return the class index for every value of an official label picture.
+        """Return the class index for every value of an official label map.
 
         Args:
             size: number of possible values, 256 for 8 bits.
@@ -48,7 +48,7 @@ def read_label_set(name: str) -> LabelSet:
     """Read classes from ``<name>.json`` beside this module.
 
     The file lists them in the order of the model's class indices, each as its value in the official
-    label pictures, its name, and its colour in RGB.
+    label maps, its name, and its colour in RGB.
     """
     text = resources.files(__package__).joinpath(f"{name}.json").read_text(encoding="utf-8")
     rows = json.loads(text)
