@@ -21,6 +21,17 @@ class MSDeformAttn(nn.Module):
 
     Parameter names are those of Deformable DETR: ``sampling_offsets``, ``attention_weights``,
     ``value_proj``, ``output_proj``.
+
+    Args:
+        embed_dim: width C of queries and values.
+        num_heads: heads M; they share the width C * deform_ratio evenly.
+        num_levels: levels L of the value pyramid.
+        num_points: points P per head and level.
+        deform_ratio: width of the values within the attention, relative to C; in (0, 1] as a rule.
+
+    Raises:
+        ValueError: a count is below one, or C * deform_ratio is not a positive multiple of the
+            heads.
     """
 
     def __init__(
@@ -32,20 +43,6 @@ class MSDeformAttn(nn.Module):
         num_points: int = 4,
         deform_ratio: float = 1.0,
     ) -> None:
-        """Make the module.
-
-        Args:
-            embed_dim: width C of queries and values.
-            num_heads: heads M; they share the width C * deform_ratio evenly.
-            num_levels: levels L of the value pyramid.
-            num_points: points P per head and level.
-            deform_ratio: width of the values within the attention, relative to C; in (0, 1] as a
-                rule.
-
-        Raises:
-            ValueError: a count is below one, or C * deform_ratio is not a positive multiple of the
-            heads.
-        """
         super().__init__()
         if min(embed_dim, num_heads, num_levels, num_points) < 1:
             raise ValueError(

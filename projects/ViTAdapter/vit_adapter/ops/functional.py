@@ -1,6 +1,6 @@
 """The public function: checks of its arguments, mixed precision, and the choice of what computes.
 
-Shape legend: B batch, S value tokens (the sum of H * W over the levels), M heads, D channels per
+Shapes: B batch, S value tokens (the sum of H * W over the levels), M heads, D channels per
 head, Q queries, L levels, P points.
 """
 

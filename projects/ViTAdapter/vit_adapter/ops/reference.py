@@ -8,7 +8,7 @@ the value maps by bilinear interpolation and adds them up with its attention wei
 * `ms_deform_attn_embedding_bag` writes the same sum as one weighted embedding bag, which needs no
   transposed copies of the values and is the faster of the two on a CPU.
 
-Shape legend: B batch, S value tokens (the sum of H * W over the levels), M heads, D channels per
+Shapes: B batch, S value tokens (the sum of H * W over the levels), M heads, D channels per
 head, Q queries, L levels, P points. Points are (x, y) in [0, 1] over the whole map, spatial shapes
 (H, W).
 """

@@ -7,7 +7,7 @@ extension holds its symbols; there is no silent fallback at this level (`functio
 The operators take spatial shapes flattened to ``[H_0, W_0, H_1, W_1, ...]``, and locations and
 weights in the dtype of the arithmetic: float64 for float64 values and float32 for all others.
 
-Shape legend: B batch, S value tokens, M heads, D channels per head, Q queries, L levels, P points.
+Shapes: B batch, S value tokens, M heads, D channels per head, Q queries, L levels, P points.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,7 @@
-"""Batch norm with right gradients: a work-around that is always on, whatever the switch says."""
+"""Batch norm with right gradients: a work-around that is always on, whatever the switch says.
+
+Shapes: B batch, C channels, H/W height and width of a map.
+"""
 
 from torch import Tensor, nn
 

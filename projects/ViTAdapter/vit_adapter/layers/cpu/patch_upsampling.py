@@ -17,15 +17,13 @@ class PatchUpsampling(nn.ConvTranspose2d):
     Each cell alone makes its patch, so this is a matrix product. On the CPU it is computed as such
     where gradients are recorded, because PyTorch's backward pass of a transposed convolution takes
     twice the time.
+
+    Args:
+        in_channels, out_channels: C and D.
+        kernel_size: side K of a patch, and the factor by which the map grows.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
-        """Make the layer; its parameters are those of a transposed convolution.
-
-        Args:
-            in_channels, out_channels: C and D.
-            kernel_size: side K of a patch, and the factor by which the map grows.
-        """
         super().__init__(in_channels, out_channels, kernel_size, stride=kernel_size)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Softmax of short rows."""
+"""Softmax of short rows.
+
+Shapes: M rows, as of heads, K numbers in each.
+"""
 
 import torch
 from torch import Tensor
