@@ -1,7 +1,7 @@
 """Data of the user's own, given as overrides, without any Python.
 
 ``data.train_images`` and ``data.val_images`` replace the data sets of a config, together with COCO
-files (``data.train_json data.val_json``) or folders of label pictures (``data.train_labels
+files (``data.train_json data.val_json``) or folders of label maps (``data.train_labels
 data.val_labels data.classes``), and the number of classes follows.
 """
 
@@ -57,7 +57,7 @@ def apply_custom_data(cfg: DictConfig, *, training: bool = True) -> DictConfig:
         ``cfg``.
 
     Raises:
-        UsageError: labels without their image folder or the other way round, label pictures
+        UsageError: labels without their image folder or the other way round, label maps
             without ``data.classes``, or a config that does not state its task.
         FileNotFoundError, ValueError: broken data (see ``register_coco_format`` and
             ``register_label_folders``), or different classes in training and validation.

@@ -122,7 +122,7 @@ def _register_semantic(name: str, labels: str, images: str, cfg: DictConfig) -> 
     classes = given_classes(cfg)
     if not classes:
         raise UsageError(
-            "own label pictures need data.classes: a JSON file or a list with the names of the "
+            "own label maps need data.classes: a JSON file or a list with the names of the "
             "classes in the order of the labels, such as data.classes=classes.json or "
             "data.classes=[road,sky]."
         )
@@ -140,7 +140,7 @@ _TASKS = {
     for task in (
         # boxes and masks: COCO-format files
         Task("instances", "thing", OwnData("json", _register_instances, _coco_evaluator)),
-        # folders of label pictures
+        # folders of label maps
         Task("semantic", "stuff", OwnData("labels", _register_semantic, _sem_seg_evaluator)),
         Task("panoptic", "stuff", None),
     )
