@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from vit_adapter import model_zoo
 from vit_adapter.backbone import BEiT
 from vit_adapter.config.own_data import dataset_names
+from vit_adapter.config.tasks import num_classes
 from vit_adapter.data.checks import class_names
 from vit_adapter.data.semantic.sets import SETS
 
@@ -82,11 +83,7 @@ def test_sizes_and_schedule_are_those_of_the_name(name: str, cfg: DictConfig) ->
 
 
 def test_the_model_has_the_classes_of_its_data(cfg: DictConfig) -> None:
-    if "head" in cfg.model:
-        count = cfg.model.head.transformer_decoder.num_classes
-    else:
-        head = cfg.model.sem_seg_head
-        count = head.get("main", head).num_classes
+    _, count = num_classes(cfg)
     for split in ("train", "test"):
         for data_set in dataset_names(cfg, split):
             assert count == len(class_names(data_set, kind="stuff"))
