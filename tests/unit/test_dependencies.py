@@ -28,6 +28,7 @@ ALLOWED = {
     "yacs": {"model_zoo", "backbone", "checkpoint", "segmentation"},
 }
 MODULES = sorted(set(PACKAGE.rglob("*.py")) - {PACKAGE / "__init__.py"})
+TOOLS = sorted(PACKAGE.parent.joinpath("tools").glob("*.py"))
 
 
 def imported_parts(source: str, package: list[str]) -> set[str]:
@@ -56,6 +57,11 @@ def test_imports_point_one_way(path: Path) -> None:
     part = inside[0]
     foreign = imported_parts(path.read_text(), package) - ALLOWED[part] - {part}
     assert not foreign, f"{part} may import {sorted(ALLOWED[part])}, not {sorted(foreign)}"
+
+
+@pytest.mark.parametrize("path", TOOLS, ids=lambda path: path.name)
+def test_tools_do_not_train(path: Path) -> None:
+    assert "engine" not in imported_parts(path.read_text(), [])
 
 
 def test_finds_every_form_of_import() -> None:
