@@ -68,7 +68,8 @@ def project(tmp_path: Path) -> Path:
     package.mkdir(parents=True)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE", "MANIFEST.in"):
         shutil.copy(ROOT / name, root / name)
-    shutil.copy(ROOT / package.relative_to(root) / "__init__.py", package)
+    for name in ("__init__.py", "py.typed"):
+        shutil.copy(ROOT / package.relative_to(root) / name, package)
     sources = {
         "csrc/bindings.cpp": MODULE,
         "csrc/cpu/op_baseline.cpp": BASELINE if platform.machine() == "x86_64" else "",
@@ -189,6 +190,7 @@ def test_none_compiles_nothing(project: Path) -> None:
     result, names = build(project, VIT_ADAPTER_BUILD="none")
     assert result.returncode == 0, result.stderr
     assert not has_extension(names) and "vit_adapter/__init__.py" in names
+    assert "vit_adapter/py.typed" in names  # type checkers read the annotations
     assert [path.name.split("-")[-1] for path in (project.parent / "wheels").iterdir()] == [
         "any.whl"
     ]
