@@ -41,7 +41,7 @@ $(STAMPS)/requirements: requirements.txt $(STAMPS)/environment
 	$(PIP) install -r requirements.txt
 	@touch $@
 
-$(STAMPS)/detectron2: $(TOOLS)/install_detectron2.py $(TOOLS)/detectron2_mends.py $(STAMPS)/requirements
+$(STAMPS)/detectron2: $(TOOLS)/install_detectron2.py $(TOOLS)/detectron2_patches.py $(STAMPS)/requirements
 	@echo "== Detectron2 =="
 	$(RUN) $(TOOLS)/install_detectron2.py $(if $(DETECTRON2_ARCHIVE),--archive "$(DETECTRON2_ARCHIVE)")
 	@touch $@

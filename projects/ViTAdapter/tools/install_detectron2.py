@@ -1,11 +1,11 @@
-"""Installs Detectron2 v0.6, mended for current libraries, where no Detectron2 is present.
+"""Installs Detectron2 v0.6, patched for current libraries, unless a Detectron2 is already there.
 
-Whatever ``import detectron2`` finds already is used as it is: a build of Detectron2's main branch,
-for example. Otherwise the source archive of v0.6 on the package index is downloaded with pip,
-checked against its SHA-256, mended as :mod:`detectron2_mends` lists, and installed by pip into the
-running interpreter. Nothing is installed unless every mend applied. The compiled part of Detectron2
-(rotated boxes, its own deformable convolution, a faster COCO evaluation) is left out: this project
-needs none of it.
+An existing Detectron2 that ``import detectron2`` finds, such as a build of its main branch, is kept
+as it is. Otherwise pip downloads the source archive of v0.6 from the package index. The archive is
+checked against its SHA-256, patched as listed in :mod:`detectron2_patches`, and installed with pip
+into the running interpreter. Nothing is installed unless every patch applies. The compiled part of
+Detectron2 (rotated boxes, its own deformable convolution, a faster COCO evaluation) is left out:
+this project does not need it.
 
 Usage::
 
@@ -27,14 +27,16 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from detectron2_mends import ADDED_FILES, MENDS, Mend
+from detectron2_patches import ADDED_FILES, PATCHES, Patch
 
 ARCHIVE_REQUIREMENT = "pb1-detectron2==0.6"
 ARCHIVE_SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
-OLDEST_SETUPTOOLS = 77  # as pyproject.toml says; older ones need the package wheel
+OLDEST_SETUPTOOLS = 77  # as in pyproject.toml; older versions need the package wheel
 REPOSITORY = "https://github.com/facebookresearch/detectron2"
-# Each was an alias of the Python type of its name, which NumPy 1.24 removed. Nothing may be left:
-# Detectron2 takes some of the AttributeErrors for "nothing to show", without a word.
+# Versions that this tool installs start with the first prefix; it used to write the second.
+VERSION_PREFIXES = ("0.6+patches.", "0.6+mends.")
+# Aliases of Python types, which NumPy 1.24 removed. None may remain: Detectron2 silently treats
+# some of the AttributeErrors that they cause as "nothing to show".
 NUMPY_ALIASES = re.compile(r"\b(?:np|numpy)\.(?:bool|int|float|complex|object|str|long|unicode)\b")
 CHANGE_NOTICE = "# Changed for current libraries by ViT-Adapter's install_detectron2.py.\n"
 
@@ -45,7 +47,8 @@ PROJECTS: Mapping[str, str] = {
     "panoptic_deeplab": "projects/Panoptic-DeepLab/panoptic_deeplab",
 }
 
-# v0.6 pins black and iopath too low for today, and Caffe2's helpers (future, pydot) have no use.
+# v0.6 pins black and iopath to versions that are too old, and lists helpers of Caffe2 (future,
+# pydot), which nothing uses.
 RUNTIME_DEPENDENCIES: Sequence[str] = (
     "Pillow>=7.1",
     "matplotlib",
@@ -67,11 +70,13 @@ class InstallError(RuntimeError):
     """Detectron2 could not be installed; the message says why and what to do."""
 
 
-def mended_version(mends: Sequence[Mend] = MENDS, added: Mapping[str, str] = ADDED_FILES) -> str:
-    """Returns the version of the mended v0.6; it changes whenever a mend changes."""
-    changes = [(mend.file, mend.old, mend.new) for mend in mends], sorted(added.items())
+def patched_version(
+    patches: Sequence[Patch] = PATCHES, added: Mapping[str, str] = ADDED_FILES
+) -> str:
+    """Returns the version of the patched v0.6, which changes whenever a patch changes."""
+    changes = [(patch.file, patch.old, patch.new) for patch in patches], sorted(added.items())
     digest = hashlib.sha256(repr(changes).encode()).hexdigest()
-    return f"0.6+mends.{digest[:8]}"
+    return f"{VERSION_PREFIXES[0]}{digest[:8]}"
 
 
 def find_installed() -> tuple[str, str] | None:
@@ -95,7 +100,7 @@ def check_setuptools() -> None:
     if version == "none" or int(version.split(".")[0]) < OLDEST_SETUPTOOLS:
         raise InstallError(
             f"setuptools>={OLDEST_SETUPTOOLS} is needed, found {version}. Run "
-            f"`{sys.executable} -m pip install 'setuptools>={OLDEST_SETUPTOOLS}'`, and start again."
+            f"`{sys.executable} -m pip install 'setuptools>={OLDEST_SETUPTOOLS}'`, then try again."
         )
 
 
@@ -106,16 +111,16 @@ def verify_archive(archive: Path, sha256: str = ARCHIVE_SHA256) -> None:
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     if digest != sha256:
         raise InstallError(
-            f"{archive} has SHA-256 {digest}, expected {sha256}: another archive than the one this "
-            "project knows, or a part of it. Nothing was installed; download it again."
+            f"{archive} has SHA-256 {digest}, expected {sha256}: it is a different archive, or an "
+            "incomplete one. Nothing was installed; download it again."
         )
 
 
 def download_archive(folder: Path) -> Path:
     """Downloads the source archive of v0.6 into ``folder`` with pip and returns its path.
 
-    pip itself checks the hash before it runs anything of the archive. To read the metadata it runs
-    the archive's setup.py, which imports torch: hence no build isolation.
+    pip itself checks the hash before it runs any code of the archive. To read the metadata it runs
+    the archive's setup.py, which imports torch, so build isolation is turned off.
     """
     requirement = folder / "requirement.txt"
     requirement.write_text(f"{ARCHIVE_REQUIREMENT} --hash=sha256:{ARCHIVE_SHA256}\n")
@@ -125,7 +130,7 @@ def download_archive(folder: Path) -> Path:
     except InstallError as error:
         raise InstallError(
             f"{error} Either install Detectron2 from its own repository ({REPOSITORY}) into this "
-            "environment, or pass a copy of the archive with --archive, and start again."
+            "environment, or pass a copy of the archive with --archive, then try again."
         ) from error
     (archive,) = folder.glob("*.tar.gz")
     return archive
@@ -134,8 +139,9 @@ def download_archive(folder: Path) -> Path:
 def extract_archive(archive: Path, folder: Path) -> Path:
     """Unpacks the .tar.gz ``archive`` below ``folder``; returns the folder above ``detectron2/``.
 
-    Files alone are written: no link is needed. Entries that point outside ``folder`` are refused.
-    (The filters of ``tarfile`` would do the same, but Python 3.11 has them from 3.11.4 on only.)
+    Only regular files are written, because no link is needed. Entries that point outside ``folder``
+    are refused. (The filters of ``tarfile`` do the same, but Python 3.11 has them only since
+    3.11.4.)
     """
     root = folder.resolve()
     try:
@@ -143,7 +149,7 @@ def extract_archive(archive: Path, folder: Path) -> Path:
             for member in tar:
                 target = (root / member.name).resolve()
                 if not target.is_relative_to(root):
-                    raise tarfile.TarError(f"{member.name} points outside of it")
+                    raise tarfile.TarError(f"{member.name} points outside the target folder")
                 if member.isfile():
                     target.parent.mkdir(parents=True, exist_ok=True)
                     target.write_bytes(tar.extractfile(member).read())
@@ -151,14 +157,14 @@ def extract_archive(archive: Path, folder: Path) -> Path:
         raise InstallError(f"{archive} cannot be unpacked: {error}. Download it again.") from error
     packages = list(folder.glob("*/detectron2/__init__.py"))
     if len(packages) != 1:
-        raise InstallError(f"{archive} holds {len(packages)} detectron2 packages, expected 1.")
+        raise InstallError(f"{archive} contains {len(packages)} detectron2 packages, expected 1.")
     return packages[0].parent.parent
 
 
 def stage_python_part(tree: Path, stage: Path) -> Path:
     """Copies the Python part of Detectron2's source tree to ``stage``; returns the package folder.
 
-    The C++ sources stay behind. Configs and projects, where the tree has them, go where
+    The C++ sources are left out. Configs and projects, where the tree has them, go where
     Detectron2's own setup.py puts them: ``detectron2/model_zoo/configs`` and
     ``detectron2/projects/<name>``.
     """
@@ -176,31 +182,31 @@ def stage_python_part(tree: Path, stage: Path) -> Path:
     return package
 
 
-def apply_mends(
-    package: Path, mends: Sequence[Mend] = MENDS, added: Mapping[str, str] = ADDED_FILES
+def apply_patches(
+    package: Path, patches: Sequence[Patch] = PATCHES, added: Mapping[str, str] = ADDED_FILES
 ) -> None:
-    """Applies every mend to the folder ``package`` in place and adds the files that go with them.
+    """Applies every patch to the folder ``package`` in place and adds the files that they need.
 
     Raises:
-        InstallError: a file is missing, a mend's text does not occur exactly as often as the mend
-            says, or a removed name of NumPy would be left. Nothing is written in that case.
+        InstallError: a file is missing, a patch's text does not occur exactly ``count`` times, or a
+            name that NumPy has removed would remain. Nothing is written in that case.
     """
     texts: dict[str, str] = {}
-    for mend in mends:
-        path = package / mend.file
+    for patch in patches:
+        path = package / patch.file
         if not path.is_file():
-            raise InstallError(f"mend of detectron2/{mend.file}: this source has no such file.")
-        text = texts.get(mend.file) or path.read_text(encoding="utf-8")
-        found = text.count(mend.old)
-        if found != mend.count:
+            raise InstallError(f"cannot patch detectron2/{patch.file}: it is not in this source.")
+        text = texts.get(patch.file) or path.read_text(encoding="utf-8")
+        found = text.count(patch.old)
+        if found != patch.count:
             raise InstallError(
-                f"mend of detectron2/{mend.file}: found {mend.old!r} {found} times, expected "
-                f"{mend.count}. This source is not Detectron2 v0.6; nothing was installed."
+                f"cannot patch detectron2/{patch.file}: found {patch.old!r} {found} times, "
+                f"not {patch.count}. This source is not Detectron2 v0.6; nothing was installed."
             )
-        texts[mend.file] = text.replace(mend.old, mend.new)
+        texts[patch.file] = text.replace(patch.old, patch.new)
     for name in added:
         if (package / name).exists():
-            raise InstallError(f"detectron2/{name} exists in this source; it would be overwritten.")
+            raise InstallError(f"detectron2/{name} is in this source and would be overwritten.")
     check_numpy_names(package, texts)
     for name, text in texts.items():
         (package / name).write_text(CHANGE_NOTICE + text, encoding="utf-8")
@@ -208,17 +214,17 @@ def apply_mends(
         (package / name).write_text(text, encoding="utf-8")
 
 
-def check_numpy_names(package: Path, mended: Mapping[str, str]) -> None:
+def check_numpy_names(package: Path, patched: Mapping[str, str]) -> None:
     """Raises InstallError if the folder ``package`` still uses a name that NumPy has removed.
 
     Args:
         package: Detectron2's package folder.
-        mended: texts that take the place of the files of these names below ``package``.
+        patched: name of a patched file below ``package`` -> its new text, checked in its place.
     """
     left = []
     for path in sorted(package.rglob("*.py")):
         name = path.relative_to(package).as_posix()
-        text = mended.get(name) or path.read_text(encoding="utf-8")
+        text = patched.get(name) or path.read_text(encoding="utf-8")
         lines = enumerate(text.splitlines(), start=1)
         left += [
             f"detectron2/{name}:{i}: {line.strip()}"
@@ -228,7 +234,7 @@ def check_numpy_names(package: Path, mended: Mapping[str, str]) -> None:
     if left:
         listed = "\n".join(left)
         raise InstallError(
-            f"names that NumPy has removed are left, for which no mend is known:\n{listed}\n"
+            f"no patch covers these names, which NumPy has removed:\n{listed}\n"
             "This source is not Detectron2 v0.6; nothing was installed."
         )
 
@@ -260,17 +266,17 @@ include = ["detectron2*"]
 
 
 def run_pip(*arguments: str) -> None:
-    """Runs this interpreter's pip, messages to the terminal; raises InstallError if it fails."""
+    """Runs this interpreter's pip, which writes to the terminal; raises InstallError on failure."""
     command = [sys.executable, "-m", "pip", *arguments, "--disable-pip-version-check"]
     if subprocess.run(command).returncode != 0:
-        raise InstallError(f"`{' '.join(command)}` failed; its reason stands above.")
+        raise InstallError(f"`{' '.join(command)}` failed; see its output above.")
 
 
 def build_wheel(tree: Path, folder: Path) -> Path:
-    """Builds a wheel in ``folder`` from a mended copy of Detectron2's v0.6 source tree ``tree``."""
+    """Builds a wheel in ``folder`` from a patched copy of ``tree``, Detectron2's v0.6 sources."""
     stage = folder / "stage"
-    apply_mends(stage_python_part(tree, stage))
-    write_project_file(stage, mended_version())
+    apply_patches(stage_python_part(tree, stage))
+    write_project_file(stage, patched_version())
     offline = ("--quiet", "--no-deps", "--no-index", "--no-build-isolation")
     run_pip("wheel", *offline, "--wheel-dir", str(folder / "wheel"), str(stage))
     (wheel,) = (folder / "wheel").glob("*.whl")
@@ -278,10 +284,10 @@ def build_wheel(tree: Path, folder: Path) -> Path:
 
 
 def install_archive(archive: Path, folder: Path) -> None:
-    """Checks, mends and installs the source archive; ``folder`` is scratch space.
+    """Checks, patches and installs the source archive; ``folder`` is scratch space.
 
-    The wheel is complete before pip installs it, and pip undoes a failed installation, so the
-    interpreter never keeps a half of it.
+    The wheel is complete before pip installs it, and pip rolls back a failed installation, so the
+    interpreter never keeps a partial copy.
     """
     verify_archive(archive)
     wheel = build_wheel(extract_archive(archive, folder / "tree"), folder)
@@ -294,18 +300,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--archive", type=Path, help="use this copy of the source archive, do not download"
+        "--archive",
+        type=Path,
+        help="use this copy of the source archive instead of downloading it",
     )
     options = parser.parse_args(arguments)
 
     installed = find_installed()
     if installed is not None:
         version, folder = installed
-        outdated = version.startswith("0.6+mends.") and version != mended_version()
+        outdated = version.startswith(VERSION_PREFIXES) and version != patched_version()
         if not outdated:
             print(f"Detectron2 {version} is installed in {folder}: nothing to do.")
             return 0
-        print(f"Detectron2 {version} has an older set of mends: installing {mended_version()}.")
+        print(f"Detectron2 {version} has older patches: installing {patched_version()}.")
     try:
         check_setuptools()
         with tempfile.TemporaryDirectory(prefix="detectron2-archive-") as name:
@@ -313,7 +321,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InstallError as error:
         print(f"install_detectron2: {error}", file=sys.stderr)
         return 1
-    print(f"Installed Detectron2 {mended_version()} ({len(MENDS)} mends) for {sys.executable}.")
+    print(
+        f"Installed Detectron2 {patched_version()} ({len(PATCHES)} patches) for {sys.executable}."
+    )
     return 0
 
 

@@ -1,4 +1,4 @@
-"""tools/install_detectron2.py: what it refuses and builds, and that the mends hold where installed.
+"""tools/install_detectron2.py: what it refuses and builds, and the patches that are installed.
 
 No network: archives are made here, and pip runs with ``--no-index``.
 """
@@ -21,21 +21,21 @@ TOOLS = Path(__file__).parents[3] / "projects" / "ViTAdapter" / "tools"
 sys.path.insert(0, str(TOOLS))
 
 import install_detectron2 as tool  # noqa: E402
-from detectron2_mends import ADDED_FILES, MENDS, Mend  # noqa: E402
+from detectron2_patches import ADDED_FILES, PATCHES, Patch  # noqa: E402
 
 INSTALLED = Path(detectron2.__file__).parent
-IS_MENDED = importlib.metadata.version("detectron2").startswith("0.6+mends.")
+IS_PATCHED = importlib.metadata.version("detectron2").startswith(tool.VERSION_PREFIXES)
 
 
 def make_tree(root: Path) -> Path:
-    """Writes a source tree with the text of every mend, as often as it says, and little else."""
+    """Writes a small source tree that has the text of every patch as often as the patch expects."""
     package = root / "detectron2"
-    for mend in MENDS:
-        path = package / mend.file
+    for patch in PATCHES:
+        path = package / patch.file
         path.parent.mkdir(parents=True, exist_ok=True)
         known = path.read_text() if path.exists() else ""
-        missing = mend.count - known.count(mend.old)
-        path.write_text(known + f"{mend.old}\n" * missing)
+        missing = patch.count - known.count(patch.old)
+        path.write_text(known + f"{patch.old}\n" * missing)
     for folder in {path.parent for path in package.rglob("*.py")} | {package}:
         (folder / "__init__.py").touch()
     (package / "layers" / "csrc").mkdir()
@@ -68,72 +68,72 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-# ---- mends
+# ---- patches
 
 
-def test_mends_replace_text_and_state_the_change(tmp_path: Path) -> None:
+def test_patches_replace_text_and_state_the_change(tmp_path: Path) -> None:
     package = make_tree(tmp_path) / "detectron2"
-    tool.apply_mends(package)
-    for mend in MENDS:
-        text = (package / mend.file).read_text()
-        assert text.startswith(tool.CHANGE_NOTICE), mend.file
-        assert mend.new in text, mend
+    tool.apply_patches(package)
+    for patch in PATCHES:
+        text = (package / patch.file).read_text()
+        assert text.startswith(tool.CHANGE_NOTICE), patch.file
+        assert patch.new in text, patch
     assert "np.bool)" not in (package / "structures" / "masks.py").read_text()
     assert (package / "utils" / "missing_extension.py").is_file()
 
 
-@pytest.mark.parametrize("mend", MENDS, ids=lambda mend: mend.file)
-def test_a_mend_that_does_not_find_its_text_stops_everything(tmp_path: Path, mend: Mend) -> None:
+@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.file)
+def test_a_patch_whose_text_is_missing_stops_everything(tmp_path: Path, patch: Patch) -> None:
     package = make_tree(tmp_path) / "detectron2"
-    path = package / mend.file
-    path.write_text(path.read_text().replace(mend.old, "altered\n"))
+    path = package / patch.file
+    path.write_text(path.read_text().replace(patch.old, "altered\n"))
     before = snapshot(package)
-    with pytest.raises(tool.InstallError, match=f"mend of detectron2/{mend.file}"):
-        tool.apply_mends(package)
+    with pytest.raises(tool.InstallError, match=f"cannot patch detectron2/{patch.file}"):
+        tool.apply_patches(package)
     assert snapshot(package) == before
 
 
-def test_a_mend_that_finds_its_text_too_often_stops_everything(tmp_path: Path) -> None:
+def test_a_patch_whose_text_occurs_too_often_stops_everything(tmp_path: Path) -> None:
     package = make_tree(tmp_path) / "detectron2"
     path = package / "data" / "build.py"
     path.write_text(path.read_text() * 2)
-    with pytest.raises(tool.InstallError, match="2 times, expected 1"):
-        tool.apply_mends(package)
+    with pytest.raises(tool.InstallError, match="2 times, not 1"):
+        tool.apply_patches(package)
 
 
 @pytest.mark.parametrize(
     "line",
     ["x = y.astype(np.bool)", "    dtype=np.int", "z = np.float(3)", "isinstance(a, np.object)"],
 )
-def test_a_removed_name_that_no_mend_knows_stops_everything(tmp_path: Path, line: str) -> None:
+def test_a_removed_name_without_a_patch_stops_everything(tmp_path: Path, line: str) -> None:
     package = make_tree(tmp_path) / "detectron2"
     (package / "structures" / "boxes.py").write_text(f"import numpy as np\n{line}\n")
     before = snapshot(package)
     with pytest.raises(tool.InstallError, match="detectron2/structures/boxes.py:2: ") as caught:
-        tool.apply_mends(package)
+        tool.apply_patches(package)
     assert line.strip() in str(caught.value)
     assert snapshot(package) == before
 
 
 @pytest.mark.parametrize("name", ["np.bool_", "np.int64", "np.floating", "np.integer", "xnp.int"])
-def test_names_that_numpy_has_are_no_obstacle(tmp_path: Path, name: str) -> None:
+def test_names_that_numpy_still_has_are_accepted(tmp_path: Path, name: str) -> None:
     (tmp_path / "masks.py").write_text(f"x = {name}\n")
     tool.check_numpy_names(tmp_path, {})
 
 
 def test_missing_file_and_file_in_the_way_are_named(tmp_path: Path) -> None:
     package = make_tree(tmp_path) / "detectron2"
-    with pytest.raises(tool.InstallError, match="nowhere.py: this source has no such file"):
-        tool.apply_mends(package, [Mend("nowhere.py", "a", "b", "test")], {})
+    with pytest.raises(tool.InstallError, match="nowhere.py: it is not in this source"):
+        tool.apply_patches(package, [Patch("nowhere.py", "a", "b", "test")], {})
     (package / "utils" / "missing_extension.py").write_text("already here")
-    with pytest.raises(tool.InstallError, match="missing_extension.py exists"):
-        tool.apply_mends(package)
+    with pytest.raises(tool.InstallError, match="missing_extension.py is in this source"):
+        tool.apply_patches(package)
 
 
-def test_version_follows_the_mends() -> None:
-    other = (*MENDS, Mend("a.py", "old", "new", "test"))
-    assert tool.mended_version() == tool.mended_version(MENDS, ADDED_FILES)
-    assert tool.mended_version(other) != tool.mended_version()
+def test_version_follows_the_patches() -> None:
+    other = (*PATCHES, Patch("a.py", "old", "new", "test"))
+    assert tool.patched_version() == tool.patched_version(PATCHES, ADDED_FILES)
+    assert tool.patched_version(other) != tool.patched_version()
 
 
 # ---- archives
@@ -165,7 +165,7 @@ def test_extract_leaves_links_out(tmp_path: Path) -> None:
     ("members", "message"),
     [
         ({"x/detectron2/__init__.py": b"", "../evil.py": b""}, "cannot be unpacked"),
-        ({"x/other/__init__.py": b""}, "holds 0 detectron2 packages"),
+        ({"x/other/__init__.py": b""}, "contains 0 detectron2 packages"),
     ],
 )
 def test_extract_refuses(tmp_path: Path, members: dict[str, bytes], message: str) -> None:
@@ -189,7 +189,7 @@ def test_download_is_hash_checked_by_pip_and_failure_says_what_to_do(tmp_path, m
 
     def refuse(*arguments: str) -> None:
         calls.append(arguments)
-        raise tool.InstallError("`pip download` failed; its reason stands above.")
+        raise tool.InstallError("`pip download` failed; see its output above.")
 
     monkeypatch.setattr(tool, "run_pip", refuse)
     with pytest.raises(tool.InstallError, match=r"its own repository .* --archive"):
@@ -216,11 +216,11 @@ def test_wheel_holds_the_python_part_with_metadata(tmp_path: Path) -> None:
     assert "detectron2/utils/missing_extension.py" in names
     assert any(name.endswith("LICENSE") for name in names)
     assert not any("csrc" in name for name in names)
-    assert f"Version: {tool.mended_version()}" in metadata
+    assert f"Version: {tool.patched_version()}" in metadata
     assert "Name: detectron2\n" in metadata and "Requires-Dist: fvcore" in metadata
 
 
-def test_failing_mend_leaves_the_interpreter_alone(tmp_path, monkeypatch, capsys) -> None:
+def test_failing_patch_leaves_the_interpreter_alone(tmp_path, monkeypatch, capsys) -> None:
     tree = make_tree(tmp_path / "tree")
     (tree / "detectron2" / "data" / "build.py").write_text("something else\n")
     members = {
@@ -251,20 +251,21 @@ def test_a_setuptools_that_cannot_build_is_named(monkeypatch, capsys, version: s
     assert f"found {version or 'none'}" in error and "pip install 'setuptools>=77'" in error
 
 
-def test_the_oldest_setuptools_is_that_of_the_project(project_root: Path) -> None:
+def test_the_oldest_setuptools_matches_pyproject(project_root: Path) -> None:
     text = (project_root / "pyproject.toml").read_text()
     assert f'requires = ["setuptools>={tool.OLDEST_SETUPTOOLS}"]' in text
 
 
-def test_what_is_importable_is_used(monkeypatch, capsys) -> None:
+def test_an_installed_detectron2_is_kept(monkeypatch, capsys) -> None:
     monkeypatch.setattr(tool, "find_installed", lambda: ("0.6", "/somewhere/detectron2"))
     monkeypatch.setattr(tool, "run_pip", lambda *_: pytest.fail("pip must not run"))
     assert tool.main([]) == 0
     assert "nothing to do" in capsys.readouterr().out
 
 
-def test_older_mends_are_renewed(monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(tool, "find_installed", lambda: ("0.6+mends.00000000", "/somewhere"))
+@pytest.mark.parametrize("prefix", tool.VERSION_PREFIXES)
+def test_older_patches_are_renewed(monkeypatch, tmp_path, prefix: str) -> None:
+    monkeypatch.setattr(tool, "find_installed", lambda: (f"{prefix}00000000", "/somewhere"))
     renewed: list[Path] = []
     monkeypatch.setattr(tool, "install_archive", lambda archive, folder: renewed.append(archive))
     assert tool.main(["--archive", str(tmp_path / "a.tar.gz")]) == 0
@@ -282,25 +283,25 @@ def test_running_pip_reports_a_failure() -> None:
         tool.run_pip("no-such-command")
 
 
-# ---- what the mends are for, in the Detectron2 that is installed
+# ---- what the patches are for, in the Detectron2 that is installed
 
 
-def test_every_mend_holds_in_the_installed_version() -> None:
-    for mend in MENDS if IS_MENDED else ():
-        text = (INSTALLED / mend.file).read_text(encoding="utf-8")
-        assert text.count(mend.new) >= mend.count, mend
-        assert text.count(mend.old) == mend.new.count(mend.old) * mend.count, mend
-    for name, content in (ADDED_FILES if IS_MENDED else {}).items():
+def test_every_patch_holds_in_the_installed_version() -> None:
+    for patch in PATCHES if IS_PATCHED else ():
+        text = (INSTALLED / patch.file).read_text(encoding="utf-8")
+        assert text.count(patch.new) >= patch.count, patch
+        assert text.count(patch.old) == patch.new.count(patch.old) * patch.count, patch
+    for name, content in (ADDED_FILES if IS_PATCHED else {}).items():
         assert (INSTALLED / name).read_text(encoding="utf-8") == content
 
 
-@pytest.mark.skipif(not IS_MENDED, reason="this Detectron2 is not the mended v0.6")
+@pytest.mark.skipif(not IS_PATCHED, reason="this Detectron2 is not the patched v0.6")
 def test_numpy_aliases_are_gone() -> None:
     tool.check_numpy_names(INSTALLED, {})
 
 
 def test_instances_are_counted_by_class(caplog: pytest.LogCaptureFixture) -> None:
-    """Detectron2 catches AttributeErrors of this table, so a lacking mend goes unnoticed."""
+    """Detectron2 catches AttributeErrors of this table, so a missing patch would go unnoticed."""
     from detectron2.data.build import print_instances_class_histogram
 
     record = {"annotations": [{"category_id": 1}, {"category_id": 1}, {"category_id": 0}]}
@@ -367,7 +368,7 @@ def test_compiled_operators_say_what_is_missing() -> None:
     from detectron2.layers.rotated_boxes import pairwise_iou_rotated
 
     box = torch.tensor([[2.0, 2.0, 2.0, 2.0, 0.0]])
-    if IS_MENDED:
+    if IS_PATCHED:
         with pytest.raises(RuntimeError, match="Python-only installation of Detectron2"):
             pairwise_iou_rotated(box, box)
     else:
