@@ -106,7 +106,7 @@ def test_windowed_attention_equals_a_slow_loop(window_size: int) -> None:
         torch.testing.assert_close(attn(tokens, (4, 6)), expected)
 
 
-def test_windows_and_global_blocks_have_tables_of_their_own() -> None:
+def test_windowed_and_global_blocks_have_their_own_tables() -> None:
     beit = make_beit(window_sizes=[2, 0, 3], class_token=False, img_size=(64, 96))
     rows = [len(block.attn.relative_position_bias_table) for block in beit.blocks]
     assert rows == [9, 7 * 11, 25]
@@ -145,7 +145,7 @@ def count_bias_computations(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return calls
 
 
-def test_biases_are_kept_for_each_grid_in_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_biases_are_cached_per_grid_in_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = count_bias_computations(monkeypatch)
     beit = make_beit().eval()
     small, large = torch.randn(1, 3, 64, 64), torch.randn(1, 3, 96, 64)
@@ -200,7 +200,7 @@ def test_no_stale_bias_after_the_weights_changed(change: object) -> None:
     assert not torch.allclose(before, after)
 
 
-def test_a_copy_and_another_dtype_have_biases_of_their_own() -> None:
+def test_copies_and_other_dtypes_have_their_own_biases() -> None:
     beit = make_beit().eval()
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
@@ -220,8 +220,8 @@ def test_autocast_casts_the_bias() -> None:
     assert beit.blocks[0].attn.relative_position_bias_table.grad.dtype == torch.float32
 
 
-def test_frozen_mode_takes_beit() -> None:
-    """In bfloat16, also at another size, with a class token that no extractor sees."""
+def test_frozen_mode_supports_beit() -> None:
+    """In bfloat16, at another image size, with a class token that no extractor sees."""
     adapter = make_adapter(mode="frozen").train()
     outputs = adapter(torch.randn(2, 3, 96, 64))
     sum(value.mean() for value in outputs.values()).backward()
@@ -267,7 +267,7 @@ def test_drop_path_rises_linearly() -> None:
 
 
 def test_keys_have_no_bias() -> None:
-    """Padded tokens of a window have a zero key: only the position bias tells them apart."""
+    """Padded tokens of a window have zero keys: they differ only in their position bias."""
     names = {name for name, _ in BEiT(**TINY).blocks[0].attn.named_parameters()}
     assert names == {
         "q_bias",
@@ -284,7 +284,7 @@ def test_keys_have_no_bias() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"window_sizes": [2, 0, 0]}, r"class token belongs to no window.*got .*\[2, 0, 0\]"),
+        ({"window_sizes": [2, 0, 0]}, r"windows cannot hold a class token.*got .*\[2, 0, 0\]"),
         ({"window_sizes": [2, 2], "class_token": False}, "one integer >= 0 for each of the 3"),
         ({"img_size": (64, 70)}, r"multiple of patch_size 16, got \(64, 70\)"),
         ({"num_heads": 5}, "multiple of num_heads 5, got 12"),
@@ -296,7 +296,7 @@ def test_arguments_that_do_not_fit(changes: dict[str, object], message: str) -> 
         BEiT(**{**TINY, **changes})
 
 
-def test_adapter_takes_images_of_any_size() -> None:
+def test_adapter_accepts_images_of_any_size() -> None:
     adapter = make_adapter().eval()
     with torch.no_grad():
         outputs = adapter(torch.randn(1, 3, 70, 90))
@@ -317,7 +317,7 @@ def test_attention_kernels_agree_on_the_bias() -> None:
 
 @pytest.mark.slow
 def test_adapter_compiles_into_one_graph() -> None:
-    """At another size than the tables': the spline becomes a constant of the graph."""
+    """At a size that the tables were not made for: the spline becomes a constant of the graph."""
     torch.compiler.reset()
     adapter = make_adapter().eval()
     images = torch.randn(1, 3, 96, 64)

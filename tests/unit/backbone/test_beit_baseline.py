@@ -45,7 +45,7 @@ def test_names_are_the_originals() -> None:
     }
 
 
-def test_what_serves_unwanted_outputs_is_frozen() -> None:
+def test_parts_that_no_output_needs_are_frozen() -> None:
     baseline = make_baseline(out_features=["res3", "res5"])
     frozen = {name for name, p in baseline.named_parameters() if not p.requires_grad}
     assert frozen and all(name.startswith("fpn1.") for name in frozen)

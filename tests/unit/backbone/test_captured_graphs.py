@@ -9,7 +9,7 @@ from vit_adapter import PlainViT, ViTAdapter
 
 
 def make_adapter() -> ViTAdapter:
-    """A small one with windowed and global attention, on random weights."""
+    """A small adapter with windowed and global attention and random weights."""
     vit = PlainViT(img_size=64, embed_dim=12, depth=2, num_heads=2, window_sizes=[3, 0])
     adapter = ViTAdapter(
         vit,
@@ -70,7 +70,7 @@ def test_inference_is_captured_in_a_cuda_graph() -> None:
     side.wait_stream(torch.cuda.current_stream())
     with torch.no_grad():
         with torch.cuda.stream(side):
-            adapter(images)  # kernels are loaded and constants made before the capture
+            adapter(images)  # load kernels and make constants before the capture
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):

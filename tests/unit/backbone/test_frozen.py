@@ -22,7 +22,7 @@ def make_vit() -> PlainViT:
 
 @pytest.fixture
 def bfloat16_is(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Says of this machine's devices whether bfloat16 is "native" or "emulated"."""
+    """A function that makes bfloat16 "native" or "emulated" on all devices of this machine."""
 
     def decide(kind: str) -> None:
         frozen._choose_dtype.cache_clear()
@@ -50,7 +50,7 @@ def test_rounds_to_bfloat16_and_returns_float32(
     assert 1e-4 < difference < 0.02  # a bfloat16 has 8 bits of precision
 
 
-def test_processors_that_emulate_bfloat16_compute_in_float32(bfloat16_is) -> None:
+def test_cpus_that_emulate_bfloat16_compute_in_float32(bfloat16_is) -> None:
     bfloat16_is("emulated")
     vit = make_vit()
     images = torch.randn(1, 3, 64, 96)
@@ -60,7 +60,7 @@ def test_processors_that_emulate_bfloat16_compute_in_float32(bfloat16_is) -> Non
     run_blocks = partial(FrozenTrunk(vit).forward_blocks, tokens, grid, 0, 3)
     assert torch.equal(run_blocks(), expected)
     assert torch.equal(torch.compile(run_blocks, fullgraph=True, backend="eager")(), expected)
-    with torch.autocast("cpu", dtype=torch.bfloat16):  # asked for by the user
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # requested by the user
         assert not torch.equal(run_blocks(), expected)
 
 
@@ -88,7 +88,7 @@ def test_choice_of_the_dtype_is_logged_once(
     assert ("only emulated" in message) == (kind == "emulated")
 
 
-def test_double_precision_stays() -> None:
+def test_double_precision_is_kept() -> None:
     vit = make_vit().double()
     images = torch.randn(1, 3, 32, 64, dtype=torch.float64)
     expected, _ = vit(images)

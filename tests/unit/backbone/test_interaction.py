@@ -44,7 +44,7 @@ def randomise(module: nn.Module) -> None:
             parameter.normal_(std=0.5)
 
 
-def test_injector_starts_without_effect_and_keeps_every_bit() -> None:
+def test_injector_starts_as_the_identity() -> None:
     injector = Injector(make_settings())
     vit_tokens, prior_tokens = make_tokens()
     assert torch.equal(injector(vit_tokens, prior_tokens, GEOMETRY), vit_tokens)
@@ -108,7 +108,7 @@ def test_extractor_drops_only_its_ffn_and_per_image() -> None:
     assert 0 < dropped.all(1).sum() < 64
 
 
-def test_prefix_tokens_run_through_the_blocks_only() -> None:
+def test_only_the_blocks_see_prefix_tokens() -> None:
     torch.manual_seed(0)
     block = InteractionBlock(make_settings())
     randomise(block)

@@ -30,7 +30,7 @@ def make_settings(**changes: object) -> InteractionSettings:
 
 
 def interior() -> torch.Tensor:
-    """Which prior tokens read no padding: all but those of stride 8 on the image's border."""
+    """Which prior tokens read no padding: all except those of stride 8 at the image's border."""
     masks = []
     for height, width in GEOMETRY.prior_shapes:
         mask = torch.ones(height, width, dtype=torch.bool)
@@ -40,7 +40,7 @@ def interior() -> torch.Tensor:
     return torch.cat(masks)
 
 
-def test_is_an_extractor_with_one_point_at_its_own_place() -> None:
+def test_equals_an_extractor_with_one_point_at_each_tokens_position() -> None:
     light = LightExtractor(make_settings()).double()
     with torch.no_grad():
         for parameter in light.parameters():
@@ -61,7 +61,7 @@ def test_is_an_extractor_with_one_point_at_its_own_place() -> None:
     assert inside.sum() == 14 * 10 + 8 * 6 + 4 * 3
     torch.testing.assert_close(read[:, inside], expected[:, inside])
 
-    # Behind the reading, both do the same.
+    # After reading, both do the same.
     deformable.read = light.read
     outputs = [module(prior_tokens, vit_tokens, GEOMETRY) for module in (light, deformable)]
     torch.testing.assert_close(outputs[0], outputs[1])

@@ -1,4 +1,4 @@
-"""The modes of ViT-Adapter: what they compute, what they train, and what their graphs hold."""
+"""The modes of ViT-Adapter: what they compute and train, and the operators of their graphs."""
 
 import re
 
@@ -43,7 +43,7 @@ def total(outputs: dict[str, Tensor]) -> Tensor:
 
 
 def graph_targets(adapter: ViTAdapter) -> set[str]:
-    """Names of all operators in the exported graph, which computes what the model does."""
+    """Names of all operators in the exported graph, which is checked against the model."""
     images = torch.randn(1, 3, 64, 96)
     randomise(adapter).eval()
     with torch.no_grad():
@@ -106,7 +106,7 @@ def test_frozen_vit_never_trains() -> None:
     assert not adapter.vit.training
     images = torch.randn(2, 3, 64, 64)
     first, second = (adapter(images)["res4"] for _ in range(2))
-    assert torch.equal(first, second)  # no path of the ViT was dropped
+    assert torch.equal(first, second)  # the ViT dropped no path
 
 
 def count_kept_by_the_vit(mode: str) -> int:
@@ -160,7 +160,7 @@ def test_recomputing_changes_no_gradient(mode: str) -> None:
 
 
 @pytest.mark.slow
-def test_only_light_is_made_of_pytorchs_own_operators() -> None:
+def test_only_light_needs_nothing_but_pytorchs_operators() -> None:
     targets = {mode: graph_targets(make_adapter(mode)) for mode in MODES}
     deformable = "vit_adapter.ms_deform_attn.default"
     if select_backend("cpu") == "kernel":
@@ -169,7 +169,7 @@ def test_only_light_is_made_of_pytorchs_own_operators() -> None:
     assert [target for target in targets["light"] if not of_pytorch.match(target)] == []
 
 
-# The sizes of the image become constants of a traced graph.
+# The image size becomes a constant of a traced graph.
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.*deprecated")
 @pytest.mark.parametrize("mode", MODES)
 def test_can_be_traced_for_one_size(mode: str) -> None:

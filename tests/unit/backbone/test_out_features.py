@@ -1,4 +1,4 @@
-"""Backbones with some of their outputs: what serves none of them is frozen, and is not run.
+"""Backbones with only some outputs: parts that no output needs are frozen and do not run.
 
 Distributed training waits for the gradient of each parameter that requires one.
 """
@@ -73,7 +73,7 @@ IDS = [(backbone, trunk, "+".join(subset)) for backbone, trunk, subset in CASES]
 
 
 def randomise(model: nn.Module) -> nn.Module:
-    """Random weights, so that no branch is silent."""
+    """Random weights, so that all branches count."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.3)
@@ -81,7 +81,7 @@ def randomise(model: nn.Module) -> nn.Module:
 
 
 def frozen_modules_that_run(model: nn.Module) -> set[str]:
-    """A set that is filled, as they run, with the names of modules with fixed weights alone."""
+    """A set that collects the names of fully frozen modules as they run."""
     names: set[str] = set()
     for name, module in model.named_modules():
         own = list(module.parameters(recurse=False))
@@ -97,7 +97,7 @@ def total(outputs: dict[str, Tensor]) -> Tensor:
 
 
 @pytest.mark.parametrize(("backbone", "trunk", "out_features"), CASES, ids=map("-".join, IDS))
-def test_what_serves_no_output_is_frozen_and_not_run(
+def test_parts_that_no_output_needs_are_frozen_and_do_not_run(
     backbone: str, trunk: str, out_features: tuple[str, ...]
 ) -> None:
     model = randomise(BACKBONES[backbone](TRUNKS[trunk](), out_features)).train()
@@ -142,7 +142,7 @@ def test_without_injectors_priors_of_other_strides_are_not_needed(
     assert trained == set(expected.split())
 
 
-def test_blocks_behind_the_last_output_are_frozen() -> None:
+def test_blocks_after_the_last_output_are_frozen() -> None:
     model = ViTBaseline(TRUNKS["plain"](), out_indexes=[0, 1, 2, 3], out_features=["res3", "res2"])
     trained = [any(p.requires_grad for p in b.parameters()) for b in model.vit.blocks]
     assert trained == [True, True, False, False]

@@ -20,7 +20,7 @@ def make_vit(**changes: object) -> PlainViT:
 
 
 def from_timm(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our names; the position embedding gets its row of the class token."""
+    """Rename to our names, and add the class token's row to the position embedding."""
     renamed = {
         key.replace("ls1.gamma", "gamma1").replace("ls2.gamma", "gamma2"): value
         for key, value in state_dict.items()

@@ -26,7 +26,7 @@ def test_tokens_are_the_maps_row_by_row() -> None:
 
 
 @pytest.mark.parametrize("strides", [(8, 16, 32), (4, 8), (16,), (32, 4)])
-def test_strides_that_nobody_wants_are_left_out(strides: tuple[int, ...]) -> None:
+def test_unwanted_strides_are_left_out(strides: tuple[int, ...]) -> None:
     module = make_module().eval()
     module.freeze_unused(strides)
     images = torch.randn(1, 3, 32, 32)
@@ -40,7 +40,7 @@ def test_strides_that_nobody_wants_are_left_out(strides: tuple[int, ...]) -> Non
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_channels_last_changes_no_gradient(batch: int) -> None:
-    """The inner layout differs from that of a plain run of the same layers; the numbers do not."""
+    """Running the layers one by one uses another memory layout, but gives the same numbers."""
     module = make_module().double().train()
     images = torch.randn(batch, 3, 32, 64, dtype=torch.float64)
 

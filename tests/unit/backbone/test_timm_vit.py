@@ -48,7 +48,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def make_vit(name: str, **options: object) -> TimmViT:
-    """A small one, with weights none of which is zero or one."""
+    """A small ViT in which no weight is exactly zero or one."""
     torch.manual_seed(0)
     vit = TimmViT(name=name, **{"depth": DEPTH, "embed_dim": 48, "model_args": HEADS} | options)
     with torch.no_grad():
@@ -60,8 +60,8 @@ def make_vit(name: str, **options: object) -> TimmViT:
 def timm_tokens(vit: TimmViT, images: Tensor) -> Tensor:
     """All tokens after the last block, by timm's own module.
 
-    It is set to exactly this image size, except where timm computes rotary positions of a fixed
-    size in float32: there it has to find the size itself.
+    The module is set to exactly this image size. The exception is rotary positions, which timm
+    computes in float32 for a fixed size: there it has to find the size itself.
     """
     rotary = hasattr(vit.model, "rope")
     oracle = timm.create_model(
@@ -90,7 +90,7 @@ def timm_tokens(vit: TimmViT, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def test_tokens_are_those_of_timm(name: str) -> None:
+def test_tokens_equal_timms(name: str) -> None:
     vit = make_vit(name).double()
     images = torch.randn(2, 3, *SIZE, dtype=torch.float64)
     tokens, grid = vit(images)
@@ -99,7 +99,7 @@ def test_tokens_are_those_of_timm(name: str) -> None:
 
 
 @torch.no_grad()
-def test_an_adapter_with_idle_injectors_leaves_the_tokens_alone(name: str) -> None:
+def test_idle_injectors_do_not_change_the_tokens(name: str) -> None:
     vit = make_vit(name)
     adapter = ViTAdapter(
         vit,
@@ -137,8 +137,8 @@ def test_blocks_can_be_run_in_groups(name: str) -> None:
     assert vit.forward_blocks(tokens, grid, 1, 1) is tokens
 
 
-def test_only_the_trunk_is_left(name: str) -> None:
-    """Parameters without a gradient would halt distributed training."""
+def test_only_the_trunk_remains(name: str) -> None:
+    """Parameters that never get a gradient would stall distributed training."""
     left = {key.split(".")[1] for key, _ in make_vit(name).named_parameters()}
     assert left <= {
         "patch_embed", "pos_embed", "cls_token", "dist_token", "reg_token", "norm_pre", "rope",
@@ -160,7 +160,7 @@ def test_activation_checkpointing_changes_no_gradient(name: str, rate: float) ->
 
 
 @pytest.mark.parametrize("name", [MODELS["DINOv3"], MODELS["EVA-02"], MODELS["BEiT"]])
-def test_positions_seen_in_inference_mode_serve_in_training(name: str) -> None:
+def test_positions_made_in_inference_mode_work_in_training(name: str) -> None:
     vit = make_vit(name)
     images = torch.randn(1, 3, 32, 48)
     with torch.inference_mode():
@@ -174,7 +174,7 @@ def test_positions_seen_in_inference_mode_serve_in_training(name: str) -> None:
 @pytest.mark.parametrize("name", [MODELS["DINOv3"], MODELS["EVA-02"], MODELS["BEiT"]])
 def test_a_dry_run_leaves_no_fake_positions_behind(name: str) -> None:
     vit = make_vit(name)
-    size = (80, 112)  # of no other test: positions of one grid may serve several models
+    size = (80, 112)  # used by no other test: models can share the positions of a grid
     with FakeTensorMode(allow_non_fake_inputs=True):
         fake = vit(torch.randn(1, 3, *size))[0]
     assert type(fake) is FakeTensor
@@ -251,23 +251,23 @@ def test_the_grid_of_the_pre_training_is_kept(name: str, prefix: int, grid: int)
     ("arguments", "message"),
     [
         ({"name": "vit_base_patch16_dinov4"}, "no model .*Did you mean vit_base_patch16_dinov3"),
-        ({"name": "zzz"}, "no model 'zzz'. No plain ViT is like it"),
+        ({"name": "zzz"}, "no model 'zzz'. No plain ViT has a similar name"),
         ({"name": "vit_base_patch16_224.maee"}, r"no weights .*vit_base_patch16_224\.mae"),
-        ({"name": "swin_tiny_patch4_window7_224"}, "'swin_tiny_.*' is no plain ViT"),
-        ({"name": "resnet50.a1_in1k"}, "'resnet50' is no plain ViT"),
-        ({"name": "convnext_tiny"}, "is no plain ViT"),
-        ({"name": "hiera_tiny_224"}, "is no plain ViT"),
-        ({"name": "naflexvit_base_patch16_gap"}, "is no plain ViT"),
-        ({"name": "vit_tiny_r_s16_p8_224"}, "is no plain ViT"),
+        ({"name": "swin_tiny_patch4_window7_224"}, "'swin_tiny_.*' is not a plain ViT"),
+        ({"name": "resnet50.a1_in1k"}, "'resnet50' is not a plain ViT"),
+        ({"name": "convnext_tiny"}, "is not a plain ViT"),
+        ({"name": "hiera_tiny_224"}, "is not a plain ViT"),
+        ({"name": "naflexvit_base_patch16_gap"}, "is not a plain ViT"),
+        ({"name": "vit_tiny_r_s16_p8_224"}, "is not a plain ViT"),
         ({"img_size": 230}, "img_size must be a multiple of patch_size 16, got 230"),
         ({"patch_size": 0}, "patch_size must be at least 1, got 0"),
         ({"drop_path_rate": 1.0}, r"drop_path_rate must be in \[0, 1\), got 1.0"),
         ({"depth": 0}, "depth must be at least 1, got 0"),
-        ({"model_args": {"in_chans": 4}}, r"model_args must not hold \['in_chans'\]"),
-        ({"model_args": {"embed_dims": 4}}, "does not take the arguments.*embed_dims"),
+        ({"model_args": {"in_chans": 4}}, r"model_args must not contain \['in_chans'\]"),
+        ({"model_args": {"embed_dims": 4}}, "does not accept the arguments.*embed_dims"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_refused(arguments: dict[str, object], message: str) -> None:
+def test_arguments_that_do_not_fit(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TimmViT(**{"name": "deit_tiny_patch16_224", "depth": 1} | arguments)
 

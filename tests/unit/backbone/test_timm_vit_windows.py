@@ -1,4 +1,4 @@
-"""Windows in the blocks of timm's ViTs, against one call of timm's attention for each window."""
+"""Windowed blocks of timm's ViTs, compared with one call of timm's attention per window."""
 
 import pytest
 import torch
@@ -86,14 +86,14 @@ def test_attention_equals_a_slow_loop(name: str, grid: tuple[int, int], window: 
 
 @torch.no_grad()
 def test_a_window_of_the_whole_image_is_global(name: str) -> None:
-    """Also where the window is larger than the image, for nothing attends to the padding."""
+    """Also if the window is larger than the image: nothing attends to the padding."""
     vit, whole = make_vit(name, [4, 7]), make_vit(name, [0, 0])
     images = torch.randn(2, 3, 48, 64, dtype=torch.float64)
     torch.testing.assert_close(vit(images)[0], whole(images)[0])
 
 
 @torch.no_grad()
-def test_only_the_prefix_carries_news_between_windows(name: str) -> None:
+def test_windows_communicate_only_through_the_prefix(name: str) -> None:
     vit = make_vit(name, [2, 2])
     images = torch.randn(1, 3, 32, 64, dtype=torch.float64)
     changed = images.clone()
@@ -119,7 +119,7 @@ def test_only_the_prefix_carries_news_between_windows(name: str) -> None:
         ("vit_small_patch16_18x2_224", [2, 2], "ParallelThingsBlock"),
     ],
 )
-def test_windows_without_a_place_are_refused(name: str, sizes: list[int], reason: str) -> None:
+def test_windows_are_refused_where_impossible(name: str, sizes: list[int], reason: str) -> None:
     with pytest.raises(ValueError, match=f"'{name}' cannot have windows: .*{reason}"):
         TimmViT(name=name, depth=2, window_sizes=sizes, embed_dim=48, model_args=HEADS)
 

@@ -14,7 +14,7 @@ from vit_adapter.layers import GridSize
 
 
 class ToyTrunk(ViTTrunk):
-    """The least that a ViT must be; it has two prefix tokens and another epsilon."""
+    """The minimal ViT, with two prefix tokens and its own epsilon."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def test_norms_have_the_trunks_epsilon() -> None:
     assert {norm.eps for norm in norms} == {1e-5}
 
 
-def test_zero_gamma_leaves_prefix_tokens_and_patches_alone() -> None:
+def test_zero_gamma_changes_neither_prefix_nor_patches() -> None:
     adapter = make_adapter().eval()
     streams = []
     adapter.interactions[-1].register_forward_hook(lambda _m, _i, out: streams.append(out[0]))
@@ -104,7 +104,7 @@ TRUNKS = {
 
 
 @pytest.mark.parametrize("make", TRUNKS.values(), ids=TRUNKS)
-def test_a_trunk_places_its_parameters_as_timm_reads_it(make: Callable[[], ViTTrunk]) -> None:
+def test_a_trunk_assigns_layers_as_timm_does(make: Callable[[], ViTTrunk]) -> None:
     trunk = make()
     layers = trunk.parameter_layers()
     assert layers == group_parameters(trunk, trunk.group_matcher(), reverse=True)
@@ -126,10 +126,10 @@ def test_positions_and_tokens_are_not_decayed(kind: str, spared: set[str]) -> No
     assert trunk.no_weight_decay() & set(dict(trunk.named_parameters())) == spared
 
 
-def test_a_parameter_of_no_layer_is_named() -> None:
+def test_a_parameter_without_a_layer_is_named() -> None:
     trunk = ToyTrunk()
     trunk.head = nn.Linear(32, 1, bias=False)
-    trunk.blocks.append(nn.Linear(32, 32, bias=False))  # more than the depth
+    trunk.blocks.append(nn.Linear(32, 32, bias=False))  # beyond the depth
     with pytest.raises(
         ValueError, match=r"layer blocks\.4\.weight, head\.weight belongs.*4 blocks"
     ):

@@ -23,7 +23,7 @@ def make_vit(**changes: object) -> UniPerceiver:
 
 
 def as_torch_layer(layer: nn.Module) -> nn.Module:
-    """PyTorch's pre-norm layer; layer scales become part of the last linear maps."""
+    """PyTorch's pre-norm layer, with the layer scales folded into the last linear maps."""
     dim, hidden = layer.linear1.in_features, layer.linear1.out_features
     oracle = nn.TransformerEncoderLayer(
         dim,
@@ -57,8 +57,8 @@ def test_layers_equal_torchs() -> None:
 
 
 @pytest.mark.parametrize("window_size", [1, 2, 3, 7])
-def test_windows_see_zeros_in_front_of_the_projection(window_size: int) -> None:
-    """Padded tokens have the biases as query, key and value and are not masked."""
+def test_windows_are_padded_before_the_projection(window_size: int) -> None:
+    """Queries, keys and values of padded tokens are the biases, and are not masked."""
     attn = make_vit(window_sizes=[window_size] * 3).double().layers[0].self_attn
     tokens = torch.randn(2, 4 * 6, 12, dtype=torch.float64)
     oracle = nn.MultiheadAttention(12, 2, batch_first=True, dtype=torch.float64)
@@ -89,7 +89,7 @@ def embed_by_hand(vit: UniPerceiver, images: Tensor, places: Tensor) -> Tensor:
     return F.layer_norm(patches + places + moment, (12,), norm.weight, norm.bias, 1e-5)
 
 
-def test_embedding_is_normalised_with_place_and_first_moment() -> None:
+def test_embedding_adds_space_and_first_time_then_normalises() -> None:
     vit = make_vit().double()
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     tokens, grid = vit.embed(images)
@@ -98,7 +98,7 @@ def test_embedding_is_normalised_with_place_and_first_moment() -> None:
     torch.testing.assert_close(tokens, embed_by_hand(vit, images, places))
 
 
-def test_places_are_resized_to_the_image() -> None:
+def test_positions_in_space_are_resized_to_the_image() -> None:
     vit = make_vit().double()
     images = torch.randn(1, 3, 32, 80, dtype=torch.float64)
     places = vit.visual_embed.patch_embed.spatial_pos_embed.weight.view(1, 4, 4, 12)

@@ -31,7 +31,7 @@ def make_adapter(vit: PlainViT | None = None, **changes: object) -> ViTAdapter:
 
 
 def randomise(model: nn.Module) -> nn.Module:
-    """Random weights, so that no branch is silent and no sampling point lies on a cell's border."""
+    """Random weights, so that all branches count and no sampling point lies on a cell border."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.3)
@@ -56,7 +56,7 @@ def test_any_image_size(size: tuple[int, int]) -> None:
         assert tuple(outputs[name].shape) == expected
 
 
-def test_output_shape_tells_the_truth() -> None:
+def test_output_shape_matches_the_outputs() -> None:
     adapter = make_adapter()
     outputs = adapter(torch.randn(2, 3, 64, 96))
     shapes = adapter.output_shape()
@@ -79,7 +79,7 @@ def test_padding_inside_equals_padding_outside() -> None:
         assert torch.equal(features, outside[name][..., :height, :width])
 
 
-def test_serves_detectron2_fpn() -> None:
+def test_works_with_detectron2s_fpn() -> None:
     adapter = make_adapter()
     assert adapter.size_divisibility == adapter.padding_constraints["size_divisibility"] == 32
     fpn = FPN(adapter, in_features=list(STRIDES), out_channels=8)
@@ -191,8 +191,8 @@ def test_starts_as_the_original_does() -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_gradient_in_training_mode_is_right(batch: int) -> None:
-    """Against finite differences: PyTorch's batch norm has had wrong gradients for one image."""
+def test_gradient_in_training_mode_is_correct(batch: int) -> None:
+    """Against finite differences: PyTorch's batch norm can have wrong gradients for one image."""
     torch.manual_seed(0)
     adapter = randomise(make_adapter(norm="BN")).double().train()
     images = torch.randn(batch, 3, 32, 64, dtype=torch.float64, requires_grad=True)

@@ -1,4 +1,4 @@
-"""Plain Vision Transformers and the backbones that make feature pyramids of them."""
+"""Plain Vision Transformers, and backbones that turn them into feature pyramids."""
 
 from vit_adapter.backbone.beit import BEiT
 from vit_adapter.backbone.beit_baseline import BEiTBaseline

@@ -1,7 +1,7 @@
 """The Vision Transformer of BEiT (arXiv 2106.08254) and BEiT v2 (arXiv 2208.06366).
 
-Attention has a relative position bias instead of an absolute position embedding. Names of
-parameters are those of the public weights.
+Attention has a relative position bias instead of an absolute position embedding. Parameter names
+are those of the public weights.
 
 Shapes: B batch, H/W image sides in pixels, h/w grid of patches, N = h*w, D embed dim, M heads.
 """
@@ -38,35 +38,34 @@ from vit_adapter.layers.relative_position import (
 
 
 class BEiT(ViTTrunk):
-    """BEiT without final norm, with global or windowed attention, for images of any size.
+    """BEiT without a final norm, with global or windowed attention, for images of any size.
 
-    The original's segmentors have global attention and a class token, its detectors windows in
-    every block and none. Its position biases fit one image size only; here the table of a global
-    block is resized in each forward pass to the grid of the image (see
-    :func:`vit_adapter.layers.relative_position.resize_offsets`), and at ``img_size`` it is used
-    as it is.
+    The original's segmentors use global attention and a class token; its detectors use windows in
+    every block and no class token. The original's position biases fit one image size only. Here the
+    table of a global block is resized in each forward pass to the grid of the image (see
+    :func:`vit_adapter.layers.relative_position.resize_offsets`); at ``img_size`` it is used as is.
 
     Args:
-        img_size: side of square images, or (height, width), in pixels, for which the tables of
-            the global blocks are made.
+        img_size: side of square images, or (height, width), in pixels; sets the size of the
+            tables of the global blocks.
         patch_size: side of a patch in pixels.
         embed_dim: width D.
         depth: number of blocks.
-        num_heads: attention heads M; they share D evenly.
+        num_heads: attention heads M; must divide D.
         mlp_ratio: hidden width of the MLP relative to D.
         qkv_bias: whether queries and values have a bias (keys never do).
         init_values: initial layer scale of both branches of each block; None for no layer scale.
-        class_token: whether a learned token runs through the blocks in front of the patches;
-            for global attention only.
-        drop_path_rate: stochastic depth of the last block, in [0, 1); rises linearly from 0 at
-            the first.
+        class_token: whether a learned token precedes the patches in the blocks; for global
+            attention only.
+        drop_path_rate: stochastic depth rate of the last block, in [0, 1); rises linearly from 0
+            in the first.
         window_sizes: one side per block in tokens, 0 for global attention; () makes all blocks
             global. The table of a windowed block is made for its window.
         use_checkpoint: recompute each block in the backward pass instead of storing its
             activations.
 
     Raises:
-        ValueError: arguments that do not fit each other.
+        ValueError: the arguments do not fit together.
     """
 
     def __init__(
@@ -90,7 +89,7 @@ class BEiT(ViTTrunk):
         window_sizes = check_window_sizes(window_sizes, depth)
         if class_token and any(window_sizes):
             raise ValueError(
-                "a class token belongs to no window: give window_sizes=() or class_token=False, "
+                "windows cannot hold a class token: set window_sizes=() or class_token=False, "
                 f"got window_sizes={window_sizes}"
             )
         self.embed_dim = embed_dim
@@ -120,7 +119,7 @@ class BEiT(ViTTrunk):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialise as the original does: truncated normal of 0.02, position biases zero."""
+        """Initialise as the original does: truncated normal with std 0.02, zero position biases."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -198,7 +197,16 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with a relative position bias, global or in square windows."""
+    """Multi-head self-attention with a relative position bias, global or in square windows.
+
+    Args:
+        dim: width D.
+        num_heads: heads M.
+        qkv_bias: whether queries and values have a bias.
+        class_token: whether the first token is a class token.
+        native_grid: (h, w) that the table is made for; the window if ``windowed``.
+        windowed: whether tokens attend within windows of ``native_grid``.
+    """
 
     def __init__(
         self,
@@ -210,16 +218,6 @@ class Attention(nn.Module):
         native_grid: GridSize,
         windowed: bool,
     ) -> None:
-        """Make the module.
-
-        Args:
-            dim: width D.
-            num_heads: heads M.
-            qkv_bias: whether queries and values have a bias.
-            class_token: whether the first token is one.
-            native_grid: (h, w) for which the table is made; the window of windowed attention.
-            windowed: whether tokens attend within windows of ``native_grid``.
-        """
         super().__init__()
         self.num_heads = num_heads
         self.class_token = class_token
@@ -234,12 +232,12 @@ class Attention(nn.Module):
         self._biases = BiasCache()
 
     def train(self, mode: bool = True) -> "Attention":
-        """See :meth:`torch.nn.Module.train`; forgets the biases kept for inference."""
+        """See :meth:`torch.nn.Module.train`; drops the biases cached for inference."""
         self._biases.clear()
         return super().train(mode)
 
     def forward(self, tokens: Tensor, grid: GridSize) -> Tensor:
-        """(B, N, D) -> (B, N, D); windows are padded with zeros before the projection, unmasked."""
+        """(B, N, D) -> (B, N, D). Windows are zero-padded before the projection, without a mask."""
         if not self.windowed:
             return self.proj(self._attend(tokens, grid))
         size = self.native_grid[0]
@@ -254,7 +252,7 @@ class Attention(nn.Module):
         return attend(qkv, self.num_heads, self._position_bias(grid, qkv.dtype))
 
     def _position_bias(self, grid: GridSize, dtype: torch.dtype) -> Tensor:
-        """(M, N, N) for a grid, the class token included, in the dtype of the attention."""
+        """Bias (M, N, N) of a grid, class token included, in the dtype of the attention."""
         table = self.relative_position_bias_table
 
         def make() -> Tensor:

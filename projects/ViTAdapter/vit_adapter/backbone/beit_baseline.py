@@ -1,4 +1,4 @@
-"""The plain-BEiT backbone of BEiT's own segmentors, which ViT-Adapter is compared with.
+"""The plain-BEiT backbone of BEiT's own segmentors: a baseline for ViT-Adapter.
 
 Shapes: D embed dim.
 """
@@ -14,7 +14,15 @@ from vit_adapter.layers import build_norm
 
 
 class BEiTBaseline(ResampledBackbone):
-    """Tokens after some blocks of a ViT, resampled to strides 4, 8, 16 and 32 without a norm."""
+    """Tokens after some blocks of a ViT, resampled to strides 4, 8, 16 and 32 without a norm.
+
+    Args:
+        vit, out_indexes, out_features: see :class:`ResampledBackbone`.
+        norm: norm between the two steps to stride 4, see :func:`vit_adapter.layers.build_norm`.
+
+    Raises:
+        ValueError: the arguments do not fit each other or the ViT.
+    """
 
     def __init__(
         self,
@@ -24,19 +32,6 @@ class BEiTBaseline(ResampledBackbone):
         norm: str = "SyncBN",
         out_features: Sequence[str] = tuple(STRIDES),
     ) -> None:
-        """Make the backbone.
-
-        Args:
-            vit: the ViT, patch size 16.
-            out_indexes: the blocks, ascending, after which the tokens for strides 4, 8, 16 and 32
-                are taken; a single one serves all four.
-            norm: norm between the two steps to stride 4, see :func:`vit_adapter.layers.build_norm`.
-            out_features: outputs wanted. What serves none of them, blocks of the ViT too, is kept
-                for the sake of checkpoints, frozen, and is not run.
-
-        Raises:
-            ValueError: arguments that do not fit each other or the ViT.
-        """
         super().__init__(vit, out_indexes=out_indexes, out_features=out_features)
         dim = vit.embed_dim
         self.fpn1 = nn.Sequential(

@@ -18,17 +18,19 @@ logger = logging.getLogger(__name__)
 
 
 class FrozenTrunk:
-    """Runs a ViT without gradients in bfloat16: no activation of it is kept.
+    """Runs a ViT in bfloat16 without gradients, so that no activations are kept.
 
-    Where bfloat16 is only emulated, a processor computes in float32 and a GPU, one older than
-    Ampere, in float16. The log says once which it is. On a processor an autocast around it is
-    kept as it is.
+    Where bfloat16 is only emulated, a CPU computes in float32 and a GPU (one older than Ampere) in
+    float16. The choice is logged once. On a CPU, an autocast that is already active is kept.
 
-    The weights stay as they are and are rounded as they are used, by autocast: a checkpoint holds
-    them in full precision, whatever the mode, and layer norms and the residual stream stay in
-    float32. Double precision stays double.
+    The weights themselves do not change: autocast rounds them as they are used, so checkpoints
+    hold them in full precision in every mode. Layer norms and the residual stream stay in float32.
+    Double precision stays double.
 
-    It is no module, so that the ViT keeps its place and its names in the model.
+    This is not a module, so that the ViT keeps its place and its names in the model.
+
+    Args:
+        vit: the ViT.
     """
 
     def __init__(self, vit: ViTTrunk) -> None:
@@ -41,7 +43,7 @@ class FrozenTrunk:
         return tokens.to(images.dtype), grid
 
     def forward_blocks(self, tokens: Tensor, grid: GridSize, start: int, stop: int) -> Tensor:
-        """See :meth:`ViTTrunk.forward_blocks`; the dtype of the tokens stays."""
+        """See :meth:`ViTTrunk.forward_blocks`; the dtype of the tokens is kept."""
         with torch.no_grad(), self._autocast(tokens):
             output = self._vit.forward_blocks(tokens, grid, start, stop)
         return output.to(tokens.dtype)
@@ -50,7 +52,7 @@ class FrozenTrunk:
     def _autocast(tensor: Tensor) -> contextlib.AbstractContextManager:
         device_type = tensor.device.type
         if device_type == "cpu" and torch.is_autocast_enabled("cpu"):
-            return contextlib.nullcontext()  # asked for, emulated or not
+            return contextlib.nullcontext()  # requested, even if emulated
         dtype = _fast_dtype(device_type)
         if dtype == torch.float32:
             return contextlib.nullcontext()
@@ -59,13 +61,13 @@ class FrozenTrunk:
 
 @torch.compiler.assume_constant_result
 def _fast_dtype(device_type: str) -> torch.dtype:
-    """The dtype that a device computes fastest in."""
+    """The dtype that a type of device computes fastest in."""
     return _choose_dtype(device_type)
 
 
 @lru_cache
 def _choose_dtype(device_type: str) -> torch.dtype:
-    """The same, found out and logged once."""
+    """Make this choice and log it, once for each type of device."""
     if computes_bfloat16(device_type):
         logger.info("The frozen ViT computes in bfloat16 on %s.", device_type)
         return torch.bfloat16

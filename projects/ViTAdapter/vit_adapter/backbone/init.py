@@ -1,4 +1,4 @@
-"""Initialisation of the parts that are put around a ViT."""
+"""Initialisation of the parts around a ViT."""
 
 import math
 
@@ -8,11 +8,11 @@ from vit_adapter.layers import MSDeformAttn
 
 
 def init_adapter_weights(module: nn.Module) -> None:
-    """Initialise one module as the original adapter does; made for :meth:`torch.nn.Module.apply`.
+    """Initialise one module as the original adapter does, for :meth:`torch.nn.Module.apply`.
 
-    Linear layers: truncated normal of 0.02. Convolutions, also transposed ones: normal of
-    sqrt(2 / fan_out). Biases: zero. Deformable attention has a scheme of its own that replaces
-    the first one's, because ``apply`` visits children before their parent.
+    Linear layers: truncated normal with std 0.02. Convolutions, also transposed ones: normal with
+    std sqrt(2 / fan_out). Biases: zero. Deformable attention has its own scheme, which overrides
+    that of its linear layers because ``apply`` visits children before their parent.
     """
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)

@@ -29,11 +29,11 @@ NUM_PRIOR_LEVELS = 3
 
 @dataclass(frozen=True)
 class InteractionSettings:
-    """What all injectors and extractors of an adapter have in common.
+    """The settings that all injectors and extractors of an adapter share.
 
     Attributes:
         embed_dim: width D.
-        norm_layer: makes a LayerNorm of a given width.
+        norm_layer: builds a LayerNorm of a given width.
         num_heads, num_points, deform_ratio: of the deformable attention, see :class:`MSDeformAttn`.
         init_values: initial value of the injectors' ``gamma``.
         with_cffn: whether extractors have a convolutional feed-forward network.
@@ -80,7 +80,7 @@ class Injector(nn.Module):
     def forward(
         self, vit_tokens: Tensor, prior_tokens: Tensor, geometry: PyramidGeometry
     ) -> Tensor:
-        """Change the ViT tokens (B, N, D), without prefix, by the prior tokens (B, S, D)."""
+        """Update the ViT tokens (B, N, D), without prefix, from the prior tokens (B, S, D)."""
         points = _centres((geometry.vit_shape,), vit_tokens)
         attended = self.attn(
             self.query_norm(vit_tokens), points, self.feat_norm(prior_tokens), geometry.prior_shapes
@@ -89,7 +89,7 @@ class Injector(nn.Module):
 
 
 class BaseExtractor(nn.Module, ABC):
-    """Reads the ViT tokens into the prior tokens and mixes neighbours by a convolutional FFN."""
+    """Reads the ViT tokens into the prior tokens and mixes neighbours with a convolutional FFN."""
 
     def __init__(self, settings: InteractionSettings) -> None:
         super().__init__()
@@ -105,16 +105,16 @@ class BaseExtractor(nn.Module, ABC):
 
     @abstractmethod
     def build_reading(self, settings: InteractionSettings) -> None:
-        """Make the submodules that :meth:`read` uses."""
+        """Build the submodules that :meth:`read` uses."""
 
     @abstractmethod
     def read(self, prior_tokens: Tensor, vit_tokens: Tensor, geometry: PyramidGeometry) -> Tensor:
-        """What is added to the prior tokens: (B, S, D) and (B, N, D) -> (B, S, D)."""
+        """Compute what is added to the prior tokens: (B, S, D) and (B, N, D) -> (B, S, D)."""
 
     def forward(
         self, prior_tokens: Tensor, vit_tokens: Tensor, geometry: PyramidGeometry
     ) -> Tensor:
-        """Change the prior tokens (B, S, D) by the ViT tokens (B, N, D), without prefix."""
+        """Update the prior tokens (B, S, D) from the ViT tokens (B, N, D), without prefix."""
         prior_tokens = prior_tokens + self.read(prior_tokens, vit_tokens, geometry)
         if not self.with_cffn:
             return prior_tokens
@@ -123,7 +123,7 @@ class BaseExtractor(nn.Module, ABC):
 
 
 class Extractor(BaseExtractor):
-    """The paper's extractor: it reads by deformable attention."""
+    """The paper's extractor, which reads by deformable attention."""
 
     def build_reading(self, settings: InteractionSettings) -> None:
         """See :meth:`BaseExtractor.build_reading`."""
@@ -172,7 +172,15 @@ class PyramidDWConv(nn.Module):
 
 
 class InteractionBlock(nn.Module):
-    """An injector or none, a group of ViT blocks, and one or more extractors."""
+    """An optional injector, a group of ViT blocks, and one or more extractors.
+
+    Args:
+        settings: see :class:`InteractionSettings`.
+        with_injector: whether an injector updates the ViT tokens before the blocks.
+        make_extractor: builds an extractor from the settings.
+        num_extra_extractors: further extractors that run after the first, on the same ViT tokens.
+        use_checkpoint: recompute injector and extractors in the backward pass.
+    """
 
     def __init__(
         self,
@@ -183,15 +191,6 @@ class InteractionBlock(nn.Module):
         num_extra_extractors: int = 0,
         use_checkpoint: bool = False,
     ) -> None:
-        """Make the block.
-
-        Args:
-            settings: see :class:`InteractionSettings`.
-            with_injector: False leaves the ViT tokens to the ViT alone.
-            make_extractor: makes an extractor of the settings.
-            num_extra_extractors: extractors run after the first one on the same ViT tokens.
-            use_checkpoint: recompute injector and extractors in the backward pass.
-        """
         super().__init__()
         self.injector = Injector(settings) if with_injector else None
         self.extractor = make_extractor(settings)
@@ -213,12 +212,12 @@ class InteractionBlock(nn.Module):
         Args:
             vit_tokens: (B, num_prefix_tokens + N, D).
             prior_tokens: (B, S, D).
-            geometry: grids of both.
-            run_blocks: the group of ViT blocks; gets and returns all ViT tokens, prefix included.
-            num_prefix_tokens: tokens in front that injector and extractors do not see.
+            geometry: the grids of both.
+            run_blocks: the group of ViT blocks; takes and returns all ViT tokens, prefix included.
+            num_prefix_tokens: leading tokens that injector and extractors do not see.
 
         Returns:
-            both token tensors, changed.
+            The updated ViT tokens and the updated prior tokens.
         """
         if self.injector is not None:
             prefix, patches = vit_tokens[:, :num_prefix_tokens], vit_tokens[:, num_prefix_tokens:]
@@ -243,6 +242,6 @@ class InteractionBlock(nn.Module):
 
 
 def _centres(shapes: Sequence[GridSize], tokens: Tensor) -> Tensor:
-    """Reference points of the tokens of ``shapes``, in at least float32."""
+    """Reference points of the tokens of ``shapes``, in float32 or wider."""
     dtype = torch.promote_types(tokens.dtype, torch.float32)
     return reference_points(shapes, device=tokens.device, dtype=dtype)

@@ -1,11 +1,11 @@
 """Extraction without deformable attention, for the adapter's light mode.
 
-An extractor attends to a few learned points around each prior token. Here that is one fixed point,
-the place of the prior token itself: the ViT's map is projected and resampled to the strides of the
-priors, and the convolutional FFN behind it does what mixing is left. Everything is a matrix
-product, a convolution, a norm or a bilinear resize, which every exporter and runtime knows. That a
-convolutional stem and resampled ViT maps make a good pyramid without deformable attention is the
-finding of DEIMv2 (arXiv 2509.20787, its spatial tuning adapter); the layers here are our own.
+The paper's extractor attends to a few learned points around each prior token. Here each prior token
+reads one fixed point, its own position: the ViT's map is projected and resampled to the strides of
+the priors, and the convolutional FFN after it does the mixing. Everything is a matrix product, a
+convolution, a norm or a bilinear resize, which every exporter and runtime supports. DEIMv2 (arXiv
+2509.20787, its spatial tuning adapter) found that a convolutional stem and resampled ViT maps make
+a good pyramid without deformable attention; the layers here are our own.
 
 Shapes: B batch, N ViT tokens (stride 16), S prior tokens (strides 8, 16 and 32), D embed dim.
 """
@@ -25,10 +25,9 @@ from vit_adapter.layers.pyramid import VIT_STRIDE
 
 
 class LightExtractor(BaseExtractor):
-    """Reads the ViT tokens by a linear layer and a bilinear resize to each level.
+    """Reads the ViT tokens with a linear layer and a bilinear resize to each level.
 
-    Norms and FFN have the names that they have in :class:`Extractor`; what stands in for the
-    attention is ``proj``.
+    Norms and FFN are named as in :class:`Extractor`; ``proj`` replaces the attention.
     """
 
     def build_reading(self, settings: InteractionSettings) -> None:
@@ -38,7 +37,7 @@ class LightExtractor(BaseExtractor):
 
     def read(self, prior_tokens: Tensor, vit_tokens: Tensor, geometry: PyramidGeometry) -> Tensor:
         """See :meth:`BaseExtractor.read`."""
-        # Projecting before resizing gives the same numbers from fewer tokens: both are linear.
+        # Both steps are linear: projecting first gives the same numbers from fewer tokens.
         projected = self.proj(self.feat_norm(vit_tokens))
         features = tokens_to_map(projected, geometry.vit_shape)
         scales = [VIT_STRIDE / stride for stride in geometry.prior_strides]

@@ -1,4 +1,4 @@
-"""What the modes of ViT-Adapter differ in, one row per mode."""
+"""The modes of ViT-Adapter, one row per mode."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ class AdapterMode:
 
     Attributes:
         has_injectors: whether spatial priors change the ViT's tokens.
-        make_extractor: the kind of extractor.
-        num_extra_extractors: further extractors of the last interaction, if they are asked for.
+        make_extractor: builds an extractor.
+        num_extra_extractors: further extractors of the last interaction, if requested.
         freezes_vit: whether the ViT is a fixed feature extractor.
     """
 
@@ -50,10 +50,10 @@ MODES: dict[AdapterModeName, AdapterMode] = {
 
 
 def find_mode(name: str) -> AdapterMode:
-    """The mode of a name, a key of ``MODES``.
+    """Look up a mode by its name, a key of ``MODES``.
 
     Raises:
-        ValueError: no mode has that name.
+        ValueError: no mode has this name.
     """
     if name not in MODES:
         raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, got {name!r}")

@@ -1,6 +1,6 @@
-"""The plain Vision Transformer (arXiv 2010.11929): DeiT, AugReg, MAE and similar weights fit.
+"""The plain Vision Transformer (arXiv 2010.11929), for DeiT, AugReg, MAE and similar weights.
 
-Names of parameters follow timm; the layer scale is ``gamma1`` and ``gamma2``, as in the public
+Parameter names follow timm; the layer scale is ``gamma1`` and ``gamma2``, as in the public
 ViT-Adapter weights.
 
 Shapes: B batch, H/W image sides in pixels, h/w grid of patches, N = h*w, D embed dim, M heads.
@@ -40,10 +40,10 @@ from vit_adapter.layers import (
 
 
 class PlainViT(ViTTrunk):
-    """ViT without class token and final norm; blocks may have windows and residual bottlenecks.
+    """ViT without a class token or final norm; blocks may have windows and residual bottlenecks.
 
-    Without a checkpoint it starts as timm's ViT does (truncated normal of 0.02 for linear layers
-    and positions). The original leaves such a trunk at PyTorch's defaults with all positions zero.
+    Initialised as timm's ViT (truncated normal with std 0.02 for linear layers and positions). The
+    original leaves a trunk without a checkpoint at PyTorch's defaults, with all positions zero.
 
     Args:
         img_size: side in pixels of the square pre-training images; sets the size of
@@ -51,12 +51,12 @@ class PlainViT(ViTTrunk):
         patch_size: side of a patch in pixels.
         embed_dim: width D.
         depth: number of blocks.
-        num_heads: attention heads M; they share D evenly.
+        num_heads: attention heads M; must divide D.
         mlp_ratio: hidden width of the MLP relative to D.
         qkv_bias: whether queries, keys and values have a bias.
-        layer_scale: scale both branches of each block by a learned vector that starts at one.
-        drop_path_rate: stochastic depth of the last block, in [0, 1); rises linearly from 0 at
-            the first.
+        layer_scale: whether a learned vector, initially one, scales both branches of each block.
+        drop_path_rate: stochastic depth rate of the last block, in [0, 1); rises linearly from 0
+            in the first.
         window_sizes: one side per block in tokens, 0 for global attention; () makes all blocks
             global.
         residual_indexes: blocks followed by a residual bottleneck that starts as the identity
@@ -65,7 +65,7 @@ class PlainViT(ViTTrunk):
             activations.
 
     Raises:
-        ValueError: arguments that do not fit each other.
+        ValueError: the arguments do not fit together.
     """
 
     def __init__(
@@ -96,8 +96,8 @@ class PlainViT(ViTTrunk):
         self.pretrain_grid = check_img_size(img_size, patch_size)
 
         self.patch_embed = PatchEmbed(patch_size, embed_dim)
-        # The first row belongs to the class token of the pre-training. It is kept for its weights'
-        # sake, not used.
+        # The first row belongs to the class token of the pre-training. It is not used, but kept so
+        # that the weights fit.
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.pretrain_grid[0] ** 2, embed_dim))
         self.blocks = nn.ModuleList(
             Block(
@@ -187,7 +187,7 @@ class Attention(nn.Module):
         self.proj = Linear(dim, dim)
 
     def forward(self, tokens: Tensor, grid: GridSize) -> Tensor:
-        """(B, N, D) -> (B, N, D); padding of windows is zero after the projection, not masked."""
+        """(B, N, D) -> (B, N, D). Windows are zero-padded after the projection, without a mask."""
         qkv = self.qkv(tokens)
         if not self.window_size:
             return self.proj(attend(qkv, self.num_heads))
@@ -200,7 +200,7 @@ class ResidualBottleneck(nn.Module):
 
     1x1 to D/2, 3x3, 1x1 back to D, added to the input: 3.25 D^2 weights in the convolutions. The
     last norm starts at zero, so the block starts as the identity and leaves pre-trained weights
-    undisturbed. Names of parameters are those of Detectron2's ViTDet.
+    undisturbed. Parameter names are those of Detectron2's ViTDet.
     """
 
     def __init__(self, dim: int) -> None:

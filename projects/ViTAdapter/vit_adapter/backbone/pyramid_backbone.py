@@ -1,4 +1,4 @@
-"""What every backbone here shares: four output strides, and images of any size.
+"""What all backbones here share: four output strides, and images of any size.
 
 Shapes: B batch, H/W image sides in pixels, D embed dim.
 """
@@ -19,18 +19,20 @@ STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 
 
 class PyramidBackbone(Backbone):
-    """A ViT of patch size 16 with outputs of strides 4, 8, 16 and 32, all of its width.
+    """A ViT with patch size 16 and outputs of strides 4, 8, 16 and 32, all of the ViT's width.
+
+    Args:
+        vit: the ViT.
+        out_features: names of the outputs, keys of ``STRIDES``.
 
     Attributes:
         vit: the ViT.
+
+    Raises:
+        ValueError: the patch size is not 16, or the outputs are not distinct known names.
     """
 
     def __init__(self, vit: ViTTrunk, out_features: Sequence[str]) -> None:
-        """Take the ViT and note the outputs wanted, by their names in ``STRIDES``.
-
-        Raises:
-            ValueError: the patch size is not 16, or the outputs are not different known names.
-        """
         super().__init__()
         check_patch_size(vit)
         self._out_features = _check_out_features(out_features)
@@ -39,7 +41,7 @@ class PyramidBackbone(Backbone):
         self.vit = vit
 
     def __prepare_scriptable__(self) -> NoReturn:
-        # torch.jit.script calls this of every module; its own words would be about some annotation.
+        # torch.jit.script calls this for every module. Its own error would blame an annotation.
         raise RuntimeError(
             "torch.jit.script cannot compile the modules of vit_adapter. Use torch.jit.trace (for "
             "a detector with detectron2.export.TracingAdapter) or torch.export."
@@ -47,20 +49,20 @@ class PyramidBackbone(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """Sides in pixels that need no padding inside are multiples of this."""
+        """Sides that are multiples of this number of pixels need no padding."""
         return PYRAMID_STRIDE
 
     @property
     def padding_constraints(self) -> dict[str, int]:
-        """The same in the form that later versions of Detectron2 ask for."""
+        """The same, in the form that later versions of Detectron2 ask for."""
         return {"size_divisibility": PYRAMID_STRIDE}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Compute the feature pyramid.
 
-        Sides that are no multiples of 32 are padded inside with zeros, at the bottom and right,
-        and the outputs are cut back. A graph of ``torch.jit.trace`` takes images only that have the
-        same size after padding.
+        Sides that are not multiples of 32 are padded with zeros at the bottom and right, and the
+        outputs are cropped to match. A graph from ``torch.jit.trace`` accepts only images that have
+        the same size after padding.
 
         Args:
             images: (B, 3, H, W), normalised, H and W at least 1.
@@ -69,7 +71,7 @@ class PyramidBackbone(Backbone):
             name -> (B, D, ceil(H / stride), ceil(W / stride)) for each of ``out_features``.
 
         Raises:
-            ValueError: not a non-empty float tensor of that shape.
+            ValueError: the images are not a non-empty float tensor of this shape.
         """
         check_images(images)
         image_size = (images.shape[-2], images.shape[-1])
@@ -80,17 +82,15 @@ class PyramidBackbone(Backbone):
 
     @abstractmethod
     def compute(self, images: Tensor) -> dict[str, Tensor]:
-        """Compute at least the wanted outputs (B, D, H / stride, W / stride) of a padded image."""
+        """Compute at least the wanted outputs (B, D, H / stride, W / stride) of padded images."""
 
     def wants(self, name: str) -> bool:
-        """Whether the output of that name is wanted."""
+        """Whether the output of this name is wanted."""
         return name in self._out_features
 
 
 def _check_out_features(out_features: Sequence[str]) -> list[str]:
     names = list(out_features)
     if not names or len(set(names)) != len(names) or not set(names) <= set(STRIDES):
-        raise ValueError(
-            f"out_features must be different names out of {list(STRIDES)}, got {names}"
-        )
+        raise ValueError(f"out_features must be distinct names from {list(STRIDES)}, got {names}")
     return names

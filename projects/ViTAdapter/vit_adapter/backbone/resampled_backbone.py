@@ -1,4 +1,4 @@
-"""Backbones without an adapter: a pyramid made of a plain ViT's tokens by resampling alone.
+"""Backbones without an adapter: a pyramid made by resampling the tokens of a plain ViT.
 
 Shapes: B batch, H/W image sides in pixels, h/w grid of patches, D embed dim.
 """
@@ -14,29 +14,28 @@ from vit_adapter.layers import tokens_to_map
 
 
 class ResampledBackbone(PyramidBackbone):
-    """Tokens after some blocks of a ViT, resampled to strides 4, 8, 16 and 32."""
+    """Tokens after some blocks of a ViT, resampled to strides 4, 8, 16 and 32.
+
+    Args:
+        vit: the ViT, patch size 16.
+        out_indexes: ascending numbers of the blocks whose outputs make strides 4, 8, 16 and 32;
+            a single block serves all four.
+        out_features: names of the outputs. Parts that no output needs, including ViT blocks, are
+            frozen and do not run; they stay in the model so that checkpoints fit.
+
+    Raises:
+        ValueError: the arguments do not fit each other or the ViT.
+    """
 
     def __init__(
         self, vit: ViTTrunk, *, out_indexes: Sequence[int], out_features: Sequence[str]
     ) -> None:
-        """Take the ViT and note the blocks and the outputs.
-
-        Args:
-            vit: the ViT, patch size 16.
-            out_indexes: the blocks, ascending, after which the tokens for strides 4, 8, 16 and 32
-                are taken; a single one serves all four.
-            out_features: outputs wanted. What serves none of them, blocks of the ViT too, is kept
-                for the sake of checkpoints, frozen, and is not run.
-
-        Raises:
-            ValueError: arguments that do not fit each other or the ViT.
-        """
         super().__init__(vit, out_features)
         self.out_indexes = _check_out_indexes(out_indexes, vit.depth)
 
     @abstractmethod
     def heads(self) -> tuple[tuple[nn.Module, nn.Module], ...]:
-        """For each output, finest first: the norm of tokens (B, N, D), the resampling of maps."""
+        """The norm of tokens (B, N, D) and the resampling of maps for each output, finest first."""
 
     def compute(self, images: Tensor) -> dict[str, Tensor]:
         """See :meth:`PyramidBackbone.compute`."""
@@ -53,7 +52,7 @@ class ResampledBackbone(PyramidBackbone):
         return outputs
 
     def freeze_unused(self) -> None:
-        """Freeze what serves no wanted output: distributed training waits for gradients."""
+        """Freeze what no output needs: distributed training waits for every gradient."""
         for name, head in zip(STRIDES, self.heads(), strict=True):
             for module in head:
                 module.requires_grad_(self.wants(name))
@@ -64,7 +63,7 @@ class ResampledBackbone(PyramidBackbone):
 
 
 def _check_out_indexes(out_indexes: Sequence[int], depth: int) -> tuple[int, ...]:
-    """One block for each output."""
+    """Return one block number for each output."""
     indexes = tuple(out_indexes)
     if len(indexes) == 1:
         indexes *= len(STRIDES)

@@ -12,17 +12,16 @@ from vit_adapter.layers import ConvNormSequential, build_norm, map_to_tokens
 
 
 class SpatialPriorModule(nn.Module):
-    """Maps an image to features of strides 4, 8, 16 and 32, all of the ViT's width."""
+    """Maps an image to features of strides 4, 8, 16 and 32, all of the ViT's width.
+
+    Args:
+        inplanes: channels P of the stem; the later stages have 2P, 4P and 4P.
+        embed_dim: width D of the outputs.
+        norm: name of the norm after every 3x3 convolution, see
+            :func:`vit_adapter.layers.build_norm`.
+    """
 
     def __init__(self, *, inplanes: int, embed_dim: int, norm: str) -> None:
-        """Make the module.
-
-        Args:
-            inplanes: channels P of the stem; the later stages have 2P, 4P and 4P.
-            embed_dim: width D of the outputs.
-            norm: name of the norm after every 3x3 convolution, see
-                :func:`vit_adapter.layers.build_norm`.
-        """
         super().__init__()
         self.stem = ConvNormSequential(
             *_conv_norm_relu(3, inplanes, stride=2, norm=norm),
@@ -51,13 +50,13 @@ class SpatialPriorModule(nn.Module):
 
         Args:
             images: (B, 3, H, W), normalised.
-            strides: those wanted.
+            strides: those of the wanted outputs.
 
         Returns:
-            the stride-4 map (B, D, H/4, W/4) and the row-major tokens (B, h*w, D) of strides 8, 16
-            and 32; None for each that is not wanted.
+            The stride-4 map (B, D, H/4, W/4) and the row-major tokens (B, h*w, D) of strides 8, 16
+            and 32; None for each output that is not wanted.
         """
-        # Channels-last: faster convolutions, and tokens are views of the maps.
+        # Channels-last makes convolutions faster, and tokens are then views of the maps.
         features = images.contiguous(memory_format=torch.channels_last)
         maps = []
         for stride, stage, project in self._stages():

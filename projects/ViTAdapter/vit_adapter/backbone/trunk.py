@@ -15,16 +15,16 @@ from vit_adapter.layers import GridSize
 class ViTTrunk(nn.Module, ABC):
     """A plain (single-scale) Vision Transformer, cut into its embedding and its blocks.
 
-    Adapters, baselines and the solver use only what is listed here, so a new ViT is a subclass and
-    no more.
+    Adapters, baselines and the solver use only what is defined here, so a new ViT takes no more
+    than a subclass.
 
     Attributes:
         embed_dim: width D of the tokens.
         depth: number of blocks.
         patch_size: side of a patch in pixels.
-        num_prefix_tokens: tokens in front of the patches (class, registers). They run through the
-            blocks only.
-        norm_layer: makes the LayerNorm of a given width with the trunk's own epsilon.
+        num_prefix_tokens: tokens in front of the patches (class, registers); only the blocks see
+            them.
+        norm_layer: builds a LayerNorm of a given width with the trunk's epsilon.
     """
 
     embed_dim: int
@@ -41,8 +41,8 @@ class ViTTrunk(nn.Module, ABC):
             images: (B, 3, H, W), normalised; H and W are multiples of the patch size.
 
         Returns:
-            tokens (B, num_prefix_tokens + N, D), prefix first, then the patches row-major; and the
-            grid (h, w).
+            The tokens (B, num_prefix_tokens + N, D), prefix first, then the patches row-major; and
+            the grid (h, w).
         """
 
     @abstractmethod
@@ -51,29 +51,29 @@ class ViTTrunk(nn.Module, ABC):
 
     @abstractmethod
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """Tell by its name which layer a parameter belongs to, as timm's models do.
+        """Say which layer each parameter belongs to, in the form that timm's models use.
 
         Args:
-            coarse: part of timm's interface; there is one way of grouping only.
+            coarse: part of timm's interface; ignored, since there is only one grouping.
 
         Returns:
-            Regular expressions that are matched from the beginning of a parameter's name: "stem"
-            for all that lies in front of the first block, "blocks" for what belongs to a block,
-            whose number is its only group.
+            Regular expressions, matched from the start of a parameter's name: "stem" for everything
+            before the first block, and "blocks" for the blocks, with the block number as the only
+            group.
         """
 
     @abstractmethod
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that weight decay should spare, as timm's models have it.
+        """Names of the parameters without weight decay, as in timm's models.
 
-        They stand for positions and tokens. Vectors, such as biases and norms, need not be named.
+        These are positions and tokens. Vectors, such as biases and norms, need not be listed.
         """
 
     def parameter_layers(self) -> dict[str, int]:
-        """The layer of every parameter, by its name: 0 for the stem, i + 1 for block i.
+        """The layer of every parameter, by name: 0 for the stem, i + 1 for block i.
 
         Raises:
-            ValueError: :meth:`group_matcher` does not place a parameter; all of them are named.
+            ValueError: :meth:`group_matcher` does not place a parameter; the message lists them.
         """
         matcher = self.group_matcher()
         stem, block = re.compile(matcher["stem"]), re.compile(matcher["blocks"])
@@ -95,7 +95,7 @@ class ViTTrunk(nn.Module, ABC):
         return layers
 
     def blocks_from(self, start: int) -> Sequence[nn.Module]:
-        """The block ``start`` and all behind it, for a trunk that holds them as ``blocks``."""
+        """Block ``start`` and all blocks after it, from the attribute ``blocks``."""
         return self.blocks[start:]
 
     def forward(self, images: Tensor) -> tuple[Tensor, GridSize]:

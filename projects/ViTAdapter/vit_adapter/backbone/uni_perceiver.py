@@ -1,7 +1,7 @@
 """The image encoder of Uni-Perceiver (arXiv 2112.01522).
 
-A pre-norm transformer whose embedding adds a position in space and one in time, of which an image
-has the first. Names of parameters are those of the public weights.
+A pre-norm transformer whose embedding adds a position in space and one in time; an image has the
+first position in time. Parameter names are those of the public weights.
 
 Shapes: B batch, H/W image sides in pixels, h/w grid of patches, N = h*w, D embed dim, M heads.
 """
@@ -32,30 +32,30 @@ from vit_adapter.layers import (
 )
 
 NUM_FRAMES = 8
-"""Positions in time that the pre-training knows."""
+"""Number of positions in time in the public weights."""
 
 
 class UniPerceiver(ViTTrunk):
-    """Uni-Perceiver's encoder for images alone; layer norms have an epsilon of 1e-5.
+    """Uni-Perceiver's encoder, for images only; layer norms have an epsilon of 1e-5.
 
-    Layer scales start at zero, as in the original: without pre-trained weights the layers change
-    nothing at first.
+    Layer scales start at zero, as in the original: without pre-trained weights, the layers
+    initially change nothing.
 
     Args:
         img_size: side in pixels of the square pre-training images; sets the number of positions.
         patch_size: side of a patch in pixels.
         embed_dim: width D.
         depth: number of layers.
-        num_heads: attention heads M; they share D evenly.
+        num_heads: attention heads M; must divide D.
         mlp_ratio: hidden width of the feed-forward network relative to D.
-        drop_path_rate: stochastic depth of the last layer, in [0, 1); rises linearly from 0 at
-            the first.
+        drop_path_rate: stochastic depth rate of the last layer, in [0, 1); rises linearly from 0
+            in the first.
         window_sizes: one side per layer in tokens, 0 for global attention; () makes all global.
         use_checkpoint: recompute each layer in the backward pass instead of storing its
             activations.
 
     Raises:
-        ValueError: arguments that do not fit each other.
+        ValueError: the arguments do not fit together.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class VisualEmbedding(nn.Module):
 
 
 class PositionedPatchEmbed(nn.Module):
-    """Linear projection of patches, plus their place in space and the first moment in time."""
+    """Linear projection of patches, plus their position in space and the first one in time."""
 
     def __init__(self, dim: int, patch_size: int, pretrain_grid: GridSize) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ class Attention(nn.Module):
         self.out_proj = Linear(dim, dim)
 
     def forward(self, tokens: Tensor, grid: GridSize) -> Tensor:
-        """(B, N, D) -> (B, N, D); windows are padded with zeros before the projection, unmasked."""
+        """(B, N, D) -> (B, N, D). Windows are zero-padded before the projection, without a mask."""
         if not self.window_size:
             return self.out_proj(attend(self.in_proj(tokens), self.num_heads))
         windows = window_partition(tokens, grid, self.window_size)

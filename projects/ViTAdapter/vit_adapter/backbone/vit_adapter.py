@@ -1,4 +1,4 @@
-"""ViT-Adapter (arXiv 2205.08534): a plain ViT becomes a backbone with a feature pyramid.
+"""ViT-Adapter (arXiv 2205.08534), which turns a plain ViT into a feature-pyramid backbone.
 
 Shapes: B batch, H/W image sides in pixels, D embed dim, N ViT tokens (stride 16), S prior tokens
 (strides 8, 16 and 32, in this order).
@@ -37,50 +37,51 @@ _FUSION_SCALES = (4.0, 2.0, 1.0, 0.5)
 class ViTAdapter(PyramidBackbone):
     """A plain ViT with a spatial prior module, injectors and extractors around its blocks.
 
-    The ViT is not changed: it is the submodule ``vit`` and takes any pre-trained weights. Names of
-    the other parameters are the original's. Images of any size are accepted; see :meth:`forward`.
+    The ViT itself is unchanged: it is the submodule ``vit`` and accepts any pre-trained weights.
+    The other parameters have the original's names. Images may have any size; see :meth:`forward`.
 
     Modes:
 
     * "full" is the paper's adapter.
-    * "frozen" has no injectors and does not train the ViT, which runs once, in 16 bits where these
-      are fast, keeps no activations and stays in evaluation mode. Its tokens after each
-      interaction's blocks feed the extractors. Made for large pre-trained ViTs; DINOv3
-      (arXiv 2508.10104) is evaluated so.
+    * "frozen" has no injectors and does not train the ViT. The ViT runs once, in 16 bits where that
+      is fast, keeps no activations and stays in evaluation mode; its tokens after the blocks of
+      each interaction feed the extractors. Meant for large pre-trained ViTs, as in the evaluation
+      of DINOv3 (arXiv 2508.10104).
     * "light" has neither injectors nor deformable attention and trains everything; see
       :mod:`vit_adapter.backbone.light`.
 
-    Parts that modes share have the same names, so weights carry over to another mode. Arguments of
-    parts that a mode lacks are not used, so that one override changes the mode of any config.
+    Parts that several modes share have the same names, so weights carry over between modes.
+    Arguments for parts that a mode does not have are ignored, so that one override changes the mode
+    of any config.
 
     Args:
         vit: the ViT, patch size 16.
         mode: "full", "frozen" or "light".
-        interaction_indexes: (first, last) block of each interaction, both inclusive; together
-            all blocks in order. Without injectors: the extractors read behind each last one.
+        interaction_indexes: (first, last) block of each interaction, both inclusive; together they
+            cover all blocks in order. The extractors read the tokens after each last block.
         conv_inplane: channels of the spatial prior's stem.
         num_points: sampling points per head and level of the deformable attention.
-        deform_num_heads: its heads.
-        deform_ratio: width of its values relative to D.
+        deform_num_heads: heads of the deformable attention.
+        deform_ratio: width of the values of the deformable attention, relative to D.
         with_cffn: whether extractors have a convolutional feed-forward network.
         cffn_ratio: its hidden width relative to D.
-        use_extra_extractor: whether the last interaction has two further extractors; a light one
-            has none, for reading the same places again adds nothing.
+        use_extra_extractor: whether the last interaction has two further extractors. Mode "light"
+            has none, since reading the same points again adds nothing.
         vit_feature_fusion: ViT tokens added to the outputs. "last": the final ones to all four
             (the original's detectors); "per_interaction": those after interaction i to output i
             (its segmentors; needs exactly four interactions); "none".
         init_values: initial scale of the injectors; 0 leaves the ViT undisturbed at the start.
-        drop_path_rate: stochastic depth of the extractors' feed-forward networks, all alike; in
-            [0, 1).
+        drop_path_rate: stochastic depth rate of every extractor's feed-forward network, in [0, 1).
         norm: norm of the spatial prior and of the outputs, see
             :func:`vit_adapter.layers.build_norm`.
         use_checkpoint: recompute injectors and extractors in the backward pass (the ViT has its
             own switch).
-        out_features: outputs wanted. What serves none of them is kept for the sake of checkpoints,
-            frozen, and is not run. Without injectors that may be levels of the priors.
+        out_features: names of the outputs. Parts that no output needs are frozen and do not run;
+            they stay in the model so that checkpoints fit. Without injectors, levels of the priors
+            can be among them.
 
     Raises:
-        ValueError: arguments that do not fit each other or the ViT.
+        ValueError: the arguments do not fit each other or the ViT.
     """
 
     def __init__(
@@ -153,7 +154,7 @@ class ViTAdapter(PyramidBackbone):
         return self
 
     def reset_parameters(self) -> None:
-        """Initialise the adapter as the original does; the ViT is left alone."""
+        """Initialise the adapter as the original does; the ViT is not touched."""
         for part in (self.spm, self.interactions, self.up):
             part.apply(init_adapter_weights)
         nn.init.normal_(self.level_embed)
@@ -175,7 +176,7 @@ class ViTAdapter(PyramidBackbone):
     def _interact(
         self, images: Tensor, prior_tokens: Tensor, geometry: PyramidGeometry
     ) -> tuple[list[Tensor], Tensor]:
-        """Run the ViT: its patch tokens (B, N, D) after each interaction, and the prior tokens."""
+        """Return the patch tokens (B, N, D) after each interaction, and the final prior tokens."""
         trunk = FrozenTrunk(self.vit) if self._vit_is_frozen else self.vit
         vit_tokens, grid = trunk.embed(images)
         num_prefix = self.vit.num_prefix_tokens
@@ -219,16 +220,16 @@ class ViTAdapter(PyramidBackbone):
         return self.norm1, self.norm2, self.norm3, self.norm4
 
     def _find_prior_strides(self, has_injectors: bool) -> list[int]:
-        """Strides of the priors in use; through injectors, those of 8 to 32 change every output."""
+        """Strides of the priors in use; through injectors, strides 8 to 32 change every output."""
         used = {STRIDES[name] for name in self._out_features}
         if self.wants("res2"):
-            used.add(STRIDES["res3"])  # added to it, upsampled
+            used.add(STRIDES["res3"])  # upsampled and added to res2
         if has_injectors:
             used |= set(STRIDES.values()) - {STRIDES["res2"]}
         return sorted(used)
 
     def _freeze_unused(self) -> None:
-        """Freeze what serves no wanted output: distributed training waits for gradients."""
+        """Freeze what no output needs: distributed training waits for every gradient."""
         for name, norm in zip(STRIDES, self._norms(), strict=True):
             norm.requires_grad_(self.wants(name))
         self.up.requires_grad_(self.wants("res2"))
@@ -236,13 +237,13 @@ class ViTAdapter(PyramidBackbone):
 
 
 def _add_into(total: Tensor, term: Tensor) -> Tensor:
-    """Add to a map that nobody else needs: in place, for at stride 4 new memory costs the most."""
+    """Add in place to a map that nothing else needs: new memory is most costly at stride 4."""
     widens = torch.promote_types(total.dtype, term.dtype) != total.dtype  # under autocast
     return total + term if widens else total.add_(term)
 
 
 def _check_interactions(indexes: Sequence[Sequence[int]], depth: int) -> list[tuple[int, int]]:
-    """The groups as pairs, after making sure that they are all blocks in order."""
+    """Return the groups as pairs, after checking that they cover all blocks in order."""
     groups = [tuple(group) for group in indexes]
     expected_first = 0
     for group in groups:

@@ -1,4 +1,4 @@
-"""The plain-ViT backbone that ViT-Adapter is compared with: a pyramid by resampling alone.
+"""The plain-ViT baseline for ViT-Adapter: a pyramid made by resampling alone.
 
 With residual bottlenecks after the same blocks (``PlainViT(residual_indexes=out_indexes)``) it is
 the paper's ViTDet.
@@ -19,7 +19,15 @@ NUM_GROUPS = 32
 
 
 class ViTBaseline(ResampledBackbone):
-    """Tokens after some blocks of a ViT, normalised and resampled to strides 4, 8, 16 and 32."""
+    """Tokens after some blocks of a ViT, normalised and resampled to strides 4, 8, 16 and 32.
+
+    Args:
+        vit, out_indexes, out_features: see :class:`ResampledBackbone`; the width of the ViT must be
+            a multiple of 32.
+
+    Raises:
+        ValueError: the arguments do not fit each other or the ViT.
+    """
 
     def __init__(
         self,
@@ -28,18 +36,6 @@ class ViTBaseline(ResampledBackbone):
         out_indexes: Sequence[int],
         out_features: Sequence[str] = tuple(STRIDES),
     ) -> None:
-        """Make the backbone.
-
-        Args:
-            vit: the ViT, patch size 16, width a multiple of 32.
-            out_indexes: the blocks, ascending, after which the tokens for strides 4, 8, 16 and 32
-                are taken; a single one serves all four.
-            out_features: outputs wanted. What serves none of them, blocks of the ViT too, is kept
-                for the sake of checkpoints, frozen, and is not run.
-
-        Raises:
-            ValueError: arguments that do not fit each other or the ViT.
-        """
         super().__init__(vit, out_indexes=out_indexes, out_features=out_features)
         dim = vit.embed_dim
         if dim % NUM_GROUPS:

@@ -1,4 +1,4 @@
-"""What plain Vision Transformers have in common: patches, MLP, attention, and checks.
+"""What plain Vision Transformers have in common: patches, MLP, attention and checks.
 
 Shapes: B batch, H/W image sides in pixels, N tokens, D embed dim, M heads.
 """
@@ -15,7 +15,7 @@ from vit_adapter.backbone.trunk import check_images
 from vit_adapter.layers import GridSize, Linear, map_to_tokens, scaled_dot_product_attention
 
 LAYER_NORM_EPS = 1e-6
-"""Of timm's ViT and of BEiT; PyTorch's default is 1e-5."""
+"""The epsilon of timm's ViT and of BEiT; PyTorch's default is 1e-5."""
 
 
 class PatchEmbed(nn.Module):
@@ -27,7 +27,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Project (B, 3, H, W) to row-major tokens (B, N, D)."""
-        # Later layers add to the tokens again and again, which is slower on a strided view.
+        # Later layers repeatedly add to the tokens, which is slower on a strided view.
         return map_to_tokens(self.proj(images)).contiguous()
 
 
@@ -55,10 +55,10 @@ def attend(qkv: Tensor, num_heads: int, bias: Tensor | None = None) -> Tensor:
     Returns:
         (B, N, D).
     """
-    # Cut before heads are split: the gradients are then put together by one copy instead of two.
+    # Splitting into q, k and v before heads joins the gradients with one copy instead of two.
     parts = qkv.chunk(3, -1)
     query, key, value = (part.unflatten(-1, (num_heads, -1)).transpose(1, 2) for part in parts)
-    mask = None if bias is None else bias[None]  # fused attention takes four dimensions only
+    mask = None if bias is None else bias[None]  # fused attention accepts only four dimensions
     attended = scaled_dot_product_attention(query, key, value, mask)
     return attended.transpose(1, 2).flatten(2)
 
@@ -79,10 +79,10 @@ def run_blocks(
     """Run blocks, each called with tokens (B, N, D) and their grid (h, w).
 
     Args:
-        blocks: in order.
+        blocks: the blocks, in order.
         tokens: (B, N, D).
-        grid: of the patches among the tokens.
-        recompute: compute each block again in the backward pass instead of storing its activations.
+        grid: grid of the patches among the tokens.
+        recompute: recompute each block in the backward pass instead of storing its activations.
     """
     recompute = recompute and torch.is_grad_enabled()
     for block in blocks:
@@ -97,7 +97,8 @@ def patch_grid(images: Tensor, patch_size: int) -> GridSize:
     """The grid (h, w) of the patches of (B, 3, H, W).
 
     Raises:
-        ValueError: no non-empty batch of float images, or a side is no multiple of the patch size.
+        ValueError: the images are not a non-empty float batch, or the patch size does not divide
+            their sides.
     """
     check_images(images)
     height, width = images.shape[-2:]
@@ -111,11 +112,11 @@ def patch_grid(images: Tensor, patch_size: int) -> GridSize:
 def check_arguments(
     patch_size: int, embed_dim: int, depth: int, num_heads: int, drop_path_rate: float
 ) -> None:
-    """Refuse the sizes of a ViT that do not fit each other.
+    """Refuse sizes of a ViT that do not fit together.
 
     Raises:
-        ValueError: a count below one, heads that do not share the width evenly, or a rate outside
-            of [0, 1).
+        ValueError: a count is below one, the heads do not divide the width, or the rate is outside
+            [0, 1).
     """
     if min(patch_size, embed_dim, depth, num_heads) < 1:
         raise ValueError(
@@ -129,7 +130,7 @@ def check_arguments(
 
 
 def check_img_size(img_size: int | Sequence[int], patch_size: int) -> GridSize:
-    """The grid (h, w) of pre-training images of a side, or of (height, width), in pixels.
+    """The grid (h, w) of pre-training images, given their side or (height, width) in pixels.
 
     Raises:
         ValueError: not one or two positive multiples of the patch size.
@@ -144,7 +145,7 @@ def check_img_size(img_size: int | Sequence[int], patch_size: int) -> GridSize:
 
 
 def check_window_sizes(window_sizes: Sequence[int], depth: int) -> list[int]:
-    """The window of every block, 0 for global; () stands for global blocks only.
+    """The window of every block, 0 for global attention; () makes all blocks global.
 
     Raises:
         ValueError: not one non-negative integer for each block.

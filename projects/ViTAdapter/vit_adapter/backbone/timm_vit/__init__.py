@@ -1,4 +1,4 @@
-"""Any plain Vision Transformer of timm as a trunk, by its name."""
+"""Any plain Vision Transformer of timm as a trunk, chosen by name."""
 
 from vit_adapter.backbone.timm_vit.model import TimmViT
 

@@ -1,4 +1,4 @@
-"""Building one of timm's plain ViTs by name, and refusing all other models."""
+"""Build one of timm's plain ViTs by name, and refuse all other models."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,9 +17,9 @@ _PLAIN_MODULES = ("beit", "deit", "eva", "vision_transformer", "vision_transform
 """The modules of timm.models that hold plain ViTs."""
 
 _OWN_ARGUMENTS = (
-    "img_size", "patch_size", "depth", "embed_dim", "drop_path_rate",  # have arguments of their own
+    "img_size", "patch_size", "depth", "embed_dim", "drop_path_rate",  # arguments of TimmViT itself
     "in_chans", "num_classes", "global_pool",  # images are RGB, and there is no classifier
-    "dynamic_img_size", "dynamic_img_pad", "patch_drop_rate",  # tokens have to form the whole grid
+    "dynamic_img_size", "dynamic_img_pad", "patch_drop_rate",  # tokens must form the whole grid
 )  # fmt: skip
 
 
@@ -34,15 +34,15 @@ def create_plain_vit(
 ) -> tuple[nn.Module, Family]:
     """Build timm's module without classifier, pooling and final norm; not pre-trained.
 
-    Args are those of :class:`TimmViT`; ``sizes`` holds its ``depth`` and ``embed_dim``.
+    The arguments are those of :class:`TimmViT`; ``sizes`` holds its ``depth`` and ``embed_dim``.
 
     Raises:
-        ValueError: the name is unknown or no plain ViT, or an argument does not fit.
+        ValueError: the name is unknown or not a plain ViT, or an argument does not fit.
     """
     check_name(name)
     taken = sorted(set(model_args) & set(_OWN_ARGUMENTS))
     if taken:
-        raise ValueError(f"model_args must not hold {taken}: TimmViT sets these itself")
+        raise ValueError(f"model_args must not contain {taken}: TimmViT sets these itself")
     args = dict(model_args)
     for key, size in sizes.items():
         if size is None:
@@ -55,13 +55,13 @@ def create_plain_vit(
             plan = timm.create_model(name, num_classes=0, **args)
     except (TypeError, AssertionError) as error:
         raise ValueError(
-            f"timm does not take the arguments {args} for {name!r}: {error}"
+            f"timm does not accept the arguments {args} for {name!r}: {error}"
         ) from error
     family = find_family(plan)
     if family is None or not isinstance(plan.patch_embed, PatchEmbed):
         raise ValueError(
-            f"timm builds a {type(plan).__name__} for {name!r}, which is no plain ViT that TimmViT "
-            "knows"
+            f"timm builds a {type(plan).__name__} for {name!r}, which is not a plain ViT that "
+            "TimmViT supports"
         )
     model = timm.create_model(
         name,
@@ -75,26 +75,26 @@ def create_plain_vit(
     model.prune_intermediate_layers(indices=1, prune_norm=True, prune_head=True)
     model.patch_embed.strict_img_size = False
     if getattr(model, "rope", None) is not None:
-        # The adapter ties tokens to places, and runs the blocks in groups: positions may not be
-        # drawn anew for each group.
+        # The adapter ties tokens to positions and runs the blocks in groups, so the positions must
+        # not be jittered anew for each group.
         model.rope.aug_active = False
     return model, family
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that timm does not know, and an architecture that is no plain ViT.
+    """Refuse a name that timm does not know, or an architecture that is not a plain ViT.
 
     Raises:
-        ValueError: the message offers the nearest names.
+        ValueError: the name is refused; the message suggests the nearest names.
     """
     architecture = get_arch_name(name)
     if not timm.is_model(name):
         plain = timm.list_models(module=_PLAIN_MODULES)
-        hint = did_you_mean(architecture, plain, otherwise="No plain ViT is like it.")
+        hint = did_you_mean(architecture, plain, otherwise="No plain ViT has a similar name.")
         raise ValueError(f"timm {timm.__version__} has no model {architecture!r}.{hint}")
     if not is_model_in_modules(architecture, _PLAIN_MODULES):
         raise ValueError(
-            f"{architecture!r} is no plain ViT that TimmViT knows; it takes the models of timm's "
+            f"{architecture!r} is not a plain ViT that TimmViT supports; use a model of timm's "
             f"modules {', '.join(_PLAIN_MODULES)}, e.g. vit_base_patch16_224"
         )
     tag = name[len(architecture) + 1 :]
@@ -106,7 +106,7 @@ def check_name(name: str) -> None:
 def _image_size(
     plan: nn.Module, patch_size: int, img_size: int | Sequence[int] | None
 ) -> tuple[int, int]:
-    """Image sides in pixels for the grid of the pre-training, or for the grid asked for."""
+    """Image sides in pixels that give the grid of the pre-training, or that of ``img_size``."""
     if patch_size < 1:
         raise ValueError(f"patch_size must be at least 1, got {patch_size}")
     if img_size is None:

@@ -1,4 +1,4 @@
-"""What differs between timm's classes of plain ViTs, seen from a trunk.
+"""How timm's classes of plain ViTs differ, as far as a trunk is concerned.
 
 Shapes: B batch, H/W image sides in pixels, h/w grid of patches, N = h*w, P prefix tokens,
 D embed dim.
@@ -44,14 +44,14 @@ class Family(ABC):
 
     @abstractmethod
     def why_no_windows(self, model: nn.Module) -> str:
-        """Why the blocks cannot be given windows; "" if they can."""
+        """Why the blocks cannot have windows; "" if they can."""
 
     @abstractmethod
     def embed(self, model: nn.Module, images: Tensor, grid: GridSize) -> Tensor:
         """Make the tokens (B, P + N, D) of the first block from (B, 3, H, W)."""
 
     def positions(self, model: nn.Module, grid: GridSize) -> Any:
-        """Prepare what all blocks are told about the positions of a grid; None for nothing."""
+        """Prepare the positions of a grid that all blocks are given; None if there are none."""
         return None
 
     @abstractmethod
@@ -89,7 +89,7 @@ class StandardFamily(Family):
         grid: GridSize,
         window_size: int,
     ) -> Tensor:
-        """See :meth:`Family.run_block`; positions are rotary ones, which a subclass has."""
+        """See :meth:`Family.run_block`; ``positions`` are rotary, and only a subclass has them."""
         block = model.blocks[index]
         rotary = positions
         if positions is not None and model.rope_mixed:  # each block has its own
@@ -124,7 +124,7 @@ class EvaFamily(StandardFamily):
         key = (grid, buffer.device, buffer.dtype)
         if key in self._fixed:
             return keep_if_captured(self._fixed[key])
-        # Tensors of inference mode could not be used in a training step later on.
+        # A tensor made in inference mode could not be used in a later training step.
         with torch.inference_mode(False), torch.no_grad():
             rotary = rope.get_embed(shape=grid)
         if holds_numbers(rotary):
@@ -141,7 +141,7 @@ class BeitFamily(Family):
         """See :meth:`Family.why_no_windows`."""
         return (
             "its relative position bias is a table for the whole grid. "
-            "vit_adapter.BEiT reads the same weights and has windows"
+            "vit_adapter.BEiT reads the same weights and supports windows"
         )
 
     def embed(self, model: nn.Module, images: Tensor, grid: GridSize) -> Tensor:
@@ -200,7 +200,7 @@ class SamFamily(Family):
 
 
 def _embed_with_prefix(model: nn.Module, images: Tensor, grid: GridSize) -> Tensor:
-    """Embed patches, put prefix tokens in front and add positions, resized as timm does it."""
+    """Embed patches, put prefix tokens in front and add positions, resized as in timm."""
     patches = model.patch_embed(images)
     if patches.ndim == 4:
         patches = patches.flatten(1, 2)
@@ -229,5 +229,5 @@ _FAMILIES: dict[type[nn.Module], Callable[[], Family]] = {
 
 
 def find_family(model: nn.Module) -> Family | None:
-    """The family of one of timm's models; None if it is no plain ViT."""
+    """The family of one of timm's models; None if it is not a plain ViT."""
     return next((make() for cls, make in _FAMILIES.items() if isinstance(model, cls)), None)

@@ -20,31 +20,31 @@ from vit_adapter.layers import GridSize
 _STEM = (
     "cls_token", "dist_token", "reg_token", "pos_embed", "patch_embed", "norm_pre", "rope",
 )  # fmt: skip
-"""What timm's plain ViTs have in front of their blocks."""
+"""What timm's plain ViTs have before their blocks."""
 
 
 class TimmViT(ViTTrunk):
-    """One of timm's own modules, whole: only classifier, pooling and final norm are taken away.
+    """One of timm's own modules, complete except for classifier, pooling and final norm.
 
     LayerScale, class token and registers, rotary and relative positions, SwiGLU, sub-LayerNorms
-    and the norm in front of the blocks (CLIP) work as in timm; absolute positions are resized to
+    and the norm before the blocks (CLIP) work as in timm; absolute positions are resized to
     each image by timm's rule (bicubic, antialiased). Images may have any sides that are multiples
     of the patch size. Training-time jitter of rotary positions is switched off.
 
-    Blocks can be given windows, in which the patches attend to each other. Every window sees the
-    prefix tokens, whose new values are the mean over the windows; padding at the border is not
-    attended to; rotary positions stay those in the whole grid. BEiT's table of relative positions
-    and SAM, which has windows of its own, rule this out.
+    Blocks can have windows, within which the patches attend to each other. Every window sees the
+    prefix tokens, whose new values are the mean over the windows. Padding at the border is not
+    attended to. Rotary positions stay those of the whole grid. This does not work for BEiT, because
+    of its table of relative positions, or for SAM, which has windows of its own.
 
     Args:
-        name: timm's name of the model; a tag such as ``.lvd142m`` says which pre-training's grid
-            is meant. Weights are loaded later (``train.vit_checkpoint``).
-        patch_size: side of a patch in pixels; the adapter needs 16. Where the pre-training had
-            another one, the kernel is resized when its weights are loaded.
-        img_size: side in pixels, or (height, width), of an image whose grid the learned positions
-            have; None keeps the pre-training's grid, so that they are loaded unchanged.
-        drop_path_rate: stochastic depth of the last block, in [0, 1); rises linearly from 0 at
-            the first.
+        name: timm's name of the model; a tag such as ``.lvd142m`` selects the pre-training whose
+            grid is used. Weights are loaded later (``train.vit_checkpoint``).
+        patch_size: side of a patch in pixels; the adapter needs 16. If the pre-training used
+            another size, the kernel is resized when its weights are loaded.
+        img_size: side in pixels, or (height, width), of the images whose grid the learned positions
+            have; None keeps the grid of the pre-training, so that they are loaded unchanged.
+        drop_path_rate: stochastic depth rate of the last block, in [0, 1); rises linearly from 0
+            in the first.
         window_sizes: one side per block in patches, 0 for global attention; () leaves the model
             as it is.
         depth: number of blocks; None for the model's own.
@@ -57,9 +57,8 @@ class TimmViT(ViTTrunk):
         model: timm's module.
 
     Raises:
-        ValueError: a name that timm does not know (the nearest ones are offered) or that is no
-            plain ViT; windows where the architecture has no place for them; arguments that do not
-            fit each other.
+        ValueError: timm does not know the name (the nearest ones are suggested) or it is not a
+            plain ViT, the architecture cannot have windows, or the arguments do not fit together.
     """
 
     def __init__(
@@ -125,11 +124,11 @@ class TimmViT(ViTTrunk):
         return self.model.blocks[start:]
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """See :meth:`ViTTrunk.group_matcher`; timm's own places no learned rotary positions."""
+        """See :meth:`ViTTrunk.group_matcher`; timm's own leaves out learned rotary positions."""
         return {"stem": rf"model\.(?:{'|'.join(_STEM)})\b", "blocks": r"model\.blocks\.(\d+)\."}
 
     def no_weight_decay(self) -> set[str]:
-        """See :meth:`ViTTrunk.no_weight_decay`; timm's models say it themselves."""
+        """See :meth:`ViTTrunk.no_weight_decay`; timm's models name them."""
         return {f"model.{name}" for name in self.model.no_weight_decay()}
 
 

@@ -1,4 +1,4 @@
-"""The relative position bias of timm's BEiT at any grid, as a differentiable function of its table.
+"""The relative position bias of timm's BEiT for any grid, differentiable in its table.
 
 Shapes: h/w grid of patches, N = h*w, M heads, S = 2*side - 1 relative positions along an axis.
 """
@@ -19,11 +19,11 @@ NUM_EXTRA = 3  # class to patch, patch to class, class to class: the last rows o
 
 @dataclass(frozen=True)
 class RelativePositions:
-    """What all blocks share at one grid.
+    """What all blocks share for one grid.
 
     Attributes:
         index: (1 + N, 1 + N), the row of the table for each pair of tokens, class token first.
-        rows: (S of the grid, S of the table), resizes a table vertically; None if nothing changes.
+        rows: (S of the grid, S of the table), resizes a table vertically; None for no change.
         columns: the same horizontally.
     """
 
@@ -38,7 +38,7 @@ class RelativePositions:
         return table[self.index].permute(2, 0, 1)[None]
 
     def _resize(self, table: Tensor) -> Tensor:
-        """In at least single precision, also under autocast."""
+        """Resize a table, in float32 or wider even under autocast."""
         grid = table[:-NUM_EXTRA].unflatten(0, (self.rows.shape[1], self.columns.shape[1]))
         with torch.autocast(table.device.type, enabled=False):
             resized = torch.einsum("ya,xb,abm->yxm", self.rows, self.columns, grid.to(self.rows))
@@ -63,9 +63,9 @@ def _vertical_weights(
 ) -> Tensor:
     """timm's interpolation between rows, (S of the new grid, S of the old).
 
-    timm interpolates linearly between positions that are spaced geometrically, the denser the
-    nearer. That is linear in the table and separable, so a run over the unit vectors of an axis,
-    constant along the other, gives it as a matrix.
+    timm interpolates linearly between positions that are spaced geometrically, densest around zero.
+    The result is linear in the table and separable, so resizing the unit vectors of one axis,
+    constant along the other, gives the matrix.
     """
     height, width = (2 * side - 1 for side in grids[0])
     table = torch.eye(height)[:, None].expand(height, width, height)
@@ -75,7 +75,7 @@ def _vertical_weights(
 def _horizontal_weights(
     grids: tuple[GridSize, ...], device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """The same between columns."""
+    """timm's interpolation between columns, in the same form."""
     height, width = (2 * side - 1 for side in grids[0])
     table = torch.eye(width)[None].expand(height, width, width)
     return _resize_by_timm(table, grids)[0].to(device, dtype, copy=True)

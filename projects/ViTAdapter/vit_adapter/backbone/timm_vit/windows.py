@@ -1,6 +1,6 @@
-"""Attention in windows for the blocks of timm's plain ViTs, which attend to all tokens.
+"""Windowed attention for the blocks of timm's plain ViTs, whose own attention is global.
 
-Shapes: B batch, h/w grid of patches, N = h*w, P prefix tokens, D embed dim, R windows of an image,
+Shapes: B batch, h/w grid of patches, N = h*w, P prefix tokens, D embed dim, R windows per image,
 s window side, M heads, d rotary width (sine and cosine).
 """
 
@@ -29,8 +29,8 @@ def windowed_attention(
     """Let every patch attend to the patches of its window and to the prefix tokens.
 
     Each window gets a copy of the prefix tokens, and what they read is averaged over the windows.
-    A window at the border is padded for the sake of its shape, but nothing attends to the padding:
-    the result is that of a smaller window. A window of at least the grid is global attention.
+    A window at the border is padded to its full size, but nothing attends to the padding: the
+    result is that of a smaller window. A window at least as large as the grid is global attention.
 
     Args:
         attention: timm's module: (batch, tokens, D) -> the same, with ``attn_mask`` and, where
@@ -114,7 +114,7 @@ def run_windowed_block(
     num_prefix: int,
     rotary: Tensor | None,
 ) -> Tensor:
-    """Run one of timm's blocks with :func:`windowed_attention`; arguments are those of it."""
+    """Run one of timm's blocks with :func:`windowed_attention`; it has the same arguments."""
 
     def attend(normed: Tensor) -> Tensor:
         return windowed_attention(
@@ -132,7 +132,7 @@ def run_windowed_block(
 def why_no_windows(block: nn.Module) -> str:
     """Why a block cannot attend in windows; "" if it can."""
     if type(block) not in _RUN_BLOCK:
-        return f"its blocks are timm's {type(block).__name__}, which attend and transform at once"
+        return f"its blocks are timm's {type(block).__name__}, which run several branches at once"
     if not isinstance(block.attn, _ATTENTIONS):
         return f"its attention is timm's {type(block.attn).__name__}"
     return ""
