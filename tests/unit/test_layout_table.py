@@ -14,7 +14,7 @@ FILES = ("vit_adapter/[!_]*.py", "tools/*.py", "tools/*.sh", "docs/*.md", "noteb
 # A folder is a part if it holds such files itself.
 FILES_OF_FOLDERS = (
     "projects/ViTAdapter/vit_adapter/*/**/*.py",
-    "configs/**/*.py",
+    "configs/common/**/*.py",
     "csrc/**/*.*",
     "tests/*/*.py",
 )
