@@ -1,5 +1,4 @@
-// The Python module vit_adapter._C: symbols and build information, nothing
-// else.
+// The Python module vit_adapter._C: only symbols and build information.
 
 #include <pybind11/stl.h>
 #include <torch/csrc/utils/pybind.h>

@@ -1,10 +1,10 @@
-// Multi-scale deformable attention: the functions of each backend, and the one
+// Multi-scale deformable attention: the functions of each backend, and the
 // check of their inputs.
 //
 //   value               (B, S, M, D)  float32, float64, bfloat16 or float16
 //   spatial_shapes      H_0, W_0, H_1, W_1, ...; the sum of H * W is S
 //   sampling_locations  (B, Q, M, L, P, 2) as (x, y); float64 with float64
-//                       values, else float32
+//                       values, otherwise float32
 //   attention_weights   (B, Q, M, L, P), dtype as sampling_locations
 //   output, its gradient (B, Q, M * D), dtype as value
 //

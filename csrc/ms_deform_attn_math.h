@@ -1,15 +1,15 @@
 // Bilinear sampling of multi-scale deformable attention and its gradients: the
 // arithmetic of one point, shared by the CPU and the CUDA kernels.
 //
-// A location in [0, 1] spans a map from edge to edge, pixel centres lie at half
+// Locations in [0, 1] span a map from edge to edge, pixel centres are at half
 // integers (align_corners=False), and the map is surrounded by zeros. The four
 // pixels around a point are numbered 0 top left, 1 top right, 2 bottom left,
 // 3 bottom right; "fraction" is the distance of the point from pixel 0.
 
 #pragma once
 
-// Static and always inline: a copy compiled for one instruction set must never
-// be the one that the linker keeps for all.
+// Static and always inline: the linker must never keep a copy compiled for one
+// instruction set for all of them.
 #if defined(__CUDACC__)
 #define VIT_ADAPTER_INLINE static __host__ __device__ __forceinline__
 #elif !defined(VIT_ADAPTER_INLINE)
@@ -26,8 +26,8 @@ VIT_ADAPTER_INLINE T pixel_coordinate(T location, T size) {
   return location * size - 0.5f;
 }
 
-// Whether any of the four pixels around the point lies in the map. False for
-// NaN, so no caller ever turns a NaN into an index.
+// Whether any of the four pixels around the point is in the map. False for NaN,
+// so no caller ever turns a NaN into an index.
 template <typename T>
 VIT_ADAPTER_INLINE auto touches_map(T x, T y, T width, T height) {
   return (x > -1.0f) & (y > -1.0f) & (x < width) & (y < height);

@@ -1,11 +1,11 @@
 // The backward kernel: one task is one level of one head of one image.
 //
-// A task copies its map of values into a small one of its own, contiguous, in
-// the type of the arithmetic and with a border of zeros, and adds the values'
-// gradient up in another. That way no sampled point needs a test for the
-// border, rows of a power-of-two number of heads do not compete for the same
-// cache sets, 16-bit gradients are summed in float, and no two tasks ever
-// write to the same number.
+// A task copies its map of values into a small buffer of its own, which is
+// contiguous, in the type of the arithmetic and has a border of zeros. It sums
+// the gradient of the values in a second such buffer. So no sampled point needs
+// a test for the border, rows of a power-of-two number of heads do not compete
+// for the same cache sets, 16-bit gradients are summed in float, and no two
+// tasks ever write to the same number.
 
 #pragma once
 
@@ -85,7 +85,7 @@ class LevelTask {
     pack(map, value, stride(), dim(), value_.data());
     __builtin_memset(gradient_.data(), 0, map.tokens() * dim() * sizeof(T));
 
-    // As many queries at a time as fill a batch; many points split a query.
+    // Take as many queries as fit in a batch; split queries with many points.
     const int64_t points = problem_.points;
     const int64_t capacity = PointBatch<T>::kCapacity;
     const int64_t queries_at_once = points < capacity ? capacity / points : 1;
@@ -104,7 +104,7 @@ class LevelTask {
   }
 
  private:
-  // Not members: kDim shall be a constant where it is used.
+  // Not members, so that kDim is a constant where it is used.
   VIT_ADAPTER_INLINE_METHOD int64_t dim() const {
     return kDim ? kDim : problem_.dim;
   }
@@ -127,7 +127,7 @@ class LevelTask {
     return largest;
   }
 
-  // Index of the range's first point of its n-th query in (B, Q, M, L, P).
+  // Index in (B, Q, M, L, P) of the first point of the range's n-th query.
   VIT_ADAPTER_INLINE_METHOD int64_t
   point_index(const Range& range, int64_t n) const {
     const int64_t query = range.image * problem_.queries + range.query + n;
@@ -136,7 +136,7 @@ class LevelTask {
     return level * problem_.points + range.point;
   }
 
-  // The output's gradient of the range's n-th query and of its head.
+  // The output's gradient for the range's head and its n-th query.
   VIT_ADAPTER_INLINE_METHOD const Storage* row_gradient(
       const Range& range,
       int64_t n) const {
@@ -173,7 +173,7 @@ class LevelTask {
   }
 
   void add_points(const BorderedMap& map, const Range& range) {
-    // The rows of a head lie too far apart for the processor to foresee them.
+    // The rows of a head are too far apart for the hardware prefetcher.
     constexpr int64_t kQueriesAhead = 6;
     const int64_t last = problem_.queries - 1 - range.query;
     for (int64_t n = 0, i = 0; n < range.queries; ++n) {

@@ -1,4 +1,4 @@
-// The map of one level and head, copied out of its tensor with a border of
+// Copies the map of one level and head out of its tensor, adding a border of
 // zeros, and back.
 
 #pragma once
@@ -22,7 +22,7 @@ struct BorderedMap {
   }
 };
 
-// Copies the tokens of one head into a bordered map, whose border gets zero.
+// Copies the tokens of one head into a bordered map and zeroes the border.
 template <typename Storage, typename T>
 void pack(
     const BorderedMap& map,
@@ -44,7 +44,7 @@ void pack(
   __builtin_memset(target, 0, map.row() * dim * sizeof(T));
 }
 
-// The way back, without the border: what is there fell outside the map.
+// Copies back without the border, which holds what fell outside the map.
 template <typename Storage, typename T>
 void unpack(
     const BorderedMap& map,

@@ -1,8 +1,8 @@
-// Computing in a process that was forked from one that has computed.
+// Computing in a process that was forked after its parent had computed.
 //
 // OpenMP's threads do not survive a fork, and its first parallel region in the
-// child would wait for them for ever. So a child computes on one thread, which
-// changes no bit of the results.
+// child would wait for them forever. So a child computes on one thread, which
+// gives bitwise the same results.
 
 #pragma once
 
@@ -25,7 +25,7 @@ inline const int fork_handler_status =
     pthread_atfork(nullptr, nullptr, [] { in_forked_process = true; });
 #endif
 
-// In a forked process, limits what is computed in its scope to one thread.
+// In a forked process, limits computation in its scope to one thread.
 class ForkedProcessGuard {
  public:
   ForkedProcessGuard()
@@ -43,7 +43,7 @@ class ForkedProcessGuard {
   ForkedProcessGuard& operator=(const ForkedProcessGuard&) = delete;
 
  private:
-  const int threads_; // as they were
+  const int threads_; // before
 };
 
 } // namespace cpu

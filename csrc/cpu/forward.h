@@ -1,6 +1,6 @@
 // The forward kernel: query by query, all heads of a query together, so that
-// locations, weights and output stream once and neighbouring rows of the values
-// are read while they are in the cache.
+// locations, weights and output are streamed once, and neighbouring rows of the
+// values are read while they are in the cache.
 
 #pragma once
 
@@ -18,16 +18,17 @@ constexpr int kAllCorners = 15;
 // Where and how strongly points sample, one number per point in each array.
 template <typename T>
 struct Samples {
-  const T* corner_weight;  // of corner 0; each other corner's array ...
-  int64_t next_corner;     // ... starts so many elements after the last one's
+  const T* corner_weight;  // of corner 0; the array of each further corner
+  int64_t next_corner;     // starts this many elements after the previous one
   const Index<T>* columns; // of the map: tokens from row to row of corners
   const Index<T>* token;   // of corner 0; meaningless where it is outside
-  const Index<T>* corners; // bit c tells whether corner c is inside the map
+  const Index<T>* corners; // bit c is set if corner c is inside the map
 };
 
 // The samples of all M * L * P points of a query, and of the next query, whose
-// values are fetched meanwhile. Computed for whole vectors of points before any
-// value is read; the sums over channels then do no arithmetic on coordinates.
+// values are prefetched meanwhile. They are computed for whole vectors of
+// points before any value is read, so the sums over channels need no arithmetic
+// on coordinates.
 template <typename T>
 class QueryPoints {
  public:
@@ -38,7 +39,7 @@ class QueryPoints {
         indices_(kIndices * row_) {
     const int64_t per_head = problem.levels * problem.points;
     for (int64_t i = 0; i < row_; ++i) {
-      // What follows the last point is computed too, as any point, and unused.
+      // Padding after the last point is computed like a point, but not used.
       const int64_t level = i % per_head / problem.points;
       const int64_t rows = problem.spatial_shapes[2 * level];
       const int64_t columns = problem.spatial_shapes[2 * level + 1];
@@ -56,8 +57,8 @@ class QueryPoints {
     }
   }
 
-  // Takes the locations (M, L, P, 2) and weights (M, L, P) of a query; its
-  // samples go into one of two slots.
+  // Takes the locations (M, L, P, 2) and weights (M, L, P) of a query and puts
+  // its samples into one of two slots.
   void fill(int slot, const T* locations, const T* weights) {
     T* const x = scalar(kX);
     T* const y = scalar(kY);
@@ -85,8 +86,8 @@ class QueryPoints {
   }
 
  private:
-  // Rows of scalars_ and of indices_. Four corner weights, tokens and corners
-  // are there once for each slot.
+  // Rows of scalars_ and of indices_. Each slot has its own four corner
+  // weights, tokens and corners.
   enum { kWidth, kHeight, kX, kY, kWeight, kCornerWeight, kScalars = 13 };
   enum { kRows, kColumns, kStart, kToken, kCorners, kIndices = 7 };
 
@@ -148,10 +149,10 @@ struct HeadSum {
   // Sums kVectors * kLanes channels; the accumulators stay in registers.
   template <int kLanes, int kVectors>
   VIT_ADAPTER_INLINE_METHOD void block(int64_t channel) const {
-    // Read for the corners outside the map: a product with the values there
-    // would turn an infinite value beside the border into NaN.
+    // Read in place of corners outside the map: multiplying the values there by
+    // zero would give NaN if one of them were infinite.
     alignas(64) static const Storage zeros[kLanes * kVectors] = {};
-    // Two chains of additions, since one would wait for its own latency.
+    // Two chains of additions, since a single one would be bound by latency.
     Vec<T, kLanes> upper[kVectors] = {}, lower[kVectors] = {};
     for (int64_t i = 0; i < count; ++i) {
       const int corners = static_cast<int>(points.corners[i]);
@@ -207,10 +208,10 @@ struct HeadSum {
   }
 };
 
-// How many levels are fetched one query ahead: up to the last whose values do
-// not stay in the second-level cache from query to query, or which has so many
-// tokens that a query reads much that none before it has read. For the rest it
-// would cost time.
+// How many levels are prefetched one query ahead: all up to the last one whose
+// values do not stay in the second-level cache from query to query, or which
+// has so many tokens that a query mostly reads values that no earlier query has
+// read. For the remaining levels, prefetching would cost time.
 template <typename Storage>
 int64_t levels_ahead(const Problem& problem) {
   constexpr int64_t kCachedBytes = 2 << 20;
@@ -226,7 +227,7 @@ int64_t levels_ahead(const Problem& problem) {
   return level;
 }
 
-// Fetches what `count` points of one head will read.
+// Prefetches what `count` points of one head will read.
 template <typename Storage, typename T>
 VIT_ADAPTER_INLINE void fetch_corners(
     const Samples<T>& points,

@@ -1,5 +1,5 @@
 // Defines the table of kernels of one instruction set. The including file
-// names it, VIT_ADAPTER_ISA, and is compiled with the flags that enable it.
+// names the set in VIT_ADAPTER_ISA and is compiled with the flags for it.
 
 #pragma once
 

@@ -1,8 +1,8 @@
 // What the dispatcher and the kernels of every instruction set agree on.
 //
-// Kernels see raw pointers to contiguous tensors and no ATen: they are compiled
-// once per instruction set, and an inline function of a library header compiled
-// with AVX-512 could otherwise become the copy that the whole process runs.
+// Kernels see raw pointers to contiguous tensors and no ATen, because they are
+// compiled once per instruction set: an inline function of a library header
+// compiled with AVX-512 could become the copy that the whole process runs.
 
 #pragma once
 
@@ -24,15 +24,15 @@ using ForwardKernel =
     void (*)(const Problem&, void* output, int64_t begin, int64_t end);
 
 struct Gradients {
-  const void* output; // (B, Q, M * D), given
-  void* value;        // the rest as the inputs, written whole
+  const void* output; // (B, Q, M * D), an input
+  void* value;        // outputs from here on, shaped as the inputs
   void* locations;
   void* weights;
 };
 
 // Computes tasks [begin, end) of B * M * L: one level of one head of one image.
-// A task alone writes its part of every gradient, so neither the number of
-// threads nor their timing can change a bit of the result.
+// Only one task writes to each part of a gradient, so neither the number of
+// threads nor their timing changes a bit of the result.
 using BackwardKernel =
     void (*)(const Problem&, const Gradients&, int64_t begin, int64_t end);
 

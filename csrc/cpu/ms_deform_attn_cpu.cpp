@@ -1,5 +1,5 @@
-// Multi-scale deformable attention on the CPU: tensors in, kernels chosen,
-// work shared among threads.
+// Multi-scale deformable attention on the CPU: takes tensors, chooses kernels
+// and splits the work among threads.
 
 #include "../ms_deform_attn.h"
 

@@ -1,4 +1,4 @@
-// What backward knows and learns about a batch of points.
+// What backward reads and computes for a batch of points.
 
 #pragma once
 
@@ -10,8 +10,8 @@ namespace cpu {
 namespace VIT_ADAPTER_ISA {
 namespace {
 
-// Points of several queries in one level and head, and what backward leaves
-// for each.
+// Points of several queries in one level and head, and their results in
+// backward.
 template <typename T>
 struct PointBatch {
   static constexpr int kCapacity = 64; // a multiple of every vector's lanes

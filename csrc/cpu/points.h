@@ -48,7 +48,7 @@ VIT_ADAPTER_INLINE Indices<T> floor_all(Numbers<T> coordinates) {
 
 template <typename T>
 struct Positions {
-  Indices<T> sampled;   // all bits set, or 0: not sampled, and the rest is zero
+  Indices<T> sampled;   // all bits set; or 0: not sampled, and the rest is zero
   Indices<T> left, top; // the pixel of corner 0
   Numbers<T> fraction_x, fraction_y;
 };

@@ -9,7 +9,7 @@ namespace cpu {
 namespace VIT_ADAPTER_ISA {
 namespace {
 
-// Four sums at once, {sum of a, ..., sum of d}. The generic form suffices for
+// Four sums at once, {sum of a, ..., sum of d}. This generic form is enough for
 // double and for the ends of rows.
 template <typename V>
 VIT_ADAPTER_INLINE auto sum_lanes(V a, V b, V c, V d) {
@@ -23,8 +23,8 @@ VIT_ADAPTER_INLINE auto sum_lanes(V a, V b, V c, V d) {
 
 #if defined(__x86_64__)
 
-// Pairs of vectors are interleaved before they are added: 6 shuffles serve all
-// four sums, where one sum at a time would take 8.
+// Pairs of vectors are interleaved before they are added: this takes 6 shuffles
+// for all four sums, where one sum at a time would take 8.
 VIT_ADAPTER_INLINE Vec<float, 4>
 sum_lanes(Vec<float, 4> a, Vec<float, 4> b, Vec<float, 4> c, Vec<float, 4> d) {
   const __m128 ab = _mm_add_ps(_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b));

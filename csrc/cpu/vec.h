@@ -1,7 +1,7 @@
 // Short vectors, and the loads and stores that widen 16-bit values to float.
 //
-// Written with the vector extensions of GCC and Clang. Everything lives in a
-// namespace of its instruction set without linkage (see kernels.h).
+// Written with the vector extensions of GCC and Clang. Everything is in the
+// namespace of its instruction set and has internal linkage (see kernels.h).
 
 #pragma once
 
@@ -78,9 +78,8 @@ VIT_ADAPTER_INLINE void store_same(T* target, Vec<T, kLanes> vector) {
   __builtin_memcpy(target, &vector, sizeof(vector));
 }
 
-// Fetches `count` elements that will be read soon into the second-level cache;
-// the first-level one holds too little of what is to come. Any address will do,
-// also one outside of all memory.
+// Prefetches `count` elements into the second-level cache; the first-level one
+// is too small. Any address is allowed, even an invalid one.
 template <typename T>
 VIT_ADAPTER_INLINE void prefetch(const T* elements, int64_t count) {
   constexpr int64_t kCacheLine = 64;
@@ -117,7 +116,7 @@ VIT_ADAPTER_INLINE Vec<float, kLanes> load(const bfloat16* source) {
   return bit_cast<Vec<float, kLanes>>(wide << 16);
 }
 
-// Round to nearest even; a NaN stays one, made quiet.
+// Rounds to nearest even; a NaN becomes a quiet NaN.
 template <int kLanes>
 VIT_ADAPTER_INLINE void store(bfloat16* target, Vec<float, kLanes> vector) {
   const auto bits = bit_cast<Vec<uint32_t, kLanes>>(vector);
@@ -129,8 +128,8 @@ VIT_ADAPTER_INLINE void store(bfloat16* target, Vec<float, kLanes> vector) {
       __builtin_convertvector(result >> 16, Vec<uint16_t, kLanes>));
 }
 
-// Half to float by integer arithmetic: the exponent is rebased by a product
-// with 2^112, which also normalizes subnormals.
+// Half to float with integer arithmetic: multiplying by 2^112 rebases the
+// exponent and also normalizes subnormals.
 template <int kLanes>
 VIT_ADAPTER_INLINE Vec<float, kLanes> load(const float16* source) {
 #if defined(__AVX512F__)
@@ -157,8 +156,8 @@ VIT_ADAPTER_INLINE Vec<float, kLanes> load(const float16* source) {
       ((half & 0x8000) << 16));
 }
 
-// Float to half, to nearest even. Below 2^-14 the sum with 0.5 leaves the
-// subnormal's digits, rounded, at the end of the significand.
+// Float to half, rounding to nearest even. Below 2^-14, adding 0.5 leaves the
+// rounded digits of the subnormal at the end of the significand.
 VIT_ADAPTER_INLINE uint16_t half_bits(float number) {
   const uint32_t bits = bit_cast<uint32_t>(number);
   const uint32_t sign = (bits >> 16) & 0x8000;

@@ -1,7 +1,7 @@
 // Backward on the device. Block (x: lanes of a row, a power of two up to 32;
 // y: rows), grid (x: rows of an image, y: images). A lane handles kChannels
-// channels at a time; the gradients of a point are summed over the lanes by
-// shuffles, which every lane of a warp reaches, whatever its row does.
+// channels at a time. Shuffles sum the gradients of a point over the lanes, so
+// every lane of a warp must reach them, even if its row is out of range.
 
 #pragma once
 
@@ -60,7 +60,7 @@ VIT_ADAPTER_DEVICE T sum_over_lanes(T number) {
   return number;
 }
 
-// Multiplies a row's gradient with the pixels of one point, into dots, and
+// Multiplies a row's gradient by the pixels of one point, into dots, and
 // scatters it to their gradients if kScatter.
 template <typename Storage, int kChannels, bool kScatter, typename T>
 VIT_ADAPTER_DEVICE void visit_corners(
@@ -101,12 +101,12 @@ __global__ void backward_kernel(
     const Storage* __restrict__ value,
     const typename ArithmeticOf<Storage>::type* __restrict__ locations,
     const typename ArithmeticOf<Storage>::type* __restrict__ weights,
-    typename ArithmeticOf<Storage>::type* grad_value, // zeros at the start
+    typename ArithmeticOf<Storage>::type* grad_value, // initially zero
     typename ArithmeticOf<Storage>::type* __restrict__ grad_locations,
     typename ArithmeticOf<Storage>::type* __restrict__ grad_weights) {
   using T = typename ArithmeticOf<Storage>::type;
   const uint32_t row = blockIdx.x * blockDim.y + threadIdx.y;
-  const bool active = row < problem.rows(); // no return: shuffles come
+  const bool active = row < problem.rows(); // no return: shuffles follow
   const uint32_t head = row % uint32_t(problem.heads);
   const int64_t stride = problem.stride();
   const int first_channel = threadIdx.x * kChannels;
@@ -148,7 +148,7 @@ __global__ void backward_kernel(
                   stride,
                   dots);
             }
-            // Linear in the dots, so each lane may apply it to its own share.
+            // Linear in the dots, so each lane can apply it to its own part.
             gradient = point_gradient(
                 dots[0],
                 dots[1],

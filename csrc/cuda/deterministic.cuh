@@ -1,9 +1,9 @@
-// The gradient of value without atomics: a sum in an order that never changes.
+// The gradient of value without atomics, summed in an order that never changes.
 //
 // Every point belongs to the cell between its four pixels; a map of H * W
-// pixels, with zeros around, has (H + 1) * (W + 1) cells. Points are sorted by
-// cell, stably, and then every pixel gathers the points of its four cells.
-// The order of a sum is therefore that of the points in memory.
+// pixels, surrounded by zeros, has (H + 1) * (W + 1) cells. A stable sort puts
+// the points in order of cells, and then every pixel gathers the points of its
+// four cells. Sums are therefore taken in the order of the points in memory.
 
 #pragma once
 
@@ -46,7 +46,7 @@ __global__ void cell_keys_kernel(
   keys[index] = Key(key);
 }
 
-// Adds up what the points of one cell give to the pixel that is their corner.
+// Sums what the points of one cell contribute to one of its corner pixels.
 template <typename Storage, int kChannels, typename T>
 VIT_ADAPTER_DEVICE void gather_cell(
     const Problem& problem,

@@ -28,7 +28,7 @@ struct Level {
   int32_t first_cell;  // of (height + 1) * (width + 1); see deterministic.cuh
 };
 
-// Travels as a kernel argument, so that no launch waits for a copy.
+// Passed as a kernel argument, so that no launch waits for a copy.
 struct Problem {
   int64_t batch, tokens, queries;
   int32_t heads, dim, num_levels, points;
@@ -81,7 +81,7 @@ VIT_ADAPTER_DEVICE void narrow(float number, __nv_bfloat16& target) {
   target = __float2bfloat16_rn(number);
 }
 
-// Neighbouring channels that move in one instruction.
+// Neighbouring channels that one instruction loads or stores.
 template <typename Storage, int kChannels>
 struct alignas(sizeof(Storage) * kChannels) Pack {
   Storage channel[kChannels];
@@ -104,7 +104,7 @@ VIT_ADAPTER_DEVICE void store(Storage* target, const T (&source)[kChannels]) {
     narrow(source[i], pack.channel[i]);
   }
   if constexpr (sizeof(pack) == sizeof(uint4)) {
-    // Asked for in words: the compiler stores a pack channel by channel.
+    // Explicit, because the compiler stores a pack channel by channel.
     uint4 word;
     memcpy(&word, &pack, sizeof(word));
     __stwb(reinterpret_cast<uint4*>(target), word);
@@ -123,11 +123,11 @@ VIT_ADAPTER_DEVICE int32_t floor_to_int(T coordinate) {
 // A point in the pixels of its level.
 template <typename T>
 struct Position {
-  bool touches;      // false: nothing is sampled, and the rest is zero
+  bool touches;      // if false, nothing is sampled and the rest is zero
   int32_t left, top; // the pixel of corner 0
   T fraction_x, fraction_y;
 
-  // Whether corner c (0 top left ... 3 bottom right) lies in the map.
+  // Whether corner c (0 top left ... 3 bottom right) is in the map.
   VIT_ADAPTER_METHOD bool inside(const Level& level, int corner) const {
     const int32_t x = left + (corner & 1), y = top + (corner >> 1);
     return x >= 0 && y >= 0 && x < level.width && y < level.height;

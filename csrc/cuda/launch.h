@@ -103,8 +103,8 @@ T* mutable_pointer(const at::Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
-// Calls function(integral_constant<channels per thread>): 16 bytes where every
-// row starts on a multiple of 16 bytes, else one channel.
+// Calls function(integral_constant<channels per thread>): 16 bytes if every row
+// starts on a multiple of 16 bytes, otherwise one channel.
 template <typename Storage, typename Function>
 void dispatch_channels(
     const Problem& problem,
@@ -139,13 +139,13 @@ Launch make_launch(const Problem& problem, int64_t items, int64_t lanes) {
       dim3(unsigned(lanes), unsigned(per_block))};
 }
 
-// Throws if the launch before it failed; in words that help where nothing was
+// Throws if the previous launch failed, with a helpful message if nothing was
 // compiled for the architecture of the GPU.
 void check_launch() {
   const cudaError_t error = cudaPeekAtLastError();
   if (error == cudaErrorNoKernelImageForDevice ||
       error == cudaErrorUnsupportedPtxVersion) {
-    cudaGetLastError(); // else the next check of anybody's would find it
+    cudaGetLastError(); // clears the error, or the next check would report it
     int device = 0, major = 0, minor = 0;
     cudaGetDevice(&device);
     cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);

@@ -1,6 +1,6 @@
-// Multi-scale deformable attention on CUDA devices: tensors in, kernels
-// launched on the current stream. Headers are few on purpose: building needs
-// the CUDA compiler and runtime alone, and none of the toolkit's libraries.
+// Multi-scale deformable attention on CUDA devices: takes tensors and launches
+// kernels on the current stream. Headers are few on purpose, so that building
+// needs only the CUDA compiler and runtime, not the toolkit's libraries.
 
 #include "../ms_deform_attn.h"
 
@@ -56,7 +56,7 @@ void launch_backward(
   check_launch();
 }
 
-// The points sorted by cell: their order, and where each cell's points begin.
+// The points sorted by cell: their order, and where the points of a cell begin.
 template <typename T, typename Key>
 std::tuple<at::Tensor, at::Tensor> sort_by_cell(
     const Problem& problem,
@@ -93,7 +93,7 @@ void launch_gather(
     const at::Tensor& grad_value) {
   using T = typename ArithmeticOf<Storage>::type;
   const int64_t cells = problem.batch * problem.heads * cells_per_head(problem);
-  // Half the bits to sort, where they suffice.
+  // 32 bits where they suffice: half as much to sort.
   const auto [order, starts] = cells < std::numeric_limits<int32_t>::max()
       ? sort_by_cell<T, int32_t>(problem, inputs.locations, cells, at::kInt)
       : sort_by_cell<T, int64_t>(problem, inputs.locations, cells, at::kLong);
@@ -195,7 +195,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> ms_deform_attn_backward_cuda(
   const at::Tensor grad_locations = at::empty_like(inputs.locations);
   const at::Tensor grad_weights = at::empty_like(inputs.weights);
   const bool deterministic = at::globalContext().deterministicAlgorithms();
-  // Scattered sums of 16-bit values are kept in float32 until they are whole.
+  // Scattered sums of 16-bit values stay in float32 until they are complete.
   const at::Tensor grad_value = deterministic
       ? at::empty_like(inputs.value)
       : at::zeros_like(

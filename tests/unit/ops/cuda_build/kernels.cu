@@ -1,5 +1,5 @@
 // Every kernel that csrc/cuda/ms_deform_attn_cuda.cu launches, without ATen,
-// whose headers take most of the time to compile it.
+// whose headers take most of the compile time.
 
 #include "cuda/backward.cuh"
 #include "cuda/deterministic.cuh"

@@ -1,4 +1,4 @@
-// Stands in for CUDA's header: the type and the two conversions that are used.
+// Replaces CUDA's header: the type and the two conversions that are used.
 #pragma once
 
 #include <cstdint>

@@ -1,9 +1,9 @@
 // Runs device code on the host: the few CUDA primitives that the kernels use.
 //
 // The threads of a block are fibres that run one after the other. A collective
-// lets every fibre of the block arrive before any goes on, and aborts if one
-// returns instead: on a GPU that would be a deadlock or a wrong sum.
-// Arithmetic, indices and collectives can be tested so; races and speed cannot.
+// waits until every fibre of the block has arrived, and aborts if one returns
+// instead: on a GPU that would be a deadlock or a wrong sum. This tests
+// arithmetic, indices and collectives, but not races or speed.
 
 #pragma once
 
@@ -59,7 +59,7 @@ inline void enter() {
   swapcontext(&fibres[current]->context, &scheduler);
 }
 
-// Makes a fibre of the block's body; stacks are used again.
+// Makes a fibre from the block's body; stacks are reused.
 inline void start(std::unique_ptr<Fibre>& fibre, Dim index) {
   if (!fibre) {
     fibre = std::make_unique<Fibre>();
@@ -93,7 +93,7 @@ inline void run_block() {
   }
 }
 
-// Runs the blocks from `from` to before `to`, of a grid of a size.
+// Runs the blocks [from, to) of a grid of the given size.
 template <typename Kernel>
 void launch(Dim grid_size, Dim from, Dim to, Dim block_size, Kernel kernel) {
   grid = grid_size;
@@ -131,7 +131,7 @@ T __shfl_xor_sync(unsigned mask, T number, int distance) {
   emulation::exchange[emulation::current] = number;
   emulation::wait_for_all();
   const T result = static_cast<T>(emulation::exchange[partner]);
-  emulation::wait_for_all(); // nobody writes before all have read
+  emulation::wait_for_all(); // no fibre writes before all have read
   return result;
 }
 

@@ -1,5 +1,5 @@
-// The launches of csrc/cuda/ms_deform_attn_cuda.cu on the emulation, for arrays
-// instead of tensors. Blocks are smaller than on a device: fibres cost stacks.
+// The launches of csrc/cuda/ms_deform_attn_cuda.cu in the emulation, for arrays
+// instead of tensors. Blocks are smaller than on a device: fibres need stacks.
 
 #pragma once
 
@@ -67,8 +67,8 @@ struct Share {
   }
 };
 
-// Everything, with fewer blocks than images along y: their loop over images
-// runs.
+// Everything, with fewer blocks than images along y, so that their loop over
+// images runs.
 inline Share all_of(const Problem& problem, int64_t items) {
   const unsigned y = problem.batch > 1 ? unsigned(problem.batch) - 1 : 1;
   return {0, items, y, 0, y};
@@ -111,7 +111,7 @@ void backward(const Problem& problem, const Arrays<Storage>& a, Share share) {
   });
 }
 
-// The cell of points [first, end) into keys, which has room for all points.
+// Writes the cells of points [first, end) to keys, which has room for all.
 template <typename T>
 void cell_keys(
     const Problem& problem,

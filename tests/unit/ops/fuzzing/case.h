@@ -58,7 +58,7 @@ void for_each_point(const Case& c, const Visit& visit) {
   }
 }
 
-// Written from the definition, without a thought for speed or memory.
+// Written from the definition, without regard to speed or memory.
 inline Results evaluate(const Case& c) {
   Results r{
       Numbers(c.grad_output.size()),
@@ -73,7 +73,7 @@ inline Results evaluate(const Case& c) {
         const double x = c.locations[2 * point] * double(width) - 0.5;
         const double y = c.locations[2 * point + 1] * double(height) - 0.5;
         if (!(x > -1 && y > -1 && x < double(width) && y < double(height))) {
-          return; // outside, infinite or not a number
+          return; // outside the map, infinite or not a number
         }
         for (int corner = 0; corner < 4; ++corner) {
           const bool right = corner & 1, bottom = corner & 2;

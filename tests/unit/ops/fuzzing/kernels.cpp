@@ -27,7 +27,7 @@ auto dispatch(Type type, const Function& function) {
   }
 }
 
-// Numbers of one type that end where their memory ends.
+// Numbers of one type, up to the very end of their memory.
 template <typename Storage>
 class Array {
  public:

@@ -15,7 +15,7 @@ constexpr const char* kTypeNames[] = {
     "bfloat16",
     "float16"};
 
-// What the numbers of a type resolve.
+// The resolution of a type.
 inline double resolution(Type type) {
   constexpr double kResolutions[] = {0x1p-23, 0x1p-52, 0x1p-7, 0x1p-10};
   return kResolutions[int(type)];
@@ -27,7 +27,7 @@ inline Type arithmetic(Type type) {
 // Rounds every number to the type it has in memory.
 void round_to(Type type, Case& c);
 
-// `cuts` in [0, 1] are where the work of each kernel is divided. `misaligned`
+// `cuts` in [0, 1] say where the work of each kernel is divided. `misaligned`
 // arrays start one element after an aligned address.
 Results run_on_cpu(
     const Case& c,
@@ -40,5 +40,5 @@ Results run_on_cpu(
 // returned beside the scattered one.
 Results run_on_device(const Case& c, Type type, bool wide, Numbers& gathered);
 
-// Runs the kernels where offsets pass 2^32. Returns what is wrong, or "".
+// Runs the kernels at offsets past 2^32. Returns what is wrong, or "".
 std::string check_large_offsets(const vit_adapter::cpu::Kernels& kernels);

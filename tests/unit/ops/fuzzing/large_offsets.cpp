@@ -1,5 +1,5 @@
-// Tensors of 2^32 elements and more, of which only a window is ever touched:
-// memory is reserved, and pages come into being as they are used.
+// Tensors of at least 2^32 elements, of which only a window is ever touched:
+// memory is reserved, and pages are allocated as they are used.
 
 #include <sys/mman.h>
 
@@ -48,14 +48,14 @@ class Sparse {
   T* data_;
 };
 
-// A small problem of one image, and where it lies in a large one: in the last
+// A small problem of one image, and its place in a large one: in the last
 // image, level by level in the lower right corner of the large maps.
 struct Window {
   Case small;
   int64_t batch;
   std::vector<int64_t> shapes;
 
-  // The token of the large image that is a token of the small one.
+  // The token in the large image of a token in the small one.
   int64_t token(int64_t small_token) const {
     int64_t start = 0;
     for (int64_t level = 0;; ++level) {
@@ -142,8 +142,8 @@ class Check {
         grad_value_.data(),
         grad_locations_.data(),
         grad_weights_.data()};
-    // The last head alone, for every task has memory for the largest map; and
-    // no map larger than its window, which would be copied whole.
+    // Only the last head, since every task has memory for the largest map; and
+    // no map larger than its window, since maps are copied whole.
     const auto computed = [&](int64_t level, int64_t head) {
       return head == c_.heads - 1 &&
           w_.shapes[2 * level] == c_.shapes[2 * level];
@@ -222,8 +222,8 @@ class Check {
     return (first_token_ + w_.token(small_token)) * c_.stride();
   }
 
-  // What differs from the small problem's results, in the gradients of the
-  // levels and heads that count.
+  // What differs from the results of the small problem, in the gradients of
+  // the levels and heads that are compared.
   template <typename Counts>
   std::string difference(
       const char* by,
@@ -231,7 +231,7 @@ class Check {
       const Counts& counts) {
     std::string found;
     const auto compare = [&](const char* what, double actual, double expected) {
-      // Coordinates of large maps have lost digits.
+      // Coordinates in large maps lose precision.
       const double allowed =
           (type_ == Type::kFloat64 ? 1e-9 : 1e-3) * (1 + std::abs(expected));
       if (!(std::abs(actual - expected) <= allowed)) {

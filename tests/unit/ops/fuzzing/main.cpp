@@ -3,7 +3,7 @@
 //   fuzzing fuzz <seconds> <seed>
 //   fuzzing large
 //
-// Compiled with sanitizers, so that a read or write out of bounds ends it.
+// Compiled with sanitizers, so that it stops at a read or write out of bounds.
 
 #include <chrono>
 #include <cstdio>
@@ -60,7 +60,7 @@ double location(Random& random, Points points, int64_t size) {
     return special(random);
   }
   if (points == Points::kKinks) {
-    // Pixels' centres and edges, and the border of the map.
+    // Centres and edges of pixels, and the border of the map.
     return real(random, 0, 1) < 0.5
         ? double(whole(random, -2, 2 * size + 2)) / (2 * n)
         : (whole(random, 0, 1) ? -0.5 / n : 1 + 0.5 / n);
@@ -128,8 +128,8 @@ double largest(const Numbers& numbers) {
   return result;
 }
 
-// Whether two arrays agree up to an absolute and a relative error; says where
-// not.
+// Whether two arrays agree within an absolute and a relative error; reports
+// where they do not.
 bool agree(
     const char* what,
     const Numbers& actual,
@@ -187,7 +187,7 @@ bool compare(const Fuzzed& f, const Results& expected, const Results& actual) {
             expected.grad_weights,
             point,
             eps) &
-      // At a kink the location's gradient jumps, and either side is right.
+      // At a kink the location's gradient jumps, and both sides are correct.
       (f.points == Points::kKinks ||
        agree(
            "grad_locations",
@@ -247,7 +247,7 @@ bool try_case(Random& random, const std::vector<const Kernels*>& all_kernels) {
   return good;
 }
 
-// The kernels that are compiled in and that this machine can run.
+// The kernels that are compiled in and can run on this machine.
 std::vector<const Kernels*> usable_kernels() {
   std::vector<const Kernels*> kernels;
 #ifdef FUZZ_BASELINE
@@ -273,7 +273,7 @@ int fuzz(double seconds, uint64_t seed) {
   const auto end = Clock::now() + std::chrono::duration<double>(seconds);
   long cases = 0;
   for (; cases == 0 || Clock::now() < end; ++cases) {
-    // Every case has a seed of its own: the one printed repeats it at once.
+    // Every case has its own seed: the printed one repeats it immediately.
     Random random(seed + cases);
     if (!try_case(random, kernels)) {
       std::fprintf(
