@@ -39,7 +39,7 @@ def sample(level: Tensor, x: float, y: float) -> Tensor:
 
 
 def slow_attention(module: MSDeformAttn, query: Tensor, points: Tensor, value: Tensor) -> Tensor:
-    """One query of one image at a time, straight from the definition."""
+    """One query of one image at a time, written from the definition."""
     heads, num_points = module.num_heads, module.num_points
     values = module.value_proj(value).view(value.shape[0], value.shape[1], heads, -1)
     offsets = module.sampling_offsets(query).view(*query.shape[:2], heads, 2, num_points, 2)

@@ -1,4 +1,4 @@
-"""Norm layers by name, and behind convolutions."""
+"""Norm layers by name, and after convolutions."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def test_every_name_normalises_on_one_cpu_process(name: str) -> None:
     assert norm(features).shape == features.shape
 
 
-def test_names_mean_what_they_say() -> None:
+def test_names_give_the_right_classes() -> None:
     assert type(build_norm("BN", 4)) is nn.BatchNorm2d
     assert type(build_norm("SyncBN", 4)) is nn.SyncBatchNorm
     assert type(build_norm("", 4)) is nn.Identity
@@ -34,7 +34,7 @@ def test_channel_layer_norm_normalises_every_position() -> None:
 
 
 def make_layers(norm: str, **changes: object) -> list[nn.Module]:
-    """A convolution, a norm with statistics of its own, and a ReLU."""
+    """A convolution, a norm with random statistics, and a ReLU."""
     torch.manual_seed(0)
     layers = [nn.Conv2d(4, 32, 3, padding=1, **changes), build_norm(norm, 32), nn.ReLU()]
     for tensor in layers[1].state_dict().values():
@@ -60,7 +60,7 @@ def test_folding_changes_nothing(norm: str, changes: dict[str, object]) -> None:
     with torch.no_grad():
         expected = plain(images)
         torch.testing.assert_close(folding(images), expected)
-        layers[0].weight.mul_(2)  # nothing of the old weights may be left
+        layers[0].weight.mul_(2)  # no folded weights may be kept
         assert not torch.allclose(folding(images), expected)
         torch.testing.assert_close(folding(images), plain(images))
 
@@ -122,7 +122,7 @@ def test_norm_in_place_rounds_once_in_16_bits() -> None:
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("layout", ["map", "tokens", "expanded"])
 def test_gradients_for_any_strides(name: str, training: bool, batch: int, layout: str) -> None:
-    """Maps and gradients that are views of tokens, of which PyTorch gets some wrong."""
+    """Maps and gradients that are views of tokens; PyTorch computes some of these wrong."""
     tokens = torch.randn(batch, 12, 32, dtype=torch.float64)
     gradient = {
         "map": torch.randn(batch, 32, 3, 4, dtype=torch.float64),

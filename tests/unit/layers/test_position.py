@@ -1,4 +1,4 @@
-"""Position embeddings at other resolutions."""
+"""Position embeddings at resolutions other than the trained one."""
 
 import pytest
 import torch
@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from vit_adapter.layers import resize_position_embedding
 
 
-def test_same_grid_is_left_alone() -> None:
+def test_the_same_grid_changes_nothing() -> None:
     embedding = torch.randn(1, 16, 3)
     assert resize_position_embedding(embedding, (4, 4), (4, 4)) is embedding
 
 
-def test_other_grid_is_bicubic_without_antialias() -> None:
+def test_another_grid_is_bicubic_without_antialias() -> None:
     embedding = torch.randn(1, 16, 3, dtype=torch.float64)
     grid = embedding.transpose(1, 2).reshape(1, 3, 4, 4)
     expected = F.interpolate(grid, size=(2, 7), mode="bicubic", align_corners=False)

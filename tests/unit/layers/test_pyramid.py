@@ -100,7 +100,7 @@ def test_constants_are_made_once_per_size_and_dtype() -> None:
     assert reference_points(shapes, device=CPU, dtype=torch.float64).dtype == torch.float64
 
 
-def test_constants_do_not_pile_up() -> None:
+def test_the_number_of_constants_is_limited() -> None:
     for height in range(1, 2 * pyramid._MAX_CACHED):
         reference_points([(height, 1)], device=CPU, dtype=torch.float32)
     assert len(pyramid._constants) <= pyramid._MAX_CACHED
@@ -118,7 +118,7 @@ def test_constants_that_a_cuda_graph_reads_are_never_freed(monkeypatch) -> None:
     assert points() is None
 
 
-def test_constants_made_in_inference_mode_serve_training() -> None:
+def test_constants_made_in_inference_mode_work_in_training() -> None:
     shapes = [(7, 11)]
     with torch.inference_mode():
         points = reference_points(shapes, device=CPU, dtype=torch.float32)

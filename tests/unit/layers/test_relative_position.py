@@ -1,4 +1,4 @@
-"""Relative position biases: the sum over pairs, resizing by splines, and what is kept."""
+"""Relative position biases: the bias of each pair, resizing by splines, and the cache."""
 
 import copy
 import pickle
@@ -19,7 +19,7 @@ from vit_adapter.layers.relative_position import (
 
 
 def slow_bias(table: Tensor, grid: tuple[int, int], class_token: bool) -> Tensor:
-    """Pair by pair, from the definition."""
+    """Pair by pair, written from the definition."""
     height, width = grid
     places = [(y, x) for y in range(height) for x in range(width)]
     places = [None, *places] if class_token else places
@@ -43,7 +43,7 @@ def test_bias_of_every_pair(grid: tuple[int, int], class_token: bool) -> None:
     table = torch.randn(num_offsets(grid) + 3 * class_token, 2, dtype=torch.float64)
     bias = relative_position_bias(table, grid, class_token=class_token)
     assert torch.equal(bias, slow_bias(table, grid, class_token))
-    assert bias.stride(-1) == 1 and bias.stride(-2) % 8 == 0  # as attention on GPUs wants it
+    assert bias.stride(-1) == 1 and bias.stride(-2) % 8 == 0  # as attention on GPUs needs it
 
 
 @pytest.mark.parametrize("class_token", [False, True])
@@ -69,7 +69,7 @@ def test_gradients_of_the_table(class_token: bool) -> None:
 def test_resizing_equals_scipys_bivariate_spline(
     source: tuple[int, int], target: tuple[int, int]
 ) -> None:
-    """Each axis has its own sequence; an axis that stays has none."""
+    """Each axis has its own sequence; an axis that keeps its size has none."""
     positions, wanted = [], []
     for n, t in zip(source, target, strict=True):
         ratio = 1.0 if n == t else geometric_ratio(n - 1, t - 1)
@@ -92,7 +92,7 @@ def test_resizing_equals_scipys_bivariate_spline(
 
 @pytest.mark.parametrize("source", [(1, 1), (2, 1), (2, 2)])
 def test_tiny_grids_can_be_resized(source: tuple[int, int]) -> None:
-    """Too few offsets for a cubic: constants stay constants, whatever the degree."""
+    """With too few offsets for a cubic spline, constants still stay constant."""
     table = torch.full((num_offsets(source), 3), 0.25, dtype=torch.float64)
     resized = resize_offsets(table, source, (3, 4))
     torch.testing.assert_close(resized, torch.full((35, 3), 0.25, dtype=torch.float64))
@@ -103,7 +103,7 @@ def test_the_native_grid_is_untouched() -> None:
     assert resize_offsets(table, (3, 4), (3, 4)) is table
 
 
-def test_half_precision_is_computed_in_single() -> None:
+def test_half_precision_is_computed_in_float32() -> None:
     table = torch.randn(num_offsets((4, 4)), 2).half()
     expected = resize_offsets(table.float(), (4, 4), (6, 6)).half()
     assert torch.equal(resize_offsets(table, (4, 4), (6, 6)), expected)
@@ -177,11 +177,11 @@ def test_nothing_is_kept_while_gradients_are_computed() -> None:
         kept = counted.get()
     assert counted.get().requires_grad
     with torch.no_grad():
-        assert counted.get() is not kept  # the step in between made room
+        assert counted.get() is not kept  # the step in between cleared the cache
 
 
 @torch.inference_mode()
-def test_tables_made_in_inference_mode_are_not_watched() -> None:
+def test_tables_made_in_inference_mode_are_not_cached() -> None:
     counted = _Counted()
     counted.get()
     counted.table.add_(1)

@@ -1,4 +1,4 @@
-"""What synchronised batch norm becomes; several processes are covered by test_processes.py."""
+"""What replaces synchronised batch norm; test_processes.py covers several processes."""
 
 import pytest
 import torch
@@ -56,7 +56,7 @@ def test_model_that_is_a_norm_and_training_mode() -> None:
     assert adapt_sync_batch_norm(nn.SyncBatchNorm(2).eval()).training is False
 
 
-def test_other_norms_stay() -> None:
+def test_other_norms_are_kept() -> None:
     model = nn.Sequential(nn.BatchNorm2d(2), nn.GroupNorm(1, 2))
     children = list(model)
     adapt_sync_batch_norm(model)

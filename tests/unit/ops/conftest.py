@@ -1,6 +1,6 @@
 """Inputs and oracles shared by the tests of multi-scale deformable attention.
 
-Shape letters: B batch, S value tokens, M heads, D channels per head, Q queries, L levels, P points.
+Shapes: B batch, S value tokens, M heads, D channels per head, Q queries, L levels, P points.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from vit_adapter.ops.extension import has_kernel
 
-# AddressSanitizer and UBSan. -no-pie: at random addresses a program can lie where AddressSanitizer
-# of GCC before 13.3 puts its heap.
+# AddressSanitizer and UBSan. -no-pie: a program at a random address can collide with the heap of
+# AddressSanitizer in GCC before 13.3.
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-no-pie"]
 
 
@@ -128,9 +128,9 @@ def _output_and_gradients() -> Callable[..., tuple[Tensor, Tensor, Tensor, Tenso
 
 @pytest.fixture(scope="session")
 def sanitizing_compiler(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The command of a C++ compiler with sanitizers; its programs run here, which not all do.
+    """The command of a C++ compiler with sanitizers, checked by running a program.
 
-    Some systems lack the sanitizers' libraries, or forbid what they need (ptrace, overcommitting).
+    Some systems lack the sanitizers' libraries or forbid what they need (ptrace, overcommitting).
     """
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
@@ -148,7 +148,7 @@ def sanitizing_compiler(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture
 def kernel_device(device: torch.device) -> torch.device:
-    """Each device for which a kernel is built (without any, plain PyTorch is tested elsewhere)."""
+    """Each device for which a kernel is built; plain PyTorch is tested elsewhere."""
     if not has_kernel(device.type):
-        pytest.skip(f"the extension holds no {device.type} kernel here")
+        pytest.skip(f"the extension has no {device.type} kernel here")
     return device

@@ -1,4 +1,4 @@
-"""The switch of the CPU's fast paths, and what is said of those that are off."""
+"""The switch of the CPU's fast paths, and the reason given for those that are off."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from vit_adapter.ops.cpu_fast_paths import PRIVATE_NAMES, is_on
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A processor that oneDNN is faster on, and a PyTorch in which nothing is private."""
+    """A processor on which oneDNN is faster, and fast paths that need no private names."""
     cpu_fast_paths._find_obstacle.cache_clear()
     monkeypatch.setattr(cpu_fast_paths, "onednn_is_faster", lambda: True)
     for name in PRIVATE_NAMES:
@@ -45,7 +45,7 @@ def test_a_missing_private_name_turns_its_path_off(missing: str, monkeypatch) ->
     assert set(paths.values()) == {"on"}
 
 
-def test_linear_layers_ask_for_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_linear_depends_on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_fast_paths, "onednn_is_faster", lambda: False)
     paths = extension_info()["cpu_fast_paths"]
     assert (

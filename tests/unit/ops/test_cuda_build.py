@@ -16,13 +16,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.nvcc]
 
 KERNELS = Path(__file__).parent / "cuda_build" / "kernels.cu"
 ARCHITECTURES = ("sm_80", "sm_90", "sm_120")
-# Of 65,536 per multiprocessor. 64 let it hold 1024 threads, 128 still 512.
+# A multiprocessor has 65,536: enough for 1024 threads with 64 each, or 512 with 128.
 MAX_REGISTERS = {"forward": 64, "backward": 96, "gather": 96, "cell_keys": 40}
 DOUBLE_MAX_REGISTERS = 128
 
 
 def cuda_home() -> Path:
-    """The toolkit's folder; nvcc on the PATH may be a wrapper outside of it."""
+    """The toolkit's folder; nvcc on the PATH may be a wrapper outside it."""
     beside = Path(shutil.which("nvcc")).parents[1]
     candidates = [os.environ.get("CUDA_HOME"), "/usr/local/cuda", beside]
     for candidate in candidates:
@@ -87,7 +87,7 @@ def test_channels_are_read_and_written_128_bits_at_a_time(tmp_path, project_root
     kernels = re.findall(r"\.entry (\S+)\((.*?)^}", target.read_text(), re.DOTALL | re.MULTILINE)
     for name, body in kernels:
         if not re.search(r"(forward|gather)_kernelI\w+Li[248]E", name):
-            continue  # a channel at a time, or gradients of points
+            continue  # channel by channel, or gradients of points
         count += 1
         assert re.findall(r"st\.global\.?\S*", body) == ["st.global.wb.v4.u32"], name
         assert re.search(r"ld\.global\.nc\.(v4\.|v2\.f64)", body), name

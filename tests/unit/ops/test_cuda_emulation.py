@@ -1,7 +1,7 @@
 """The unmodified device code, run on the host under AddressSanitizer and UBSan.
 
-`cuda_emulation/cuda_emulation.h` stands in for the CUDA primitives that the kernels use. This shows
-that arithmetic, indices and collectives are right; it cannot show races or speed.
+`cuda_emulation/cuda_emulation.h` replaces the CUDA primitives that the kernels use. This shows that
+arithmetic, indices and collectives are correct; it cannot show races or speed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def emulator(tmp_path_factory, project_root, sanitizing_compiler) -> Path:
     """The compiled host program."""
     program = tmp_path_factory.mktemp("emulation") / "emulation"
     includes = [f"-I{SOURCES}", f"-I{project_root / 'csrc'}"]
-    quiet = ["-w"]  # host compilers do not know the device code's pragmas
+    quiet = ["-w"]  # host compilers warn about the device code's pragmas
     command = [*sanitizing_compiler, "-std=c++17", "-O0", *quiet, *includes]
     subprocess.run([*command, SOURCES / "main.cpp", "-o", program], check=True)
     return program
@@ -87,7 +87,7 @@ def test_device_code_equals_the_reference(
     name, case, emulator, sample_inputs, output_and_gradients, tmp_path
 ):
     exact = sample_inputs(**case)
-    # A point of every kind that must not be read: beyond the map, infinite, not a number.
+    # One point of each kind that must not be read: outside the map, infinite, not a number.
     bad = torch.tensor([[-9.0, 0.5], [float("inf"), 0.5], [0.5, float("nan")], [1e30, -1e30]])
     count = min(4, exact.sampling_locations.shape[4])
     exact.sampling_locations[0, 0, 0, 0, :count] = bad[:count].double()

@@ -1,4 +1,4 @@
-"""Loading the extension, what it reports, and which formulation computes where."""
+"""Loading the extension, what it reports, and which backend is chosen."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def replace_import(monkeypatch: pytest.MonkeyPatch, result: object) -> None:
     monkeypatch.setattr(extension.importlib, "import_module", import_module)
 
 
-def test_not_built_is_a_quiet_state(monkeypatch, fresh_extension):
+def test_not_built_gives_no_warning(monkeypatch, fresh_extension):
     missing = ModuleNotFoundError("No module named 'vit_adapter._C'", name="vit_adapter._C")
     replace_import(monkeypatch, missing)
     with warnings.catch_warnings():
@@ -76,7 +76,7 @@ def test_undefined_symbols_are_reported_as_another_torch(monkeypatch, fresh_exte
         assert load_extension().module is None
 
 
-def test_a_fault_inside_another_module_is_not_hidden(monkeypatch, fresh_extension):
+def test_an_import_error_of_another_module_is_not_hidden(monkeypatch, fresh_extension):
     replace_import(monkeypatch, ModuleNotFoundError("No module named 'other'", name="other"))
     with pytest.raises(ModuleNotFoundError, match="other"):
         load_extension()
@@ -114,7 +114,7 @@ def test_formulations_without_a_kernel_compile_too(backend, monkeypatch, sample_
     compiled = torch.compile(ms_deform_attn, fullgraph=True, dynamic=True, backend="aot_eager")
     inputs = sample_inputs().to(torch.float32)
     torch.testing.assert_close(compiled(*inputs), ms_deform_attn(*inputs))
-    torch.compiler.reset()  # the choice is a constant of the compiled code
+    torch.compiler.reset()  # the backend is a constant in compiled code
 
 
 def test_cuda_without_a_kernel_warns_once(monkeypatch, fresh_extension):

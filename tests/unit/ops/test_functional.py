@@ -1,4 +1,4 @@
-"""The public function: every dtype, shapes that break others, layouts, autocast, bad arguments."""
+"""The public function: every dtype, difficult shapes, layouts, autocast, bad arguments."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 from vit_adapter.ops import ms_deform_attn, ms_deform_attn_reference
 
-# Prime Q, odd B, one pixel, one column, D below and beside every vector width, many points.
+# Prime Q, odd B, one pixel, one column, D below and next to every vector width, many points.
 AWKWARD_SIZES = {
     "prime queries": {"queries": 37, "heads": 6, "dim": 32, "shapes": ((8, 6), (4, 3), (2, 2))},
     "dim 64": {"queries": 11, "heads": 2, "dim": 64, "shapes": ((6, 8),)},
@@ -40,7 +40,7 @@ def test_error_is_at_most_twice_that_of_plain_pytorch(
     actual = output_and_gradients(ms_deform_attn, rounded, grad_output)
     resolution = torch.finfo(torch.promote_types(dtype, torch.float32)).eps
     for want, ours, theirs in zip(expected, actual, plain, strict=True):
-        # Coordinates of up to 300 pixels are rounded, and differently here and there.
+        # Coordinates of up to 300 pixels are rounded, and in different ways.
         slack = 64 * resolution * max(1.0, want.abs().max().item())
         assert (ours - want).abs().max() <= 2 * (theirs - want).abs().max() + slack
 
@@ -57,7 +57,7 @@ def test_output_and_gradients_have_the_dtypes_of_their_inputs(dtype, sample_inpu
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_locations_keep_their_digits_beside_16_bit_values(dtype, device):
+def test_locations_keep_their_precision_with_16_bit_values(dtype, device):
     # Pixel 100 + 9 / 32 of a row of 256, between a zero and a one; 16-bit locations miss it by
     # 1 / 32 (float16) and 1 / 4 pixel (bfloat16).
     value = torch.zeros(1, 256, 1, 1, device=device, dtype=dtype)
@@ -120,7 +120,7 @@ def test_autocast_narrows_values_and_keeps_locations(dtype, sample_inputs, devic
     assert locations.grad.dtype == torch.float32
 
 
-def test_autocast_leaves_float64_alone(sample_inputs):
+def test_autocast_does_not_touch_float64(sample_inputs):
     with torch.autocast("cpu", torch.bfloat16):
         assert ms_deform_attn(*sample_inputs()).dtype == torch.float64
 

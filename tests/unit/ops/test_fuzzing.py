@@ -1,7 +1,7 @@
 """All kernels under AddressSanitizer and UBSan: random cases, and offsets past 2^32.
 
-tools/fuzz_op.py compiles the unmodified sources and runs them for longer and with every instruction
-set; here it is the widest one, and the same few cases everywhere.
+tools/fuzz_op.py compiles the unmodified sources and can run them for longer and with every
+instruction set; here only the widest one runs, with the same few cases on every machine.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def program(tool, tmp_path_factory, sanitizing_compiler) -> Path:
     return tool.build(tmp_path_factory.mktemp("fuzzing"), tool.available_sets()[-1:])
 
 
-def test_random_cases_have_no_finding(program):
-    """One case for each seed: how many there are does not depend on the machine's speed."""
+def test_random_cases_find_no_error(program):
+    """One case per seed, so that their number does not depend on the machine's speed."""
     for seed in range(1, NUM_CASES + 1):
         command = [program, "fuzz", "0", str(seed)]
         process = subprocess.run(command, capture_output=True, text=True, check=False)

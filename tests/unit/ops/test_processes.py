@@ -14,7 +14,7 @@ from vit_adapter.ops.extension import has_kernel
 
 pytestmark = pytest.mark.skipif(not has_kernel("cpu"), reason="no CPU kernel is built here")
 
-# In a process of its own: what hangs is stopped there, and pytest itself is never forked.
+# Runs in its own process: a hang can be stopped there, and pytest itself is never forked.
 SCRIPT = """
 import os, sys
 import torch
@@ -43,11 +43,11 @@ FORK = """
 child = os.fork()
 if child == 0:
     actual, threads = compute(), torch.get_num_threads()
-    torch.set_num_threads(1)  # comparing, PyTorch itself would wait for ever
+    torch.set_num_threads(1)  # PyTorch itself would hang in the comparison
     os._exit(0 if threads == 2 and all(map(torch.equal, actual, expected)) else 3)
 _, status = os.waitpid(child, 0)
 assert status == 0, status
-assert all(map(torch.equal, compute(), expected))  # and the parent goes on
+assert all(map(torch.equal, compute(), expected))  # and the parent still computes
 """
 
 WORKERS = """
@@ -80,7 +80,7 @@ child = os.fork()
 if child == 0:
     try:
         differentiate()
-    except RuntimeError as error:  # by PyTorch's own rule, where it has threads for devices
+    except RuntimeError as error:  # PyTorch's own rule if it has threads for devices
         os._exit(0 if "fork" in str(error) else 4)
     os._exit(0)
 _, status = os.waitpid(child, 0)
@@ -90,8 +90,8 @@ assert status == 0, status
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 @pytest.mark.parametrize("rest", [FORK, WORKERS, GRADIENTS], ids=["op", "data loader", "autograd"])
-def test_a_process_forked_after_use_computes_too(rest):
-    """OpenMP's threads do not survive a fork: without care the child would wait for ever."""
+def test_a_process_forked_after_use_can_compute(rest):
+    """OpenMP's threads do not survive a fork: without precautions the child would wait forever."""
     process = subprocess.run(
         [sys.executable, "-c", SCRIPT + rest],
         capture_output=True,
@@ -102,7 +102,7 @@ def test_a_process_forked_after_use_computes_too(rest):
     assert process.returncode == 0, process.stderr
 
 
-def test_threads_may_call_forward_and_backward_at_once(sample_inputs, output_and_gradients):
+def test_threads_can_call_forward_and_backward_at_once(sample_inputs, output_and_gradients):
     inputs = sample_inputs(dim=32, queries=50).to(torch.float32)
     grad_output = torch.randn(2, 50, 96)
     expected = output_and_gradients(ms_deform_attn, inputs, grad_output)

@@ -1,4 +1,4 @@
-"""What the processor computes well."""
+"""What the processor computes efficiently."""
 
 import os
 import platform
@@ -19,7 +19,7 @@ onednn = pytest.mark.skipif(
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch):
-    """Puts PyTorch on another processor."""
+    """A function that makes PyTorch see another processor."""
 
     def pretend(
         *, onednn: bool | None, avx512_bf16: bool = False, kind: str = "x86_64", limit: str = ""
@@ -41,9 +41,9 @@ def machine(monkeypatch: pytest.MonkeyPatch):
     [
         ({"onednn": True, "avx512_bf16": True}, True),
         ({"onednn": True, "avx512_bf16": True, "kind": "AMD64"}, True),
-        ({"onednn": True, "avx512_bf16": False}, False),  # AVX-512 without it: emulated
+        ({"onednn": True, "avx512_bf16": False}, False),  # AVX-512 without bfloat16: emulated
         ({"onednn": False, "avx512_bf16": False}, False),  # AVX2
-        ({"onednn": False, "avx512_bf16": True}, False),  # oneDNN held back
+        ({"onednn": False, "avx512_bf16": True}, False),  # oneDNN limited
         ({"onednn": True, "avx512_bf16": True, "limit": "avx512_core"}, False),
         ({"onednn": True, "avx512_bf16": True, "limit": "AVX512_CORE_BF16"}, True),
         ({"onednn": True, "kind": "aarch64"}, True),

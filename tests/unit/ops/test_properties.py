@@ -1,6 +1,6 @@
 """Properties of the operator for any shape, dtype, layout and content.
 
-Shape letters: B batch, S value tokens, M heads, D channels per head, Q queries, L levels, P points.
+Shapes: B batch, S value tokens, M heads, D channels per head, Q queries, L levels, P points.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import Tensor
 from vit_adapter.ops import ms_deform_attn, ms_deform_attn_reference
 from vit_adapter.ops.extension import select_backend
 
-# The same examples in every run: a failure that comes and goes helps nobody. fuzz_op.py roams.
+# The same examples in every run: intermittent failures help nobody. fuzz_op.py draws new ones.
 any_case = settings(max_examples=80, deadline=None, derandomize=True, database=None)
-# Plain PyTorch sums in an order that it chooses, and multiplies what it does not need by zero.
+# Plain PyTorch chooses its own order of sums, and multiplies values it does not need by zero.
 bits_of_kernels = pytest.mark.skipif(
-    select_backend("cpu") != "kernel", reason="no CPU kernel is built here, or it is not to be used"
+    select_backend("cpu") != "kernel", reason="no CPU kernel is built here, or it is switched off"
 )
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -41,7 +41,7 @@ class Call(NamedTuple):
 
 @st.composite
 def calls(draw: st.DrawFn) -> Call:
-    """Draw sizes from what breaks kernels: primes, one, zero, and D beside every vector's width."""
+    """Draw sizes that break kernels: primes, one, zero, and D close to every vector width."""
     batch, queries = draw(st.sampled_from([0, 1, 2, 3])), draw(st.sampled_from([0, 1, 2, 7, 13]))
     dim = draw(st.sampled_from([1, 3, 8, 17, 20, 32, 40, 64, 65, 256]))
     heads, points = draw(st.integers(1, 3)), draw(st.integers(1, 5))
@@ -110,12 +110,12 @@ def transposed(tensor: Tensor) -> Tensor:
 
 
 def misaligned(tensor: Tensor) -> Tensor:
-    """The same numbers, one element after the start of their memory."""
+    """The same numbers, starting one element after an aligned address."""
     return torch.cat([tensor.new_zeros(1), tensor.flatten()])[1:].view(tensor.shape)
 
 
 def sliced(tensor: Tensor) -> Tensor:
-    """The same numbers among others, with gaps in every dimension but the first."""
+    """The same numbers as a slice, with gaps in every dimension except the first."""
     padded = torch.nn.functional.pad(tensor, (1, 2) * (tensor.dim() - 1), value=NAN)
     return padded[(slice(None), *[slice(1, -2)] * (tensor.dim() - 1))]
 
@@ -133,7 +133,7 @@ def test_layout_does_not_change_a_bit(call, layout):
 @any_case
 @given(calls(), st.randoms(use_true_random=False))
 def test_queries_and_images_are_independent(call, random):
-    """Another order of queries, and images one by one: the same bits, but for sums over queries."""
+    """Reordered queries, and images one by one, give the same bits, except in sums over queries."""
     order = list(range(call.locations.shape[1]))
     random.shuffle(order)
     output = results(ms_deform_attn, call, call.dtype)[0]
@@ -154,7 +154,7 @@ def test_queries_and_images_are_independent(call, random):
 @any_case
 @given(calls(), st.sampled_from([NAN, INF, -INF]))
 def test_values_that_no_point_reads_do_not_matter(call, poison):
-    """Sampling writes no gradient to a pixel that it may not read, and reads none such."""
+    """Sampling neither reads pixels outside its points nor writes gradients to them."""
     smooth = call._replace(
         weights=torch.ones_like(call.weights), grad_output=torch.ones_like(call.grad_output)
     )

@@ -1,4 +1,4 @@
-"""The two plain-PyTorch formulations, against numbers worked out by hand and against slow loops."""
+"""The two plain-PyTorch formulations, compared with numbers worked out by hand and slow loops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operators: gradients, captured graphs, vmap, and bits that threads cannot change."""
+"""The operators: gradients, captured graphs, vmap, and results that do not depend on threads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FLAT_SHAPES = [6, 5, 3, 2]
 
 
 class Model(torch.nn.Module):
-    """The operator between two others, for what captures graphs."""
+    """The operator between two others, for graph capture."""
 
     def forward(self, value, locations, weights):
         return ms_deform_attn(value.sin(), [(6, 5), (3, 2)], locations, weights).cos()
@@ -30,7 +30,7 @@ def tensors(sample_inputs, kernel_device) -> list[torch.Tensor]:
 
 @pytest.fixture
 def num_threads() -> Iterator[None]:
-    """Gives the number of threads back after a test that changes it."""
+    """Restores the number of threads after a test."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -47,7 +47,7 @@ def test_gradcheck(shapes, sample_inputs, kernel_device):
     def function(value, locations, weights):
         return ms_deform_attn_op(value, flat, locations, weights)
 
-    # Atomic additions on CUDA come in any order.
+    # The order of atomic additions on CUDA varies.
     nondet_tol = 0.0 if kernel_device.type == "cpu" else 1e-12
     assert torch.autograd.gradcheck(function, leaves, nondet_tol=nondet_tol)
 
@@ -126,7 +126,7 @@ def test_several_gradients_at_once(tensors):
         torch.testing.assert_close([gradient[i] for gradient in together], list(alone))
 
 
-def test_second_derivative_is_refused_in_words(tensors):
+def test_second_derivative_is_refused(tensors):
     output = Model()(*tensors)
     (gradient,) = torch.autograd.grad(output.sum(), tensors[:1], create_graph=True)
     with pytest.raises(RuntimeError, match="once only.*VIT_ADAPTER_FORCE_REFERENCE=1"):
@@ -135,7 +135,7 @@ def test_second_derivative_is_refused_in_words(tensors):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("dim", [32, 20])
-def test_no_number_of_threads_changes_a_bit(dtype, dim, sample_inputs, num_threads, kernel_device):
+def test_threads_change_no_bit(dtype, dim, sample_inputs, num_threads, kernel_device):
     if kernel_device.type == "cuda":
         pytest.skip("threads are the CPU's")
     sizes = {"queries": 301, "dim": dim, "shapes": ((20, 17), (10, 9), (5, 5))}

@@ -1,4 +1,4 @@
-"""The floors under the operator's speed, far below what it reaches on a quiet machine."""
+"""Minimum speeds of the operator, far below what it reaches on an idle machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vit_adapter.ops.reference import ms_deform_attn_embedding_bag
 
 pytestmark = pytest.mark.slow
 
-# The calls that models make, some of them on smaller images. Sides in pixels, heads, channels per
+# The calls that models make, some of them on smaller images: side in pixels, heads, channels per
 # head, strides of queries and of values, as in tools/benchmark_op.py.
 CASES = {
     "S injector": (512, 6, 64, (16,), (8, 16, 32)),
@@ -26,13 +26,13 @@ CASES = {
     "B extractor": (448, 12, 32, (8, 16, 32), (16,)),
     "Mask2Former": (256, 8, 32, (8, 16, 32), (8, 16, 32)),
 }
-ATTEMPTS = 3  # other programs may disturb one
+ATTEMPTS = 3  # other programs may disturb some
 TURNS = 7
 
 
 @pytest.fixture(scope="module")
 def tool(project_root) -> Iterator[types.ModuleType]:
-    """The benchmark, whose inputs are measured here too."""
+    """The benchmark, whose inputs are used here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(project_root / "projects" / "ViTAdapter" / "tools")
         yield importlib.import_module("benchmark_op")
@@ -47,14 +47,14 @@ def _one_thread() -> Iterator[None]:
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Time one call by the processor time of this thread, which others' work does not count in."""
+    """Processor time of one call in this thread, which does not count other programs."""
     start = time.thread_time()
     call()
     return time.thread_time() - start
 
 
 def gain(ours: Callable[[], object], theirs: Callable[[], object]) -> float:
-    """How many times as fast ours is: medians of calls in turns, after one of each."""
+    """How many times faster ours is: medians of alternating calls, after one warm-up call each."""
     ours(), theirs()
     times = [(seconds(ours), seconds(theirs)) for _ in range(TURNS)]
     own, other = (statistics.median(column) for column in zip(*times, strict=True))

@@ -1,4 +1,4 @@
-"""Modules and functions that know tensors, not detectors: shared by backbones and heads."""
+"""Tensor modules and functions that backbones and heads share; they know nothing of detectors."""
 
 from vit_adapter.layers.cpu.attention import scaled_dot_product_attention
 from vit_adapter.layers.cpu.dense import Linear, linear

@@ -24,14 +24,14 @@ class MSDeformAttn(nn.Module):
 
     Args:
         embed_dim: width C of queries and values.
-        num_heads: heads M; they share the width C * deform_ratio evenly.
+        num_heads: heads M; must divide the width C * deform_ratio.
         num_levels: levels L of the value pyramid.
         num_points: points P per head and level.
-        deform_ratio: width of the values within the attention, relative to C; in (0, 1] as a rule.
+        deform_ratio: width of the values within the attention, relative to C; usually in (0, 1].
 
     Raises:
-        ValueError: a count is below one, or C * deform_ratio is not a positive multiple of the
-            heads.
+        ValueError: a count is below one, or C * deform_ratio is not a positive multiple of
+            num_heads.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class MSDeformAttn(nn.Module):
             (B, Q, C).
 
         Raises:
-            ValueError: the number of levels is not that of the module.
+            ValueError: the number of levels differs from that of the module.
         """
         if len(spatial_shapes) != self.num_levels:
             raise ValueError(
@@ -122,7 +122,7 @@ class MSDeformAttn(nn.Module):
         return self.output_proj(ms_deform_attn(value, spatial_shapes, locations, weights))
 
     def _project(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Offsets (B, Q, M*L*P*2) and logits (B, Q, M, L*P), both by one matrix product."""
+        """Offsets (B, Q, M*L*P*2) and logits (B, Q, M, L*P), both from one matrix product."""
         offsets, weights = self.sampling_offsets, self.attention_weights
         weight = torch.cat([offsets.weight, weights.weight])
         bias = torch.cat([offsets.bias, weights.bias])

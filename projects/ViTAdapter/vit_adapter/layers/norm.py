@@ -1,4 +1,4 @@
-"""Normalisation layers of feature maps, alone and behind a convolution.
+"""Normalisation layers of feature maps, alone and after a convolution.
 
 Shapes: B batch, C channels, H/W height and width of a map.
 """
@@ -15,7 +15,7 @@ _NAMES = ("BN", "SyncBN", "naiveSyncBN", "naiveSyncBN_N", "FrozenBN", "GN")
 
 
 def build_norm(norm: str, channels: int) -> nn.Module:
-    """Make a norm by Detectron2's name; "SyncBN" is plain batch norm where one process runs alone.
+    """Build a norm by Detectron2's name for it; "SyncBN" is plain batch norm in a single process.
 
     Args:
         norm: "BN", "SyncBN", "naiveSyncBN" (also synchronises CPU processes), "naiveSyncBN_N",
@@ -41,16 +41,16 @@ class ChannelLayerNorm(nn.LayerNorm):
 
 
 class ConvNormSequential(nn.Sequential):
-    """Layers one after the other; in evaluation a batch norm is folded into the convolution before.
+    """Runs layers in order; in evaluation, folds each batch norm into the convolution before it.
 
-    Folding spares a pass over the map. It is done anew at each call, on the weights alone, and
-    nothing is kept: states and gradients are those of a plain :class:`torch.nn.Sequential`. Where
-    gradients are recorded, or the norm takes its statistics from the batch, nothing is folded.
-    Forward hooks of two layers that run as one are not called.
+    Folding saves a pass over the map. Only the weights are folded, anew at each call, and nothing
+    is kept: states and gradients are those of a plain :class:`torch.nn.Sequential`. Nothing is
+    folded while gradients are recorded, or if the norm takes its statistics from the batch. Forward
+    hooks of two layers that run as one are not called.
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, C, H, W) -> what the last layer makes of it."""
+        """(B, C, H, W) -> the output of the last layer."""
         layers = list(self)
         while layers:
             layer = layers.pop(0)
@@ -62,24 +62,24 @@ class ConvNormSequential(nn.Sequential):
 
 
 def normalise_map(norm: nn.Module, features: Tensor, *, in_place: bool = False) -> Tensor:
-    """Normalise a map (B, C, H, W) with channels-last strides as fast as can be.
+    """Normalise a map (B, C, H, W) with channels-last strides as fast as possible.
 
     Where gradients are recorded on the CPU, a batch norm gets the map's cells; see
     :func:`~vit_adapter.layers.cpu.batch_norm.normalise_cells`.
 
     Args:
-        norm: forward hooks of a batch norm are not called where it is applied in place, and see
-            (B * H * W, C, 1, 1) where it gets cells.
+        norm: the norm. Forward hooks of a batch norm are not called when it is applied in place,
+            and see (B * H * W, C, 1, 1) when it gets cells.
         features: the map.
-        in_place: whether nobody else needs ``features``. In evaluation a batch norm may then change
-            it: new memory for a large map takes longer than the arithmetic.
+        in_place: whether a batch norm in evaluation may overwrite ``features``: new memory for a
+            large map takes longer than the arithmetic.
 
     Returns:
         (B, C, H, W).
     """
     if _has_constants(norm) and in_place:
         scale, shift = _scale_and_shift(norm)
-        if features.dtype == scale.dtype:  # 16 bits would round the product, too
+        if features.dtype == scale.dtype:  # 16 bits would also round the product
             return features.mul_(scale.view(-1, 1, 1)).add_(shift.view(-1, 1, 1))
     if not torch.is_grad_enabled():
         return norm(features)
@@ -99,14 +99,14 @@ def _has_constants(norm: nn.Module) -> bool:
 
 
 def _scale_and_shift(norm: _BatchNorm | FrozenBatchNorm2d) -> tuple[Tensor, Tensor]:
-    """What a norm multiplies channels (C,) by, and then adds to them; in float32 or wider."""
+    """The factors (C,) and offsets (C,) that a norm applies to channels, in float32 or wider."""
     wide = torch.promote_types(norm.weight.dtype, torch.float32)
     scale = norm.weight * (norm.running_var.to(wide) + norm.eps).rsqrt()
     return scale, norm.bias - norm.running_mean * scale
 
 
 def _can_fold(layer: nn.Module, following: nn.Module) -> bool:
-    """Whether two layers are a convolution and a norm that scales each channel by constants."""
+    """Whether two layers are a convolution and a norm with constant factors and offsets."""
     is_convolution = type(layer) is nn.Conv2d and layer.padding_mode == "zeros"
     return is_convolution and _has_constants(following)
 
@@ -114,7 +114,7 @@ def _can_fold(layer: nn.Module, following: nn.Module) -> bool:
 def _convolve_and_normalise(
     features: Tensor, conv: nn.Conv2d, norm: _BatchNorm | FrozenBatchNorm2d
 ) -> Tensor:
-    """Compute ``norm(conv(features))`` as one convolution; folded in float32 or wider."""
+    """Compute ``norm(conv(features))`` as one convolution, folding in float32 or wider."""
     scale, shift = _scale_and_shift(norm)
     if conv.bias is not None:
         shift = shift + conv.bias * scale

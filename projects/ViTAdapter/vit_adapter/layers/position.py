@@ -1,4 +1,4 @@
-"""Learned absolute position embeddings at other resolutions than they were trained at.
+"""Learned absolute position embeddings at resolutions other than the trained one.
 
 Shapes: D embed dim, G side of the square pre-training grid, h/w grid of the image.
 """
@@ -11,13 +11,13 @@ from vit_adapter.layers.pyramid import GridSize
 
 
 def resize_position_embedding(embedding: Tensor, source: GridSize, target: GridSize) -> Tensor:
-    """Resize grid embeddings bicubically (align_corners False, no antialias), at least in float32.
+    """Resize grid embeddings bicubically (align_corners=False, no antialias), in float32 or wider.
 
     Args:
         embedding: (1, source rows * source columns, D), row-major, without class or other prefix
             tokens.
-        source: grid of ``embedding``.
-        target: grid wanted.
+        source: the grid of ``embedding``.
+        target: the wanted grid.
 
     Returns:
         (1, target rows * target columns, D) in the dtype of ``embedding``.

@@ -1,7 +1,7 @@
 """Grids of a token pyramid: their sizes, their sampling centres, and tokens <-> feature maps.
 
-Sizes are Python integers throughout, (height, width), so that nothing waits for the device and
-traced graphs know them.
+Sizes are always Python integers, (height, width), so that nothing waits for the device and traced
+graphs contain them.
 
 Shapes: B batch, C channels, H/W grid height and width, L levels, S = sum of H*W over the levels.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 GridSize = tuple[int, int]
 """(height, width) of one level, in tokens."""
 
-# Sides of the image are padded to this: the coarsest pyramid level has stride 32.
+# Image sides are padded to multiples of this: the coarsest pyramid level has stride 32.
 PYRAMID_STRIDE = 32
 VIT_STRIDE = 16
 
@@ -28,10 +28,10 @@ _captured: dict[int, Tensor] = {}
 
 @dataclass(frozen=True)
 class PyramidGeometry:
-    """The grids that an image makes in a ViT-Adapter.
+    """The grids that a ViT-Adapter makes of an image.
 
     Attributes:
-        prior_strides: of the prior tokens in use, finest first: 8, 16 and 32, or some of them.
+        prior_strides: strides of the prior tokens in use, finest first: 8, 16, 32 or some of them.
         prior_shapes: their grids.
         vit_shape: grid of the ViT tokens, stride 16.
     """
@@ -75,10 +75,10 @@ def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
 
 
 def fix_traced_size(images: Tensor) -> Tensor:
-    """Return images as they are; a graph of ``torch.jit.trace`` will take no other size from here.
+    """Return images as they are, but let a graph of ``torch.jit.trace`` accept only their size.
 
-    Such a graph holds what Python works out from the size (grids, crops, windows) as constants:
-    without this it would take images of other sizes and give something wrong.
+    Such a graph holds what Python computes from the size (grids, crops, windows) as constants.
+    Without this check it would accept images of other sizes and return wrong results.
 
     Args:
         images: (..., H, W).
@@ -95,7 +95,7 @@ def crop_map(features: Tensor, image_size: GridSize, stride: int) -> Tensor:
     Args:
         features: map of the padded image.
         image_size: (height, width) of the image in pixels, before padding.
-        stride: of the map.
+        stride: stride of the map.
     """
     height, width = (-(-side // stride) for side in image_size)
     return features[..., :height, :width] if features.shape[-2:] != (height, width) else features
@@ -126,7 +126,7 @@ def tokens_to_map(tokens: Tensor, grid: GridSize) -> Tensor:
 
 
 def map_to_tokens(features: Tensor) -> Tensor:
-    """Turn a map (B, C, H, W) into row-major tokens (B, H*W, C), without a copy."""
+    """View a map (B, C, H, W) as row-major tokens (B, H*W, C), without a copy."""
     return features.flatten(2).transpose(1, 2)
 
 
@@ -143,7 +143,7 @@ def resize_map(features: Tensor, scale: float) -> Tensor:
 def reference_points(
     spatial_shapes: Sequence[GridSize], *, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """Centres of the cells of all levels, one level after the other.
+    """Centres of the cells of all levels, level by level.
 
     Returns:
         (1, S, 1, 2), (x, y) in (0, 1) of the image. Do not write to it: it is shared between calls.
@@ -178,19 +178,19 @@ def _inverse_sizes(
 
 
 def holds_numbers(tensor: Tensor) -> bool:
-    """Whether a tensor just made can serve later calls; fake and captured ones hold no numbers."""
+    """Whether a new tensor can be kept for later calls; fake and captured ones hold no numbers."""
     return type(tensor) is Tensor and not is_captured(tensor)
 
 
 def is_captured(tensor: Tensor) -> bool:
-    """Whether what is done with a tensor now goes into a CUDA graph."""
-    # Fake tensors may be said to lie on CUDA where there is no driver to ask.
+    """Whether operations on a tensor are now being captured in a CUDA graph."""
+    # A fake tensor may claim to be on CUDA where there is no driver.
     cuda = tensor.is_cuda and torch.cuda.is_initialized()
     return cuda and torch.cuda.is_current_stream_capturing()
 
 
 def keep_if_captured(tensor: Tensor) -> Tensor:
-    """Return a tensor of a cache; keep it for good if a CUDA graph will read its memory."""
+    """Return a cached tensor; never free it if a CUDA graph will read its memory."""
     if is_captured(tensor):
         _captured[id(tensor)] = tensor
     return tensor
@@ -204,8 +204,8 @@ def cached_constant(
 ) -> Tensor:
     """Return ``make(shapes, device, dtype)``, computed once for equal arguments.
 
-    Do not write to the result: it is shared between calls. It should be small, for the tensors of
-    the last 64 different arguments are kept, and those that CUDA graphs read.
+    Do not write to the result: it is shared between calls. It should be small: the tensors of the
+    last 64 different arguments are kept, and all those that CUDA graphs read.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return make(shapes, device, dtype)  # a traced graph makes its own constants

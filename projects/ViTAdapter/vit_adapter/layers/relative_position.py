@@ -1,8 +1,8 @@
 """Relative position biases of self-attention within a grid (BEiT, arXiv 2106.08254, section 2.1).
 
 A table holds one row for each offset (dy, dx) = query minus key of a grid (h, w), row-major from
-(1 - h, 1 - w) to (h - 1, w - 1). With a class token in front of the patches three rows follow: for
-the class token as query, for the class token as key, and for both.
+(1 - h, 1 - w) to (h - 1, w - 1). With a class token in front of the patches three more rows
+follow: the class token as query, the class token as key, and as both.
 
 Shapes: h/w grid of patches, N tokens (h*w, and the class token), R rows of a table, M heads, S/T
 side of the source and of the target in offsets.
@@ -19,17 +19,17 @@ from torch import Tensor
 from vit_adapter.layers.pyramid import GridSize, cached_constant, holds_numbers, is_captured
 
 NUM_CLASS_ROWS = 3
-"""Rows of a table that are about the class token."""
+"""Rows of a table for the class token."""
 
 # Attention kernels on GPUs copy a bias whose rows do not start at multiples of this many elements.
 _ALIGNMENT = 8
 
-# Of one table: enough for 512 pixels in float32 or 640 in bfloat16 with 16 heads.
+# Per table: enough for 512 pixels in float32 or 640 in bfloat16 with 16 heads.
 _MAX_CACHED_BYTES = 80 * 2**20
 
 
 def num_offsets(grid: GridSize) -> int:
-    """Different offsets between two patches of a grid (h, w)."""
+    """Number of distinct offsets between two patches of a grid (h, w)."""
     height, width = grid
     return (2 * height - 1) * (2 * width - 1)
 
@@ -43,7 +43,7 @@ def relative_position_bias(table: Tensor, grid: GridSize, *, class_token: bool) 
         class_token: whether the first token is a class token.
 
     Returns:
-        (M, N, N): heads, queries, keys. Rows are contiguous, but may lie further apart than N.
+        (M, N, N): heads, queries, keys. Rows are contiguous, but their stride may exceed N.
     """
     height, width = grid
     heads = table.shape[1]
@@ -67,13 +67,13 @@ def relative_position_bias(table: Tensor, grid: GridSize, *, class_token: bool) 
 def resize_offsets(table: Tensor, source: GridSize, target: GridSize) -> Tensor:
     """Resize a table to another grid; differentiable, computed in at least float32.
 
-    Offsets of the source are taken to lie on a geometric sequence, dense around zero, that spans
-    those of the target; a cubic spline goes through them. BEiT's own code resizes like this.
+    The offsets of the source are placed on a geometric sequence, dense around zero, that spans
+    those of the target, and interpolated by a cubic spline. BEiT's own code resizes in this way.
 
     Args:
         table: (R, M) of the source grid. Rows for a class token, if any, are kept.
         source: (h, w) of ``table``.
-        target: (h, w) wanted.
+        target: the wanted (h, w).
 
     Returns:
         (R', M) in the dtype of ``table``; ``table`` itself if the grids are the same.
@@ -100,10 +100,10 @@ def geometric_ratio(source: int, target: int) -> float:
         target: the largest offset wanted, t.
 
     Returns:
-        q in (1.01, 1.5) with 1 + q + ... + q^(n-1) = t as nearly as the range allows.
+        q in (1.01, 1.5) with 1 + q + ... + q^(n-1) as close to t as the range allows.
     """
     low, high = 1.01, 1.5
-    while high - low > 1e-6:  # the original's bisection: its last midpoint is what weights expect
+    while high - low > 1e-6:  # the original's bisection; weights expect its last midpoint
         ratio = (low + high) / 2
         if (1 - ratio**source) / (1 - ratio) > target:
             high = ratio
@@ -113,12 +113,12 @@ def geometric_ratio(source: int, target: int) -> float:
 
 
 class BiasCache:
-    """The biases that one table gave for the grids seen last, for inference.
+    """Caches the biases of one table for the latest grids, for inference.
 
-    Nothing is kept while gradients are computed, so a step of training never meets an old bias; and
-    what was kept is forgotten as soon as the table is another or was written to. Writing to
-    ``table.data`` leaves no trace: call :meth:`clear` after it (a change of the training mode does
-    so for the attention of :class:`~vit_adapter.BEiT`).
+    Nothing is kept while gradients are computed, so a training step never sees an old bias. The
+    cache is cleared as soon as the table is replaced or written to. Writes to ``table.data`` cannot
+    be detected: call :meth:`clear` after them (the attention of :class:`~vit_adapter.BEiT` does so
+    when its training mode is set).
     """
 
     def __init__(self) -> None:
@@ -126,7 +126,7 @@ class BiasCache:
         self._source: tuple[weakref.ref[Tensor], int, int] | None = None
 
     def __reduce__(self) -> tuple[type["BiasCache"], tuple[()]]:
-        """Copies and pickles start empty."""
+        """Let copies and pickles start empty."""
         return type(self), ()
 
     def clear(self) -> None:
@@ -135,15 +135,15 @@ class BiasCache:
         self._source = None
 
     def get(self, table: Tensor, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
-        """Return ``make()``, or its result of an earlier call with the same table and key.
+        """Return ``make()``, or its result from an earlier call with the same table and key.
 
         Args:
-            table: what the bias is made of.
-            key: what it depends on besides.
-            make: computes it.
+            table: the table that the bias is made from.
+            key: everything else that the bias depends on.
+            make: computes the bias.
         """
         if torch.compiler.is_compiling() or is_captured(table):
-            return make()  # the graph follows the table, and outlives what is kept here
+            return make()  # the graph follows the table, and outlives this cache
         if torch.is_grad_enabled() or table.is_inference():
             self.clear()
             return make()
@@ -188,7 +188,7 @@ def _spline_weights(source: int, target: int) -> np.ndarray:
     steps = np.cumsum(ratio ** np.arange(source - 1))  # 1, 1 + q, 1 + q + q^2, ...
     positions = np.concatenate([-steps[::-1], [0.0], steps])
     wanted = np.arange(1 - target, target, dtype=np.float64)
-    # The sequence may end just before the last offset, and before it where the ratio is limited.
+    # The sequence may end just before the last offset, or well before it if the ratio is limited.
     wanted = wanted.clip(positions[0], positions[-1])
     degree = min(3, len(positions) - 1)
     return make_interp_spline(positions, np.eye(len(positions)), k=degree)(wanted)

@@ -1,4 +1,4 @@
-"""Which batch norm a run uses: the one place that decides what "SyncBN" means."""
+"""Which batch norm a run uses: this module alone decides what "SyncBN" means."""
 
 import logging
 
@@ -15,28 +15,28 @@ logger = logging.getLogger(__name__)
 class GlooSyncBatchNorm(NaiveSyncBatchNorm):
     """Batch norm over all processes on the CPU, with statistics in float32.
 
-    Every process counts alike, which equals the statistics of the joint batch when all processes
+    All processes have equal weight. This gives the statistics of the joint batch if all processes
     hold maps of the same shape.
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        """Normalise (B, C, H, W); bfloat16 in, bfloat16 out.
+        """Normalise (B, C, H, W); the dtype is kept.
 
-        ``E[x^2] - E[x]^2`` loses all digits in bfloat16, which autocast gives on the CPU.
+        In bfloat16, which autocast gives on the CPU, ``E[x^2] - E[x]^2`` would lose all digits.
         """
         return super().forward(features.float()).to(features.dtype)
 
 
 def adapt_sync_batch_norm(model: nn.Module) -> nn.Module:
-    """Replace ``nn.SyncBatchNorm``, which works on CUDA alone, by what the run can compute.
+    """Replace ``nn.SyncBatchNorm``, which needs CUDA, by what the run can compute.
 
     ==========================  ====================================
     one process                 ``nn.BatchNorm2d`` (the same numbers)
     several processes, Gloo     :class:`GlooSyncBatchNorm`
-    several processes, NCCL     stays ``nn.SyncBatchNorm``
+    several processes, NCCL     ``nn.SyncBatchNorm`` is kept
     ==========================  ====================================
 
-    Parameters, buffers and their names stay, so checkpoints are the same in all three cases.
+    Parameters, buffers and their names are kept, so checkpoints are the same in all three cases.
 
     Args:
         model: changed in place.

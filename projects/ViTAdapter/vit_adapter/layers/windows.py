@@ -1,13 +1,13 @@
 """Square windows of a token grid, for windowed self-attention.
 
-What the padding holds is the caller's choice, because the public plain ViTs differ:
+The caller decides what the padding holds, because the public plain ViTs differ:
 
 * ViT-Adapter's ViT pads *after* the qkv projection: padded queries, keys and values are exactly
   zero;
 * BEiT and Uni-Perceiver pad *before* it: padded queries, keys and values are the biases of the
   projection.
 
-No variant masks the padding: padded tokens take part in the attention of their window.
+Neither masks the padding: padded tokens take part in the attention of their window.
 
 Shapes: B batch, H/W grid, C channels, R/K rows and columns of windows, w window side.
 """
@@ -19,7 +19,7 @@ from vit_adapter.layers.pyramid import GridSize
 
 
 def window_partition(tokens: Tensor, grid: GridSize, window_size: int) -> Tensor:
-    """Cut a grid, padded with zeros at the bottom and right to whole windows, into windows.
+    """Pad a grid with zeros at the bottom and right to whole windows, and cut it into windows.
 
     Args:
         tokens: (B, H*W, C), row-major.
@@ -27,7 +27,7 @@ def window_partition(tokens: Tensor, grid: GridSize, window_size: int) -> Tensor
         window_size: side of a window in tokens; a grid smaller than it becomes one padded window.
 
     Returns:
-        (B*R*K, w*w, C), images first, windows row-major, tokens row-major within a window.
+        (B*R*K, w*w, C): image by image, windows row-major, tokens row-major within a window.
     """
     batch, _, channels = tokens.shape
     height, width = grid

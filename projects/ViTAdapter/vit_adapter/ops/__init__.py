@@ -1,4 +1,4 @@
-"""Stateless tensor functions, and what computes them here; no modules and no Detectron2."""
+"""Stateless tensor functions and their implementations; no modules and no Detectron2."""
 
 from vit_adapter.ops.extension import extension_info
 from vit_adapter.ops.functional import ms_deform_attn

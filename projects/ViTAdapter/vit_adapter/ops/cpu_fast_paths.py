@@ -1,7 +1,7 @@
 """The switch of the fast paths in `vit_adapter.layers.cpu`, and why one of them is off.
 
-A fast path computes what a public function of PyTorch computes, in less time on the CPU. Where it
-is off, the public function computes. What decides is kept here, not beside the paths, because
+A fast path computes the same as a public function of PyTorch, in less time on the CPU. If it is
+off, the public function is used. The decision is made here, not beside the paths, because
 `extension_info` reports it.
 """
 
@@ -16,9 +16,9 @@ from vit_adapter.ops.processor import onednn_is_faster
 __all__ = ["PRIVATE_NAMES", "SWITCH", "describe_fast_paths", "is_on"]
 
 SWITCH = "VIT_ADAPTER_CPU_FAST_PATHS"
-"""The environment variable that turns all of them off, with "0" or nothing as its value."""
+"""The environment variable that turns all of them off if its value is "0" or empty."""
 
-# How a path finds out that PyTorch is recording or transforming operations.
+# These tell a path that PyTorch is recording or transforming operations.
 _OBSERVERS = (
     "torch._C._are_functorch_transforms_active",
     "torch.autograd.forward_ad._current_level",
@@ -35,12 +35,12 @@ PRIVATE_NAMES = {
     "patch_upsampling": (),
     "softmax": (),
 }
-"""Each fast path, and the private names of PyTorch that it needs; a version may lack them."""
+"""Each fast path, and the private names of PyTorch that it needs; some versions lack them."""
 
 
 @torch.compiler.assume_constant_result
 def is_on(name: str) -> bool:
-    """Whether a fast path computes; a constant to torch.compile, which cannot trace this."""
+    """Whether a fast path is on; a constant to torch.compile, which cannot trace this."""
     return not _why_off(name)
 
 
@@ -51,14 +51,14 @@ def describe_fast_paths() -> dict[str, str]:
 
 
 def _why_off(name: str) -> str:
-    """The reason why a fast path is off; empty if it is on."""
+    """Why a fast path is off; empty if it is on."""
     value = os.environ.get(SWITCH, "1")
     return f"{SWITCH}={value}" if value in ("", "0") else _find_obstacle(name)
 
 
 @functools.cache
 def _find_obstacle(name: str) -> str:
-    """What this PyTorch or this processor lacks for a fast path; empty if nothing."""
+    """What a fast path misses in this PyTorch or processor; empty if nothing."""
     missing = [private for private in PRIVATE_NAMES[name] if not _exists(private)]
     if missing:
         return f"torch {torch.__version__} has no {', '.join(missing)}"

@@ -1,4 +1,4 @@
-"""The compiled extension: loading it, describing it, and choosing what computes on a device."""
+"""The compiled extension: loading it, describing it, and choosing the backend of a device."""
 
 import functools
 import importlib
@@ -7,7 +7,7 @@ import warnings
 from types import ModuleType
 from typing import Literal, NamedTuple
 
-import torch  # before vit_adapter._C, which links against torch's libraries
+import torch  # before vit_adapter._C, which links to torch's libraries
 
 from vit_adapter.ops.cpu_fast_paths import describe_fast_paths
 
@@ -20,7 +20,7 @@ _REBUILD = "reinstall it with `pip install --no-build-isolation -e .` in the pro
 
 
 class LoadedExtension(NamedTuple):
-    """The extension module, or the reason why there is none."""
+    """The extension module, or None and the reason."""
 
     module: ModuleType | None
     problem: str
@@ -30,8 +30,8 @@ class LoadedExtension(NamedTuple):
 def load_extension() -> LoadedExtension:
     """Import the compiled extension once.
 
-    It can be absent in two ways, and the answer says which: it was not built (a normal state: the
-    plain-PyTorch formulations serve), or it was built for another torch (a broken state, which also
+    It can be missing in two ways, and ``problem`` says which: it was not built (this is normal:
+    plain PyTorch is used instead), or it was built for another torch (this is an error, and also
     gives a warning).
     """
     try:
@@ -39,7 +39,7 @@ def load_extension() -> LoadedExtension:
     except ModuleNotFoundError as error:
         if error.name != _EXTENSION:
             raise
-        return LoadedExtension(None, f"{_EXTENSION} was not built; to have kernels, {_REBUILD}")
+        return LoadedExtension(None, f"{_EXTENSION} was not built; to get kernels, {_REBUILD}")
     except ImportError as error:
         return _unusable(f"does not load with torch {torch.__version__} ({error})")
     built_for = module.build_info()["torch"]
@@ -50,21 +50,21 @@ def load_extension() -> LoadedExtension:
 
 def _unusable(reason: str) -> LoadedExtension:
     problem = f"{_EXTENSION} {reason}; {_REBUILD}"
-    warnings.warn(f"{problem}. Until then plain PyTorch computes.", RuntimeWarning, stacklevel=4)
+    warnings.warn(f"{problem}. Until then plain PyTorch is used.", RuntimeWarning, stacklevel=4)
     return LoadedExtension(None, problem)
 
 
 def has_kernel(device_type: str) -> bool:
-    """Say whether the extension holds kernels for a device type such as ``"cpu"`` or ``"cuda"``."""
+    """Whether the extension has kernels for a device type such as ``"cpu"`` or ``"cuda"``."""
     return hasattr(load_extension().module, f"ms_deform_attn_forward_{device_type}")
 
 
 def select_backend(device_type: str) -> Backend:
-    """Choose what computes multi-scale deformable attention on tensors of a device type.
+    """Choose the implementation of multi-scale deformable attention for a device type.
 
-    The kernel where there is one; else the embedding bag on the CPU, where it is the faster of the
-    two plain formulations, and `grid_sample` elsewhere. ``VIT_ADAPTER_FORCE_REFERENCE=1`` in the
-    environment chooses `grid_sample` everywhere.
+    This is the kernel if there is one. Otherwise it is the embedding bag on the CPU, where it is
+    the faster of the two plain formulations, and `grid_sample` elsewhere.
+    ``VIT_ADAPTER_FORCE_REFERENCE=1`` in the environment selects `grid_sample` everywhere.
     """
     if os.environ.get("VIT_ADAPTER_FORCE_REFERENCE", "0") not in ("", "0"):
         return "reference"
@@ -74,7 +74,7 @@ def select_backend(device_type: str) -> Backend:
 
 
 def extension_info() -> dict[str, object]:
-    """Describe the compiled extension and what will compute on each device.
+    """Describe the compiled extension and what is used on each device.
 
     Returns:
         ``built``: whether a usable extension is installed; ``problem``: if not, why and what to do;
@@ -82,7 +82,7 @@ def extension_info() -> dict[str, object]:
         ``cuda_architectures``: such as ``["8.0", "9.0"]`` (empty without CUDA kernels);
         ``cpu_instruction_set``: the one the CPU kernels chose on this machine;
         ``backends``: device type -> ``"kernel"``, ``"embedding_bag"`` or ``"reference"``;
-        ``cpu_fast_paths``: fast path of the layers on the CPU -> ``"on"``, or ``"off: "`` and why.
+        ``cpu_fast_paths``: fast path on the CPU -> ``"on"``, or ``"off: "`` and the reason.
     """
     module, problem = load_extension()
     info = {"torch": "", "compiler": "", "cuda": "", "cuda_architectures": []}

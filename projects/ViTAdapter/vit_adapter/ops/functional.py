@@ -1,4 +1,4 @@
-"""The public function: checks of its arguments, mixed precision, and the choice of what computes.
+"""The public function: argument checks, mixed precision, and the choice of a backend.
 
 Shapes: B batch, S value tokens (the sum of H * W over the levels), M heads, D channels per
 head, Q queries, L levels, P points.
@@ -31,17 +31,17 @@ def ms_deform_attn(
     Every head of every query reads ``L * P`` points of its value maps by bilinear interpolation and
     adds them up with its attention weights. Differentiable once in all three tensors.
 
-    Precision: 16-bit values are read and written in 16 bits and computed in float32. Locations and
-    weights are float32 then, for a 16-bit location is off by up to a quarter of a pixel on a
-    128-pixel map; 16-bit ones are accepted and widened. Under autocast float32 values are cast to
-    its dtype, locations and weights are not.
+    Precision: 16-bit values are read and written in 16 bits, with arithmetic in float32. Locations
+    and weights should then be float32, because a 16-bit location is off by up to a quarter of a
+    pixel on a 128-pixel map; 16-bit ones are accepted and widened. Autocast casts float32 values to
+    its dtype, but not locations and weights.
 
-    Determinism: forward everywhere; backward on the CPU for any number of threads. On CUDA the
-    gradient of ``value`` is summed in an order that may change from run to run, unless
-    ``torch.use_deterministic_algorithms(True)``.
+    Determinism: the forward pass is deterministic everywhere, the backward pass on the CPU for any
+    number of threads. On CUDA, the order in which the gradient of ``value`` is summed may change
+    from run to run, unless ``torch.use_deterministic_algorithms(True)`` is set.
 
     Args:
-        value: (B, S, M, D) the maps of all levels, each flattened row by row, one after the other.
+        value: (B, S, M, D) the maps of all levels, one after the other, each flattened row by row.
         spatial_shapes: (H, W) of each of the L levels as Python ints; S is the sum of H * W.
         sampling_locations: (B, Q, M, L, P, 2) points as (x, y); [0, 1] spans the map from edge to
             edge (``align_corners=False``), and the map is surrounded by zeros. A NaN or infinite
@@ -49,18 +49,18 @@ def ms_deform_attn(
         attention_weights: (B, Q, M, L, P), usually summing to one over L and P.
 
     Returns:
-        (B, Q, M * D), heads one after the other, in the dtype of ``value`` or, under autocast,
-        in its dtype.
+        (B, Q, M * D), head by head, in the dtype of ``value`` (under autocast, in that of
+        autocast).
 
     Raises:
-        ValueError: shapes, dtypes or devices do not fit together; the message names both sides.
+        ValueError: shapes, dtypes or devices do not fit together.
     """
     _check_shapes(value, spatial_shapes, sampling_locations, attention_weights)
     _check_dtypes_and_devices(value, sampling_locations, attention_weights)
     value, sampling_locations, attention_weights = _to_compute_dtypes(
         value, sampling_locations, attention_weights
     )
-    # TorchScript cannot hold the operator, and a traced model shall load where it is not known.
+    # TorchScript cannot hold the operator, and a traced model must load where it is not registered.
     backend = "reference" if torch.jit.is_tracing() else _backend(value.device.type)
     if backend == "kernel":
         flat_shapes = [side for shape in spatial_shapes for side in shape]
@@ -73,7 +73,7 @@ def ms_deform_attn(
 
 @torch.compiler.assume_constant_result
 def _backend(device_type: str) -> Backend:
-    """Return what computes on a device; a constant to torch.compile, which cannot trace this."""
+    """Return the backend of a device; a constant to torch.compile, which cannot trace this."""
     backend = select_backend(device_type)
     if backend == "reference" and device_type == "cuda":
         _warn_about_slow_cuda()
@@ -148,7 +148,7 @@ def _check_dtypes_and_devices(
                 f"{name} is on {tensor.device}, but value is on {value.device}; "
                 "move them to one device"
             )
-        # float64 must not lose digits unseen, nor be paired with coarser locations.
+        # float64 must not silently lose digits, nor be paired with less precise locations.
         both_double = tensor.dtype == value.dtype == torch.float64
         neither_double = torch.float64 not in (tensor.dtype, value.dtype)
         if tensor.dtype not in VALUE_DTYPES or not (both_double or neither_double):
@@ -166,7 +166,7 @@ def _to_compute_dtypes(
     if value.dtype == torch.float32 and torch.is_autocast_enabled(device_type):
         value = value.to(torch.get_autocast_dtype(device_type))
     wide = torch.float64 if value.dtype == torch.float64 else torch.float32
-    # Casts that change nothing cost more than all checks when a cold cache meets their code.
+    # With a cold cache, casts that change nothing cost more than all checks.
     if sampling_locations.dtype != wide:
         sampling_locations = sampling_locations.to(wide)
     if attention_weights.dtype != wide:

@@ -1,4 +1,4 @@
-"""What the processor computes well: the one place that looks."""
+"""What the processor computes efficiently; nothing else asks it."""
 
 import os
 import platform
@@ -7,19 +7,18 @@ from pathlib import Path
 
 import torch
 
-# Limits of oneDNN (its ONEDNN_MAX_CPU_ISA) below which bfloat16 is emulated, though oneDNN itself
-# counts it as supported.
+# Values of ONEDNN_MAX_CPU_ISA with which oneDNN emulates bfloat16, although it reports support.
 _LIMITS_WITHOUT_BFLOAT16 = ("AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 
 
 def computes_bfloat16(device_type: str) -> bool:
     """Whether a device has instructions for bfloat16. Emulation is slower than float32.
 
-    On the CPU it is oneDNN that multiplies matrices in bfloat16, so it has to be allowed to use
-    the instructions. Older than Ampere, GPUs emulate it.
+    On the CPU, oneDNN multiplies matrices in bfloat16, so it must be allowed to use these
+    instructions. GPUs older than Ampere emulate bfloat16.
 
     Args:
-        device_type: "cpu", "cuda" or another; others are taken to have them.
+        device_type: "cpu", "cuda" or another; others are assumed to have the instructions.
     """
     if device_type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -49,10 +48,10 @@ def _cpu_computes_bfloat16() -> bool:
 
 
 def _has_avx512_bf16() -> bool:
-    """Whether the processor has the extension, as all with AMX do."""
+    """Whether the processor has the AVX-512 extension for bfloat16, as all with AMX do."""
     if hasattr(torch.cpu, "_is_avx512_bf16_supported"):
         return torch.cpu._is_avx512_bf16_supported()
-    return "avx512_bf16" in _describe_processor()  # PyTorch 2.4 does not say
+    return "avx512_bf16" in _describe_processor()  # PyTorch 2.4 does not tell
 
 
 @lru_cache

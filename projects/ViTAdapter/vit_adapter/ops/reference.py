@@ -1,11 +1,11 @@
-"""Multi-scale deformable attention in plain PyTorch: the two formulations used without a kernel.
+"""Multi-scale deformable attention in plain PyTorch, in two formulations.
 
 Eq. (2) of Deformable DETR (arXiv 2010.04159): every query of every head reads ``L * P`` points of
-the value maps by bilinear interpolation and adds them up with its attention weights.
+the value maps by bilinear interpolation and sums them with its attention weights.
 
 * `ms_deform_attn_reference` samples with `torch.nn.functional.grid_sample`. It is the definition
-  that the kernels are tested against, and the fallback where no kernel exists.
-* `ms_deform_attn_embedding_bag` writes the same sum as one weighted embedding bag, which needs no
+  that the kernels are tested against, and the fallback if there is no kernel.
+* `ms_deform_attn_embedding_bag` writes the same sum as one weighted embedding bag. This needs no
   transposed copies of the values and is the faster of the two on a CPU.
 
 Shapes: B batch, S value tokens (the sum of H * W over the levels), M heads, D channels per
@@ -25,10 +25,10 @@ __all__ = ["ms_deform_attn_embedding_bag", "ms_deform_attn_reference"]
 def _in_compute_dtype(
     value: Tensor, sampling_locations: Tensor, attention_weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Widen 16-bit inputs to float32 and take non-finite points out of the map.
+    """Widen 16-bit inputs to float32 and move non-finite points outside the map.
 
-    A NaN or infinite location contributes nothing and receives no gradient, in the kernels and
-    here. Locations beyond [-1, 2] lie outside a map of any size, so clamping changes no sample.
+    As in the kernels, a NaN or infinite location contributes nothing and receives no gradient.
+    Locations beyond [-1, 2] are outside a map of any size, so clamping changes no sample.
     """
     dtype = torch.promote_types(value.dtype, torch.float32)
     sampling_locations = sampling_locations.to(dtype).nan_to_num(nan=2.0).clamp(-1.0, 2.0)
@@ -41,10 +41,10 @@ def ms_deform_attn_reference(
     sampling_locations: Tensor,
     attention_weights: Tensor,
 ) -> Tensor:
-    """Compute multi-scale deformable attention by `grid_sample`, level after level.
+    """Compute multi-scale deformable attention with `grid_sample`, level by level.
 
     Args:
-        value: (B, S, M, D) the maps of all levels, each flattened row by row, one after the other.
+        value: (B, S, M, D) the maps of all levels, one after the other, each flattened row by row.
         spatial_shapes: (H, W) of each of the L levels.
         sampling_locations: (B, Q, M, L, P, 2) points as (x, y); [0, 1] spans the map from edge to
             edge (``align_corners=False``), and the map is surrounded by zeros.
@@ -83,10 +83,9 @@ def ms_deform_attn_embedding_bag(
 ) -> Tensor:
     """Compute multi-scale deformable attention as one weighted embedding bag.
 
-    The values of all images, tokens and heads are the rows of a table; a bag holds the
+    The values of all images, tokens and heads are the rows of a table. A bag holds the
     ``4 * L * P`` corners that one head of one query reads, weighted by attention times bilinear
-    weight.
-    Arguments and result are those of `ms_deform_attn_reference`.
+    weight. Arguments and result are those of `ms_deform_attn_reference`.
     """
     dtype = value.dtype
     value, sampling_locations, attention_weights = _in_compute_dtype(
@@ -97,8 +96,8 @@ def ms_deform_attn_embedding_bag(
     if sampling_locations.numel() == 0:
         return _empty_output(value, sampling_locations, attention_weights).to(dtype)
 
-    # Passes over all corners are what takes time. They are few, because rows and columns of corners
-    # are worked out apart, and narrow: indices have 32 bits if these suffice.
+    # Passes over all corners take most of the time. There are few of them, because rows and columns
+    # of corners are computed separately, and indices have only 32 bits where that suffices.
     index_dtype = torch.int32 if batch * tokens * heads < 2**31 else torch.int64
     rows, row_weights, columns, column_weights = [], [], [], []
     start = 0
@@ -128,10 +127,10 @@ def ms_deform_attn_embedding_bag(
 
 
 def _neighbours(coordinate: Tensor, size: int, index_dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Find the two pixels beside each coordinate in [0, 1] along one axis.
+    """Find the two pixels next to each coordinate in [0, 1] along one axis.
 
     Returns:
-        (..., 2) their indices and their weights; a pixel outside has weight zero and the index of
+        Their indices and weights, (..., 2) each; a pixel outside has weight zero and the index of
         the nearest one inside.
     """
     pixel = coordinate * size - 0.5
@@ -144,7 +143,7 @@ def _neighbours(coordinate: Tensor, size: int, index_dtype: torch.dtype) -> tupl
 
 
 def _empty_output(value: Tensor, sampling_locations: Tensor, attention_weights: Tensor) -> Tensor:
-    """Return zeros, for no query or no point, that are still connected to all three inputs."""
+    """Return zeros for no queries or no points, still connected to all three inputs."""
     batch, _, heads, dim = value.shape
     queries = sampling_locations.shape[1]
     output = value.new_zeros(batch, queries, heads * dim)

@@ -1,11 +1,11 @@
 """The operators ``vit_adapter::ms_deform_attn`` and its backward: kernels, shapes, gradients.
 
 Registered with `torch.library`, so that autograd, `torch.compile`, `torch.export` and
-`torch.func.vmap` see one opaque operator. A device has a kernel exactly where the compiled
-extension holds its symbols; there is no silent fallback at this level (`functional` chooses).
+`torch.func.vmap` see one opaque operator. A device has a kernel if and only if the compiled
+extension has its symbols; there is no silent fallback at this level (`functional` chooses).
 
 The operators take spatial shapes flattened to ``[H_0, W_0, H_1, W_1, ...]``, and locations and
-weights in the dtype of the arithmetic: float64 for float64 values and float32 for all others.
+weights in the dtype of the arithmetic: float64 for float64 values, float32 for all others.
 
 Shapes: B batch, S value tokens, M heads, D channels per head, Q queries, L levels, P points.
 """
@@ -102,18 +102,18 @@ def _save_nothing(
     inputs: tuple[Tensor, Tensor, Sequence[int], Tensor, Tensor],
     output: tuple[Tensor, Tensor, Tensor],
 ) -> None:
-    """The gradient's own gradient is refused, so nothing is kept for it."""
+    """Second derivatives are refused, so nothing is kept for them."""
 
 
 def _refuse_second_order(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> None:
     raise RuntimeError(
-        "ms_deform_attn can be differentiated once only; for second derivatives set "
+        "ms_deform_attn can be differentiated once only; for second derivatives, set "
         "VIT_ADAPTER_FORCE_REFERENCE=1 and use float64 or float32 tensors"
     )
 
 
 def _fold(tensor: Tensor, dim: int | None, size: int) -> Tensor:
-    """Merge the dimension that vmap maps over into the batch: (size * B, ...)."""
+    """Merge vmap's dimension into the batch: (size * B, ...)."""
     stacked = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
     return stacked.flatten(0, 1)
 

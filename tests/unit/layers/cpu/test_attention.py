@@ -1,4 +1,4 @@
-"""Attention whose gradients are computed in parts of the keys: the same numbers as the formula."""
+"""Attention whose gradients are computed in parts of the keys, compared with the formula."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from vit_adapter.layers.cpu.attention import _count_parts
 
 @pytest.fixture
 def threads(monkeypatch):
-    """Make the module believe in a number of threads."""
+    """A function that sets the number of threads that the module sees."""
 
     def pretend(number: int) -> None:
         monkeypatch.setattr(torch, "get_num_threads", lambda: number)
@@ -22,7 +22,7 @@ def threads(monkeypatch):
 
 
 def make_leaves(batch: int = 1, num_tokens: int = 512, heads: int = 3) -> list[Tensor]:
-    """Query, key and value (B, M, N, 8), strided as they come from a projection."""
+    """Query, key and value (B, M, N, 8), strided like the output of a projection."""
     shape = batch, num_tokens, heads, 8
     return [torch.randn(shape).transpose(1, 2).requires_grad_() for _ in range(3)]
 
@@ -83,7 +83,7 @@ def test_inputs_without_gradient_and_recomputation(wanted: int, threads) -> None
         (3, 510, 16, 1),  # too few keys
         (3, 1031, 16, 1),  # a prime number
         (12, 4096, 16, 4),  # 48 parts for 16 threads
-        (3, 12000, 64, 20),  # no more than needed: 40 are as fast
+        (3, 12000, 64, 20),  # no more than needed: 40 would be no faster
     ],
 )
 def test_count_of_parts(
@@ -93,7 +93,7 @@ def test_count_of_parts(
     assert _count_parts(num_tasks, num_keys) == expected
 
 
-def test_without_gradients_pytorch_computes(threads) -> None:
+def test_without_gradients_pytorch_is_used(threads) -> None:
     threads(2)
     leaves = make_leaves()
     with torch.no_grad():
@@ -102,7 +102,7 @@ def test_without_gradients_pytorch_computes(threads) -> None:
     assert torch.equal(actual, expected)
 
 
-def test_what_else_is_left_to_pytorch(threads) -> None:
+def test_other_calls_are_left_to_pytorch(threads) -> None:
     threads(2)
     leaves = make_leaves()
     assert is_in_parts(scaled_dot_product_attention(*leaves))

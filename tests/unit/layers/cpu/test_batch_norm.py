@@ -1,4 +1,4 @@
-"""Batch norm with right gradients, whatever the switch of the fast paths says."""
+"""Batch norm with correct gradients, whether or not fast paths are switched on."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Linear layers by oneDNN: the same numbers, gradients and ways to be traced as PyTorch's own."""
+"""Linear layers computed by oneDNN: numbers, gradients and tracing are as in PyTorch."""
 
 import copy
 
@@ -26,7 +26,7 @@ INPUTS = {
 
 @pytest.fixture
 def by_onednn(monkeypatch) -> list[torch.Size]:
-    """Let oneDNN compute, even where it is not faster; the shapes of what it computed."""
+    """Use oneDNN even where it is not faster; returns the shapes of the inputs it was given."""
     operator = torch.ops.mkldnn._linear_pointwise.default
     shapes = []
 
@@ -40,7 +40,7 @@ def by_onednn(monkeypatch) -> list[torch.Size]:
 
 
 def pair(bias: bool = True) -> tuple[Linear, nn.Linear]:
-    """A layer, and PyTorch's with the same weights."""
+    """A layer, and PyTorch's layer with the same weights."""
     layer, plain = Linear(7, 4, bias=bias), nn.Linear(7, 4, bias=bias)
     plain.load_state_dict(layer.state_dict())
     return layer, plain
@@ -66,7 +66,7 @@ def test_equals_pytorch(make, bias: bool, by_onednn) -> None:
 
 
 @onednn
-def test_computes_only_gradients_that_are_wanted(by_onednn) -> None:
+def test_computes_only_needed_gradients(by_onednn) -> None:
     layer = Linear(7, 4)
     layer.weight.requires_grad_(False)
     layer(torch.randn(3, 7)).sum().backward()
@@ -164,7 +164,7 @@ def test_traces_and_other_dtypes_are_left_to_pytorch(by_onednn) -> None:
     assert by_onednn == []
 
 
-def test_compiles_whatever_the_processor() -> None:
+def test_compiles_on_any_processor() -> None:
     layer, features = Linear(7, 4), torch.randn(3, 7)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(features), layer(features))

@@ -1,4 +1,4 @@
-"""PyTorch's private names are used in one folder, and each fast path lists those it needs."""
+"""PyTorch's private names are used in one folder only, and each fast path lists those it needs."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A patch for each cell: the same numbers as a transposed convolution."""
+"""Upsampling by patches gives the same numbers as a transposed convolution."""
 
 import pytest
 import torch

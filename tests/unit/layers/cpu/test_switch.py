@@ -1,4 +1,4 @@
-"""With their switch off, or without PyTorch's private names, layers compute by public functions."""
+"""Without the switch, or without PyTorch's private names, layers use public functions."""
 
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -45,7 +45,7 @@ CALLS: dict[str, tuple[Callable[..., Tensor], list[tuple[int, ...]]]] = {
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Where every fast path is on, if PyTorch has what it needs."""
+    """A machine on which every fast path is on, if PyTorch has what it needs."""
     cpu_fast_paths._find_obstacle.cache_clear()
     monkeypatch.delenv(SWITCH, raising=False)
     monkeypatch.setattr(cpu_fast_paths, "onednn_is_faster", lambda: True)
@@ -61,26 +61,26 @@ def inputs(request: pytest.FixtureRequest) -> tuple[Callable[..., Tensor], list[
 
 
 def gradients(output: Tensor, leaves: list[Tensor]) -> list[Tensor]:
-    """Of a loss that depends on every number; empty if nothing was recorded."""
+    """Gradients of a loss that depends on every number; empty if nothing was recorded."""
     return list(torch.autograd.grad(output.sin().sum(), leaves)) if output.requires_grad else []
 
 
 def make_unusable(monkeypatch: pytest.MonkeyPatch, names: list[str]) -> None:
-    """Let whatever is done with the names fail."""
+    """Make any use of the names fail."""
     for name in names:
         monkeypatch.setattr(name, None)
 
 
 def remove(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     owner, _, _ = name.rpartition(".")
-    if owner.startswith("torch.ops."):  # would be found anew
+    if owner.startswith("torch.ops."):  # would be looked up again
         monkeypatch.setattr(owner, SimpleNamespace())
     else:
         monkeypatch.delattr(name)
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_switched_off_only_public_functions_compute(name, inputs, monkeypatch) -> None:
+def test_only_public_functions_are_called_when_switched_off(name, inputs, monkeypatch) -> None:
     compute, leaves = inputs
     expected = compute(*leaves)
     monkeypatch.setenv(SWITCH, "0")
@@ -92,7 +92,7 @@ def test_switched_off_only_public_functions_compute(name, inputs, monkeypatch) -
 
 
 @pytest.mark.parametrize("name", PRIVATE_PATHS)
-def test_switched_on_private_functions_are_called(name, inputs, monkeypatch) -> None:
+def test_private_functions_are_called_when_switched_on(name, inputs, monkeypatch) -> None:
     compute, leaves = inputs
     assert cpu_fast_paths.is_on(name)
     make_unusable(monkeypatch, LISTED)
@@ -102,7 +102,7 @@ def test_switched_on_private_functions_are_called(name, inputs, monkeypatch) -> 
 
 @pytest.mark.parametrize("name", PRIVATE_PATHS)
 @pytest.mark.parametrize("private", LISTED)
-def test_missing_private_functions_are_done_without(name, private, inputs, monkeypatch) -> None:
+def test_missing_private_functions_are_replaced(name, private, inputs, monkeypatch) -> None:
     compute, leaves = inputs
     expected = compute(*leaves)
     cpu_fast_paths._find_obstacle.cache_clear()

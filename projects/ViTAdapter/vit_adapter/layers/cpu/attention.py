@@ -1,8 +1,8 @@
 """Softmax attention that trains with all threads of a processor.
 
-PyTorch shares the backward pass among threads by images and heads: of two threads, one is idle for
-half of the time with the three heads of a tiny ViT, and most of sixteen always are. Keys can be
-shared out, too.
+PyTorch splits the backward pass among threads by image and head. With the three heads of a tiny
+ViT, one of two threads is idle half of the time, and most of sixteen threads always are. Keys can
+be split, too.
 
 Shapes: B batch, M heads, N tokens, D channels per head, P parts.
 """
@@ -17,7 +17,7 @@ from vit_adapter.layers.cpu.eager import is_observed, is_plain
 from vit_adapter.ops.cpu_fast_paths import is_on
 
 MIN_KEYS = 256
-"""The fewest keys of a part; below, each takes PyTorch's kernel longer: 1.1 to 1.4 times at 128."""
+"""The fewest keys per part. With 128, PyTorch's kernel takes 1.1 to 1.4 times as long per key."""
 
 
 def scaled_dot_product_attention(
@@ -40,9 +40,9 @@ def scaled_dot_product_attention(
 
 
 class _AttentionInParts(torch.autograd.Function):
-    """PyTorch's fused attention; its backward pass gets parts of the keys as a batch.
+    """PyTorch's fused attention, whose backward pass gets parts of the keys as a batch.
 
-    The blocks of FlashAttention (arXiv 2205.14135, algorithm 4), done side by side.
+    These are the blocks of FlashAttention (arXiv 2205.14135, algorithm 4), computed in parallel.
     """
 
     @staticmethod
@@ -72,11 +72,11 @@ class _AttentionInParts(torch.autograd.Function):
         def cut(tensor: Tensor) -> Tensor:  # (B, M, N, D) -> (P * B, M, N / P, D)
             return tensor.unflatten(2, (num_parts, -1)).movedim(2, 0).flatten(0, 1)
 
-        def join(tensor: Tensor) -> Tensor:  # back again
+        def join(tensor: Tensor) -> Tensor:  # (P * B, M, N / P, D) -> (B, M, N, D)
             return tensor.unflatten(0, (num_parts, batch)).movedim(0, 2).flatten(2, 3)
 
-        # The softmax is known from its whole sum: what a key gets does not depend on the others,
-        # and what a query gets is a sum over keys.
+        # The log-sum-exp of whole rows determines the softmax. So a key's gradient does not depend
+        # on other keys, and a query's gradient is a sum over keys.
         operator = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
         rows = (repeat(output), repeat(log_sum_exp))
         grad_query, grad_key, grad_value = operator(
@@ -87,7 +87,7 @@ class _AttentionInParts(torch.autograd.Function):
 
 
 def _count_parts(num_tasks: int, num_keys: int) -> int:
-    """How many equal parts of the keys keep the threads busiest; the smallest such number."""
+    """The smallest number of equal parts of the keys that keeps the threads busiest."""
     threads = torch.get_num_threads()
     most = max(1, min(threads, num_keys // MIN_KEYS))
     choices = [parts for parts in range(1, most + 1) if num_keys % parts == 0]
@@ -95,7 +95,7 @@ def _count_parts(num_tasks: int, num_keys: int) -> int:
 
 
 def _suits_parts(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether gradients are wanted of what PyTorch would give to its fused kernel for the CPU."""
+    """Whether gradients are needed and PyTorch would choose its fused kernel for the CPU."""
     tensors = (query, key, value)
     return (
         query.device.type == "cpu"

@@ -1,4 +1,4 @@
-"""Batch norm with right gradients: a work-around that is always on, whatever the switch says.
+"""Batch norm with correct gradients: a workaround that the switch does not turn off.
 
 Shapes: B batch, C channels, H/W height and width of a map.
 """
@@ -10,11 +10,11 @@ def normalise_cells(norm: nn.Module, features: Tensor) -> Tensor:
     """Give a batch norm the cells of a map as a batch of one-pixel maps.
 
     On the CPU, PyTorch (2.13, 2.14) computes wrong gradients of a batch norm for some strides of a
-    single image or of its gradient. Cells have strides that it handles. The sums are the same, in
-    another order.
+    single image or of its gradient. It handles the strides of cells correctly. The sums are the
+    same, in another order.
 
     Args:
-        norm: its forward hooks see (B * H * W, C, 1, 1).
+        norm: the batch norm; its forward hooks see (B * H * W, C, 1, 1).
         features: (B, C, H, W); with channels-last strides nothing is copied.
 
     Returns:

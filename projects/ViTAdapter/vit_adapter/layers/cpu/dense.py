@@ -1,7 +1,7 @@
 """Linear layers that use all of an AMD processor.
 
-PyTorch leaves float32 matrix products to MKL, which has no AVX-512 code for AMD's processors;
-oneDNN, which PyTorch brings along for convolutions, has.
+PyTorch computes float32 matrix products with MKL, which has no AVX-512 code for AMD's processors.
+oneDNN, which PyTorch includes for convolutions, has.
 
 Shapes: N rows (any leading dimensions), C input width, D output width.
 """
@@ -23,7 +23,7 @@ class Linear(nn.Linear):
 
 
 def linear(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """:func:`torch.nn.functional.linear` by the faster library; equal but for rounding.
+    """:func:`torch.nn.functional.linear` by the faster library; equal except for rounding.
 
     Args:
         features: (..., C).
@@ -41,7 +41,7 @@ def linear(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
 
 
 class _OneDnnLinear(torch.autograd.Function):
-    """The product with its gradients; that of the weight is as fast by MKL."""
+    """The product and its gradients; the weight's gradient is as fast with MKL."""
 
     @staticmethod
     def forward(
@@ -51,7 +51,7 @@ class _OneDnnLinear(torch.autograd.Function):
         bias: Tensor | None,
     ) -> Tensor:
         needs_features, needs_weight, _ = ctx.needs_input_grad
-        # As PyTorch does: a frozen weight keeps no input alive.
+        # As in PyTorch, a frozen weight keeps no input alive.
         ctx.save_for_backward(
             features if needs_weight else None, weight if needs_features else None
         )
@@ -80,7 +80,7 @@ def _compute(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _suits_onednn(features: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether these are dense numbers in float32 on the CPU, of shapes that fit each other."""
+    """Whether these are dense float32 tensors on the CPU whose shapes fit together."""
     if features.device.type != "cpu" or is_observed():
         return False
     tensors = (features, weight) if bias is None else (features, weight, bias)
@@ -89,7 +89,7 @@ def _suits_onednn(features: Tensor, weight: Tensor, bias: Tensor | None) -> bool
         and features.dim() > 0
         and weight.dim() == 2
         and (weight.is_contiguous() or weight.t().is_contiguous())
-        and features.shape[-1] == weight.shape[1]  # else PyTorch says what is wrong
+        and features.shape[-1] == weight.shape[1]  # otherwise PyTorch reports the error
         and (bias is None or bias.shape == weight.shape[:1])
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")

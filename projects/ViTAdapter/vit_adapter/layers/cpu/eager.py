@@ -1,11 +1,11 @@
-"""When a computation may be done by PyTorch's private functions."""
+"""When PyTorch's private functions may be used."""
 
 import torch
 from torch import Tensor, nn
 
 
 def is_observed() -> bool:
-    """Whether operations are recorded, transformed or counted; all that knows PyTorch's own."""
+    """Whether operations are recorded, transformed or counted; this needs the public ones."""
     return (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
@@ -16,7 +16,7 @@ def is_observed() -> bool:
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor is nothing but some float32 numbers on the CPU."""
+    """Whether a tensor is a plain, non-empty, dense float32 tensor on the CPU."""
     return (
         type(tensor) in (Tensor, nn.Parameter)
         and tensor.device.type == "cpu"

@@ -1,4 +1,4 @@
-"""Enlarging a map by a learned patch for each of its cells.
+"""Upsampling of a map by a learned patch for each of its cells.
 
 Shapes: B batch, C input channels, D output channels, H/W height and width of the map, K the patch's
 side.
@@ -12,11 +12,11 @@ from vit_adapter.ops.cpu_fast_paths import is_on
 
 
 class PatchUpsampling(nn.ConvTranspose2d):
-    """Transposed convolution whose stride is its kernel's size: patches do not overlap.
+    """Transposed convolution whose stride is its kernel size: patches do not overlap.
 
-    Each cell alone makes its patch, so this is a matrix product. On the CPU it is computed as such
-    where gradients are recorded, because PyTorch's backward pass of a transposed convolution takes
-    twice the time.
+    Each cell alone determines its patch, so this is a matrix product. It is computed as one on the
+    CPU while gradients are recorded, because PyTorch's backward pass of a transposed convolution
+    takes twice as long.
 
     Args:
         in_channels, out_channels: C and D.

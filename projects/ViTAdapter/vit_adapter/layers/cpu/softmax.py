@@ -1,6 +1,6 @@
 """Softmax of short rows.
 
-Shapes: M rows, as of heads, K numbers in each.
+Shapes: M rows (e.g. heads), K numbers in each.
 """
 
 import torch
@@ -12,7 +12,7 @@ from vit_adapter.ops.cpu_fast_paths import is_on
 def softmax(logits: Tensor, dtype: torch.dtype) -> Tensor:
     """Softmax of (..., M, K) over K, computed in ``dtype``.
 
-    PyTorch's CPU kernel is slow along the last dimension if K is a handful, and fast along others.
+    For small K, PyTorch's CPU kernel is slow along the last dimension and fast along others.
     """
     if logits.device.type != "cpu" or not is_on("softmax"):
         return logits.softmax(-1, dtype=dtype)
