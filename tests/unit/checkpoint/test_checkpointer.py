@@ -76,7 +76,7 @@ def test_process_killed_while_writing_keeps_the_last_checkpoint(
     assert rest["trainer"] == {"iteration": 1}
 
 
-def test_last_checkpoint_that_is_gone(tmp_path: Path) -> None:
+def test_a_missing_last_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "last_checkpoint").write_text("model_0000009.pth")
     with pytest.raises(FileNotFoundError, match=r"last_checkpoint names .*model_0000009\.pth"):
         Checkpointer(nn.Linear(1, 1), str(tmp_path)).resume_or_load("")
@@ -93,7 +93,7 @@ def test_mismatch_is_allowed_for_initial_weights_but_not_when_resuming(tmp_path:
     torch.testing.assert_close(model.weight, before, rtol=0, atol=0)
 
 
-def test_message_for_a_resumption_does_not_advise_what_has_no_effect(tmp_path: Path) -> None:
+def test_the_message_when_resuming_gives_advice_that_has_an_effect(tmp_path: Path) -> None:
     Checkpointer(nn.Linear(2, 3), str(tmp_path), trainer=State(4)).save("a")
     checkpointer = Checkpointer(nn.Linear(2, 2), str(tmp_path))
     with pytest.raises(CheckpointMismatchError, match="start without --resume .*train.init_check"):
@@ -103,9 +103,9 @@ def test_message_for_a_resumption_does_not_advise_what_has_no_effect(tmp_path: P
     assert "--resume" not in str(caught.value)
 
 
-def test_a_checkpoint_of_the_original_is_pointed_to_the_converter(tmp_path: Path) -> None:
+def test_the_message_for_a_checkpoint_of_the_original_names_the_converter(tmp_path: Path) -> None:
     torch.save({"state_dict": {"rpn_head.rpn_cls.bias": torch.zeros(3)}}, tmp_path / "a.pth")
-    with pytest.raises(CheckpointMismatchError, match="convert it first, by tools/convert_check"):
+    with pytest.raises(CheckpointMismatchError, match="convert it with tools/convert_check"):
         Checkpointer(nn.Linear(2, 2)).load(str(tmp_path / "a.pth"))
     torch.save({"state_dict": {"rpn.bias": torch.zeros(3)}}, tmp_path / "b.pth")
     with pytest.raises(CheckpointMismatchError, match="b.pth' does not fit the model"):

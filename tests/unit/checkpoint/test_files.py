@@ -108,13 +108,13 @@ def test_keeps_module_versions(tmp_path: Path) -> None:
     assert load_state_dict_file(tmp_path / "w.pth")._metadata == state_dict._metadata
 
 
-def test_reads_a_namespace_beside_the_weights(tmp_path: Path) -> None:
+def test_reads_a_namespace_next_to_the_weights(tmp_path: Path) -> None:
     torch.save({"model": WEIGHTS, "args": argparse.Namespace(lr=0.1)}, tmp_path / "w.pth")
     assert_weights(load_state_dict_file(tmp_path / "w.pth"))
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_reading_leaves_the_classes_that_torch_may_read(tmp_path: Path, damaged: bool) -> None:
+def test_reading_keeps_the_classes_that_torch_may_read(tmp_path: Path, damaged: bool) -> None:
     file = tmp_path / "w.pth"
     torch.save({"model": WEIGHTS, "args": argparse.Namespace(lr=0.1)}, file)
     if damaged:
@@ -131,7 +131,7 @@ def test_reading_leaves_the_classes_that_torch_may_read(tmp_path: Path, damaged:
         torch.serialization.add_safe_globals(before)
 
 
-def test_threads_leave_the_classes_that_torch_may_read(
+def test_threads_keep_the_classes_that_torch_may_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "w.pth"
@@ -160,12 +160,12 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
         load_state_dict_file(tmp_path / "nothing.pth")
 
 
-def test_file_that_a_new_run_has_set_aside_is_named(tmp_path: Path) -> None:
+def test_a_file_that_a_later_run_moved_is_named(tmp_path: Path) -> None:
     for number in (1, 2, 10):
         (tmp_path / f"{SET_ASIDE}{number}").mkdir()
         (tmp_path / f"{SET_ASIDE}{number}" / "other.pth").touch()
     (tmp_path / f"{SET_ASIDE}2" / "w.pth").touch()
-    with pytest.raises(FileNotFoundError, match=rf"aside: it may be \S+{SET_ASIDE}2/w\.pth now"):
+    with pytest.raises(FileNotFoundError, match=rf"may now be \S+{SET_ASIDE}2/w\.pth\. Give"):
         load_state_dict_file(tmp_path / "w.pth")
 
 
@@ -176,9 +176,9 @@ def test_folder_is_refused(tmp_path: Path) -> None:
         load_state_dict_file(folder)
 
 
-def test_unknown_ending_is_refused(tmp_path: Path) -> None:
+def test_unknown_extension_is_refused(tmp_path: Path) -> None:
     (tmp_path / "w.onnx").write_bytes(b"x")
-    with pytest.raises(CheckpointFileError, match=r"w\.onnx.* unknown ending.*\.safetensors"):
+    with pytest.raises(CheckpointFileError, match=r"w\.onnx.* unknown extension.*\.safetensors"):
         load_state_dict_file(tmp_path / "w.onnx")
 
 
@@ -251,7 +251,7 @@ def test_truncated_file_is_named(
 def test_web_page_saved_as_a_checkpoint(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"w{suffix}"
     file.write_text("<html><body>404: not found</body></html>" * 10)
-    with pytest.raises(CheckpointFileError, match="damaged, incomplete or of another format"):
+    with pytest.raises(CheckpointFileError, match="damaged, incomplete or not in the format"):
         load_state_dict_file(file)
 
 
@@ -261,11 +261,11 @@ def test_web_page_saved_as_a_checkpoint(tmp_path: Path, suffix: str) -> None:
         (torch.zeros(3), "holds a Tensor, expected a mapping"),
         ({"model": {"a": 3}}, "stores a int under 'a', expected a tensor"),
         ({"model": {}}, "is empty"),
-        ({0: torch.zeros(3)}, "under 0, a int; expected names"),
+        ({0: torch.zeros(3)}, "has the key 0, a int; expected names"),
         ({}, "is empty"),
     ],
 )
-def test_content_that_is_no_state_dict(tmp_path: Path, content: object, message: str) -> None:
+def test_content_that_is_not_a_state_dict(tmp_path: Path, content: object, message: str) -> None:
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(CheckpointFileError, match=message):
         load_state_dict_file(tmp_path / "w.pth")
@@ -273,20 +273,20 @@ def test_content_that_is_no_state_dict(tmp_path: Path, content: object, message:
 
 @pytest.fixture
 def download_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where downloads go, directly: a proxy cannot reach this machine's own servers."""
+    """The folder of downloads, without a proxy: it cannot reach servers on this machine."""
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
-def test_address_without_a_connection(download_cache: Path) -> None:
-    address = "http://127.0.0.1:9/model.pth"  # the discard port: nobody listens
+def test_url_without_a_connection(download_cache: Path) -> None:
+    address = "http://127.0.0.1:9/model.pth"  # the discard port: nothing listens
     with pytest.raises(ConnectionError, match=r"could not download .*model\.pth.*give the path"):
         load_state_dict_file(address)
 
 
-def test_address_is_downloaded_once(tmp_path: Path, download_cache: Path) -> None:
+def test_url_is_downloaded_once(tmp_path: Path, download_cache: Path) -> None:
     torch.save(WEIGHTS, tmp_path / "served.pth")
     requests = []
 
@@ -300,7 +300,7 @@ def test_address_is_downloaded_once(tmp_path: Path, download_cache: Path) -> Non
             self.wfile.write(content)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Silent."""
+            """Log nothing."""
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)

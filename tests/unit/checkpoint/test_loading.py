@@ -1,4 +1,4 @@
-"""Strict loading: every name is accounted for, and a refusal changes nothing."""
+"""Strict loading: every name is reported, and nothing changes if loading is refused."""
 
 import logging
 from dataclasses import replace
@@ -77,7 +77,7 @@ def test_allowed_names_keep_the_models_values(caplog: pytest.LogCaptureFixture) 
     assert "predictor.weight" in caplog.text
 
 
-def test_a_pattern_covers_only_what_it_finds() -> None:
+def test_a_pattern_covers_only_the_names_it_matches() -> None:
     state_dict = make_model(classes=7).state_dict()
     del state_dict["body.bias"]
     with pytest.raises(CheckpointMismatchError) as caught:
@@ -86,7 +86,7 @@ def test_a_pattern_covers_only_what_it_finds() -> None:
     assert caught.value.report.misshapen == ()
 
 
-def test_a_lone_pattern_is_not_taken_letter_by_letter() -> None:
+def test_a_single_pattern_is_not_split_into_letters() -> None:
     state_dict = make_model(classes=7).state_dict()
     load_strict(make_model(), state_dict, allow="predictor")
     with pytest.raises(CheckpointMismatchError):
@@ -95,18 +95,18 @@ def test_a_lone_pattern_is_not_taken_letter_by_letter() -> None:
 
 def test_invalid_pattern() -> None:
     state_dict = make_model(classes=7).state_dict()
-    with pytest.raises(ValueError, match=r"'\(' is no regular expression"):
+    with pytest.raises(ValueError, match=r"'\(' is not a regular expression"):
         load_strict(make_model(), state_dict, allow=["("])
 
 
-def test_absent_batch_counter_is_no_mismatch() -> None:
+def test_a_missing_batch_counter_is_not_a_mismatch() -> None:
     state_dict = make_model().state_dict()
     del state_dict["norm.num_batches_tracked"]
     assert compare_keys(make_model(), state_dict).is_exact
     load_strict(make_model(), state_dict)
 
 
-def test_other_precision_is_converted() -> None:
+def test_another_precision_is_converted() -> None:
     source, target = make_model(), make_model()
     half = {name: value.half() for name, value in source.state_dict().items()}
     load_strict(target, half)
@@ -114,7 +114,7 @@ def test_other_precision_is_converted() -> None:
     torch.testing.assert_close(target.body.weight, source.body.weight.half().float())
 
 
-def test_resized_tensors_are_described_and_no_mismatch() -> None:
+def test_resized_tensors_are_described_and_are_not_mismatches() -> None:
     report = compare_keys(make_model(), make_model().state_dict())
     resized = replace(report, resized=(ResizedEntry("body.weight", (4, 5), (8, 5)),))
     assert resized.is_exact
@@ -135,7 +135,7 @@ def test_prefix_of_all_names_is_dropped(prefix: str) -> None:
 
 
 @pytest.mark.parametrize("kept", ["two prefixes", "a name without it", "a name that is lacking"])
-def test_doubtful_prefix_stays(kept: str) -> None:
+def test_an_ambiguous_prefix_stays(kept: str) -> None:
     model = make_model()
     state_dict = {f"student.{name}": value for name, value in model.state_dict().items()}
     if kept == "two prefixes":

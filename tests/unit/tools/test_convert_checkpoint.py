@@ -129,7 +129,7 @@ def test_a_backbone_alone(convert, weights, tmp_path, caplog) -> None:
     source, target = tmp_path / "backbone.pth", tmp_path / "ours.pth"
     torch.save(backbone, source)
     assert convert(source, target) == 2
-    assert "say which with --tree detection or --tree segmentation" in caplog.text
+    assert "choose one with --tree detection or --tree segmentation" in caplog.text
     assert convert(source, target, "--tree", "segmentation", "--config-file", CONFIG) == 2
     assert "vit_feature_fusion='last', but the weights belong to 'per_interaction'" in caplog.text
     assert not target.exists()
@@ -211,9 +211,9 @@ class Traced:
     [
         ("resnet.pth", "2 keys belong to no known part .*: conv1.weight, layer1.0.bn1.weight"),
         ("cascade.pth", "stages of Cascade Mask R-CNN.* not supported"),
-        ("truncated.pth", "is damaged, incomplete or of another format"),
+        ("truncated.pth", "is damaged, incomplete or not in the format"),
         ("pickle.pkl", "is a pickle: .* refused"),
-        ("code.pth", "reading those would run code from the file, so it is refused"),
+        ("code.pth", "Reading those would run code from the file, so it is refused"),
         ("list.pth", "holds a list, expected a mapping"),
         ("numbers.pth", "stores a float under 'lr', expected a tensor"),
     ],

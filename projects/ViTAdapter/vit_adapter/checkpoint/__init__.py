@@ -1,4 +1,4 @@
-"""Reading and writing weights: files without code, strict accounting, atomic writes."""
+"""Reading and writing weights: no code is run, every name is checked, writes are atomic."""
 
 from vit_adapter.checkpoint.files import (
     CheckpointFileError,

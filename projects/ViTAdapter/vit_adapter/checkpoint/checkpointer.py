@@ -23,31 +23,31 @@ logger = logging.getLogger(__name__)
 
 _RESUME_ADVICE = (
     "--resume continues only the run that wrote it: use the config and the classes of that run. "
-    "Otherwise start without --resume from these weights, train.init_checkpoint='{}', where "
-    "train.allow_mismatch holds, with a train.output_dir of its own."
+    "Otherwise start without --resume from these weights with train.init_checkpoint='{}', which "
+    "respects train.allow_mismatch, and give the new run its own train.output_dir."
 )
 
 
 class Checkpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer with three promises more.
+    """Detectron2's checkpointer with three more guarantees.
 
-    1. A file appears under its name only when it is complete, ``last_checkpoint`` included, so a
-       process that is killed at any moment leaves a folder from which training resumes.
-    2. Weights are loaded only if every name and shape fits (see :func:`load_strict`), but for a
-       prefix that all names have (see :func:`without_prefix`).
+    1. A file, ``last_checkpoint`` included, appears under its name only when it is complete, so
+       training can resume from the folder even if the process is killed at any moment.
+    2. Weights are loaded only if every name and shape fits (see :func:`load_strict`), except for a
+       prefix that all names share (see :func:`without_prefix`).
     3. Files are read without running code from them; pickles are refused.
 
-    Loading changes the model alone. Whatever else a file holds is returned, as the objects that
-    take it may be built later, from the loaded model.
+    Loading changes only the model. Everything else in a file is returned, because the objects that
+    need it may be built later, from the loaded model.
 
     Args:
         model: the model, without a wrapper.
         save_dir: folder of the checkpoints; "" if nothing is saved.
         trainer: object whose ``state_dict()`` is stored under ``trainer`` (iteration, optimizer,
-            hooks); None for the weights alone.
+            hooks); None to store only the weights.
         allow_mismatch: one or several regular expressions of names that need not fit in
-            :meth:`load`. A resumed run is always strict: the same config wrote its checkpoint.
-        gather: returns the whole state dict of the model, to be stored.
+            :meth:`load`. Resuming is always strict, because the same config wrote the checkpoint.
+        gather: returns the complete state dict of the model to store.
     """
 
     def __init__(
@@ -66,11 +66,12 @@ class Checkpointer(DetectionCheckpointer):
     def save(self, name: str, **extra: object) -> None:
         """Write ``{name}.pth`` in ``save_dir`` and point ``last_checkpoint`` at it.
 
-        Every process calls this, since each may hold a part of the state; the main one writes.
+        Every process calls this, since each may hold a part of the state; only the main process
+        writes.
 
         Args:
-            name: file name without its ending.
-            extra: plain values stored beside model and trainer, such as ``iteration``.
+            name: file name without its extension.
+            extra: plain values stored next to model and trainer, such as ``iteration``.
         """
         if not self.save_dir:
             return
@@ -96,18 +97,18 @@ class Checkpointer(DetectionCheckpointer):
             path: the file; "" loads nothing.
 
         Returns:
-            What else the file holds, such as the trainer's state.
+            The rest of the file, such as the trainer's state.
 
         Raises:
-            FileNotFoundError, CheckpointFileError, CheckpointMismatchError: the model is
-                unchanged then.
+            FileNotFoundError, CheckpointFileError, CheckpointMismatchError: the file cannot be
+                loaded; the model is unchanged.
         """
         return self._load(path, self.allow_mismatch, ADVICE)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, object]:
-        """Load the weights of the last checkpoint of ``save_dir``, else those of ``path``.
+        """Load the weights of the last checkpoint in ``save_dir``, or else those of ``path``.
 
-        The main process decides which file, so that all processes continue from the same one.
+        The main process chooses the file, so that all processes continue from the same one.
 
         Args:
             path: weights to start from if there is nothing to resume; "" for none.
@@ -121,7 +122,7 @@ class Checkpointer(DetectionCheckpointer):
             return self.load(path)
         if not all(comm.all_gather(os.path.isfile(last))):
             raise FileNotFoundError(
-                f"{os.path.join(self.save_dir, LAST_CHECKPOINT)} names {last}, which some "
+                f"{os.path.join(self.save_dir, LAST_CHECKPOINT)} names {last}, which at least one "
                 "process cannot find. Restore that file or write the name of another checkpoint "
                 f"into {LAST_CHECKPOINT}; with several machines the folder must be shared."
             )
@@ -137,7 +138,7 @@ class Checkpointer(DetectionCheckpointer):
         state_dict = extract_state_dict(checkpoint, path)
         state_dict = without_prefix(self.model, state_dict, source=source)
         if find_tree(state_dict) and not find_tree(self.model.state_dict()):
-            source += " (the original's names: convert it first, by tools/convert_checkpoint.py)"
+            source += " (the original's names: convert it with tools/convert_checkpoint.py first)"
         load_strict(self.model, state_dict, allow, source=source, advice=advice)
         weights = {"model", "state_dict", "module"}
         return {

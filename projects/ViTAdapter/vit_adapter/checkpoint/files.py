@@ -1,8 +1,8 @@
 """Checkpoint files, read without running code from them.
 
-Three formats hold tensors and nothing else: PyTorch's own (read with ``weights_only``),
-safetensors, and NumPy archives without object arrays. Plain pickles are refused, because reading
-one runs whatever its author put into it.
+Three formats can be read safely: PyTorch's own (with ``weights_only``), safetensors, and NumPy
+archives without object arrays. Plain pickles are refused, because reading one runs any code that
+its author put into it.
 """
 
 import argparse
@@ -31,10 +31,10 @@ __all__ = [
 ]
 
 _CONTAINERS = ("state_dict", "model", "module")
-"""Keys under which training scripts store the weights, in the order they are looked for."""
+"""Keys under which training scripts store the weights, in the order in which they are tried."""
 
 _WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
-"""Parts of names that come from wrappers around a module: torch.compile, activation checkpoints,
+"""Parts of names that wrappers add: torch.compile, activation checkpointing and
 FullyShardedDataParallel."""
 
 _SAFE_GLOBALS_LOCK = threading.Lock()
@@ -57,12 +57,13 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     """Return the file on this machine for a path or a URL (downloaded once and kept).
 
     Args:
-        path: a file name, or an ``http(s)://`` address. Downloads are kept in the folder of the
+        path: a file name or an ``http(s)://`` URL. Downloads are kept in the folder given by the
             environment variable ``FVCORE_CACHE`` (default ``~/.torch/iopath_cache``).
 
     Raises:
-        FileNotFoundError: nothing is there.
-        ConnectionError: the address cannot be reached.
+        FileNotFoundError: the file does not exist.
+        ConnectionError: the URL cannot be reached.
+        CheckpointFileError: the path is a folder.
     """
     name = os.fspath(path)
     if name.startswith(("http://", "https://")):
@@ -72,8 +73,8 @@ def local_path(path: str | os.PathLike[str]) -> Path:
             return Path(manager.get_local_path(name))
         except OSError as error:
             raise ConnectionError(
-                f"could not download the checkpoint {name}: {error}. Download it where there is a "
-                "network connection and give the path of the file instead."
+                f"could not download the checkpoint {name}: {error}. Download it on a machine with "
+                "network access and give the path of the file instead."
             ) from error
     if not os.path.exists(name):
         raise FileNotFoundError(
@@ -92,21 +93,20 @@ def load_checkpoint_file(path: str | os.PathLike[str]) -> dict[str, object]:
         path: ``.pth``, ``.pt``, ``.pth.tar``, ``.safetensors`` or ``.npz``.
 
     Returns:
-        The stored mapping: for a training checkpoint with the weights under one of its keys,
-        otherwise name -> tensor.
+        The stored mapping: a training checkpoint with the weights under one of its keys, or
+        name -> tensor.
 
     Raises:
-        FileNotFoundError: no such file.
-        CheckpointFileError: a format that is refused, a damaged file, or one that holds more
-            than tensors and plain values.
+        FileNotFoundError: the file does not exist.
+        CheckpointFileError: the format is refused, the file is damaged, or it holds more than
+            tensors and plain values.
     """
     name = os.fspath(path)
     lowered = name.lower()
     if lowered.endswith(_PICKLE_SUFFIXES):
         raise CheckpointFileError(
             f"checkpoint {name!r} is a pickle: reading it would run any code its author stored, "
-            "so it is refused. If you trust where it comes from, convert it once:\n  "
-            + _CONVERT_PICKLE
+            "so it is refused. If you trust its source, convert it once:\n  " + _CONVERT_PICKLE
         )
     file = local_path(path)
     if lowered.endswith(_TORCH_SUFFIXES):
@@ -117,7 +117,7 @@ def load_checkpoint_file(path: str | os.PathLike[str]) -> dict[str, object]:
         loaded = _read_npz(file)
     else:
         raise CheckpointFileError(
-            f"checkpoint {name!r} has an unknown ending; expected one of "
+            f"checkpoint {name!r} has an unknown extension; expected one of "
             f"{', '.join((*_TORCH_SUFFIXES, '.safetensors', '.npz'))}."
         )
     if not isinstance(loaded, Mapping):
@@ -131,22 +131,22 @@ def load_checkpoint_file(path: str | os.PathLike[str]) -> dict[str, object]:
 def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read the weights of a checkpoint file or URL.
 
-    The weights are looked for under ``state_dict``, ``model`` and ``module``, else the file
-    itself is taken as the state dict. What wrappers of a model add to the names is dropped:
-    ``module.`` before every name, ``_orig_mod.`` and the like anywhere.
+    The weights are looked for under ``state_dict``, ``model`` and ``module``; otherwise the file
+    itself is taken as the state dict. Parts of names that come from wrappers are dropped:
+    ``module.`` in front of every name, ``_orig_mod.`` and similar parts anywhere.
 
     Returns:
         Name -> tensor on the CPU, in the order of the file.
 
     Raises:
-        FileNotFoundError, CheckpointFileError: see :func:`load_checkpoint_file`; also when what
-            is stored under a name is not a tensor.
+        FileNotFoundError, CheckpointFileError: see :func:`load_checkpoint_file`.
+        CheckpointFileError: also if a value is not a tensor.
     """
     return extract_state_dict(load_checkpoint_file(path), os.fspath(path))
 
 
 def extract_state_dict(checkpoint: Mapping[str, object], name: str) -> dict[str, Tensor]:
-    """Find the weights inside a loaded checkpoint; ``name`` is the file's, for messages."""
+    """Find the weights inside a loaded checkpoint; messages call the file ``name``."""
     found: Mapping[str, object] = checkpoint
     for container in _CONTAINERS:
         inner = checkpoint.get(container)
@@ -160,8 +160,8 @@ def extract_state_dict(checkpoint: Mapping[str, object], name: str) -> dict[str,
     for key, value in found.items():
         if not isinstance(key, str):
             raise CheckpointFileError(
-                f"checkpoint {name!r} stores something under {key!r}, a {type(key).__name__}; "
-                "expected names of parameters."
+                f"checkpoint {name!r} has the key {key!r}, a {type(key).__name__}; expected names "
+                "of parameters."
             )
         if isinstance(value, np.ndarray):
             state_dict[key] = torch.from_numpy(value)
@@ -175,7 +175,7 @@ def extract_state_dict(checkpoint: Mapping[str, object], name: str) -> dict[str,
 
 
 def _without_wrappers(state_dict: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Rename to what the model inside torch.compile and other wrappers calls its tensors."""
+    """Remove from the names what torch.compile and other wrappers add."""
     names = {key: ".".join(p for p in key.split(".") if p not in _WRAPPERS) for key in state_dict}
     if all(new.startswith("module.") for new in names.values()):
         names = {key: new.removeprefix("module.") for key, new in names.items()}
@@ -185,23 +185,23 @@ def _without_wrappers(state_dict: dict[str, Tensor], name: str) -> dict[str, Ten
     for key, new in names.items():
         if new in renamed:
             raise CheckpointFileError(
-                f"checkpoint {name!r} has {new!r} twice, once as {key!r}, a name that a wrapper "
-                "such as torch.compile gives; store the state dict of the model alone."
+                f"checkpoint {name!r} has {new!r} twice, once as {key!r}, the name inside a "
+                "wrapper such as torch.compile; store only the state dict of the model itself."
             )
         renamed[new] = state_dict[key]
     return renamed
 
 
 def _set_aside(file: Path) -> str:
-    """Where a new run has moved a file that is gone, in words; "" if nowhere."""
-    file = file.resolve()  # a link that is left behind names what has moved
+    """A sentence that says where a later run has moved a missing file; "" if it has not."""
+    file = file.resolve()  # a link that stayed behind still names the file that was moved
     moved = sorted(file.parent.glob(f"{SET_ASIDE}*/{file.name}"))
     if not moved:
         return ""
     return (
-        " A later run in this folder has set the files of an earlier one aside: it may be "
-        f"{' or '.join(map(str, moved))} now. Name that file, and give the next run a "
-        "train.output_dir of its own."
+        " A later run in this folder has moved the files of an earlier one: the file may now be "
+        f"{' or '.join(map(str, moved))}. Give that path, and give each run its own "
+        "train.output_dir."
     )
 
 
@@ -216,10 +216,10 @@ def _read_torch(file: Path) -> object:
         if "global" not in reason.lower():
             raise _damaged(file, reason) from error
         raise CheckpointFileError(
-            f"checkpoint '{file}' holds Python objects besides tensors and plain values, and "
-            "reading those would run code from the file, so it is refused. If you trust where it "
-            "comes from, load it with torch.load(..., weights_only=False) and save the state dict "
-            f"alone. PyTorch says: {_first_line(reason)}"
+            f"checkpoint '{file}' holds Python objects other than tensors and plain values. "
+            "Reading those would run code from the file, so it is refused. If you trust its "
+            "source, load it with torch.load(..., weights_only=False) and save only the state "
+            f"dict. PyTorch says: {_first_line(reason)}"
         ) from error
     except (RuntimeError, EOFError, OSError, LookupError, ValueError) as error:
         raise _damaged(file, error) from error
@@ -227,10 +227,10 @@ def _read_torch(file: Path) -> object:
 
 @contextmanager
 def _readable_namespace() -> Iterator[None]:
-    """Let ``torch.load`` read a Namespace; torch 2.4 lacks ``safe_globals``.
+    """Let ``torch.load`` read a Namespace; torch 2.4 does not have ``safe_globals``.
 
-    The classes that it may read are those of the whole process: one thread at a time changes them,
-    and what others add meanwhile stays.
+    The list of allowed classes is global to the process: only one thread at a time changes it, and
+    entries that others add meanwhile stay.
     """
     with _SAFE_GLOBALS_LOCK:
         known = argparse.Namespace in torch.serialization.get_safe_globals()
@@ -260,21 +260,21 @@ def _read_npz(file: Path) -> dict[str, Tensor]:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError("it is a single array, not an archive")
             return {name: torch.from_numpy(archive[name]) for name in archive.files}
-    except TypeError as error:  # from_numpy on a dtype that torch lacks
+    except TypeError as error:  # from_numpy on a dtype that torch does not have
         raise CheckpointFileError(f"checkpoint '{file}' cannot be used: {error}") from error
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         if "allow_pickle" in str(error) and zipfile.is_zipfile(file):
             raise CheckpointFileError(
                 f"checkpoint '{file}' holds object arrays, which are pickles and could run code; "
-                "save arrays of numbers only."
+                "save only arrays of numbers."
             ) from error
         raise _damaged(file, error) from error
 
 
 def _damaged(file: Path, reason: Exception | str) -> CheckpointFileError:
     return CheckpointFileError(
-        f"checkpoint '{file}' ({file.stat().st_size} bytes) is damaged, incomplete or of another "
-        "format than its ending says; download or copy it again, or use an earlier checkpoint. "
+        f"checkpoint '{file}' ({file.stat().st_size} bytes) is damaged, incomplete or not in the "
+        "format of its extension; download or copy it again, or use an earlier checkpoint. "
         f"The reader says: {_first_line(reason)}"
     )
 

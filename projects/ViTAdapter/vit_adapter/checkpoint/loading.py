@@ -1,4 +1,4 @@
-"""Loading weights with an account of every name: all of them fit, or nothing is loaded."""
+"""Strict loading of weights: every name and shape fits, or nothing is loaded."""
 
 import copy
 import logging
@@ -22,19 +22,19 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _COUNTER_SUFFIX = ".num_batches_tracked"
-"""Batch norm's step counter: read by nothing as long as the momentum is fixed, and absent from
-checkpoints of older frameworks, so its absence is no mismatch."""
+"""Batch norm's step counter. Nothing reads it while the momentum is fixed, and older frameworks do
+not store it, so its absence does not count as a mismatch."""
 
 ADVICE = (
-    "Use the config that the checkpoint was trained with. To keep the model's own values under "
-    "some of these names, name them by regular expressions, e.g. "
+    "Use the config that the checkpoint was trained with. To let the model keep its own values for "
+    "some of these names, list regular expressions that match them, e.g. "
     "train.allow_mismatch='[box_predictor]'."
 )
-"""What the message of a refusal ends with where mismatches can be allowed."""
+"""The last sentences of an error message where mismatches can be allowed."""
 
 
 class ResizedEntry(NamedTuple):
-    """A tensor that was loaded in another shape than its file has."""
+    """A tensor whose shape was changed while loading."""
 
     name: str
     checkpoint_shape: tuple[int, ...]
@@ -46,12 +46,12 @@ class ResizedEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of every name of a checkpoint and of a model.
+    """What happened to every name of a checkpoint and of a model.
 
     Attributes:
         loaded: names copied from the checkpoint into the model.
-        unused: names of the checkpoint that the model lacks.
-        missing: names of the model that the checkpoint lacks; they keep their values.
+        unused: names of the checkpoint that the model does not have.
+        missing: names of the model that the checkpoint does not have; they keep their values.
         misshapen: (name, shape in the checkpoint, shape in the model); they keep their values.
         resized: names among ``loaded`` whose tensor was resized to the model's shape.
     """
@@ -64,11 +64,11 @@ class LoadReport:
 
     @property
     def is_exact(self) -> bool:
-        """Whether every name matched, with its shape."""
+        """Whether every name and its shape match."""
         return not (self.unused or self.missing or self.misshapen)
 
     def without(self, patterns: str | Sequence[str]) -> "LoadReport":
-        """The same report without the mismatches that one of the regular expressions finds."""
+        """The same report without the mismatches that one of the regular expressions matches."""
         compiled = _compile(patterns)
 
         def refused(name: str) -> bool:
@@ -93,7 +93,7 @@ class LoadReport:
                 f"{name}: {checkpoint_shape} in the checkpoint, {model_shape} in the model"
                 for name, checkpoint_shape, model_shape in self.misshapen
             ]
-            parts.append(_section("of another shape (misshapen)", lines))
+            parts.append(_section("of a different shape (misshapen)", lines))
         if self.resized:
             parts.append(_section("resized to the model's shape", list(map(str, self.resized))))
         return "\n".join(parts)
@@ -112,7 +112,7 @@ class CheckpointMismatchError(ValueError):
 
 
 def compare_keys(model: nn.Module, state_dict: Mapping[str, Tensor]) -> LoadReport:
-    """Compare the names and shapes of ``state_dict`` with those of ``model``; nothing is loaded."""
+    """Compare the names and shapes of ``state_dict`` with those of ``model``; load nothing."""
     expected = model.state_dict()
     misshapen = tuple(
         (name, tuple(state_dict[name].shape), tuple(value.shape))
@@ -135,7 +135,7 @@ def compare_keys(model: nn.Module, state_dict: Mapping[str, Tensor]) -> LoadRepo
 def without_prefix(
     model: nn.Module, state_dict: dict[str, Tensor], *, source: str = "the checkpoint"
 ) -> dict[str, Tensor]:
-    """Drop what stands before every name of the model, such as Lightning's ``model.``.
+    """Drop a prefix of all the model's names, such as Lightning's ``model.``.
 
     Args:
         model: without a wrapper.
@@ -143,8 +143,8 @@ def without_prefix(
         source: what the log calls the checkpoint.
 
     Returns:
-        ``state_dict`` itself unless it has every name of the model behind the same prefix, none
-        without it and none behind another. What lacks the prefix keeps its name.
+        ``state_dict`` itself, unless it has every name of the model behind exactly one prefix and
+        none without it. Names that do not start with the prefix stay as they are.
     """
     names = [name for name in model.state_dict() if not name.endswith(_COUNTER_SUFFIX)]
     if not names or any(name in state_dict for name in names):
@@ -153,7 +153,7 @@ def without_prefix(
     prefixes = [prefix for prefix in found if all(prefix + name in state_dict for name in names)]
     if len(prefixes) != 1:
         return state_dict
-    logger.info("All names of the model stand behind %r in %s.", prefixes[0], source)
+    logger.info("Dropped the prefix %r from the names in %s.", prefixes[0], source)
     return {key.removeprefix(prefixes[0]): value for key, value in state_dict.items()}
 
 
@@ -168,20 +168,21 @@ def load_strict(
     """Copy ``state_dict`` into ``model`` if every name and shape fits; otherwise copy nothing.
 
     Args:
-        model: without a wrapper; receives the weights, and keeps its own value where a mismatch is
-            allowed.
+        model: without a wrapper. It receives the weights, and keeps its own values where a mismatch
+            is allowed.
         state_dict: name -> tensor.
-        allow: one or several regular expressions, searched for anywhere in a name. A mismatch of a
-            name that one of them finds is passed over.
+        allow: one or several regular expressions, searched for anywhere in a name. Mismatches of
+            names that they match are ignored.
         source: what the messages call the checkpoint.
-        advice: what the message of a refusal ends with.
+        advice: the last sentences of an error message.
 
     Returns:
-        The account of all names, allowed mismatches included.
+        A report on all names, allowed mismatches included.
 
     Raises:
-        CheckpointMismatchError: a mismatch that ``allow`` does not cover; the message lists all.
-        ValueError: a pattern of ``allow`` is no regular expression.
+        CheckpointMismatchError: there are mismatches that ``allow`` does not cover; the message
+            lists all of them.
+        ValueError: a pattern in ``allow`` is not a regular expression.
     """
     report = compare_keys(model, state_dict)
     refused = report.without(allow)
@@ -189,7 +190,7 @@ def load_strict(
         total = len(refused.unused) + len(refused.missing) + len(refused.misshapen)
         raise CheckpointMismatchError(
             f"{source} does not fit the model: {total} names do not match, {len(report.loaded)} "
-            f"do; nothing was loaded.\n{refused.describe()}\n{advice}",
+            f"do. Nothing was loaded.\n{refused.describe()}\n{advice}",
             refused,
         )
     usable = set(report.loaded)
@@ -207,14 +208,14 @@ def load_strict(
 
 def _compile(patterns: str | Sequence[str]) -> list[re.Pattern[str]]:
     compiled = []
-    # Taken as a sequence, the letters of a lone pattern would find nearly every name.
+    # Iterating over a single string would make each of its letters a pattern.
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         try:
             compiled.append(re.compile(pattern))
         except re.error as error:
             raise ValueError(
-                f"{pattern!r} is no regular expression ({error}); expected one that is searched "
-                "for in parameter names, such as 'box_predictor'."
+                f"{pattern!r} is not a regular expression ({error}); expected one to search for in "
+                "parameter names, such as 'box_predictor'."
             ) from error
     return compiled
 

@@ -19,16 +19,16 @@ EVALUATION_CONFIG = "config_eval.yaml"
 METRICS = "metrics.json"
 RESULTS = "results.json"
 EVALUATION_RESULTS = "results_eval.json"
-"""Results of ``--eval-only`` in the folder of a training, whose own results stay."""
+"""Results of ``--eval-only`` in the folder of a training run, which keeps its own results."""
 
 LAST_CHECKPOINT = "last_checkpoint"
-"""A text file that holds the name of the newest checkpoint."""
+"""A text file with the name of the newest checkpoint."""
 
 FINAL_CHECKPOINT = "model_final.pth"
 CHECKPOINTS = "model_*.pth"
 
 SET_ASIDE = "previous_run_"
-"""Start of the names of the folders to which a new run moves the files of an earlier one."""
+"""Prefix of the folders to which a new run moves the files of an earlier one."""
 
 PATTERNS = (
     LAST_CHECKPOINT,  # first: without it no half-moved run can be resumed by mistake
@@ -41,7 +41,7 @@ PATTERNS = (
     "events.out.tfevents.*",
     "inference",  # the predictions of the last evaluation
 )
-"""Everything that belongs to a run, in the order in which it is set aside."""
+"""Everything that belongs to a run, in the order in which it is moved away."""
 
 
 def checkpoint_name(iteration: int) -> str:

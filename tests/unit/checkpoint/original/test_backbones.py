@@ -64,7 +64,7 @@ def test_layer_scale_comes_from_the_arguments() -> None:
     assert trunk_of(DETECTION, {"layer_scale": False}).blocks[0].gamma1 is None
 
 
-def test_recomputation_covers_what_it_covers_in_each_tree() -> None:
+def test_recomputation_covers_the_same_parts_as_in_each_tree() -> None:
     for cls, interactions in (
         (DETECTION, False),
         (SEGMENTATION, True),
@@ -104,7 +104,7 @@ def test_beit_has_a_class_token_in_segmentation_only() -> None:
     assert trunk_of("segmentation.BEiTAdapter", {}).cls_token is not None
 
 
-def test_beits_tables_are_for_windows_or_for_the_image() -> None:
+def test_beit_tables_are_sized_for_windows_or_the_image() -> None:
     def rows(cls: str, **kwargs: object) -> list[int]:
         blocks = trunk_of(cls, kwargs).blocks
         return [len(block.attn.relative_position_bias_table) for block in blocks]
@@ -137,7 +137,7 @@ def test_baseline_of_beit() -> None:
     assert isinstance(baseline, BEiTBaseline)
     assert baseline.out_indexes == (3, 5, 7, 11)
     assert baseline.vit.blocks[0].gamma_1 is None
-    with pytest.raises(ValueError, match="only BEiT with relative position biases"):
+    with pytest.raises(ValueError, match="only BEiT with separate relative position biases"):
         build_backbone(cls, {**TINY_BASELINE, "depth": 12})  # the original's own defaults
 
 
@@ -151,14 +151,14 @@ def test_baseline_of_beit() -> None:
     ],
 )
 def test_unknown_class(cls: str) -> None:
-    with pytest.raises(ValueError, match=f"unknown backbone '{cls}'; known are detection.ViTAdapt"):
+    with pytest.raises(ValueError, match=f"unknown backbone '{cls}'; known backbones"):
         build_backbone(cls, TINY)
 
 
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"swiglu": True}, "unknown arguments of detection.ViTAdapter: swiglu; known are add_vit_"),
+        ({"swiglu": True}, "unknown arguments of detection.ViTAdapter: swiglu; known arg"),
         ({"interaction_indexes": None}, "interaction_indexes is required"),
         ({"drop_rate": 0.1}, "dropout inside the ViT is not supported .* {'drop_rate': 0.1}"),
         ({"pretrained": "deit.pth"}, "pretrained must be None"),
@@ -178,9 +178,9 @@ def test_arguments_that_do_not_fit(kwargs: dict[str, object], message: str) -> N
     [
         ("detection.BEiTAdapter", {"version": "newest"}, r"one of \['new', 'old'\], got 'newest'"),
         ("segmentation.BEiTAdapter", {"version": "old"}, "unknown arguments .*: version"),
-        ("segmentation.BEiTAdapter", {"use_shared_rel_pos_bias": True}, "only BEiT with relative"),
+        ("segmentation.BEiTAdapter", {"use_shared_rel_pos_bias": True}, "only BEiT with separate"),
         ("segmentation.BEiTAdapter", {"attn_drop_rate": 0.1}, "dropout inside the ViT"),
-        ("detection.BEiTAdapter", {"window_size": [2, 3, 2, 2]}, "must have one window_size"),
+        ("detection.BEiTAdapter", {"window_size": [2, 3, 2, 2]}, "must have the same window_size"),
         ("detection.UniPerceiverAdapter", {"img_size": 64}, "must agree, got 64 and 224"),
         ("detection.UniPerceiverAdapter", {"qkv_bias": True}, "unknown arguments .*: qkv_bias"),
         ("detection.UniPerceiverAdapter", {"pretrained": "u.pth"}, "pretrained must be None"),

@@ -1,4 +1,4 @@
-"""The table of layouts: which one a checkpoint has, and how one more is added."""
+"""The table of layouts: which one fits a checkpoint, and how to add one."""
 
 import pytest
 import torch
@@ -48,18 +48,18 @@ def test_heads_tell_the_layout(name: str, layout: str, tree: str | None) -> None
     assert find_tree(names) == tree
 
 
-def test_nothing_is_a_backbone() -> None:
+def test_no_names_count_as_a_backbone() -> None:
     assert layout_of_theirs([]) is layout_of_ours([]) is table.BACKBONE
 
 
-def test_the_tree_decides_between_equal_names_only() -> None:
+def test_the_tree_decides_only_between_equal_names() -> None:
     head = ["head.pixel_decoder.mask_feature.bias"]
     trees = [layout_of_ours(head, tree).tree for tree in (None, "segmentation", "detection")]
     assert trees == ["segmentation", "segmentation", "detection"]
     assert layout_of_ours(["roi_heads.box_head.fc1.bias"], "segmentation").tree == "detection"
 
 
-def test_one_more_layout_is_one_line_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_layout_needs_one_line_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     original = tensors(
         "backbone.pos_embed", "neck.fpn_convs.0.conv.bias", "bbox_head.fused_cls.bias"
     )
@@ -77,7 +77,7 @@ def test_one_more_layout_is_one_line_in_the_table(monkeypatch: pytest.MonkeyPatc
 
 
 def test_messages_list_the_layouts() -> None:
-    with pytest.raises(ValueError, match="known of the original are: .*Mask R-CNN.*UPerNet"):
+    with pytest.raises(ValueError, match="models known here are: .*Mask R-CNN.*UPerNet"):
         convert(tensors("head.weight"))
-    with pytest.raises(ValueError, match="known are, with a backbone .*: .*Mask R-CNN.*UPerNet"):
+    with pytest.raises(ValueError, match="backbones of build_backbone in: .*Mask R-CNN.*UPerNet"):
         revert(tensors("head.weight"))

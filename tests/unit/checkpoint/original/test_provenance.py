@@ -1,4 +1,4 @@
-"""What a checkpoint says about its tree, its fusion of tokens and its pixels."""
+"""What a checkpoint says about its tree, its fusion mode and its pixel statistics."""
 
 import os
 import sys
@@ -46,19 +46,19 @@ def with_config(backbone: str = "", train: str = "127.5", rgb: str = "True") -> 
     return {"state_dict": {}, "meta": {"config": text, "CLASSES": ("a", "b")}}
 
 
-def test_pixels_are_those_of_the_evaluation() -> None:
+def test_pixel_statistics_are_those_for_evaluation() -> None:
     provenance = read_provenance(with_config(), DETECTOR)
     assert provenance == Provenance("detection", "last", HALF, True)
     trap = read_provenance(with_config(train="123.0"), DETECTOR)
     assert trap.pixels == HALF
-    assert "training had other pixels than the evaluation: RGB, mean [123.0" in trap.notes[0]
+    assert "different pixel statistics than evaluation: RGB, mean [123.0" in trap.notes[0]
     assert read_provenance(with_config(rgb="False"), DETECTOR).pixels.channels == "BGR"
 
 
 @pytest.mark.parametrize(
     "checkpoint", [{}, {"meta": {}}, {"meta": None}, {"meta": {"config": "("}}]
 )
-def test_unknown_pixels_are_imagenets(checkpoint: dict[str, object]) -> None:
+def test_unknown_pixel_statistics_are_those_of_imagenet(checkpoint: dict[str, object]) -> None:
     provenance = read_provenance(checkpoint, DETECTOR)
     assert provenance.pixels == IMAGENET
     assert not provenance.pixels_are_known
@@ -91,19 +91,19 @@ def test_a_backbone_alone_needs_its_tree() -> None:
         read_provenance({}, ADAPTER)
     assert read_provenance({}, ADAPTER, "detection").vit_feature_fusion == "last"
     assert read_provenance({}, ADAPTER, "segmentation").vit_feature_fusion == "per_interaction"
-    with pytest.raises(ValueError, match="one of detection, not of segmentation"):
+    with pytest.raises(ValueError, match="from the detection tree, not segmentation; omit"):
         read_provenance({}, DETECTOR, "segmentation")
 
 
 @pytest.mark.parametrize("place", ["ours", "theirs"])
-def test_what_a_conversion_leaves_is_read_again(place: str) -> None:
+def test_stored_provenance_is_read_back(place: str) -> None:
     provenance = Provenance("detection", "per_interaction", HALF, True)
     left = {METADATA_KEY: provenance.as_metadata()}
     checkpoint = left if place == "ours" else {"state_dict": {}, "meta": left}
     assert stored_provenance(checkpoint) == provenance
     assert read_provenance(checkpoint, ADAPTER) == provenance
     del left[METADATA_KEY]["tree"]
-    with pytest.raises(ValueError, match="under 'vit_adapter' is incomplete .*'tree'"):
+    with pytest.raises(ValueError, match="under 'vit_adapter' are incomplete .*'tree'"):
         stored_provenance(checkpoint)
 
 

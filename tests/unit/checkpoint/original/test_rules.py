@@ -1,4 +1,4 @@
-"""Renaming by pairs of templates."""
+"""Renaming with pairs of templates."""
 
 import pytest
 
@@ -17,7 +17,7 @@ NESTED = Rule("a.{i}.b.{j}.{*}", "{j}-{i}.{*}")
         (NESTED, "a.3.b.10.x.y.0", "10-3.x.y.0"),
     ],
 )
-def test_a_rule_goes_both_ways(rule: Rule, theirs: str, ours: str) -> None:
+def test_a_rule_works_both_ways(rule: Rule, theirs: str, ours: str) -> None:
     assert rule.to_ours(theirs) == ours
     assert rule.to_theirs(ours) == theirs
 
@@ -29,7 +29,7 @@ def test_a_rule_goes_both_ways(rule: Rule, theirs: str, ours: str) -> None:
         (Rule("pos_embed", "vit.pos_embed"), "x.pos_embed"),
         (Rule("a.b", "c"), "aXb"),  # the dot is a dot
         (SHIFTED, "neck.0.conv"),
-        (SHIFTED, "neck.0.conv.norm.weight"),  # the last component alone
+        (SHIFTED, "neck.0.conv.norm.weight"),  # only the last component
         (SHIFTED, "neck.x.conv.weight"),
         (NESTED, "a.3.b.10."),
     ],
@@ -42,7 +42,7 @@ def test_numbers_do_not_fall_below_zero() -> None:
     assert SHIFTED.to_theirs("pyramid1.weight") is None
 
 
-def test_the_first_rule_that_fits_decides() -> None:
+def test_the_first_matching_rule_is_used() -> None:
     renamer = Renamer([Rule("a.{i}.{leaf}", "number{i}.{leaf}"), Rule("a.{*}", "rest.{*}")])
     assert renamer.to_ours("a.1.weight") == "number1.weight"
     assert renamer.to_ours("a.x.weight") == "rest.x.weight"

@@ -1,4 +1,4 @@
-"""Renaming the original's weights, and ours back."""
+"""Renaming the original's weights to ours and back."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def test_the_trunk_moves_into_the_vit() -> None:
         assert ours is theirs
 
 
-def test_a_detectors_backbone_goes_where_detectron2_has_it() -> None:
+def test_a_detectors_backbone_goes_where_detectron2_expects_it() -> None:
     names = (*TRUNK, *ADAPTER)
     converted = convert_state_dict(tensors(*(f"backbone.{name}" for name in names)))
     bare = convert_state_dict(tensors(*names))
@@ -154,7 +154,7 @@ def test_names_of_mask2former(theirs: str, ours: str, head: str, tree: str | Non
 
 
 @pytest.mark.parametrize(("rows", "tokens"), [(729, 14 * 14), (12321, 56 * 56)])
-def test_indexes_of_bias_tables_are_left_out_and_made_again(rows: int, tokens: int) -> None:
+def test_indexes_of_bias_tables_are_dropped_and_made_again(rows: int, tokens: int) -> None:
     attention = "backbone.blocks.0.attn"
     original = {
         f"{attention}.relative_position_bias_table": torch.empty(rows, 16, device="meta"),
@@ -173,13 +173,13 @@ def test_a_window_that_is_not_square_gets_no_index() -> None:
     assert list(revert_state_dict(table)) == ["blocks.0.attn.relative_position_bias_table"]
 
 
-def test_adapters_without_injectors_do_not_go_back() -> None:
+def test_adapters_without_injectors_cannot_be_reverted() -> None:
     frozen = tensors("interactions.0.extractor.query_norm.weight")
     with pytest.raises(ValueError, match="no adapter without injectors.*mode='full'"):
         revert(frozen)
 
 
-def test_averages_of_the_training_are_left_out() -> None:
+def test_moving_averages_of_the_training_are_dropped() -> None:
     original = tensors("backbone.pos_embed", "ema_backbone_pos_embed")
     conversion = convert(original)
     assert conversion.names == {"backbone.pos_embed": "backbone.bottom_up.vit.pos_embed"}
@@ -191,8 +191,8 @@ def test_averages_of_the_training_are_left_out() -> None:
     ("names", "message"),
     [
         (["roi_head.bbox_head.0.fc_cls.bias", "roi_head.mask_head.2.conv_logits.bias"],
-         "stages of Cascade Mask R-CNN.* not supported .*: 2 keys: roi_head.bbox_head.0.fc_cls.b"),
-        (["bbox_head.atss_cls.weight"], "ATSS is not supported .*: 1 keys: bbox_head.atss_cls.w"),
+         "stages of Cascade Mask R-CNN.* not supported .* .2 keys.: roi_head.bbox_head.0.fc_cls.b"),
+        (["bbox_head.atss_cls.weight"], "ATSS is not supported .* .1 keys.: bbox_head.atss_cls.w"),
         (["bbox_head.cls_convs.0.conv.weight", "bbox_head.gfl_cls.weight"],
          "one-stage head.*: bbox_head.cls_convs.0.conv.weight\nthe head of GFL"),
         (["roi_head.semantic_head.convs.0.conv.weight"], "semantic branch of HTC"),

@@ -69,7 +69,7 @@ def test_augreg_archive_is_read_as_timm_reads_it(tmp_path: Path) -> None:
     trunk = make_trunk()
     report = load_pretrained_vit(trunk, tmp_path / "augreg.npz")
     for name, value in trunk.state_dict().items():
-        if "gamma" not in name:  # layer scale, which these models lack
+        if "gamma" not in name:  # layer scale, which these models do not have
             torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
     assert {"head.kernel", "cls_token", "norm.weight"} <= set(report.unused)
 
@@ -78,7 +78,7 @@ def test_incomplete_augreg_archive(tmp_path: Path) -> None:
     arrays = make_augreg()
     del arrays["Transformer/encoderblock_1/MlpBlock_3/Dense_0/bias"]
     np.savez(tmp_path / "augreg.npz", **arrays)
-    with pytest.raises(CheckpointFileError, match="Dense_0/bias.* of encoderblock_1"):
+    with pytest.raises(CheckpointFileError, match="Dense_0/bias.* in encoderblock_1"):
         load_pretrained_vit(make_trunk(), tmp_path / "augreg.npz")
 
 

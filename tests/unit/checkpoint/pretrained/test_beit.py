@@ -63,7 +63,7 @@ def test_every_container_of_the_original_is_read(tmp_path: Path, container: str)
     assert all(name.startswith(("head.", "norm.", "fc_norm.")) for name in report.unused)
 
 
-def test_a_table_for_all_blocks_is_copied_to_each(tmp_path: Path) -> None:
+def test_a_table_shared_by_all_blocks_is_copied_to_each(tmp_path: Path) -> None:
     oracle, trunk = make_timm(use_rel_pos_bias=False, use_shared_rel_pos_bias=True), make_trunk()
     weights = {
         **oracle.state_dict(),
@@ -78,7 +78,7 @@ def test_a_table_for_all_blocks_is_copied_to_each(tmp_path: Path) -> None:
     assert_same_features(trunk, oracle)
 
 
-def test_index_buffers_are_passed_over(tmp_path: Path) -> None:
+def test_index_buffers_are_skipped(tmp_path: Path) -> None:
     weights = make_timm().state_dict()
     index = "blocks.0.attn.relative_position_index"
     weights[index] = torch.zeros(17, 17, dtype=torch.long)
@@ -86,7 +86,7 @@ def test_index_buffers_are_passed_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("img_size", [96, (32, 80)])
-def test_tables_are_resized_and_said_to_be(
+def test_tables_are_resized_and_reported(
     tmp_path: Path, img_size: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Loading into a trunk of another size gives what a forward pass at that size computes."""
@@ -106,7 +106,7 @@ def test_tables_are_resized_and_said_to_be(
         torch.testing.assert_close(other(images)[0], native(images)[0], atol=1e-5, rtol=1e-5)
 
 
-def test_detectors_drop_what_is_about_the_class_token(tmp_path: Path) -> None:
+def test_detectors_drop_the_class_token_and_its_rows(tmp_path: Path) -> None:
     weights = make_timm().state_dict()
     trunk = make_trunk(class_token=False, window_sizes=[GRID, 6])
     report = load_pretrained_vit(trunk, save(weights, tmp_path))
@@ -118,7 +118,7 @@ def test_detectors_drop_what_is_about_the_class_token(tmp_path: Path) -> None:
     assert [entry.model_shape[0] for entry in report.resized] == [49, 121]
 
 
-def test_a_detectors_tables_are_read_too(tmp_path: Path) -> None:
+def test_tables_of_a_detector_are_read_too(tmp_path: Path) -> None:
     source = make_trunk(class_token=False, window_sizes=[3, 3])
     weights = {name: torch.randn_like(value) for name, value in source.state_dict().items()}
     larger = make_trunk(class_token=False, window_sizes=[3, 5])
@@ -158,7 +158,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, change: object, message: s
     torch.testing.assert_close(trunk.state_dict(), before, rtol=0, atol=0)
 
 
-def test_a_table_of_each_kind_is_too_much(tmp_path: Path) -> None:
+def test_a_shared_table_beside_tables_per_block_is_refused(tmp_path: Path) -> None:
     weights = make_timm().state_dict()
     shared = "rel_pos_bias.relative_position_bias_table"
     weights[shared] = torch.ones(ROWS, HEADS)
@@ -166,15 +166,15 @@ def test_a_table_of_each_kind_is_too_much(tmp_path: Path) -> None:
         load_pretrained_vit(make_trunk(), save(weights, tmp_path))
 
 
-def test_layer_scale_that_the_trunk_lacks_is_refused(tmp_path: Path) -> None:
+def test_layer_scale_that_the_trunk_does_not_have_is_refused(tmp_path: Path) -> None:
     path = save(make_timm().state_dict(), tmp_path)
     with pytest.raises(CheckpointMismatchError, match=r"blocks\.0\.gamma_1"):
         load_pretrained_vit(make_trunk(init_values=None), path)
 
 
-def test_beit_is_no_plain_vit_and_the_reverse(tmp_path: Path) -> None:
+def test_beit_is_not_a_plain_vit_and_vice_versa(tmp_path: Path) -> None:
     plain = PlainViT(img_size=GRID * 16, embed_dim=DIM, depth=DEPTH, num_heads=HEADS)
-    with pytest.raises(CheckpointFileError, match="holds BEiT or BEiT v2, the model a PlainViT"):
+    with pytest.raises(CheckpointFileError, match="BEiT or BEiT v2, but the model has a PlainViT"):
         load_pretrained_vit(plain, save(make_timm().state_dict(), tmp_path))
-    with pytest.raises(CheckpointFileError, match="holds a plain ViT, the model a BEiT;"):
+    with pytest.raises(CheckpointFileError, match=r"holds a plain ViT, but the model has a BEiT\."):
         load_pretrained_vit(make_trunk(), save(plain.state_dict(), tmp_path))

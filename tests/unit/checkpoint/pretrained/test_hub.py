@@ -1,4 +1,4 @@
-"""Weights by timm's names for them; nothing is downloaded here."""
+"""Weights by their names in timm; nothing is downloaded here."""
 
 import pickle
 from pathlib import Path
@@ -16,7 +16,7 @@ NAME = "vit_small_patch16_dinov3.lvd1689m"
 
 @pytest.fixture
 def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
-    """What the hub is asked for; it answers with a tensor."""
+    """The requests to the hub, which answers each with a tensor."""
     asked = []
 
     def answer(*args: object, **options: object) -> dict[str, torch.Tensor]:
@@ -27,7 +27,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     return asked
 
 
-def test_names_of_timm_lead_to_their_repository(requests: list[tuple]) -> None:
+def test_timm_names_lead_to_their_repository(requests: list[tuple]) -> None:
     assert set(hub.read_weights(f"timm:{NAME}")) == {"weight"}
     assert set(hub.read_weights("hf-hub:timm/vit_small_patch16_dinov3.lvd1689m@main"))
     hub.read_weights("timm:vit_base_patch16_siglip_224.webli")
@@ -54,11 +54,11 @@ def test_a_pickle_with_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         raise pickle.UnpicklingError("Unsupported global: posix.system")
 
     monkeypatch.setattr(hub, "load_state_dict_from_hf", refuse)
-    with pytest.raises(CheckpointFileError, match="'owner/repository' are a pickle of more"):
+    with pytest.raises(CheckpointFileError, match="'owner/repository' are a pickle with more"):
         hub.read_weights("hf-hub:owner/repository")
 
 
-def test_weights_outside_of_the_hub_come_from_their_address(
+def test_weights_outside_the_hub_come_from_their_url(
     requests: list[tuple], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = timm.models.PretrainedCfg(url="https://example.org/vit.pth")
@@ -93,13 +93,13 @@ def test_without_a_network_the_message_says_what_to_do(monkeypatch: pytest.Monke
         load_pretrained_vit(vit, f"timm:{NAME}")
     assert str(refusal.value) == (
         f"could not get the weights of 'timm/{NAME}' from the Hugging Face hub: Name or service "
-        "not known. Download the file where there is a network connection (log in first if the "
+        "not known. Download the file on a machine with network access (log in first if the "
         "repository asks for it) and give its path instead."
     )
     assert refusal.value.__cause__ is None and refusal.value.__suppress_context__
 
 
-def test_files_are_read_as_before(tmp_path: Path) -> None:
+def test_files_are_read_from_their_path(tmp_path: Path) -> None:
     torch.save({"model": {"weight": torch.ones(2)}}, tmp_path / "vit.pth")
     assert set(hub.read_weights(str(tmp_path / "vit.pth"))) == {"weight"}
     with pytest.raises(FileNotFoundError, match=r"none\.pth"):

@@ -1,4 +1,4 @@
-"""The choice of the trunk inside a model and of the reader for it."""
+"""Finding the trunk inside a model and the reader for it."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from vit_adapter.checkpoint.pretrained import find_trunk, load_pretrained_vit
 
 
 class _Trunk(ViTTrunk):
-    """A ViT of a family that nobody has written a reader for."""
+    """A ViT of a family without a reader."""
 
     def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         return images.flatten(2), (1, 1)
@@ -29,7 +29,7 @@ class _Trunk(ViTTrunk):
 
 
 class _Derived(PlainViT):
-    """A subclass, read as its parent is."""
+    """A subclass, read like its parent."""
 
 
 def test_the_trunk_of_a_model_is_found() -> None:
@@ -42,11 +42,11 @@ def test_the_trunk_of_a_model_is_found() -> None:
 
 
 def test_an_unknown_family_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no reader .* for a _Trunk; there are .*PlainViT"):
+    with pytest.raises(ValueError, match="no reader .* for a _Trunk, only for .*PlainViT"):
         load_pretrained_vit(_Trunk(), tmp_path / "unread.pth")
 
 
-def test_a_subclass_is_read_as_its_parent(tmp_path: Path) -> None:
+def test_a_subclass_is_read_like_its_parent(tmp_path: Path) -> None:
     trunk = _Derived(img_size=32, embed_dim=8, depth=1, num_heads=1)
     weights = {name: torch.randn_like(value) for name, value in trunk.state_dict().items()}
     torch.save(weights, tmp_path / "vit.pth")

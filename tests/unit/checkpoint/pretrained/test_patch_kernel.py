@@ -39,7 +39,7 @@ def test_an_unknown_method_is_named() -> None:
     with pytest.raises(ValueError, match="one of .*'bilinear'.*, got 'nearest'"):
         resize_patch_kernel(torch.zeros(1, 3, 14, 14), 16, "nearest")
     vit = PlainViT(img_size=32, embed_dim=8, depth=1, num_heads=1)
-    with pytest.raises(ValueError, match="got 'nearest'"):  # also where nothing is resized
+    with pytest.raises(ValueError, match="got 'nearest'"):  # even if nothing is resized
         fit_patch_kernel(vit, TrunkWeights({}), "nearest")
 
 
@@ -54,7 +54,7 @@ def test_an_unknown_method_is_named() -> None:
         ((8, 768), False),
     ],
 )
-def test_kernels_of_similar_patches_are_resized(shape: tuple[int, ...], resized: bool) -> None:
+def test_only_kernels_of_similar_size_are_resized(shape: tuple[int, ...], resized: bool) -> None:
     vit = PlainViT(img_size=32, embed_dim=8, depth=1, num_heads=1)
     given = TrunkWeights({"pos_embed": torch.zeros(1), NAME: torch.ones(shape)})
     fitted = fit_patch_kernel(vit, given, "bilinear")

@@ -41,7 +41,7 @@ def save(state_dict: dict[str, Tensor], folder: Path) -> Path:
 
 @torch.no_grad()
 def assert_same_features(trunk: PlainViT, oracle: timm.models.VisionTransformer) -> None:
-    """The patch tokens before the final norm, with timm's class token left out of attention."""
+    """The patch tokens before the final norm, without timm's class token in attention."""
     images = torch.randn(2, 3, GRID * 16, GRID * 16)
     tokens = oracle.patch_embed(images) + oracle.pos_embed[:, -GRID * GRID :]
     for block in oracle.blocks:
@@ -49,7 +49,7 @@ def assert_same_features(trunk: PlainViT, oracle: timm.models.VisionTransformer)
     torch.testing.assert_close(trunk(images)[0], tokens, rtol=1e-4, atol=1e-4)
 
 
-def test_deit_fits_and_what_it_has_besides_is_named(
+def test_deit_fits_and_its_extra_names_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     oracle, trunk = make_timm(), make_trunk()
@@ -98,14 +98,14 @@ def test_residual_blocks_keep_their_initial_values(tmp_path: Path) -> None:
     assert all(name.startswith("blocks.1.residual.") for name in report.missing)
 
 
-def test_mae_decoder_is_passed_over(tmp_path: Path) -> None:
+def test_mae_decoder_is_skipped(tmp_path: Path) -> None:
     state_dict = make_timm().state_dict()
     state_dict |= {"mask_token": torch.zeros(1, 1, 8), "decoder_blocks.0.x": torch.zeros(3)}
     report = load_pretrained_vit(make_trunk(), save(state_dict, tmp_path))
     assert {"mask_token", "decoder_blocks.0.x"} <= set(report.unused)
 
 
-def test_another_grid_names_both_and_the_remedy(tmp_path: Path) -> None:
+def test_another_grid_is_refused_with_both_grids_and_a_remedy(tmp_path: Path) -> None:
     trunk = make_trunk(img_size=96)
     before = trunk.patch_embed.proj.weight.clone()
     with pytest.raises(CheckpointMismatchError, match=r"4x4 grid.*6x6.*img_size=64"):
@@ -137,14 +137,14 @@ def test_another_architecture_is_refused(tmp_path: Path, change: object, name: s
     torch.testing.assert_close(trunk.pos_embed, before, rtol=0, atol=0)
 
 
-def test_layer_scale_that_the_trunk_lacks_is_refused(tmp_path: Path) -> None:
+def test_layer_scale_that_the_trunk_does_not_have_is_refused(tmp_path: Path) -> None:
     oracle, trunk = make_timm(init_values=1e-5), make_trunk(layer_scale=False)
     with pytest.raises(CheckpointMismatchError, match=r"blocks\.0\.gamma1"):
         load_pretrained_vit(trunk, save(oracle.state_dict(), tmp_path))
 
 
-def test_a_file_without_blocks_is_no_vit(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointFileError, match=r"no plain ViT.*backbone\.a"):
+def test_a_file_without_blocks_is_not_a_vit(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointFileError, match=r"no known plain ViT.*backbone\.a"):
         load_pretrained_vit(make_trunk(), save({"backbone.a": torch.ones(1)}, tmp_path))
 
 
@@ -172,7 +172,7 @@ def test_dinov2_at_patches_of_16(tmp_path: Path, method: str) -> None:
     torch.testing.assert_close(trunk.blocks[1].gamma2.data, scales, rtol=0, atol=0)
 
 
-def test_dinov2s_grid_is_named_in_pixels_of_the_trunk(tmp_path: Path) -> None:
+def test_the_grid_of_dinov2_is_given_in_pixels_of_the_trunk(tmp_path: Path) -> None:
     path = save(make_dinov2(), tmp_path)
     with pytest.raises(CheckpointMismatchError, match=r"4x4 grid \(64 pixels.*img_size=64"):
         load_pretrained_vit(make_trunk(img_size=96), path)
@@ -181,10 +181,10 @@ def test_dinov2s_grid_is_named_in_pixels_of_the_trunk(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ({"register_tokens": (1, 4, DIM)}, "registers, the model a PlainViT.*with a TimmViT"),
-        ({"blocks.0.mlp.w12.weight": (8, DIM)}, "SwiGLU, the model a PlainViT.*with a TimmViT"),
-        ({"rope_embed.periods": (4,)}, "rotary positions .*, the model a PlainViT"),
-        ({"visual_embed.embeddings_norm.bias": (DIM,)}, "holds Uni-Perceiver, the model a Plain"),
+        ({"register_tokens": (1, 4, DIM)}, "registers, but .* a PlainViT.*with a TimmViT"),
+        ({"blocks.0.mlp.w12.weight": (8, DIM)}, "SwiGLU, but .* a PlainViT.*with a TimmViT"),
+        ({"rope_embed.periods": (4,)}, "rotary positions .*, but the model has a PlainViT"),
+        ({"visual_embed.embeddings_norm.bias": (DIM,)}, "holds Uni-Perceiver, but the"),
     ],
 )
 def test_other_families_are_refused(

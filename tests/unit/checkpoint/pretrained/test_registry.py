@@ -1,4 +1,4 @@
-"""Readers make themselves known, with the names that give their families away."""
+"""The registry of readers, and how a family is recognised by its names."""
 
 import pytest
 
@@ -11,7 +11,7 @@ PLAIN = "blocks.0.attn.qkv.weight"
 
 
 class NewViT(PlainViT):
-    """Of a family that has the names of plain ViTs, and others besides."""
+    """A ViT of a family that has the names of plain ViTs and more."""
 
 
 @pytest.fixture
@@ -35,14 +35,14 @@ def test_a_registered_reader_is_found(reader: Reader) -> None:
     assert registry.find_reader(PlainViT(**sizes)) is not reader
 
 
-def test_marks_of_a_registered_reader_go_before_shared_ones(reader: Reader) -> None:
+def test_own_marks_are_looked_for_before_shared_ones(reader: Reader) -> None:
     names = [PLAIN, "blocks.0.gate"]
     registry.refuse_other_families(names, NewViT, "new.pth")
     with pytest.raises(
-        CheckpointFileError, match="holds a new ViT, the model a PlainViT; .*NewViT"
+        CheckpointFileError, match="holds a new ViT, but the model has a PlainViT.*NewViT"
     ):
         registry.refuse_other_families(names, PlainViT, "new.pth")
-    with pytest.raises(CheckpointFileError, match="holds a plain ViT, the model a NewViT"):
+    with pytest.raises(CheckpointFileError, match="holds a plain ViT, but the model has a NewViT"):
         registry.refuse_other_families([PLAIN], NewViT, "plain.pth")
 
 
@@ -58,7 +58,7 @@ def test_marks_of_a_registered_reader_go_before_shared_ones(reader: Reader) -> N
         (PLAIN, PlainViT, "a plain ViT"),
     ],
 )
-def test_how_names_give_families_away(name: str, trunk: type[ViTTrunk], family: str) -> None:
+def test_families_are_recognised_by_names(name: str, trunk: type[ViTTrunk], family: str) -> None:
     registry.refuse_other_families([PLAIN, name], trunk, "vit.pth")
     other = BEiT if trunk is PlainViT else PlainViT
     with pytest.raises(CheckpointFileError, match=f"holds {family}, .* with a {trunk.__name__} as"):

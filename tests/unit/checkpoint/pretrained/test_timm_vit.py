@@ -1,4 +1,4 @@
-"""Published layouts for timm's ViTs: each is made from known weights, which have to come back."""
+"""Published layouts for timm's ViTs: each is made from known weights, which must be read back."""
 
 import re
 from collections.abc import Callable
@@ -49,7 +49,7 @@ def rename(state_dict: StateDict, *pairs: tuple[str, str]) -> StateDict:
 
 
 def as_dinov2(weights: StateDict) -> tuple[StateDict, set[str]]:
-    """With registers; the class token's position is a row of its own."""
+    """With registers; the class token has its own position."""
     published = rename(weights, ("^reg_token$", "register_tokens"))
     row = torch.randn(1, 1, DIM)
     published["cls_token"] = weights["cls_token"] - row
@@ -92,7 +92,7 @@ def as_deit3(weights: StateDict) -> tuple[StateDict, set[str]]:
 
 
 def as_beit(weights: StateDict) -> tuple[StateDict, set[str]]:
-    """Pre-trained only: one table for all blocks."""
+    """Only pre-trained: one table for all blocks."""
     table = "relative_position_bias_table"
     for index in range(1, DEPTH):
         weights[f"blocks.{index}.attn.{table}"] = weights[f"blocks.0.attn.{table}"]
@@ -201,7 +201,7 @@ def as_sam(weights: StateDict) -> tuple[StateDict, set[str]]:
 
 
 def as_open_clip(weights: StateDict) -> tuple[StateDict, set[str]]:
-    """SigLIP in open_clip: timm's names in a part of the whole."""
+    """SigLIP in open_clip: timm's names inside a larger model."""
     published = rename(weights, ("^", "visual.trunk."))
     text = {"text.token_embedding.weight", "logit_scale", "logit_bias"}
     unused = {key for key in published if re.search(r"trunk\.(norm|attn_pool|fc_norm)\.", key)}
@@ -224,7 +224,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize(("name", "publish"), LAYOUTS.values(), ids=LAYOUTS)
-def test_published_layouts_come_back(
+def test_published_layouts_are_read_back(
     name: str, publish: Callable[[StateDict], tuple[StateDict, set[str]]], tmp_path: Path
 ) -> None:
     weights = timm_weights(name)
@@ -289,7 +289,7 @@ def test_weights_of_another_trunk_of_the_same_class(tmp_path: Path) -> None:
 
 
 def jax_arrays(weights: StateDict, joined: bool) -> dict[str, np.ndarray]:
-    """The image tower of SigLIP as big_vision stores it, block by block or joined."""
+    """The image tower of SigLIP as big_vision stores it, with separate or stacked blocks."""
     blocks = []
     for index in range(DEPTH):
         block = {
@@ -353,7 +353,7 @@ def test_siglip_archives_of_jax(joined: bool, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "publish", "message"),
     [
-        # registers that the model lacks, or has no weights for
+        # registers that the model does not have, or has no weights for
         ("vit_base_patch14_dinov2", as_dinov2, "register_tokens"),
         # another depth
         ("vit_base_patch14_reg4_dinov2", lambda w: ({k: v for k, v in as_dinov2(w)[0].items()
@@ -386,8 +386,8 @@ def test_what_does_not_fit_is_refused(
     assert all(torch.equal(value, before[key]) for key, value in vit.state_dict().items())
 
 
-def test_biases_may_not_get_lost(tmp_path: Path) -> None:
-    """Of queries and values; test_published_layouts_come_back loses those that are zero."""
+def test_nonzero_biases_are_not_dropped(tmp_path: Path) -> None:
+    """Biases of queries and values; test_published_layouts_are_read_back drops zero ones."""
     published, _ = as_dinov3(timm_weights("vit_small_patch16_dinov3_qkvb"))
     with pytest.raises(CheckpointFileError, match="biases of queries and values.*'_qkvb'"):
         load_pretrained_vit(make_vit("vit_small_patch16_dinov3"), save(published, tmp_path))

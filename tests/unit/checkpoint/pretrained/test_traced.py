@@ -17,7 +17,7 @@ def test_names_are_passed_on() -> None:
     assert torch.zeros(1).add(a).sources == {"a"}
 
 
-def test_resampling_is_noticed() -> None:
+def test_resampling_is_recorded() -> None:
     weight = TracedTensor.name_all({"a": torch.ones(1, 1, 4)})["a"]
     resized = F.interpolate(weight, size=8, mode="linear")
     assert (resized.sources, resized.resampled) == ({"a"}, True)

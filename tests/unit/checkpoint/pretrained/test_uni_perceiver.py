@@ -27,7 +27,7 @@ def random_weights() -> dict[str, Tensor]:
 
 
 def as_published(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The names of the pre-training, from those that the layers of the trunk have."""
+    """Rename the trunk's weights to the names of the pre-training."""
     raw = {}
     for name, value in weights.items():
         if name.startswith("layers."):
@@ -72,7 +72,7 @@ def _experts(weights: dict[str, Tensor]) -> None:
 
 
 def _no_layer_scale(weights: dict[str, Tensor]) -> None:
-    """It starts at zero: without it the network would do nothing."""
+    """Layer scale starts at zero, so without its weights the network would do nothing."""
     del weights["layers.0.gamma_1"]
 
 
@@ -104,8 +104,8 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, change: object, name: str)
 
 def test_other_families_are_refused(tmp_path: Path) -> None:
     path = save(random_weights(), tmp_path)
-    with pytest.raises(CheckpointFileError, match="holds Uni-Perceiver, the model a BEiT; .*Build"):
+    with pytest.raises(CheckpointFileError, match=r"but the model has a BEiT\. .*Build"):
         load_pretrained_vit(BEiT(**SIZES), path)
     path = save(BEiT(**SIZES).state_dict(), tmp_path)
-    with pytest.raises(CheckpointFileError, match="holds BEiT .*, the model a UniPerceiver"):
+    with pytest.raises(CheckpointFileError, match="BEiT .*, but the model has a UniPerceiver"):
         load_pretrained_vit(UniPerceiver(**SIZES), path)

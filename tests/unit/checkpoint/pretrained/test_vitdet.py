@@ -54,7 +54,7 @@ def save(state_dict: dict[str, Tensor], folder: Path) -> Path:
     return folder / "vitdet.pth"
 
 
-def test_the_encoder_is_taken_and_the_detector_is_left(tmp_path: Path) -> None:
+def test_only_the_encoder_of_a_detector_is_loaded(tmp_path: Path) -> None:
     checkpoint = vitdet_checkpoint()
     vit = make_vit()
     report = load_pretrained_vit(vit, save(checkpoint, tmp_path))
@@ -119,7 +119,7 @@ def test_global_attention_has_decomposed_positions(tmp_path: Path) -> None:
     torch.testing.assert_close(computed, expected)
 
 
-def test_a_name_beyond_the_known_parts_is_refused(tmp_path: Path) -> None:
+def test_a_name_outside_the_known_parts_is_refused(tmp_path: Path) -> None:
     name = "backbone.net.blocks.0.residual.conv1.weight"
     checkpoint = vitdet_checkpoint() | {name: torch.ones(1)}
     with pytest.raises(CheckpointMismatchError, match=r"backbone\.net\.blocks\.0\.residual"):

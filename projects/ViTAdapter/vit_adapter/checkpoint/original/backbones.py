@@ -1,8 +1,8 @@
-"""Our backbones from the original's classes and constructor arguments.
+"""Builds our backbones from the original's classes and constructor arguments.
 
-The original keeps two copies of its backbones that are not the same network. The detection tree
-adds the ViT's final tokens to all four outputs, the segmentation tree those after interaction 1 to
-4; so a class is named with its tree.
+The original keeps two copies of its backbones, which are different networks. The detection tree
+adds the ViT's final tokens to all four outputs; the segmentation tree adds the tokens after each of
+the interactions 1 to 4. A class is therefore named together with its tree.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ _Fusion = Literal["last", "per_interaction"]
 
 _TREE_OF_PACKAGE = {"mmdet_custom": "detection", "mmseg_custom": "segmentation"}
 
-# Defaults of the original's constructors; None: there is none, or it follows from another argument.
+# Defaults of the original's constructors. None: no default, or it follows from another argument.
 _ADAPTER_DEFAULTS: dict[str, Any] = {
     "pretrain_size": 224,
     "interaction_indexes": None,
@@ -54,7 +54,7 @@ _BEIT_BASELINE_DEFAULTS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class _OriginalClass:
-    """A class of the original: the defaults of its arguments, and ours made from all of them."""
+    """A class of the original: the defaults of its arguments, and how to build ours from them."""
 
     defaults: Arguments
     build: Callable[[Arguments, str], Backbone]
@@ -68,19 +68,19 @@ def build_backbone(cls: str, kwargs: Mapping[str, Any], *, norm: str = "SyncBN")
             or the original's dotted path such as
             "mmdet_custom.models.backbones.vit_adapter.ViTAdapter". Classes are ViTAdapter,
             ViTBaseline, BEiTAdapter, BEiTBaseline (segmentation) and UniPerceiverAdapter.
-        kwargs: the original's arguments; those left out have the original's defaults.
-        norm: norm of the adapter, see :func:`vit_adapter.layers.build_norm`; the original has
-            SyncBN. Names of parameters and buffers do not depend on it for the batch norms.
+        kwargs: the original's arguments; the rest have the original's defaults.
+        norm: norm of the adapter, see :func:`vit_adapter.layers.build_norm`. The original uses
+            SyncBN. All kinds of batch norm have the same parameter and buffer names.
 
     Raises:
-        ValueError: unknown class or argument, or values that this project has no equivalent for.
+        ValueError: the class or an argument is unknown, or a value has no equivalent here.
     """
     original = _CLASSES[_find_class(cls)]
     unknown = sorted(set(kwargs) - set(original.defaults))
     if unknown:
         raise ValueError(
             f"unknown arguments of {cls}: {', '.join(unknown)}; "
-            f"known are {', '.join(sorted(original.defaults))}"
+            f"known arguments are {', '.join(sorted(original.defaults))}"
         )
     return original.build({**original.defaults, **kwargs}, norm)
 
@@ -91,7 +91,7 @@ def _find_class(cls: str) -> str:
     root = package.split(".", 1)[0]
     key = f"{_TREE_OF_PACKAGE.get(root, root)}.{name}"
     if key not in _CLASSES:
-        raise ValueError(f"unknown backbone {cls!r}; known are {', '.join(_CLASSES)}")
+        raise ValueError(f"unknown backbone {cls!r}; known backbones are {', '.join(_CLASSES)}")
     return key
 
 
@@ -110,9 +110,9 @@ def _build_adapter(
         vit: the ViT.
         kwargs: all of ``_ADAPTER_DEFAULTS``, and ``drop_path_rate``.
         norm: see :func:`build_backbone`.
-        fusion: which ViT maps are added to the outputs unless ``add_vit_feature`` is off.
-        recompute: whether ``with_cp`` is about injectors and extractors too.
-        use_extra_extractor: an argument of ViTAdapter, always on elsewhere.
+        fusion: which ViT maps are added to the outputs, unless ``add_vit_feature`` is off.
+        recompute: whether ``with_cp`` also covers injectors and extractors.
+        use_extra_extractor: an argument of ViTAdapter; the other adapters always have them.
     """
     if kwargs["interaction_indexes"] is None:
         raise ValueError(
@@ -189,7 +189,7 @@ def _build_beit_baseline(kwargs: Arguments, norm: str) -> BEiTBaseline:
 _VIT_BASELINE = _OriginalClass({**VIT_DEFAULTS, "out_indices": None}, _build_vit_baseline)
 _BEIT_ADAPTER_DEFAULTS = {**_ADAPTER_DEFAULTS, **BEIT_DEFAULTS}
 
-# Which maps are added, and what is recomputed under with_cp, differ between the trees.
+# The trees differ in the maps that are added and in what with_cp recomputes.
 _CLASSES: dict[str, _OriginalClass] = {
     "detection.ViTAdapter": _vit_adapter("last", recompute=False),
     "detection.ViTBaseline": _VIT_BASELINE,

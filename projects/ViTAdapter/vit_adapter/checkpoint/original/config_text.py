@@ -1,6 +1,6 @@
-"""What a checkpoint says about its training: the config text that the original stores in it.
+"""Reads the config text that the original stores in its checkpoints.
 
-The text is Python, but it is only parsed: nothing in it runs.
+The text is Python, but it is only parsed; none of it is run.
 """
 
 import ast
@@ -16,7 +16,7 @@ class PixelStatistics:
 
     Attributes:
         mean: per channel, in the order of ``channels``, on the 0 to 255 scale.
-        std: likewise.
+        std: per channel, like ``mean``.
         channels: "RGB" or "BGR".
     """
 
@@ -30,11 +30,11 @@ class PixelStatistics:
 
 @dataclass(frozen=True)
 class StoredConfig:
-    """The parts of a training's config that names and shapes of the weights do not tell.
+    """The parts of a training config that the names and shapes of the weights do not show.
 
     Attributes:
-        train: pixel statistics in training; None if the config has none, or several.
-        test: the same in evaluation.
+        train: pixel statistics for training; None if the config has none or several.
+        test: pixel statistics for evaluation; None likewise.
         backbone: arguments of the backbone.
     """
 
@@ -50,7 +50,7 @@ def read_stored_config(checkpoint: Mapping[str, object]) -> StoredConfig | None:
         checkpoint: as stored in the file.
 
     Returns:
-        None where the file holds no text, or one that is no Python.
+        The config, or None if the file holds no text or the text is not Python.
     """
     meta = checkpoint.get("meta")
     text = meta.get("config") if isinstance(meta, Mapping) else None
@@ -74,7 +74,7 @@ def read_stored_config(checkpoint: Mapping[str, object]) -> StoredConfig | None:
 
 
 def _evaluate(node: ast.expr) -> object:
-    """The value of literals, containers of them, and ``dict(key=value)``; None for all else."""
+    """The value of a literal, a container of literals or ``dict(key=value)``, otherwise None."""
     if isinstance(node, ast.List | ast.Tuple):
         return [_evaluate(element) for element in node.elts]
     if isinstance(node, ast.Dict):
@@ -100,7 +100,7 @@ def _mapping(value: object) -> Mapping[str, object]:
 
 
 def _statistics(node: object) -> Iterator[PixelStatistics]:
-    """Every normalisation inside a data set's description."""
+    """Every normalisation inside the description of a data set."""
     if isinstance(node, list):
         for element in node:
             yield from _statistics(element)

@@ -1,4 +1,4 @@
-"""What a checkpoint needs besides its weights to compute the same: fusion and pixels."""
+"""What a checkpoint needs in addition to its weights: the fusion mode and the pixel statistics."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ __all__ = [
 
 TREES = ("detection", "segmentation")
 METADATA_KEY = "vit_adapter"
-"""Where a converted checkpoint says where it comes from."""
+"""The key under which a converted checkpoint stores its provenance."""
 
 IMAGENET = PixelStatistics((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
@@ -30,12 +30,12 @@ class Provenance:
     """Where a checkpoint comes from.
 
     Attributes:
-        tree: "detection" or "segmentation": the copy of the original's networks.
+        tree: "detection" or "segmentation", the copy of the original's networks.
         vit_feature_fusion: the argument of :class:`vit_adapter.ViTAdapter`; None for a backbone
-            that is no adapter.
-        pixels: statistics of the evaluation.
-        pixels_are_known: whether the checkpoint says so; False: they are the usual ones.
-        notes: what a reader should know.
+            that is not an adapter.
+        pixels: pixel statistics for evaluation.
+        pixels_are_known: whether the checkpoint states them; otherwise the usual ones are assumed.
+        notes: what users should know.
     """
 
     tree: str
@@ -45,7 +45,7 @@ class Provenance:
     notes: tuple[str, ...] = field(default=())
 
     def as_metadata(self) -> dict[str, object]:
-        """Plain values to be stored beside the weights, under :data:`METADATA_KEY`."""
+        """Plain values to store next to the weights, under :data:`METADATA_KEY`."""
         return {
             "tree": self.tree,
             "vit_feature_fusion": self.vit_feature_fusion,
@@ -57,13 +57,13 @@ class Provenance:
 
 
 def stored_provenance(checkpoint: Mapping[str, object]) -> Provenance | None:
-    """Read what :meth:`Provenance.as_metadata` has left in a checkpoint.
+    """Read the values of :meth:`Provenance.as_metadata` from a checkpoint.
 
     Args:
         checkpoint: as stored in the file.
 
     Returns:
-        None if nothing was left.
+        The provenance, or None if the checkpoint has none.
 
     Raises:
         ValueError: it is incomplete.
@@ -84,41 +84,41 @@ def stored_provenance(checkpoint: Mapping[str, object]) -> Provenance | None:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"what the checkpoint stores under {METADATA_KEY!r} is incomplete ({error!r}); "
-            "convert the original's file again"
+            f"the values that the checkpoint stores under {METADATA_KEY!r} are incomplete "
+            f"({error!r}); convert the original's file again"
         ) from error
 
 
 def find_tree(names: Iterable[str]) -> str | None:
-    """Tell the tree from the names of the heads; None for a backbone alone."""
+    """Find the tree from the names of the heads; None for a backbone alone."""
     return layout_of_theirs(names).tree
 
 
 def read_provenance(
     checkpoint: Mapping[str, object], names: Iterable[str], tree: str | None = None
 ) -> Provenance:
-    """Find out what the names and the stored config tell.
+    """Find the provenance from the names and the stored config.
 
     Args:
-        checkpoint: as stored in the file: the original's ``meta`` is read, or what
-            :meth:`Provenance.as_metadata` has left in a checkpoint of this project.
-        names: the original's, of the weights.
-        tree: the tree of a backbone alone, which its names do not tell.
+        checkpoint: as stored in the file. The original's ``meta`` is read, or the values of
+            :meth:`Provenance.as_metadata` in a checkpoint of this project.
+        names: the original's names of the weights.
+        tree: the tree of a backbone alone, which its names do not show.
 
     Raises:
-        ValueError: the tree is unknown, or another than the checkpoint says.
+        ValueError: the tree is unknown or contradicts the checkpoint.
     """
     names = list(names)
     left = stored_provenance(checkpoint)
     found = find_tree(names) or (left.tree if left else None)
     if found is None and tree is None:
         raise ValueError(
-            "a backbone alone does not tell whether it was part of a detector or a segmentor, "
-            "which add the ViT's tokens to the outputs in different ways; "
-            f"say which with --tree {' or --tree '.join(TREES)}"
+            "the names of a backbone alone do not show whether it was part of a detector or a "
+            "segmentor, which add the ViT's tokens to the outputs in different ways; "
+            f"choose one with --tree {' or --tree '.join(TREES)}"
         )
     if found and tree and found != tree:
-        raise ValueError(f"the checkpoint is one of {found}, not of {tree}; leave --tree away")
+        raise ValueError(f"the checkpoint is from the {found} tree, not {tree}; omit --tree")
     if left:
         return left
     return _from_stored_config(checkpoint, names, found or tree)
@@ -131,13 +131,13 @@ def _from_stored_config(
     fusion = _fusion(tree, names, stored.backbone if stored else {})
     if stored is None or stored.test is None:
         note = (
-            "the checkpoint does not say how its pixels were normalised; ImageNet statistics are "
-            "assumed. Models trained from AugReg B and L had mean and std 127.5 in all channels"
+            "the checkpoint does not state how its pixels were normalised; ImageNet statistics are "
+            "assumed. Models trained from AugReg B and L used mean and std 127.5 in all channels"
         )
         return Provenance(tree, fusion, IMAGENET, False, (note,))
     notes = ()
     if stored.train not in (None, stored.test):
-        notes = (f"the training had other pixels than the evaluation: {stored.train}",)
+        notes = (f"training used different pixel statistics than evaluation: {stored.train}",)
     return Provenance(tree, fusion, stored.test, True, notes)
 
 
@@ -151,6 +151,6 @@ def _fusion(tree: str, names: Iterable[str], backbone: Mapping[str, object]) -> 
         return "none"
     if tree == "detection":
         return "per_interaction" if backbone.get("version") == "old" else "last"
-    # The segmentation tree adds one map to each of the four outputs or, in the light model with
-    # its single interaction, nothing.
+    # The segmentation tree adds one map to each of the four outputs. The light model, with its
+    # single interaction, adds none.
     return "per_interaction" if len(interactions) == NUM_OUTPUTS else "none"

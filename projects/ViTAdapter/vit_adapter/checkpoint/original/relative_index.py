@@ -1,7 +1,8 @@
-"""BEiT's ``relative_position_index``: buffers of the original that this project does without.
+"""BEiT's ``relative_position_index``: buffers of the original that this project does not need.
 
-Each says which row of a block's bias table belongs to each pair of tokens, which follows from the
-size of the window. The original's released segmentors lack them; a fresh model of it has them.
+Each holds, for every pair of tokens, the row of the block's bias table, which follows from the size
+of the window. The original's released segmentors do not store them, but its newly built models have
+them.
 """
 
 import math
@@ -14,18 +15,18 @@ __all__ = ["with_relative_indexes"]
 
 _TABLE = ".attn.relative_position_bias_table"
 _INDEX = ".attn.relative_position_index"
-_NUM_CLASS_ROWS = 3  # at the end of a table: class token as query, as key, and for itself
+_NUM_CLASS_ROWS = 3  # at the end of a table: class token as query, as key, and with itself
 
 
 def with_relative_indexes(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Add the index of every bias table behind it.
+    """Add the index of every bias table, directly after the table.
 
     Args:
-        state_dict: the original's names. Windows that are not square cannot be told from their
-            tables and get no index; the original then keeps the one that it starts with.
+        state_dict: the original's names. The shape of a window that is not square does not follow
+            from its table, so it gets no index; the original then keeps its initial one.
     """
     class_token = any(name in ("cls_token", "backbone.cls_token") for name in state_dict)
-    indexes: dict[tuple[int, torch.device], Tensor] = {}  # blocks of one size share theirs
+    indexes: dict[tuple[int, torch.device], Tensor] = {}  # shared by blocks of the same size
     result = {}
     for name, value in state_dict.items():
         result[name] = value
@@ -48,16 +49,16 @@ def with_relative_indexes(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]
 def relative_index(
     height: int, width: int, *, class_token: bool, device: torch.device | None = None
 ) -> Tensor:
-    """Rows of the bias table for all pairs of tokens in a window.
+    """Return the rows of the bias table for all pairs of tokens in a window.
 
     Args:
-        height: of the window in tokens, h.
-        width: of the window in tokens, w.
+        height: height h of the window in tokens.
+        width: width w of the window in tokens.
         class_token: whether a class token precedes the tokens of the window.
-        device: of the result.
+        device: device of the result.
 
     Returns:
-        (N, N) int64, query and key; N = h*w, and one more with a class token.
+        (N, N) int64, query by key; N = h*w, plus one with a class token.
     """
     rows = torch.arange(height, device=device).repeat_interleave(width)
     columns = torch.arange(width, device=device).repeat(height)

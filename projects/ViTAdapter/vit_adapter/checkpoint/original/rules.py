@@ -1,12 +1,12 @@
-"""Renaming in both directions by pairs of templates.
+"""Renaming in both directions with pairs of templates.
 
 A template is a parameter's name with fields in braces:
 
-- ``{i}``: a number; ``{i+2}`` on the other side: the same number plus two;
+- ``{i}``: a number; ``{i+2}`` on the other side is the same number plus two;
 - ``{leaf}``: the last component, such as ``weight`` or ``running_mean``;
-- ``{*}``: one component or more, ``0.attn.qkv.weight``.
+- ``{*}``: one or more components, such as ``0.attn.qkv.weight``.
 
-One pair serves both directions, so a name that went one way finds its way back.
+One pair serves both directions, so renaming there and back returns the same name.
 """
 
 import re
@@ -34,7 +34,7 @@ class _Template:
         self.pattern = re.compile(pattern)
 
     def match(self, name: str) -> dict[str, str | int] | None:
-        """The values of the fields, or None where the name is another."""
+        """The values of the fields, or None if the name does not match."""
         found = self.pattern.fullmatch(name)
         if found is None:
             return None
@@ -45,7 +45,7 @@ class _Template:
         return None if any(number < 0 for number in numbers) else values
 
     def fill(self, values: dict[str, str | int]) -> str:
-        """The name with these values."""
+        """The name with these values filled in."""
         name = self.literals[0]
         for (field, shift), literal in zip(self.fields, self.literals[1:], strict=True):
             value = values[field]
@@ -55,7 +55,7 @@ class _Template:
 
 @dataclass(frozen=True)
 class Rule:
-    """A name of the original and ours, as templates with the same fields."""
+    """A name of the original and our name for it, as templates with the same fields."""
 
     theirs: str
     ours: str
@@ -65,13 +65,13 @@ class Rule:
         return _Template(self.theirs), _Template(self.ours)
 
     def to_ours(self, name: str) -> str | None:
-        """Our name for the original's ``name``; None if the rule is about others."""
+        """Our name for the original's ``name``; None if the rule does not match."""
         theirs, ours = self._templates
         values = theirs.match(name)
         return None if values is None else ours.fill(values)
 
     def to_theirs(self, name: str) -> str | None:
-        """The original's name for our ``name``; None if the rule is about others."""
+        """The original's name for our ``name``; None if the rule does not match."""
         theirs, ours = self._templates
         values = ours.match(name)
         return None if values is None else theirs.fill(values)
@@ -79,16 +79,16 @@ class Rule:
 
 @dataclass(frozen=True)
 class Renamer:
-    """A table of rules; the first that fits decides."""
+    """A table of rules; the first one that matches is used."""
 
     rules: Sequence[Rule]
 
     def to_ours(self, name: str) -> str | None:
-        """Our name for the original's ``name``; None if no rule fits."""
+        """Our name for the original's ``name``; None if no rule matches."""
         found = (rule.to_ours(name) for rule in self.rules)
         return next((result for result in found if result is not None), None)
 
     def to_theirs(self, name: str) -> str | None:
-        """The original's name for our ``name``; None if no rule fits."""
+        """The original's name for our ``name``; None if no rule matches."""
         found = (rule.to_theirs(name) for rule in self.rules)
         return next((result for result in found if result is not None), None)

@@ -1,4 +1,4 @@
-"""State dicts of the original as ours, and back.
+"""Conversion of the original's state dicts to ours and back.
 
 Tensors are shared, never copied or changed.
 """
@@ -23,21 +23,21 @@ from vit_adapter.checkpoint.original.rules import Renamer
 __all__ = ["Conversion", "convert", "convert_state_dict", "revert", "revert_state_dict"]
 
 _IGNORED = {
-    r"ema_\w+$": "the training's copy of another tensor (moving average)",
-    r"(backbone\.)?blocks\.\d+\.attn\.relative_position_index$": "follows from the window's size",
+    r"ema_\w+$": "moving average of another tensor, used only in training",
+    r"(backbone\.)?blocks\.\d+\.attn\.relative_position_index$": "follows from the window size",
 }
-"""Buffers of the original that no model needs, by pattern, and what they are."""
+"""Buffers of the original that no model needs: pattern -> why not."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """A renamed state dict and what became of each name.
+    """A renamed state dict and what happened to each name.
 
     Attributes:
-        state_dict: new name -> tensor. Towards the original also the indexes of BEiT's bias tables,
-            which this project does without.
+        state_dict: new name -> tensor. In a state dict for the original this includes the indexes
+            of BEiT's bias tables, which this project does not need.
         names: old name -> new name, in the order of the old state dict.
-        dropped: old names that have no place in the new state dict -> why.
+        dropped: old name that has no place in the new state dict -> reason.
     """
 
     state_dict: dict[str, Tensor]
@@ -46,14 +46,14 @@ class Conversion:
 
 
 def convert_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of :func:`convert` alone."""
+    """Return only the state dict of :func:`convert`."""
     return convert(state_dict).state_dict
 
 
 def revert_state_dict(
     state_dict: Mapping[str, Tensor], *, tree: str | None = None
 ) -> dict[str, Tensor]:
-    """The state dict of :func:`revert` alone."""
+    """Return only the state dict of :func:`revert`."""
     return revert(state_dict, tree=tree).state_dict
 
 
@@ -61,17 +61,17 @@ def convert(state_dict: Mapping[str, Tensor]) -> Conversion:
     """Rename the original's parameters and buffers to ours.
 
     Args:
-        state_dict: of a backbone alone, of the backbone part of a detector (all names begin with
+        state_dict: of a backbone alone, of the backbone part of a detector (all names start with
             ``backbone.``), or of a whole model that has a layout (see ``layouts``).
 
     Returns:
-        the state dict for :func:`build_backbone`'s result or, where the names begin with
-        ``backbone.``, for a Detectron2 model: a detector with that backbone as
-        ``backbone.bottom_up``, a segmentor with it as ``backbone``.
+        The state dict for the result of :func:`build_backbone` or, if the names start with
+        ``backbone.``, for a Detectron2 model: a detector has that backbone as
+        ``backbone.bottom_up``, a segmentor as ``backbone``.
 
     Raises:
-        ValueError: parts that this project has nothing for, names that belong to no known part
-            (all of them are listed), two names that become one, or values that are no tensors.
+        ValueError: some parts are not supported, some names belong to no known part (all of them
+            are listed), two names become the same, or a value is not a tensor.
     """
     renamer = Renamer(layout_of_theirs(state_dict).rules(state_dict))
     dropped = {}
@@ -86,13 +86,13 @@ def revert(state_dict: Mapping[str, Tensor], *, tree: str | None = None) -> Conv
     """Rename our parameters and buffers to the original's: the opposite of :func:`convert`.
 
     Args:
-        state_dict: of our backbone, or of a Detectron2 model as :func:`convert` expects it.
-        tree: "detection" for a Mask2Former of the original's detectors, which segment panoptically
-            and call the head otherwise than the segmentors do. Other models need none.
+        state_dict: of our backbone, or of a Detectron2 model as :func:`convert` returns it.
+        tree: "detection" for a Mask2Former of the original's panoptic detectors, whose head has a
+            different name than that of the segmentors. Other models do not need it.
 
     Raises:
-        ValueError: names that the original has nothing for (all of them are listed), an adapter
-            of another mode than "full", or values that are no tensors.
+        ValueError: the original has no counterpart for some names (all of them are listed), the
+            adapter's mode is not "full", or a value is not a tensor.
     """
     renamer = Renamer(layout_of_ours(state_dict, tree).rules(state_dict))
     conversion = _rename(state_dict, renamer.to_theirs, _describe_ours)
@@ -128,32 +128,32 @@ def _rename(
 
 
 def _describe_theirs(names: Sequence[str]) -> str:
-    """Group names by the part of the original that they belong to."""
+    """List names by the part of the original that they belong to."""
     parts: dict[str | None, list[str]] = {}
     for name in names:
         parts.setdefault(_first(UNSUPPORTED, name), []).append(name)
     strangers = parts.pop(None, [])
     lines = [
-        f"{part} is not supported by this project: {len(of_part)} keys: {', '.join(of_part)}"
+        f"{part} is not supported by this project ({len(of_part)} keys): {', '.join(of_part)}"
         for part, of_part in parts.items()
     ]
     if strangers:
         lines.append(
             f"{len(strangers)} keys belong to no known part of a ViT-Adapter model: "
-            f"{', '.join(strangers)}; known of the original are: {KNOWN_MODELS}"
+            f"{', '.join(strangers)}; the original's models known here are: {KNOWN_MODELS}"
         )
     return "\n".join(lines)
 
 
 def _check_injectors(state_dict: Mapping[str, Tensor]) -> None:
-    """Refuse adapters that the original would fill up with random injectors."""
+    """Refuse adapters for which the original would add random injectors."""
     with_extractor, with_injector = (
         find_numbers(rf"(?:backbone\.)?interactions\.(\d+)\.{part}\.", state_dict)
         for part in ("extractor", "injector")
     )
     if with_extractor != with_injector:
         raise ValueError(
-            "the original has no adapter without injectors; only those of mode='full' can be "
+            "the original has no adapter without injectors; only adapters with mode='full' can be "
             "converted to it"
         )
 
@@ -161,10 +161,11 @@ def _check_injectors(state_dict: Mapping[str, Tensor]) -> None:
 def _describe_ours(names: Sequence[str]) -> str:
     return (
         f"{len(names)} keys of this project have no counterpart in the original's models: "
-        f"{', '.join(names)}; known are, with a backbone that build_backbone makes: {KNOWN_MODELS}"
+        f"{', '.join(names)}; it has counterparts for the backbones of build_backbone in: "
+        f"{KNOWN_MODELS}"
     )
 
 
 def _first(patterns: Mapping[str, str], name: str) -> str | None:
-    """What stands beside the first pattern that matches the beginning of ``name``."""
+    """The text of the first pattern that matches the start of ``name``, or None."""
     return next((text for pattern, text in patterns.items() if re.match(pattern, name)), None)

@@ -1,4 +1,4 @@
-"""Our ViTs from the constructor arguments of the original's."""
+"""Builds our ViTs from the original's constructor arguments."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -67,13 +67,13 @@ _SAME_NAMES = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "dr
 
 
 def build_plain_vit(kwargs: Arguments) -> PlainViT:
-    """The ViT of ViTAdapter and ViTBaseline.
+    """Build the ViT of ViTAdapter and ViTBaseline.
 
     Args:
         kwargs: all of ``VIT_DEFAULTS``.
 
     Raises:
-        ValueError: values that this project has no equivalent for.
+        ValueError: a value has no equivalent here.
     """
     _refuse_pretrained(kwargs)
     _refuse_dropout(kwargs)
@@ -90,22 +90,22 @@ def build_plain_vit(kwargs: Arguments) -> PlainViT:
 
 
 def build_beit(kwargs: Arguments, *, class_token: bool) -> BEiT:
-    """The BEiT of BEiTAdapter and BEiTBaseline.
+    """Build the BEiT of BEiTAdapter and BEiTBaseline.
 
     Args:
         kwargs: all of ``BEIT_DEFAULTS``; in the detection tree also those of ``WINDOW_DEFAULTS``.
-        class_token: as the segmentation tree has one, the detection tree not.
+        class_token: True for the segmentation tree, False for the detection tree.
 
     Raises:
-        ValueError: values that this project has no equivalent for.
+        ValueError: a value has no equivalent here.
     """
     _refuse_pretrained(kwargs)
     _refuse_dropout(kwargs)
     given = {name: kwargs[name] for name in _BEIT_POSITIONS}
     if given != _BEIT_POSITIONS:
         raise ValueError(
-            "only BEiT with relative position biases of its own in each block is supported, as "
-            f"all released models have it ({_BEIT_POSITIONS}); got {given}"
+            "only BEiT with separate relative position biases in each block is supported, as in "
+            f"all released models ({_BEIT_POSITIONS}); got {given}"
         )
     window_sizes = _window_sizes(kwargs) if "window_attn" in kwargs else []
     return BEiT(
@@ -120,13 +120,13 @@ def build_beit(kwargs: Arguments, *, class_token: bool) -> BEiT:
 
 
 def build_uni_perceiver(kwargs: Arguments) -> UniPerceiver:
-    """The encoder of UniPerceiverAdapter.
+    """Build the encoder of UniPerceiverAdapter.
 
     Args:
         kwargs: all of ``UNI_PERCEIVER_DEFAULTS``.
 
     Raises:
-        ValueError: values that this project has no equivalent for.
+        ValueError: a value has no equivalent here.
     """
     _refuse_pretrained(kwargs)
     _check_position_grid(kwargs)
@@ -139,7 +139,7 @@ def build_uni_perceiver(kwargs: Arguments) -> UniPerceiver:
 
 
 def _shared(kwargs: Arguments) -> dict[str, Any]:
-    """The arguments that have one name and meaning everywhere."""
+    """The arguments that have the same name and meaning everywhere."""
     return {name: kwargs[name] for name in _SAME_NAMES}
 
 
@@ -161,15 +161,15 @@ def _refuse_dropout(kwargs: Arguments) -> None:
 def _check_position_grid(kwargs: Arguments) -> None:
     if kwargs["img_size"] != kwargs["pretrain_size"]:
         raise ValueError(
-            f"img_size and pretrain_size both give the position grid and must agree, "
+            f"img_size and pretrain_size both define the position grid and must agree, "
             f"got {kwargs['img_size']} and {kwargs['pretrain_size']}"
         )
 
 
 def _table_size(kwargs: Arguments, window_sizes: Sequence[int]) -> int | Sequence[int]:
-    """Image size in pixels of the tables of global blocks.
+    """Image size in pixels that the bias tables of global blocks are made for.
 
-    In the detection tree ``window_size`` gives the table of a global block too.
+    In the detection tree ``window_size`` also sets the table of a global block.
     """
     if all(window_sizes):
         return kwargs["img_size"]
@@ -177,14 +177,14 @@ def _table_size(kwargs: Arguments, window_sizes: Sequence[int]) -> int | Sequenc
     sides = {side for side, window in zip(given, window_sizes, strict=True) if not window}
     if len(sides) > 1 or None in sides:
         raise ValueError(
-            f"blocks without windows must have one window_size for their position biases, "
-            f"got {given}"
+            f"all blocks without windows must have the same window_size for their position "
+            f"biases, got {given}"
         )
     return sides.pop() * kwargs["patch_size"]
 
 
 def _window_sizes(kwargs: Arguments) -> list[int]:
-    """One window per block, 0 for global, from the original's two arguments, scalars or lists."""
+    """One window size per block, 0 for global, from the original's two scalars or lists."""
     windowed = _per_block("window_attn", kwargs)
     sizes = _per_block("window_size", kwargs)
     missing = [index for index, on in enumerate(windowed) if on and not sizes[index]]

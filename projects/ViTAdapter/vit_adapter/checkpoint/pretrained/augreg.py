@@ -1,6 +1,6 @@
 """Google's own archives of AugReg ViTs, in the layout of JAX.
 
-Shape letters: D embedding width, M heads, d width per head.
+Shapes: D embed dim, M heads, d width of a head.
 """
 
 import re
@@ -38,7 +38,7 @@ def convert_augreg(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     if any(key.startswith(("conv_root/", "block1/")) for key in arrays):
         raise CheckpointFileError(
-            "the .npz holds a hybrid ResNet-ViT; only plain ViTs such as 'L_16-i21k-300ep-...' fit."
+            "the .npz holds a hybrid ResNet-ViT; use a plain ViT such as 'L_16-i21k-300ep-...'."
         )
     converted = {}
     blocks: dict[str, dict[str, Tensor]] = {}
@@ -64,7 +64,7 @@ def convert_augreg(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 converted[f"blocks.{index}.{key}"] = value
         except KeyError as error:
             raise CheckpointFileError(
-                f"the .npz lacks {error} of encoderblock_{index}; download it again."
+                f"the .npz has no {error} in encoderblock_{index}; download it again."
             ) from error
     return {key: value.contiguous() for key, value in converted.items()}
 
@@ -73,7 +73,7 @@ def _convert_block(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
     attention = "MultiHeadDotProductAttention_1"
     parts = [f"{attention}/{part}" for part in ("query", "key", "value")]
     converted = {
-        # (D, M, d) -> (M d, D), the three stacked: (3 M d, D)
+        # (D, M, d) -> (M d, D) each, stacked: (3 M d, D)
         "attn.qkv.weight": torch.cat([arrays[f"{p}/kernel"].flatten(1).T for p in parts]),
         "attn.qkv.bias": torch.cat([arrays[f"{p}/bias"].flatten() for p in parts]),
         # (M, d, D) -> (D, M d)

@@ -1,7 +1,4 @@
-"""Weights of BEiT and BEiT v2 for the trunk, in the layout of their authors and of timm.
-
-Shape letters: R rows of a table of position biases, M heads.
-"""
+"""Weights of BEiT and BEiT v2 for the trunk, in the layout of their authors and of timm."""
 
 import math
 
@@ -17,12 +14,12 @@ from vit_adapter.layers.relative_position import NUM_CLASS_ROWS, num_offsets, re
 
 _PASSED_OVER = (
     r"^(head|norm|fc_norm)\.",  # classifier and final norm
-    r"^cls_token$",  # in detectors, whose windows hold none
+    r"^cls_token$",  # for detectors, whose trunks have none
     r"^mask_token$",
     r"^(lm_head|cls_pt_layers)\.",  # masked pre-training
     r"\.relative_position_index$",  # follows from the grid
 )
-"""What such files hold besides the weights of a trunk."""
+"""Names in such files that are not weights of the trunk."""
 
 _SHARED_TABLE = "rel_pos_bias.relative_position_bias_table"
 _TABLE = "blocks.{}.attn.relative_position_bias_table"
@@ -34,7 +31,7 @@ def _adapt(vit: BEiT, state_dict: dict[str, Tensor], source: str) -> TrunkWeight
     weights = dict(state_dict)
     names = [_TABLE.format(index) for index in range(vit.depth)]
     if not any(name in weights for name in names) and _SHARED_TABLE in weights:
-        # Masked pre-training has one table for all blocks.
+        # Masked pre-training shares one table between all blocks.
         weights.update(dict.fromkeys(names, weights.pop(_SHARED_TABLE)))
         weights.pop("rel_pos_bias.relative_position_index", None)
     resized = []
@@ -51,10 +48,10 @@ def _adapt(vit: BEiT, state_dict: dict[str, Tensor], source: str) -> TrunkWeight
 
 
 def _fit_table(table: Tensor, grid: GridSize, rows: int) -> Tensor:
-    """Resize a table of a square grid to ``rows``, those of ``grid`` and maybe of a class token.
+    """Resize a table of a square grid to ``rows``, the number for ``grid`` and any class token.
 
-    Rows of a class token are dropped where the trunk has none. A table that cannot be made to fit
-    is returned as it is.
+    The rows of a class token are dropped if the trunk has none. A table that cannot be made to fit
+    is returned unchanged.
     """
     if table.ndim != 2 or len(table) == rows:
         return table
@@ -72,7 +69,7 @@ def _fit_table(table: Tensor, grid: GridSize, rows: int) -> Tensor:
 
 
 def _square_grid(offsets: int) -> GridSize | None:
-    """The square grid with that many offsets, (2w - 1)^2; None if there is none."""
+    """The square grid, of width w, that has (2w - 1)^2 = ``offsets``; None if there is none."""
     side = math.isqrt(max(offsets, 0))
     return ((side + 1) // 2,) * 2 if side * side == offsets and side % 2 else None
 
@@ -82,11 +79,11 @@ def _advise(vit: BEiT, report: LoadReport) -> str:
     without_class = all(table[0].endswith("bias_table") for table in report.misshapen)
     if report.misshapen and without_class and vit.num_prefix_tokens:
         return (
-            "Tables of a square grid fit any img_size; these belong to another number of heads, to "
-            "a grid that is not square, or to a BEiT without class token."
+            "Tables of a square grid fit any img_size. These have a different number of heads, "
+            "belong to a grid that is not square, or come from a BEiT without a class token."
         )
     return (
-        "Choose the weights of the same size, or change embed_dim, depth, num_heads, patch_size, "
+        "Choose weights of the same size, or change embed_dim, depth, num_heads, patch_size, "
         "qkv_bias, init_values or class_token in the config."
     )
 

@@ -14,7 +14,7 @@ _WITHIN_BLOCK = (
     ("LayerNorm_1/", "LayerNorm_2/"),
     ("MlpBlock_0/", "MlpBlock_3/"),
 )
-"""Names in big_vision and in the older vision_transformer, which numbers across kinds of layers."""
+"""Names in big_vision and in the older vision_transformer, which numbers all layers together."""
 
 
 def is_big_vision(arrays: Mapping[str, Tensor]) -> bool:
@@ -26,7 +26,7 @@ def rename_big_vision(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the image tower to the layout of Google's older vision_transformer.
 
     Args:
-        arrays: the content of an ``.npz`` of big_vision. Blocks are numbered, or joined along a
+        arrays: the content of an ``.npz`` of big_vision. Blocks are numbered, or stacked along the
             first dimension.
 
     Returns:

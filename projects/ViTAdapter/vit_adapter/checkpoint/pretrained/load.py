@@ -1,4 +1,4 @@
-"""Pre-trained weights for the ViT inside a model, read by the rules of the ViT's family."""
+"""Pre-trained weights for the ViT inside a model, loaded by the rules of the ViT's family."""
 
 import logging
 import os
@@ -26,8 +26,8 @@ def find_trunk(model: nn.Module) -> ViTTrunk:
     trunks = [module for module in model.modules() if isinstance(module, ViTTrunk)]
     if len(trunks) != 1:
         raise ValueError(
-            f"weights of a plain ViT need a model with one ViT trunk, this one has {len(trunks)}; "
-            "give the weights of the whole model instead (train.init_checkpoint)."
+            f"weights of a plain ViT need a model with one ViT trunk, but this one has "
+            f"{len(trunks)}; give the weights of the whole model instead (train.init_checkpoint)."
         )
     return trunks[0]
 
@@ -38,27 +38,27 @@ def load_pretrained_vit(
     *,
     patch_resize: PatchResize = "pseudo_inverse",
 ) -> LoadReport:
-    """Load pre-trained weights into a trunk, with an account of every name.
+    """Load pre-trained weights into a trunk and report on every name.
 
-    The class of the trunk decides how the file is read (see the modules beside this one). Names
-    that only a classifier or a reconstruction decoder has are passed over, and what no
-    pre-training has (layer scale of a plain ViT, ViTDet's residual blocks) keeps its initial
-    values; both are logged, and so is every tensor that was resized. Everything else has to fit.
+    The class of the trunk decides how the file is read (see the other modules of this package).
+    Names that only a classifier or a reconstruction decoder has are skipped. Parameters that no
+    pre-training has (layer scale of a plain ViT, ViTDet's residual blocks) keep their initial
+    values. Both are logged, as is every tensor that was resized. Everything else must fit.
 
     Args:
         vit: the trunk.
         path: file or URL of the weights, or their name in timm; see :func:`read_weights`.
-        patch_resize: how a patch kernel of another size, such as DINOv2's, is brought to that of
-            the trunk; see :func:`resize_patch_kernel`. timm's ViTs have a way of their own.
+        patch_resize: how a patch kernel of a different size, such as DINOv2's, is resized to that
+            of the trunk; see :func:`resize_patch_kernel`. timm's ViTs use timm's own method.
 
     Returns:
-        The account; the names that were passed over are its ``unused`` and ``missing``.
+        The report; its ``unused`` and ``missing`` names were skipped.
 
     Raises:
-        FileNotFoundError, ConnectionError: there is no such file, or no way to it.
+        FileNotFoundError, ConnectionError: the file does not exist or cannot be downloaded.
         CheckpointFileError: the file cannot be read, or holds no ViT of the trunk's family.
         CheckpointMismatchError: a name or shape does not fit; nothing was loaded.
-        ValueError: no reader is known for a trunk of this class, or timm has no such weights.
+        ValueError: there is no reader for this class of trunk, or timm has no such weights.
     """
     name = os.fspath(path)
     reader = find_reader(vit)
@@ -72,13 +72,13 @@ def load_pretrained_vit(
     )
     if not refused.is_exact:
         raise CheckpointMismatchError(
-            f"checkpoint {name!r} does not fit the trunk; nothing was loaded.\n"
+            f"checkpoint {name!r} does not fit the trunk. Nothing was loaded.\n"
             f"{refused.describe()}\n{reader.advise(vit, refused)}",
             refused,
         )
     vit.load_state_dict({key: weights.state_dict[key] for key in report.loaded}, strict=False)
     logger.info(
-        "Loaded %d of %d tensors of %s; passed over: %s; kept their initial values: %s",
+        "Loaded %d of %d tensors of %s; skipped: %s; kept their initial values: %s",
         len(report.loaded),
         len(weights.state_dict),
         name,

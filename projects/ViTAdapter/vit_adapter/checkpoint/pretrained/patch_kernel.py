@@ -1,6 +1,6 @@
-"""Kernels of patch embeddings at another patch size, such as DINOv2's 14 pixels at 16.
+"""Patch kernels resized to another patch size, such as DINOv2's from 14 to 16 pixels.
 
-Shapes: D embed dim, k/p side of the kernel in the checkpoint and in the model.
+Shapes: D embed dim, k/p side of the kernel in the checkpoint/model.
 """
 
 from typing import Literal, get_args
@@ -20,7 +20,7 @@ PatchResize = Literal["pseudo_inverse", "bilinear"]
 
 _KERNEL = "patch_embed.proj.weight"
 
-# A patch twice as large or small shows its content at another scale, which no kernel makes up for.
+# A patch twice as large or small shows its content at a scale that no resized kernel can match.
 _LARGEST_CHANGE = 1.5
 
 
@@ -28,12 +28,12 @@ def resize_patch_kernel(kernel: Tensor, size: int, method: PatchResize) -> Tenso
     """Resize a kernel (D, 3, k, k) to (D, 3, p, p).
 
     Args:
-        kernel: of the patch embedding.
+        kernel: kernel of the patch embedding.
         size: side p in pixels.
-        method: "pseudo_inverse" changes the tokens of an image that is resized with its patches
-            as little as possible, in magnitude too (FlexiViT, arXiv 2212.08013, section 3.4).
-            "bilinear" is what the original's DINOv2 models started from: it resizes the kernel
-            as an image, which makes the tokens of a larger patch larger, by (p / k)^2.
+        method: "pseudo_inverse" keeps the tokens of an image that is resized together with its
+            patches as close as possible, in magnitude too (FlexiViT, arXiv 2212.08013, section
+            3.4). "bilinear" is what the original's DINOv2 models started from: it resizes the
+            kernel like an image, which scales the tokens by (p / k)^2.
 
     Raises:
         ValueError: the method is not known.
@@ -48,9 +48,9 @@ def resize_patch_kernel(kernel: Tensor, size: int, method: PatchResize) -> Tenso
 
 
 def fit_patch_kernel(vit: ViTTrunk, weights: TrunkWeights, method: PatchResize) -> TrunkWeights:
-    """Resize the patch kernel among ``weights`` to that of the trunk, if it is of similar size.
+    """Resize the patch kernel in ``weights`` to that of the trunk, if their sizes are similar.
 
-    Others are left as they are, and so is one that fits.
+    All other weights stay unchanged, and so does a kernel that fits already.
 
     Raises:
         ValueError: the method is not known.

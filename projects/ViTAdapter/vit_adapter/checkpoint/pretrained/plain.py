@@ -1,6 +1,6 @@
 """Weights of plain, pre-trained ViTs: DeiT, MAE, DINOv2, timm's own names, Google's AugReg.
 
-Shape letters: N tokens of the pre-training grid, D embedding width.
+Shapes: N tokens of the pre-training grid, D embed dim.
 """
 
 import math
@@ -27,13 +27,13 @@ _UNUSED_IN_TRUNK = (
     r"^mask_token$",
     r"^decoder_",  # MAE's reconstruction decoder
 )
-"""What classifiers and reconstruction models have and a trunk for dense prediction has not."""
+"""Names of classifiers and reconstruction models that a trunk does not have."""
 
 _NOT_PRETRAINED = (
-    r"\.gamma[12]$",  # layer scale starts at one, which is what its absence means
+    r"\.gamma[12]$",  # layer scale starts at one, which equals having none
     r"\.residual\.",  # ViTDet's bottlenecks start as the identity
 )
-"""What a trunk may have and plain pre-training has not."""
+"""Names of a trunk that plain pre-training does not have."""
 
 _LAYER_SCALE = re.compile(r"\.(?:ls([12])\.gamma|gamma_([12]))$")
 
@@ -47,14 +47,14 @@ def _adapt(vit: ViTTrunk, state_dict: dict[str, Tensor], source: str) -> TrunkWe
 
 
 def _match_trunk_names(state_dict: Mapping[str, Tensor], source: str) -> TrunkWeights:
-    """Rename layer scales and add the class row that a position embedding may lack.
+    """Rename layer scales and add a class row to a position embedding without one.
 
     ``blocks.i.ls1.gamma`` (timm, DINOv2) and ``blocks.i.gamma_1`` (DeiT III) become
-    ``blocks.i.gamma1``. A ``pos_embed`` of exactly N rows (1, N, D), as models without an embedded
-    class token have it, gets a row of zeros in front, which no forward pass reads.
+    ``blocks.i.gamma1``. A ``pos_embed`` of exactly N rows (1, N, D), from a model whose class token
+    has no position, gets a row of zeros in front, which no forward pass reads.
 
     Raises:
-        CheckpointFileError: a file with two spellings of one name.
+        CheckpointFileError: the file has two spellings of one name.
     """
     renamed = rename_all(state_dict, _rename, source)
     found = renamed.get("pos_embed")
@@ -70,9 +70,9 @@ def _rename(name: str) -> str:
 
 
 def _advise(vit: ViTTrunk, report: LoadReport) -> str:
-    """See :attr:`Reader.advise`; names both grids where position embeddings differ in length."""
+    """See :attr:`Reader.advise`; names both grids if position embeddings differ in length."""
     general = (
-        "Choose the weights of the same size and patch size, or change embed_dim, depth, "
+        "Choose weights of the same size and patch size, or change embed_dim, depth, "
         "num_heads, patch_size or img_size in the config."
     )
     shapes = next((entry[1:] for entry in report.misshapen if entry[0] == "pos_embed"), None)
@@ -86,7 +86,7 @@ def _advise(vit: ViTTrunk, report: LoadReport) -> str:
         f"The position embedding of the checkpoint is for a {found}x{found} grid "
         f"({found * patch} pixels at patch size {patch}), that of the model for "
         f"{expected}x{expected} ({expected * patch} pixels). Build the trunk for the grid of the "
-        f"checkpoint, img_size={found * patch}: every forward pass resizes it to the image."
+        f"checkpoint, img_size={found * patch}; every forward pass resizes it to the image."
     )
 
 

@@ -1,4 +1,4 @@
-"""What a family of pre-trained ViTs has to say about its checkpoints."""
+"""The description of how the checkpoints of one family of pre-trained ViTs are read."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class TrunkWeights:
     """The weights of a file under the names of a trunk.
 
     Attributes:
-        state_dict: what the file holds, what the trunk lacks included, under the trunk's names.
+        state_dict: all tensors of the file, under the trunk's names where the trunk has them.
         resized: the tensors whose shape was changed to that of the trunk.
     """
 
@@ -30,18 +30,18 @@ class Reader:
     """How the checkpoints of one family become the weights of its trunk.
 
     Attributes:
-        trunk: the class of the trunks that it is for.
-        marks: regular expressions that are searched for in a file's names to recognise the family,
-            and what the file holds then, such as "a plain ViT".
-        adapt: called with the trunk, the state dict of a file and the file's name for messages;
-            renames, reshapes and resizes, but drops only what is computed from the rest.
-            Raises ``CheckpointFileError`` if the file is of another family.
-        passed_over: regular expressions of what such files hold besides a trunk's weights.
-        not_pretrained: regular expressions of what a trunk has besides such files' weights; it
-            keeps its initial values.
-        advise: called with the trunk and the mismatches that neither list covers; says what the
-            user can do.
-        marks_are_shared: whether files of other families have such names too; then these are
+        trunk: the class of trunk that the reader is for.
+        marks: regular expression, searched for in a file's names to recognise the family -> what
+            the file then holds, such as "a plain ViT".
+        adapt: called with the trunk, the state dict of a file and the file's name for messages. It
+            renames, reshapes and resizes tensors, and drops only those that follow from others.
+            Raises ``CheckpointFileError`` if the file belongs to another family.
+        passed_over: regular expressions of names in such files that are not weights of the trunk.
+        not_pretrained: regular expressions of the trunk's names that such files do not have; these
+            parameters keep their initial values.
+        advise: called with the trunk and the mismatches that neither list covers; returns a
+            sentence on what the user can do.
+        marks_are_shared: whether files of other families have such names too; these marks are
             looked for last.
     """
 
@@ -60,7 +60,7 @@ def rename_all(
     """Rename every tensor of the file ``source``.
 
     Raises:
-        CheckpointFileError: two of them would get the same name, so one of them would be lost.
+        CheckpointFileError: two of them would get the same name, so one would be lost.
     """
     renamed: dict[str, Tensor] = {}
     old_names: dict[str, str] = {}

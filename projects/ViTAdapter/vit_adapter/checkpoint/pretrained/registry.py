@@ -1,4 +1,4 @@
-"""The readers of pre-trained ViTs: which is for a trunk, and whose names a file has."""
+"""The readers of pre-trained ViTs: finding the one for a trunk, and recognising a file's family."""
 
 import re
 from collections.abc import Iterable
@@ -13,12 +13,12 @@ _READERS: dict[type[ViTTrunk], Reader] = {}
 
 
 def register(reader: Reader) -> None:
-    """Make a reader known; its module does so, and the package imports the module."""
+    """Register a reader; its module calls this when the package imports it."""
     _READERS[reader.trunk] = reader
 
 
 def find_reader(vit: ViTTrunk) -> Reader:
-    """Return the reader for a trunk's class, or for the nearest class that it derives from.
+    """Return the reader for a trunk's class, or for the nearest of its base classes.
 
     Raises:
         ValueError: there is none.
@@ -28,21 +28,21 @@ def find_reader(vit: ViTTrunk) -> Reader:
             return _READERS[cls]
     known = ", ".join(cls.__name__ for cls in _READERS)
     raise ValueError(
-        f"no reader of pre-trained weights is known for a {type(vit).__name__}; there are readers "
-        f"for {known}. Give the weights of the whole model instead (train.init_checkpoint)."
+        f"there is no reader of pre-trained weights for a {type(vit).__name__}, only for {known}. "
+        "Give the weights of the whole model instead (train.init_checkpoint)."
     )
 
 
 def refuse_other_families(names: Iterable[str], trunk: type[ViTTrunk], source: str) -> None:
-    """Make sure that a checkpoint's names are those of the family that a trunk belongs to.
+    """Make sure that a checkpoint belongs to the family of the trunk.
 
     Args:
-        names: of the parameters.
+        names: names of the checkpoint's parameters.
         trunk: class of the trunk that the calling reader is for.
-        source: the file, for the message.
+        source: name of the file, for messages.
 
     Raises:
-        CheckpointFileError: they are another's, or those of no ViT.
+        CheckpointFileError: it belongs to another family, or is not a ViT.
     """
     names = list(names)
     for reader in sorted(_READERS.values(), key=lambda reader: reader.marks_are_shared):
@@ -52,18 +52,18 @@ def refuse_other_families(names: Iterable[str], trunk: type[ViTTrunk], source: s
         if reader.trunk is trunk:
             return
         raise CheckpointFileError(
-            f"checkpoint {source!r} holds {family}, the model a {trunk.__name__}; nothing was "
-            f"loaded. Build the model with a {reader.trunk.__name__} as its vit, or choose other "
-            "weights."
+            f"checkpoint {source!r} holds {family}, but the model has a {trunk.__name__}. Nothing "
+            f"was loaded. Build the model with a {reader.trunk.__name__} as its vit, or choose "
+            "other weights."
         )
     raise CheckpointFileError(
-        f"checkpoint {source!r} holds no plain ViT that is known here. The first names are "
+        f"checkpoint {source!r} holds no known plain ViT. Its first names are "
         f"{', '.join(names[:5])}. For the checkpoint of a whole detector use train.init_checkpoint."
     )
 
 
 def _recognise(reader: Reader, names: Iterable[str]) -> str | None:
-    """What a file with these names holds; None if they bear none of the reader's marks."""
+    """What a file with these names holds; None if no mark of the reader matches."""
     for mark, family in reader.marks.items():
         if any(re.search(mark, name) for name in names):
             return family

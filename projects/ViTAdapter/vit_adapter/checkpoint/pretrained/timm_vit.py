@@ -1,7 +1,7 @@
-"""Weights for timm's ViTs: timm's own files, and what their authors published.
+"""Weights for timm's ViTs: timm's own files, and those published by the models' authors.
 
 timm's readers know the layouts of DINOv2, DINOv3, MAE, DeiT, BEiT, BEiTv2, BEiT-3, EVA-02, CLIP
-and SAM; archives of JAX (AugReg, SigLIP) and Detectron2's ViTDet are added here.
+and SAM. This module adds JAX archives (AugReg, SigLIP) and Detectron2's ViTDet.
 """
 
 import re
@@ -37,7 +37,7 @@ _PASSED_OVER = (
     r"^decoder_",  # MAE
     r"^(lm_head|cls_pt_layers)\.",  # BEiT, BEiTv2
     r"^local_cls_norm\.",  # DINOv3
-    # what is computed from the architecture
+    # what follows from the architecture
     r"relative_position_index$",
     r"(^|\.)rope(_embed)?\.(freqs_cos|freqs_sin|periods)$",
     r"\.attn\.qkv\.bias_mask$",
@@ -50,14 +50,14 @@ _PASSED_OVER = (
     r"^beit3\.(text_embed\.|encoder\.layer_norm\.)",
     r"^beit3\..*\.B\.",
     r"^(mlm_head|mim_head|itm_head|language_head|vision_head|pooler)\.",
-    # the rest of SAM and of a detector around ViTDet
+    # the rest of SAM and of a detector with ViTDet
     r"^(image_encoder\.)?neck\.",
     r"^(prompt_encoder|mask_decoder)\.",
     r"^backbone\.simfp_",
     r"^(proposal_generator|roi_heads|anchor_generator)\.",
     r"^pixel_(mean|std)$",
 )  # fmt: skip
-"""What such files hold besides the weights of a trunk."""
+"""Names in such files that are not weights of the trunk."""
 
 _SHARED_BIAS = "rel_pos_bias.relative_position_bias_table"
 _BIAS_TABLE = "relative_position_bias_table"
@@ -68,7 +68,7 @@ _MODEL = "model."
 def _adapt(vit: TimmViT, state_dict: dict[str, Tensor], source: str) -> TrunkWeights:
     """See :attr:`Reader.adapt`; every name that was not used keeps its own name."""
     model = vit.model
-    if all(key.startswith(_MODEL) for key in state_dict):  # of another TimmViT
+    if all(key.startswith(_MODEL) for key in state_dict):  # saved from a TimmViT
         state_dict = {key.removeprefix(_MODEL): value for key, value in state_dict.items()}
     lost = _lost_biases(vit, state_dict, source)
     readable = {key: value for key, value in state_dict.items() if key not in lost}
@@ -97,7 +97,7 @@ def _adapt(vit: TimmViT, state_dict: dict[str, Tensor], source: str) -> TrunkWei
 
 
 def _convert(model: nn.Module, state_dict: dict[str, TracedTensor]) -> dict[str, Tensor]:
-    """Rename to timm's layout and resize positions and patch kernel, by timm's own readers."""
+    """Rename to timm's layout and resize positions and patch kernel, with timm's own readers."""
     if is_big_vision(state_dict):
         state_dict = rename_big_vision(state_dict)
     if is_augreg(state_dict):
@@ -123,7 +123,7 @@ _READERS: dict[type[nn.Module], Callable[[dict[str, Tensor], nn.Module], Mapping
 def _resized_entry(
     key: str, value: TracedTensor, state_dict: Mapping[str, Tensor]
 ) -> ResizedEntry | None:
-    """Tell what was resized from what was only cut, joined or transposed."""
+    """The entry for a resized tensor; None if it was only cut, joined or transposed."""
     largest = max((state_dict[source] for source in value.sources), key=Tensor.numel)
     if not value.resampled and not (key.endswith(_BIAS_TABLE) and largest.shape != value.shape):
         return None
@@ -131,13 +131,13 @@ def _resized_entry(
 
 
 def _lost_biases(vit: TimmViT, state_dict: Mapping[str, Tensor], source: str) -> set[str]:
-    """Names of the biases of queries, keys and values that the model has no place for.
+    """Names of the biases of queries, keys and values that the model does not have.
 
-    DINOv3's files have them for every size, but all zero for some, whose model in timm has none.
-    That of the keys is masked in DINOv3 and has no effect.
+    DINOv3's files have them for every size. For some sizes they are all zero, and the model in timm
+    has none. The bias of the keys is masked in DINOv3 and has no effect.
 
     Raises:
-        CheckpointFileError: those of queries or values are not zero.
+        CheckpointFileError: the biases of queries or values are not zero.
     """
     names = vit.model.state_dict().keys()
     lost = set()
@@ -147,8 +147,8 @@ def _lost_biases(vit: TimmViT, state_dict: Mapping[str, Tensor], source: str) ->
         query, _, value = bias.chunk(3)
         if torch.count_nonzero(query) or torch.count_nonzero(value):
             raise CheckpointFileError(
-                f"checkpoint {source!r} has biases of queries and values ({key}), "
-                f"{vit.name!r} has none; of DINOv3 take the timm model whose name ends in '_qkvb'"
+                f"checkpoint {source!r} has biases of queries and values ({key}), but "
+                f"{vit.name!r} has none; for DINOv3 use the timm model whose name ends in '_qkvb'"
             )
         lost.add(key)
     return lost

@@ -14,11 +14,11 @@ _RESAMPLING = frozenset({"interpolate", "matmul", "__matmul__"})
 class TracedTensor(Tensor):
     """A tensor of a checkpoint that passes its name on to everything computed from it.
 
-    timm's readers rename, join, split, resize and drop tensors. Given these tensors, their result
-    says by itself which names of the checkpoint it used.
+    timm's readers rename, join, split, resize and drop tensors. With traced tensors, the result
+    shows which names of the checkpoint were used.
 
     Attributes:
-        sources: the names it was computed from.
+        sources: the names that it was computed from.
         resampled: whether it was resized on the way.
     """
 
@@ -34,7 +34,7 @@ class TracedTensor(Tensor):
         return named
 
     def plain(self) -> Tensor:
-        """The same without the names."""
+        """Return the tensor without the names."""
         return self.as_subclass(Tensor)
 
     @classmethod
@@ -45,7 +45,7 @@ class TracedTensor(Tensor):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Run ``func`` and pass the names of its arguments on to its results."""
+        """Run ``func`` and pass the names of its arguments to its results."""
         results = super().__torch_function__(func, types, args, kwargs or {})
         inputs = list(_traced([*args, *(kwargs or {}).values()]))
         for result in _traced([results]):
@@ -58,7 +58,7 @@ class TracedTensor(Tensor):
 
 
 def _traced(values: list[Any] | tuple[Any, ...]) -> Iterator[TracedTensor]:
-    """Traced tensors among values, also within lists and tuples."""
+    """Traced tensors among values, including those inside lists and tuples."""
     for value in values:
         if isinstance(value, TracedTensor):
             yield value

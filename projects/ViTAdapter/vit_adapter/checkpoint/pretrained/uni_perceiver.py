@@ -16,14 +16,14 @@ _RENAMES = (
     (r"^visual_embed\.embeddings\.", "visual_embed.patch_embed.proj."),
     (r"^visual_embed\.embeddings_st_pos\.", "visual_embed.patch_embed."),
 )
-"""From the names of the pre-training to those that ViT-Adapter's authors gave them, in order."""
+"""From the names of the pre-training to those of ViT-Adapter's authors, applied in order."""
 
 _PASSED_OVER = (
-    r"^(token_embed|loss_prepare|prompt_embed|cls_token)\.",  # text, and the heads of pre-training
+    r"^(token_embed|loss_prepare|prompt_embed|cls_token)\.",  # text, and heads of the pre-training
     r"^logit_scale",
-    r"^visual_embed\.embeddings_type\.",  # one for all patches; ViT-Adapter's encoder has none
+    r"^visual_embed\.embeddings_type\.",  # shared by all patches; not in ViT-Adapter's encoder
 )
-"""What such files hold besides the weights of a trunk."""
+"""Names in such files that are not weights of the trunk."""
 
 
 def _adapt(vit: UniPerceiver, state_dict: dict[str, Tensor], source: str) -> TrunkWeights:
@@ -41,9 +41,9 @@ def _rename(name: str) -> str:
 def _advise(vit: UniPerceiver, report: LoadReport) -> str:
     """See :attr:`Reader.advise`."""
     return (
-        "Choose the weights of the same size, or change embed_dim, depth, num_heads or patch_size "
-        "in the config. Its positions belong to 224 pixels (img_size=224): every forward pass "
-        "resizes them to the image. Models with mixtures of experts are not supported."
+        "Choose weights of the same size, or change embed_dim, depth, num_heads or patch_size in "
+        "the config. The position embedding is for 224 pixels (img_size=224); every forward pass "
+        "resizes it to the image. Mixture-of-experts models are not supported."
     )
 
 

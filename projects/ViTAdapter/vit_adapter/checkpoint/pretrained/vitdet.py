@@ -26,7 +26,7 @@ def convert_sam(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str,
         model: timm's module.
 
     Returns:
-        timm's names; what is outside of the encoder is left out.
+        timm's names; everything outside the encoder is left out.
     """
     if any(key.startswith(_VITDET) for key in state_dict):
         encoder = {
@@ -46,10 +46,10 @@ def convert_sam(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str,
 
 
 def _vitdet_positions(positions: Tensor, expected: Tensor) -> Tensor:
-    """(1, 1 + G*G, D) with a class row, or (1, G*G, D) -> (1, h, w, D).
+    """Resize (1, 1 + G*G, D) with a class row, or (1, G*G, D), to (1, h, w, D).
 
-    Bicubic without antialiasing, as Detectron2 resizes them in every forward pass: for images of
-    the size that the model is built for, the result is that of the detector.
+    The resizing is bicubic without antialiasing, as in every forward pass of Detectron2, so images
+    of the size that the model is built for give the same result as in the detector.
     """
     side = math.isqrt(positions.shape[1])
     grid = positions[:, -(side * side) :].unflatten(1, (side, side))
@@ -66,7 +66,7 @@ def _fit(key: str, value: Tensor, expected: Tensor) -> Tensor:
     if value.shape == expected.shape:
         return value
     if key.endswith((".rel_pos_h", ".rel_pos_w")) and value.shape[1:] == expected.shape[1:]:
-        # (L, d), linearly, as the forward pass does it for other images
+        # (L, d), linearly, like the forward pass for images of other sizes
         row = F.interpolate(value.T[None], size=expected.shape[0], mode="linear")
         return row[0].T
     if key == "pos_embed" and value.ndim == 4:

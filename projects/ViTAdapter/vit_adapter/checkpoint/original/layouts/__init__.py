@@ -1,4 +1,4 @@
-"""The original's checkpoints: for each kind one layout, which says what its names are here."""
+"""Layouts of the original's checkpoints: each maps the names of one kind of model to ours."""
 
 from vit_adapter.checkpoint.original.layouts.table import (
     KNOWN_MODELS,

@@ -1,4 +1,4 @@
-"""Backbones: alone, or as all that a checkpoint holds of a detector."""
+"""Backbones: alone, or as the only part of a detector in a checkpoint."""
 
 from collections.abc import Iterable
 
@@ -24,11 +24,11 @@ _ADAPTER_MODULES = (
 
 
 def _backbone(theirs: str, ours: str) -> list[Rule]:
-    """The ViT goes into ``vit``, all else keeps its name.
+    """Move the ViT into ``vit``; everything else keeps its name.
 
     Args:
-        theirs: what precedes the original's names.
-        ours: what precedes ours.
+        theirs: prefix of the original's names.
+        ours: prefix of our names.
     """
 
     def part(prefix: str, parameters: Iterable[str], modules: Iterable[str]) -> list[Rule]:
@@ -42,12 +42,12 @@ def _backbone(theirs: str, ours: str) -> list[Rule]:
 
 
 def backbone_of_detector() -> list[Rule]:
-    """The backbone inside Detectron2's pyramid."""
+    """Rules for the backbone inside Detectron2's pyramid."""
     return _backbone("backbone.", "backbone.bottom_up.")
 
 
 def backbone_of_segmentor() -> list[Rule]:
-    """The backbone whose outputs a head reads directly."""
+    """Rules for a backbone whose outputs a head reads directly."""
     return _backbone("backbone.", "backbone.")
 
 

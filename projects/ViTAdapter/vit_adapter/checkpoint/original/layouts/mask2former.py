@@ -1,4 +1,4 @@
-"""Mask2Former, of the segmentors and, with the same parts, of the panoptic detector."""
+"""Mask2Former of the segmentors and, with the same parts, of the panoptic detector."""
 
 from collections.abc import Iterable
 from functools import partial

@@ -1,9 +1,9 @@
 """Mask R-CNN with FPN.
 
-The tables hold for the libraries under the original too, so any Mask R-CNN of theirs with this neck
-and these heads has the same names. Nothing is transposed or reordered: the classes are in the same
-order with the background last, boxes are coded alike, and the first fully connected layer reads
-channels, rows, columns in this order on both sides.
+The tables also hold for the libraries that the original builds on, so any of their Mask R-CNNs with
+this neck and these heads has the same names. Nothing is transposed or reordered: both sides have
+the same order of classes with the background last, encode boxes in the same way, and read channels,
+rows and columns in this order in the first fully connected layer.
 """
 
 from collections.abc import Iterable
@@ -18,9 +18,9 @@ _FIRST_STAGE = 2  # log2 of the stride of a backbone's first output
 
 
 def pyramid(names: Iterable[str]) -> list[Rule]:
-    """The pyramid on all outputs of the backbone or on the last ones, without extra levels.
+    """Rules for a pyramid on all or only the last outputs of the backbone, without extra levels.
 
-    Detectron2 counts by log2 of the stride, the original from zero.
+    Detectron2 numbers levels by log2 of the stride, the original from zero.
     """
     laterals = find_numbers(r"neck\.lateral_convs\.(\d+)\.", names)
     stages = find_numbers(r"backbone\.fpn_lateral(\d+)\.", names)
@@ -58,7 +58,7 @@ def _rules(names: Iterable[str]) -> list[Rule]:
     return [*backbone_of_detector(), *pyramid(names), *PROPOSALS, *_HEADS]
 
 
-# Any detector that no other layout claims: what it has besides is listed in the message then.
+# Any detector that no other layout recognises; the error message then lists its unknown parts.
 MASK_RCNN = Layout(
     name="Mask R-CNN with FPN",
     tree="detection",

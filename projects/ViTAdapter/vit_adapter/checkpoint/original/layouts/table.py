@@ -1,4 +1,4 @@
-"""The layouts that are known, and parts of the original that none has."""
+"""The known layouts, and the parts of the original's models that are not supported."""
 
 import re
 from collections.abc import Iterable
@@ -19,10 +19,10 @@ _LAYOUTS = (
     DETECTOR_BACKBONE,
     BACKBONE,
 )
-"""The first that recognises a name decides: the particular in front of the general."""
+"""The first layout that recognises a name is used, so special ones come before general ones."""
 
 KNOWN_MODELS = ", ".join(layout.name for layout in _LAYOUTS)
-"""For messages."""
+"""The names of all layouts, for messages."""
 
 UNSUPPORTED = {
     r"roi_head\.(semantic_head|semantic_roi_extractor)\.": "the semantic branch of HTC++",
@@ -37,20 +37,20 @@ UNSUPPORTED = {
     r"segmentation_model\.": "DINOv3's adapter, which reads the normalised outputs of its ViT,",
     r"neck\.": "a neck other than a plain FPN",
 }
-"""Parts of the original's models that this project has nothing for, by how their names begin.
+"""Parts of the original's models that are not supported: pattern of their names -> description.
 
-The first expression that matches the beginning of a name decides.
+The first pattern that matches the start of a name is used.
 """
 
 
 def layout_of_theirs(names: Iterable[str]) -> Layout:
-    """The layout of a checkpoint with the original's names; a backbone alone if there are none."""
+    """The layout of a checkpoint with the original's names; a backbone alone if none matches."""
     names = list(names)
     return next((layout for layout in _LAYOUTS if _fits(layout.theirs, names)), BACKBONE)
 
 
 def layout_of_ours(names: Iterable[str], tree: str | None = None) -> Layout:
-    """The same for names of this project; ``tree`` decides where two layouts have equal ones."""
+    """The same for our names; ``tree`` decides between layouts with the same names."""
     names = list(names)
     fitting = [layout for layout in _LAYOUTS if _fits(layout.ours, names)] or [BACKBONE]
     of_tree = (layout for layout in fitting if tree is not None and layout.tree == tree)

@@ -12,7 +12,7 @@ _SIDE = "sem_seg_head.auxiliary."
 
 
 def _rules(names: Iterable[str]) -> list[Rule]:
-    """The heads are parts of one ``sem_seg_head`` where there are two."""
+    """Rules for one head, or for two heads that are both parts of ``sem_seg_head``."""
     auxiliary = any(name.startswith(("auxiliary_head.", _SIDE)) for name in names)
     head = "sem_seg_head.main" if auxiliary else "sem_seg_head"
     return [
@@ -28,7 +28,7 @@ def _rules(names: Iterable[str]) -> list[Rule]:
     ]
 
 
-# Any segmentor that no other layout claims: what it has besides is listed in the message then.
+# Any segmentor that no other layout recognises; the error message then lists its unknown parts.
 UPERNET = Layout(
     name="UPerNet",
     tree="segmentation",
