@@ -31,6 +31,21 @@ def test_pairs_are_sorted_and_searched_in_sub_folders(folders: tuple[Path, Path]
     ]
 
 
+def test_endings_that_belong_to_no_name(folders: tuple[Path, Path]) -> None:
+    images, labels = folders
+    touch(images, "a_photo.jpg", "a_depth.jpg")
+    touch(labels, "a_labels.png", "a_photo.png")
+    for names in (None, ["a"]):
+        records = find_label_pairs(
+            *folders,
+            names=names,
+            image_suffixes=["_photo.jpg"],
+            label_suffixes=["_labels.png"],
+        )
+        assert [Path(path).name for path in records[0].values()] == ["a_photo.jpg", "a_labels.png"]
+        assert len(records) == 1
+
+
 def test_only_the_names_asked_for(folders: tuple[Path, Path]) -> None:
     images, labels = folders
     touch(images, "a.jpg", "b.jpg", "c.jpg")

@@ -22,6 +22,8 @@ def find_label_pairs(
     label_root: str | os.PathLike[str],
     *,
     names: Iterable[str] | None = None,
+    image_suffixes: Iterable[str] = IMAGE_SUFFIXES,
+    label_suffixes: Iterable[str] = LABEL_SUFFIXES,
     advice: str = "",
 ) -> list[dict[str, str]]:
     """Match images and label maps by their names.
@@ -31,6 +33,9 @@ def find_label_pairs(
         label_root: folder of the label maps.
         names: the names to use; both folders may then hold other files. By default all names are
             used, and each file needs its partner.
+        image_suffixes: endings of the images' file names that do not belong to the name, in lower
+            case, such as ".jpg" or "_photo.jpg". Files without such an ending do not count.
+        label_suffixes: the same for the label maps.
         advice: ends every error message.
 
     Returns:
@@ -40,8 +45,8 @@ def find_label_pairs(
         FileNotFoundError: a folder does not exist.
         ValueError: a folder without files, a file without its partner, or two files of one name.
     """
-    images = _files_by_name(Path(image_root), IMAGE_SUFFIXES, "image", advice)
-    labels = _files_by_name(Path(label_root), LABEL_SUFFIXES, "label", advice)
+    images = _files_by_name(Path(image_root), tuple(image_suffixes), "image", advice)
+    labels = _files_by_name(Path(label_root), tuple(label_suffixes), "label", advice)
     wanted = sorted(images.keys() | labels.keys()) if names is None else sorted(set(names))
     for found, folder, other, kind in (
         (images, image_root, label_root, "image"),
@@ -65,10 +70,10 @@ def _files_by_name(
         raise FileNotFoundError(f"The {kind} folder {folder} does not exist. {advice}")
     files: dict[str, str] = {}
     for path in _walk(str(folder)):
-        stem, suffix = os.path.splitext(path)
-        if suffix.lower() not in suffixes:
+        suffix = next((end for end in suffixes if path.lower().endswith(end)), None)
+        if suffix is None:
             continue
-        name = os.path.relpath(stem, folder).replace(os.sep, "/")
+        name = os.path.relpath(path[: -len(suffix)], folder).replace(os.sep, "/")
         if name in files:
             raise ValueError(
                 f"{files[name]} and {path} differ only in the file extension, so that it is not "

@@ -110,7 +110,14 @@ def _load(split: Split, preparation: str) -> list[dict[str, str]]:
                 f"which does not exist. {advice}"
             )
         names = split.names_file.read_text(encoding="utf-8").split()
-    return find_label_pairs(split.images, split.prepared, names=names, advice=advice)
+    return find_label_pairs(
+        split.images,
+        split.prepared,
+        names=names,
+        image_suffixes=[split.image_suffix.lower()],
+        label_suffixes=[split.prepared_suffix.lower()],
+        advice=advice,
+    )
 
 
 def _advice(preparation: str) -> str:
