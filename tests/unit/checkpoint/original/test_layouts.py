@@ -61,15 +61,15 @@ def test_the_tree_decides_only_between_equal_names() -> None:
 
 def test_a_new_layout_needs_one_line_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     original = tensors(
-        "backbone.pos_embed", "neck.fpn_convs.0.conv.bias", "bbox_head.fused_cls.bias"
+        "backbone.pos_embed", "neck.lateral_convs.0.conv.bias", "bbox_head.fused_cls.bias"
     )
-    with pytest.raises(ValueError, match="a one-stage head such as .* is not supported"):
+    with pytest.raises(ValueError, match="not supported by this project: another one-stage head"):
         convert(original)
     monkeypatch.setattr(table, "_LAYOUTS", (ONE_STAGE, *table._LAYOUTS))
     conversion = convert(original)
     assert list(conversion.state_dict) == [
         "backbone.bottom_up.vit.pos_embed",
-        "backbone.fpn_output2.bias",
+        "backbone.fpn_lateral5.bias",
         "head.cls_score.bias",
     ]
     assert revert(conversion.state_dict).state_dict == original

@@ -1,5 +1,7 @@
 """Renaming the original's weights to ours and back."""
 
+import re
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from vit_adapter.checkpoint.original import (
     revert,
     revert_state_dict,
 )
+from vit_adapter.checkpoint.original.layouts.table import UNSUPPORTED
 
 TRUNK = (
     "pos_embed",
@@ -187,38 +190,48 @@ def test_moving_averages_of_the_training_are_dropped() -> None:
     assert "moving average" in conversion.dropped["ema_backbone_pos_embed"]
 
 
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (["roi_head.bbox_head.0.fc_cls.bias", "roi_head.mask_head.2.conv_logits.bias"],
-         "stages of Cascade Mask R-CNN.* not supported .* .2 keys.: roi_head.bbox_head.0.fc_cls.b"),
-        (["bbox_head.atss_cls.weight"], "ATSS is not supported .* .1 keys.: bbox_head.atss_cls.w"),
-        (["bbox_head.cls_convs.0.conv.weight", "bbox_head.gfl_cls.weight"],
-         "one-stage head.*: bbox_head.cls_convs.0.conv.weight\nthe head of GFL"),
-        (["roi_head.semantic_head.convs.0.conv.weight"], "semantic branch of HTC"),
-        (["neck.0.attn.qkv.weight", "neck.1.lateral_convs.0.conv.bias"], "neck of HTC.*2 keys"),
-        (["neck.convs.0.conv.weight"], "neck without a pyramid"),
-        (["rpn_head.init_proposal_bboxes.weight"], "Sparse R-CNN"),
-        (["segmentation_model.1.predictor.query_feat.weight"], "DINOv3's adapter.*not supported"),
+UNSUPPORTED_NAMES = {
+    "the semantic branch of HTC++": ["roi_head.semantic_head.convs.0.conv.weight"],
+    "the neck of HTC++": ["neck.0.attn.qkv.weight", "neck.1.lateral_convs.0.conv.bias"],
+    "the proposals of Sparse R-CNN": ["rpn_head.init_proposal_bboxes.weight"],
+    "the stages of Cascade Mask R-CNN": [
+        "roi_head.bbox_head.0.fc_cls.bias",
+        "roi_head.mask_head.2.conv_logits.bias",
     ],
-)  # fmt: skip
-def test_parts_without_a_counterpart_are_named(names: list[str], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        convert(tensors("backbone.pos_embed", *names))
+    "the head of ATSS": ["bbox_head.atss_cls.weight"],
+    "the head of GFL": ["bbox_head.gfl_cls.weight", "bbox_head.integral.project"],
+    "another one-stage head": ["bbox_head.retina_cls.weight"],
+    "the neck without a pyramid": ["neck.convs.0.conv.weight"],
+    "the group norms of the pyramid": ["neck.fpn_convs.0.gn.bias"],
+    "the pyramid's extra levels": ["neck.fpn_convs.3.conv.weight"],
+    "DINOv3's adapter": ["segmentation_model.1.predictor.query_feat.weight"],
+    "a neck other than a plain FPN": ["neck.bottleneck.weight"],
+}
+
+
+@pytest.mark.parametrize("part", UNSUPPORTED.values())
+def test_parts_without_a_counterpart_are_named(part: str) -> None:
+    names = next(names for start, names in UNSUPPORTED_NAMES.items() if part.startswith(start))
+    count = "1 key" if len(names) == 1 else f"{len(names)} keys"
+    message = f"not supported by this project: {part} ({count}): {', '.join(names)}"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        convert(tensors("backbone.pos_embed", "neck.lateral_convs.0.conv.bias", *names))
 
 
 def test_every_unknown_name_is_listed() -> None:
-    with pytest.raises(ValueError, match="2 keys belong to no known part .*: head.weight, norm.b"):
+    with pytest.raises(ValueError, match="not part of any .*2 keys.: head.weight, norm.bias"):
         convert(tensors("pos_embed", "head.weight", "norm.bias"))
-    with pytest.raises(ValueError, match="1 keys belong to no known part .*: blocks.0.norm1.weig"):
+    with pytest.raises(ValueError, match="not part of any .*1 key.: blocks.0.norm1.weight"):
         convert(tensors("backbone.pos_embed", "blocks.0.norm1.weight"))
-    with pytest.raises(ValueError, match="1 keys of .* no counterpart .*: backbone.net.pos_emb"):
+    with pytest.raises(ValueError, match="no counterpart .*1 key.: backbone.net.pos_embed"):
         revert(tensors("backbone.bottom_up.vit.pos_embed", "backbone.net.pos_embed"))
+    with pytest.raises(ValueError, match=r"\): neck.bottleneck.bias\nnot part of .*: x.weight"):
+        convert(tensors("backbone.pos_embed", "neck.bottleneck.bias", "x.weight"))
 
 
 def test_two_names_must_not_become_one() -> None:
-    names = ("neck.fpn_convs.1.conv.bias", "neck.fpn_convs.01.conv.bias")
-    with pytest.raises(ValueError, match="'neck.fpn_convs.01.conv.bias' and another key .* both"):
+    names = ("roi_head.bbox_head.shared_fcs.1.bias", "roi_head.bbox_head.shared_fcs.01.bias")
+    with pytest.raises(ValueError, match="shared_fcs.01.bias' and another key .* both"):
         convert(tensors("backbone.pos_embed", *names))
 
 

@@ -134,15 +134,19 @@ def _describe_theirs(names: Sequence[str]) -> str:
         parts.setdefault(_first(UNSUPPORTED, name), []).append(name)
     strangers = parts.pop(None, [])
     lines = [
-        f"{part} is not supported by this project ({len(of_part)} keys): {', '.join(of_part)}"
+        f"not supported by this project: {part} ({_count(of_part)}): {', '.join(of_part)}"
         for part, of_part in parts.items()
     ]
     if strangers:
         lines.append(
-            f"{len(strangers)} keys belong to no known part of a ViT-Adapter model: "
+            f"not part of any known ViT-Adapter model ({_count(strangers)}): "
             f"{', '.join(strangers)}; the original's models known here are: {KNOWN_MODELS}"
         )
     return "\n".join(lines)
+
+
+def _count(names: Sequence[str]) -> str:
+    return "1 key" if len(names) == 1 else f"{len(names)} keys"
 
 
 def _check_injectors(state_dict: Mapping[str, Tensor]) -> None:
@@ -160,7 +164,7 @@ def _check_injectors(state_dict: Mapping[str, Tensor]) -> None:
 
 def _describe_ours(names: Sequence[str]) -> str:
     return (
-        f"{len(names)} keys of this project have no counterpart in the original's models: "
+        f"no counterpart in the original's models ({_count(names)}): "
         f"{', '.join(names)}; it has counterparts for the backbones of build_backbone in: "
         f"{KNOWN_MODELS}"
     )

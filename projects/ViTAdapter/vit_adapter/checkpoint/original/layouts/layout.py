@@ -31,11 +31,14 @@ class Layout:
     rules: Callable[[Iterable[str]], Sequence[Rule]]
 
 
-def convolution(theirs: str, ours: str) -> list[Rule]:
-    """Rules for a convolution and an optional batch norm, which Detectron2 keeps inside it."""
+def convolution(theirs: str, ours: str, *, norm: str = "bn") -> list[Rule]:
+    """Rules for a convolution and an optional norm, which Detectron2 keeps inside it.
+
+    ``norm`` is the original's name of the norm: "bn" for a batch norm, "gn" for a group norm.
+    """
     return [
         Rule(f"{theirs}.conv.{{leaf}}", f"{ours}.{{leaf}}"),
-        Rule(f"{theirs}.bn.{{leaf}}", f"{ours}.norm.{{leaf}}"),
+        Rule(f"{theirs}.{norm}.{{leaf}}", f"{ours}.norm.{{leaf}}"),
     ]
 
 

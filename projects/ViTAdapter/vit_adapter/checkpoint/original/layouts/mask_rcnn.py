@@ -18,19 +18,21 @@ _FIRST_STAGE = 2  # log2 of the stride of a backbone's first output
 
 
 def pyramid(names: Iterable[str]) -> list[Rule]:
-    """Rules for a pyramid on all or only the last outputs of the backbone, without extra levels.
+    """Rules for a pyramid on all or only the last outputs of the backbone.
 
-    Detectron2 numbers levels by log2 of the stride, the original from zero.
+    Detectron2 numbers levels by log2 of the stride, the original from zero. Extra levels, without
+    a lateral convolution, are not among them.
     """
     laterals = find_numbers(r"neck\.lateral_convs\.(\d+)\.", names)
     stages = find_numbers(r"backbone\.fpn_lateral(\d+)\.", names)
     first = min(stages, default=_FIRST_STAGE)
     if laterals:
         first = _FIRST_STAGE + NUM_OUTPUTS - len(laterals)
-    level = f"{{i+{first}}}"
     return [
-        *convolution("neck.lateral_convs.{i}", f"backbone.fpn_lateral{level}"),
-        *convolution("neck.fpn_convs.{i}", f"backbone.fpn_output{level}"),
+        rule
+        for level in range(len(laterals or stages))
+        for part, ours in (("lateral_convs", "fpn_lateral"), ("fpn_convs", "fpn_output"))
+        for rule in convolution(f"neck.{part}.{level}", f"backbone.{ours}{first + level}")
     ]
 
 

@@ -31,10 +31,11 @@ UNSUPPORTED = {
     r"roi_head\.(bbox|mask)_head\.\d+\.": "the stages of Cascade Mask R-CNN, HTC++ or Sparse R-CNN",
     r"bbox_head\.atss_": "the head of ATSS",
     r"bbox_head\.(gfl_|integral\.)": "the head of GFL",
-    r"bbox_head\.": "a one-stage head such as that of ATSS or GFL",
+    r"bbox_head\.": "another one-stage head",
     r"neck\.convs\.": "the neck without a pyramid (1x1 convolutions alone)",
+    r"neck\.(lateral|fpn)_convs\.\d+\.gn\.": "the group norms of the pyramid",
     r"neck\.fpn_convs\.": "the pyramid's extra levels (strided convolutions)",
-    r"segmentation_model\.": "DINOv3's adapter, which reads the normalised outputs of its ViT,",
+    r"segmentation_model\.": "DINOv3's adapter, which reads the normalised outputs of its ViT",
     r"neck\.": "a neck other than a plain FPN",
 }
 """Parts of the original's models that are not supported: pattern of their names -> description.
