@@ -1,4 +1,4 @@
-"""The heads inside Detectron2's SemanticSegmentor, and what they refuse."""
+"""The heads in Detectron2's SemanticSegmentor, and the arguments that they refuse."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ CLASSES = 5
 
 
 def make(kind: str, **changes: object) -> nn.Module:
-    """A small head by name, without a norm so that any batch will do."""
+    """A small head by name, without a norm so that any batch works."""
     if kind == "auxiliary":
         return HeadWithAuxiliary(main=make("upernet", **changes), auxiliary=make("fcn", **changes))
     common = {"num_classes": CLASSES, "norm": "", **changes}
@@ -40,7 +40,7 @@ KINDS = ["upernet", "fcn", "semantic_fpn", "auxiliary"]
 
 
 class Pyramid(Backbone):
-    """Strided convolutions in the place of a backbone."""
+    """Strided convolutions in place of a backbone."""
 
     size_divisibility = 32
     padding_constraints = {"size_divisibility": 32}
@@ -109,7 +109,7 @@ def test_training_gives_losses_and_every_parameter_a_gradient(kind: str) -> None
 
 @pytest.mark.parametrize("kind", ["upernet", "fcn", "semantic_fpn"])
 @pytest.mark.parametrize("average", ["all", "valid"])
-def test_loss_is_that_of_the_scores(kind: str, average: str) -> None:
+def test_loss_equals_that_of_the_scores(kind: str, average: str) -> None:
     head = make(kind, dropout=0.0, loss_average=average, loss_weight=0.25)
     features = make_features(kind)
     targets = torch.randint(0, CLASSES, (2, 64, 96))
@@ -123,7 +123,7 @@ def test_loss_is_that_of_the_scores(kind: str, average: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["upernet", "fcn", "semantic_fpn"])
-def test_dropout_leaves_out_channels_in_training_alone(kind: str) -> None:
+def test_dropout_is_active_only_in_training(kind: str) -> None:
     features = make_features(kind)
     targets = torch.zeros(2, 64, 96, dtype=torch.long)
     head = make(kind, dropout=0.5)
@@ -150,7 +150,7 @@ def test_a_batch_without_labels_is_refused(kind: str) -> None:
         make_model(kind).train()(inputs)
 
 
-def test_auxiliary_head_serves_training_alone() -> None:
+def test_auxiliary_head_is_used_only_in_training() -> None:
     head = make("auxiliary", dropout=0.0)
     features = make_features("auxiliary")
     targets = torch.randint(0, CLASSES, (2, 64, 96))
@@ -163,7 +163,7 @@ def test_auxiliary_head_serves_training_alone() -> None:
 
 
 @pytest.mark.parametrize("norm", ["BN", "SyncBN", "GN", ""])
-def test_norm_is_the_projects(norm: str) -> None:
+def test_heads_use_the_named_norm(norm: str) -> None:
     shapes = {name: ShapeSpec(channels=32, stride=s) for name, s in STRIDES.items()}
     heads = [
         UPerNetHead(shapes, channels=32, num_classes=2, norm=norm),
@@ -210,12 +210,12 @@ def test_yacs_configs_build_the_heads() -> None:
         ),
     ],
 )
-def test_refuses(build, message: str) -> None:
+def test_arguments_that_do_not_fit(build, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
 
 
-def test_first_scores_favour_no_class() -> None:
+def test_initial_scores_favour_no_class() -> None:
     for kind in ("upernet", "fcn", "semantic_fpn"):
         model = make_model(kind).eval()
         with torch.no_grad():

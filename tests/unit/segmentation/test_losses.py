@@ -80,6 +80,8 @@ def test_another_ignore_value(targets: Tensor) -> None:
         ((1, 4, 6, 8), (2, 6, 8), "all", r"got \(1, 4, 6, 8\) and \(2, 6, 8\)"),
     ],
 )
-def test_refuses(logits: tuple, labels: tuple, average: str, message: str) -> None:
+def test_arguments_that_do_not_fit(
+    logits: tuple, labels: tuple, average: str, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         pixel_cross_entropy(torch.zeros(logits), torch.zeros(labels).long(), average=average)

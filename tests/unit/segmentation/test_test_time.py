@@ -17,7 +17,7 @@ CLASSES = 3
 
 
 class PositionalModel(nn.Module):
-    """Scores that depend on each pixel, on its place in the image and on the image as a whole."""
+    """Scores that depend on each pixel, its position in the image and the image as a whole."""
 
     def forward(self, batched_inputs: list[dict]) -> list[dict]:
         return [{"sem_seg": self.scores(**inputs)} for inputs in batched_inputs]
@@ -39,7 +39,7 @@ def random_image(height: int, width: int) -> Tensor:
 
 
 def slow_starts(length: int, crop: int, stride: int) -> Iterator[int]:
-    """Go on by the stride until a window would reach the end; one that does closes the row."""
+    """Advance by the stride until a window would reach the end, and end with one that does."""
     start = 0
     while start + crop < length:
         yield start
@@ -48,9 +48,9 @@ def slow_starts(length: int, crop: int, stride: int) -> Iterator[int]:
 
 
 def slow_sliding_window(model: nn.Module, image: Tensor, crop: list, stride: list) -> Tensor:
-    """For every pixel the list of what the windows say, then its mean."""
+    """List the scores of all windows for every pixel, then average them."""
     height, width = image.shape[1:]
-    said = [[[] for _ in range(width)] for _ in range(height)]
+    scored = [[[] for _ in range(width)] for _ in range(height)]
     for top in slow_starts(height, crop[0], stride[0]):
         for left in slow_starts(width, crop[1], stride[1]):
             window = image[:, top : top + crop[0], left : left + crop[1]]
@@ -58,8 +58,8 @@ def slow_sliding_window(model: nn.Module, image: Tensor, crop: list, stride: lis
             scores = model([{"image": window, "height": h, "width": w}])[0]["sem_seg"]
             for y in range(h):
                 for x in range(w):
-                    said[top + y][left + x].append(scores[:, y, x])
-    means = [[torch.stack(cell).mean(0) for cell in row] for row in said]
+                    scored[top + y][left + x].append(scores[:, y, x])
+    means = [[torch.stack(cell).mean(0) for cell in row] for row in scored]
     return torch.stack([torch.stack(row, dim=1) for row in means], dim=1)
 
 
@@ -69,7 +69,7 @@ def slow_sliding_window(model: nn.Module, image: Tensor, crop: list, stride: lis
         ((20, 33), [8, 8], [5, 5]),
         ((20, 33), [8, 11], [8, 4]),
         ((16, 16), [8, 8], [8, 8]),  # no overlap
-        ((17, 9), [8, 8], [8, 8]),  # the last windows are pushed back by all but a pixel
+        ((17, 9), [8, 8], [8, 8]),  # the last window is moved back by all but one pixel
         ((8, 8), [8, 8], [3, 3]),  # one window
         ((8, 30), [12, 12], [7, 7]),  # a side shorter than the crop
         ((5, 6), [12, 12], [7, 7]),  # the crop is larger than the image
@@ -86,7 +86,7 @@ def test_sliding_window_equals_the_slow_loop(size: tuple, crop: list, stride: li
 
 
 def test_windows_are_those_of_the_original() -> None:
-    """Starts of 512-pixel windows at steps of 341, worked out by hand."""
+    """Starts of 512-pixel windows with a step of 341, worked out by hand."""
     seen = []
 
     def model(batch: list[dict]) -> list[dict]:
@@ -117,7 +117,7 @@ def test_small_images_can_be_padded_to_the_crop(size: tuple) -> None:
     model = PositionalModel().eval()
     image = random_image(*size)
     options = {"crop_size": [8, 8], "stride": [5, 5]}
-    colour = [10, 20, 300]  # whole numbers, more than the image's own type can hold
+    colour = [10, 20, 300]  # integers, one of them too large for the image's dtype
     (output,) = SlidingWindow(model, **options, pad_value=colour)([{"image": image}])
     height, width = max(8, size[0]), max(8, size[1])
     padded = torch.tensor(colour).float()[:, None, None].repeat(1, height, width)
@@ -187,7 +187,7 @@ def test_short_side_never_falls_below_the_crop(size: tuple, views: list) -> None
         # the shorter side alone decides
         ((20, 100), {"limits": [64, 32], "min_side": 16}, (32, 160)),
         ((100, 20), {"limits": [64, 32], "min_side": 48}, (240, 48)),
-        # one pixel at least
+        # at least one pixel
         ((1, 300), {"limits": [64, 32]}, (1, 64)),
     ],
 )
@@ -255,7 +255,7 @@ def test_a_batch_is_a_list_of_images() -> None:
             assert torch.equal(wrapped([inputs])[0]["sem_seg"], output["sem_seg"])
 
 
-def test_mode_is_that_of_the_model() -> None:
+def test_mode_is_taken_over_from_the_model() -> None:
     for wrap in (
         lambda model: SlidingWindow(model, crop_size=[8, 8], stride=[8, 8]),
         lambda model: MultiScaleFlip(model, scales=[1.0], flip=False),
@@ -280,13 +280,13 @@ def test_mode_is_that_of_the_model() -> None:
         (MultiScaleFlip, {"scales": [1], "flip": True, "limits": [8]}, r"limits must be .* \[8\]"),
     ],
 )
-def test_refuses(wrapper: type, options: dict, message: str) -> None:
+def test_arguments_that_do_not_fit(wrapper: type, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         wrapper(PositionalModel(), **options)
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all tensors that operations make, while they live."""
+    """Counts the live bytes of all tensors that operations make."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -307,7 +307,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 class TinyModel(nn.Module):
-    """One channel of scores: the red one."""
+    """Scores of one class: the red channel."""
 
     def forward(self, batch: list[dict]) -> list[dict]:
         return [{"sem_seg": inputs["image"][:1].float()} for inputs in batch]

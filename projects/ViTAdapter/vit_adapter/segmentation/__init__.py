@@ -1,6 +1,6 @@
-"""Semantic segmentation: heads for Detectron2's ``SemanticSegmentor``, and how models are tested.
+"""Semantic segmentation: heads for Detectron2's ``SemanticSegmentor``, and test-time methods.
 
-Importing it registers the heads in Detectron2's ``SEM_SEG_HEADS_REGISTRY``.
+Importing this package registers the heads in Detectron2's ``SEM_SEG_HEADS_REGISTRY``.
 """
 
 from vit_adapter.segmentation.auxiliary import HeadWithAuxiliary

@@ -1,4 +1,4 @@
-"""A head with an auxiliary one beside it that only training uses."""
+"""A head together with an auxiliary head that only training uses."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,19 +14,21 @@ from vit_adapter.segmentation.upernet import UPerNetHead
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class HeadWithAuxiliary(nn.Module):
-    """Two heads for Detectron2's ``SemanticSegmentor``: both give losses, the main one scores.
+    """Two heads for Detectron2's ``SemanticSegmentor``: both give losses, only the main one scores.
+
+    Args:
+        main: the head that gives scores and losses.
+        auxiliary: the head that only gives losses in training.
 
     Attributes:
-        ignore_value: label of pixels without a class, that of both heads.
+        ignore_value: label of pixels without a class, the same in both heads.
+
+    Raises:
+        ValueError: the two heads ignore different labels.
     """
 
     @configurable
     def __init__(self, *, main: nn.Module, auxiliary: nn.Module) -> None:
-        """Take the two heads.
-
-        Raises:
-            ValueError: they ignore different labels.
-        """
         super().__init__()
         if main.ignore_value != auxiliary.ignore_value:
             raise ValueError(
@@ -45,7 +47,7 @@ class HeadWithAuxiliary(nn.Module):
     def forward(
         self, features: Mapping[str, Tensor], targets: Tensor | None = None
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
-        """See :meth:`PixelHead.forward`; names of the auxiliary losses end in ``_aux``."""
+        """See :meth:`PixelHead.forward`; the names of auxiliary losses end in ``_aux``."""
         scores, losses = self.main(features, targets)
         if self.training:
             _, auxiliary = self.auxiliary(features, targets)

@@ -21,7 +21,21 @@ _AUXILIARY_STRIDE = 16
 class FCNHead(PixelHead):
     """3x3 convolutions and a classifier, for Detectron2's ``SemanticSegmentor``.
 
-    The defaults are those of the published models' auxiliary head.
+    The defaults are those of the auxiliary head in the published models.
+
+    Args:
+        input_shape: name -> channels and stride of the only map that is used.
+        num_classes: number of classes.
+        channels: channels of the convolutions.
+        num_convs: number of convolutions, >= 1.
+        norm: see :func:`vit_adapter.layers.build_norm`.
+        dropout: see :class:`PixelHead`, also for the arguments below.
+        loss_weight: weight of the loss.
+        loss_average: "all" or "valid".
+        ignore_value: label of pixels without a class.
+
+    Raises:
+        ValueError: there is not exactly one input, or a number is out of range.
     """
 
     @configurable
@@ -38,22 +52,6 @@ class FCNHead(PixelHead):
         loss_average: Average = "all",
         ignore_value: int = 255,
     ) -> None:
-        """Make the head.
-
-        Args:
-            input_shape: name -> channels and stride of the one map that is used.
-            num_classes: number of classes.
-            channels: of the convolutions.
-            num_convs: how many, >= 1.
-            norm: see :func:`vit_adapter.layers.build_norm`.
-            dropout: see :class:`PixelHead`, as all that follows.
-            loss_weight: factor of the loss.
-            loss_average: "all" or "valid".
-            ignore_value: label of pixels without a class.
-
-        Raises:
-            ValueError: not exactly one input, or a number out of range.
-        """
         if len(input_shape) != 1 or num_convs < 1:
             raise ValueError(
                 "expected one input and num_convs >= 1, "
@@ -75,10 +73,10 @@ class FCNHead(PixelHead):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
-        """Read ``MODEL.SEM_SEG_HEAD`` of a yacs config; takes the map of stride 16.
+        """Read ``MODEL.SEM_SEG_HEAD`` of a yacs config; uses the map of stride 16.
 
-        Channels and the weight of the loss are the defaults, as ``CONVS_DIM`` and ``LOSS_WEIGHT``
-        are the main head's.
+        Channels and loss weight keep their defaults, because ``CONVS_DIM`` and ``LOSS_WEIGHT``
+        belong to the main head.
         """
         node = cfg.MODEL.SEM_SEG_HEAD
         return {

@@ -1,4 +1,4 @@
-"""What the per-pixel heads share: classifier, loss, and the protocol of ``SemanticSegmentor``.
+"""What per-pixel heads share: classifier, loss, and the protocol of ``SemanticSegmentor``.
 
 Shapes: B batch, C channels, K classes, h/w sides of a feature map, H/W sides of the padded image.
 """
@@ -18,12 +18,19 @@ LOSS_NAME = "loss_sem_seg"
 
 
 class PixelHead(nn.Module, metaclass=ABCMeta):
-    """A head that classifies each position of one map of features.
+    """A head that classifies each position of a feature map, which subclasses compute.
 
-    Sub-classes compute that map. Dropout leaves out whole channels.
-
-    Attributes:
+    Args:
+        channels: channels C of the map that is classified.
+        stride: stride of this map in pixels.
+        num_classes: number of classes K, >= 1.
+        dropout: probability that a whole channel is dropped, in [0, 1).
+        loss_weight: weight of the loss.
+        loss_average: see :func:`pixel_cross_entropy`.
         ignore_value: label of pixels without a class; ``SemanticSegmentor`` pads labels with it.
+
+    Raises:
+        ValueError: a number is out of range.
     """
 
     def __init__(
@@ -37,20 +44,6 @@ class PixelHead(nn.Module, metaclass=ABCMeta):
         loss_average: Average,
         ignore_value: int,
     ) -> None:
-        """Make the classifier.
-
-        Args:
-            channels: C of the map that is classified.
-            stride: of that map, in pixels.
-            num_classes: K, >= 1.
-            dropout: probability of a channel to be left out, in [0, 1).
-            loss_weight: factor of the loss.
-            loss_average: see :func:`pixel_cross_entropy`.
-            ignore_value: see above.
-
-        Raises:
-            ValueError: a number out of range.
-        """
         super().__init__()
         if num_classes < 1 or not 0.0 <= dropout < 1.0:
             raise ValueError(
@@ -73,18 +66,18 @@ class PixelHead(nn.Module, metaclass=ABCMeta):
     def forward(
         self, features: Mapping[str, Tensor], targets: Tensor | None = None
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
-        """Compute the loss in training, the scores otherwise.
+        """Compute the loss in training, and the scores otherwise.
 
         Args:
             features: name -> (B, C, h, w).
-            targets: (B, H, W) int64; read in training alone.
+            targets: (B, H, W) int64; used only in training.
 
         Returns:
             ``(None, {"loss_sem_seg": scalar})`` in training, ``(scores (B, K, H, W), {})``
             otherwise.
 
         Raises:
-            ValueError: training without targets.
+            ValueError: there are no targets in training.
         """
         logits = self.conv_seg(self.dropout(self.layers(features)))
         if self.training:
@@ -105,24 +98,24 @@ def require_targets(targets: Tensor | None) -> Tensor:
     """Return the targets, or raise a ValueError if there are none."""
     if targets is None:
         raise ValueError(
-            'training needs labels, but the batch has no "sem_seg"; use a mapper that reads them'
+            'training needs labels, but the batch has no "sem_seg"; use a mapper that loads them'
         )
     return targets
 
 
 def upsample(logits: Tensor, stride: int) -> Tensor:
-    """Resize scores of a stride to the image: (B, K, h, w) -> (B, K, h * stride, w * stride)."""
+    """Resize scores at a stride to the image: (B, K, h, w) -> (B, K, h * stride, w * stride)."""
     return F.interpolate(logits.float(), scale_factor=stride, mode="bilinear", align_corners=False)
 
 
 def init_classifier(conv: nn.Conv2d) -> None:
-    """Let all classes start about equally likely."""
+    """Initialise so that all classes start about equally likely."""
     nn.init.normal_(conv.weight, std=0.01)
     nn.init.zeros_(conv.bias)
 
 
 def conv_norm_relu(in_channels: int, out_channels: int, kernel_size: int, norm: str) -> Conv2d:
-    """Make a convolution that keeps the size, with a norm (a bias if there is none) and a ReLU.
+    """Build a size-preserving convolution with a norm (or a bias if there is none) and a ReLU.
 
     Args:
         in_channels: channels of the input.
@@ -137,18 +130,20 @@ def conv_norm_relu(in_channels: int, out_channels: int, kernel_size: int, norm: 
         padding=kernel_size // 2,
         bias=not norm,
         norm=build_norm(norm, out_channels) if norm else None,
-        activation=F.relu_,  # in place: the maps of stride 4 take most of a head's memory
+        activation=F.relu_,  # in place: maps of stride 4 take most of a head's memory
     )
     weight_init.c2_msra_fill(conv)
     return conv
 
 
 def sort_by_stride(input_shape: Mapping[str, ShapeSpec]) -> list[tuple[str, ShapeSpec]]:
-    """Return names and shapes of feature maps, the finest first.
+    """Return names and shapes of feature maps, finest first.
 
     Raises:
         ValueError: there are none.
     """
     if not input_shape:
-        raise ValueError("input_shape is empty, expected name -> ShapeSpec with channels, stride")
+        raise ValueError(
+            "input_shape is empty, expected name -> ShapeSpec with channels and stride"
+        )
     return sorted(input_shape.items(), key=lambda item: item[1].stride)

@@ -15,16 +15,16 @@ AVERAGES = ("all", "valid")
 def pixel_cross_entropy(
     logits: Tensor, targets: Tensor, *, ignore_value: int = 255, average: Average = "all"
 ) -> Tensor:
-    """Cross entropy between up-sampled scores and the labels of all pixels.
+    """Cross entropy between upsampled scores and the labels of all pixels.
 
-    Ignored pixels add nothing. Over ``"all"`` pixels they still count in the mean, as in the
-    training of the published models: the more of a batch is ignored, the smaller is its loss. The
-    mean over the ``"valid"`` ones is the usual one. A batch without any valid pixel has loss 0.
+    Ignored pixels add nothing to the sum. With ``"all"`` they still count in the mean, as in the
+    training of the published models: the more pixels of a batch are ignored, the smaller its loss.
+    The mean over ``"valid"`` pixels is the usual one. A batch without valid pixels has loss 0.
 
     Args:
-        logits: (B, K, h, w), resized bilinearly (corners not aligned) to the labels' size; the loss
-            is computed in float32 or wider.
-        targets: (B, H, W) int64, 0 to K - 1 or ``ignore_value``.
+        logits: (B, K, h, w), resized bilinearly (``align_corners=False``) to the size of the
+            labels; the loss is computed in float32 or wider.
+        targets: (B, H, W) int64, from 0 to K - 1, or ``ignore_value``.
         ignore_value: label of pixels without a class.
         average: "all" or "valid".
 
@@ -32,7 +32,7 @@ def pixel_cross_entropy(
         Scalar, >= 0.
 
     Raises:
-        ValueError: another ``average``, or shapes that do not fit.
+        ValueError: ``average`` is unknown, or the shapes do not fit.
     """
     if average not in AVERAGES:
         raise ValueError(f"average must be one of {AVERAGES}, got {average!r}")

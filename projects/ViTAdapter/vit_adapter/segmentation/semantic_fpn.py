@@ -1,7 +1,7 @@
 """The head of Semantic FPN (Panoptic Feature Pyramid Networks, https://arxiv.org/abs/1901.02446).
 
-Detectron2's head, with the three points in which the published models were trained otherwise:
-dropout before the classifier, the mean of the loss, the classifier's first weights.
+This is Detectron2's head with the three differences of the published models: dropout before the
+classifier, the mean of the loss, and the initial weights of the classifier.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,22 @@ from vit_adapter.segmentation.losses import AVERAGES, Average, pixel_cross_entro
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class SemanticFPNHead(SemSegFPNHead):
-    """Each level of a pyramid is convolved and up-sampled to one stride; the sum is classified."""
+    """Convolves and upsamples each level of a pyramid to one stride, and classifies the sum.
+
+    Args:
+        input_shape: name -> channels and stride of every level that is used.
+        num_classes: number of classes.
+        conv_dims: channels of the convolutions.
+        common_stride: stride in pixels of the map that is classified.
+        norm: see :func:`vit_adapter.layers.build_norm`.
+        dropout: see :class:`vit_adapter.segmentation.head.PixelHead`, also for the arguments below.
+        loss_weight: weight of the loss.
+        loss_average: "all" or "valid".
+        ignore_value: label of pixels without a class.
+
+    Raises:
+        ValueError: there is no input, or the norm or ``loss_average`` is unknown.
+    """
 
     @configurable
     def __init__(
@@ -36,25 +51,9 @@ class SemanticFPNHead(SemSegFPNHead):
         loss_average: Average = "all",
         ignore_value: int = 255,
     ) -> None:
-        """Make the head.
-
-        Args:
-            input_shape: name -> channels and stride of every level that is used.
-            num_classes: number of classes.
-            conv_dims: channels of the convolutions.
-            common_stride: stride in pixels of the map that is classified.
-            norm: see :func:`vit_adapter.layers.build_norm`.
-            dropout: see :class:`vit_adapter.segmentation.head.PixelHead`, as all that follows.
-            loss_weight: factor of the loss.
-            loss_average: "all" or "valid".
-            ignore_value: label of pixels without a class.
-
-        Raises:
-            ValueError: no input, or an unknown norm or mean.
-        """
         if loss_average not in AVERAGES:
             raise ValueError(f"loss_average must be one of {AVERAGES}, got {loss_average!r}")
-        # By name: Detectron2 takes an OmegaConf mapping in first place for a whole config.
+        # By keyword: Detectron2 takes a leading OmegaConf mapping for a whole config.
         super().__init__(
             input_shape=input_shape,
             num_classes=num_classes,

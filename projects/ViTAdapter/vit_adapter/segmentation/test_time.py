@@ -1,9 +1,9 @@
-"""Testing of semantic models in sliding windows, and at several scales with flipped images.
+"""Testing semantic models in sliding windows, and at several scales with flipped images.
 
 Both classes wrap any model that maps Detectron2's ``batched_inputs`` to ``[{"sem_seg": scores}]``,
-and are such models themselves: ``MultiScaleFlip(SlidingWindow(model, ...), ...)``.
+and are such models themselves, e.g. ``MultiScaleFlip(SlidingWindow(model, ...), ...)``.
 
-Shapes: K classes, H/W sides of the test image (what the mapper made), h/w sides of a window.
+Shapes: K classes, H/W sides of the test image (from the mapper), h/w sides of a window.
 """
 
 import math
@@ -20,16 +20,26 @@ Inputs = Sequence[Mapping[str, Any]]
 
 
 class SlidingWindow(nn.Module):
-    """Scores of overlapping windows, averaged where they overlap.
+    """Segments an image in overlapping windows, and averages the scores where they overlap.
 
-    The windows of a row or column start ``stride`` pixels apart; the last one ends with the image.
-    A side shorter than the crop is padded at its end, or taken whole as one shorter window. Windows
-    go through the model one at a time, so the memory depends on the image and not on the number of
-    windows: one map of scores at the size of the test image, and at the end one at that of the
-    original.
+    The windows of a row or column start ``stride`` pixels apart, and the last one ends at the
+    border. A side shorter than the crop is padded at its end, or becomes one shorter window.
+    Windows run through the model one at a time. So the memory depends on the image and not on the
+    number of windows: there is one map of scores at the size of the test image, and finally one at
+    the size of the original image.
+
+    Args:
+        model: a semantic model; the wrapper takes over its mode (training or evaluation).
+        crop_size: (height, width) of a window in pixels of the test image, >= 1.
+        stride: (vertical, horizontal) step in pixels, from 1 to the side of the crop.
+        pad_value: colour for padding images smaller than the crop, in the channels of the test
+            image; None for no padding.
 
     Attributes:
-        model: what is applied to each window.
+        model: the model that is applied to each window.
+
+    Raises:
+        ValueError: there are not two numbers each, or the stride would leave gaps.
     """
 
     def __init__(
@@ -40,18 +50,6 @@ class SlidingWindow(nn.Module):
         stride: Sequence[int],
         pad_value: Sequence[float] | None = None,
     ) -> None:
-        """Wrap a model.
-
-        Args:
-            model: a semantic model; its mode (training or not) becomes that of the wrapper.
-            crop_size: (height, width) of a window in pixels of the test image, >= 1.
-            stride: (vertical, horizontal) step, from 1 to the crop's side.
-            pad_value: colour with which images smaller than the crop are padded, in the channels
-                of the test image; None for no padding.
-
-        Raises:
-            ValueError: not two numbers each, or a stride that would leave gaps.
-        """
         super().__init__()
         if len(crop_size) != 2 or len(stride) != 2:
             raise ValueError(
@@ -60,7 +58,7 @@ class SlidingWindow(nn.Module):
             )
         if any(not 1 <= step <= side for step, side in zip(stride, crop_size, strict=True)):
             raise ValueError(
-                "stride must be between 1 and the crop's side, or pixels are left out; "
+                "stride must be between 1 and the side of the crop, or pixels are left out; "
                 f"got crop_size {list(crop_size)} and stride {list(stride)}"
             )
         self.model = model
@@ -74,14 +72,14 @@ class SlidingWindow(nn.Module):
         """Segment images.
 
         Args:
-            batched_inputs: ``"image"`` (3, H, W), and ``"height"``, ``"width"`` of the original
-                image (by default H, W).
+            batched_inputs: ``"image"`` (3, H, W), and ``"height"`` and ``"width"`` of the original
+                image (by default H and W).
 
         Returns:
             For each image ``{"sem_seg": scores (K, height, width)}``.
 
         Raises:
-            RuntimeError: in training mode.
+            RuntimeError: the wrapper is in training mode.
         """
         _check_mode(self)
         return [{"sem_seg": self._segment(inputs)} for inputs in batched_inputs]
@@ -101,14 +99,14 @@ class SlidingWindow(nn.Module):
                 if total is None:
                     total = scores.new_zeros(len(scores), *sides)
                 total[:, row, column] += scores
-        # A pixel lies in as many windows as its row, times as many as its column.
+        # The number of windows over a pixel is that of its row times that of its column.
         total /= _counts(rows, sides[0]).to(total)[:, None]
         total /= _counts(columns, sides[1]).to(total)
         size = (inputs.get("height", height), inputs.get("width", width))
         return _resize(total[:, :height, :width], size)
 
     def _pad(self, image: Tensor) -> Tensor:
-        """Pad an image at the bottom and right to the size of the crop, if that is wanted."""
+        """Pad an image at the bottom and right to the size of the crop if ``pad_value`` is set."""
         height, width = image.shape[-2:]
         padded_size = (max(height, self.crop_size[0]), max(width, self.crop_size[1]))
         if self.pad_value is None or padded_size == (height, width):
@@ -120,18 +118,32 @@ class SlidingWindow(nn.Module):
 
 
 class MultiScaleFlip(nn.Module):
-    """Class probabilities averaged over several sizes of the image and its mirror image.
+    """Averages class probabilities over several sizes of the image and of its mirror image.
 
     The scores of each view, at the size of the original image, go through a softmax over the
-    classes before they are averaged. As in the original this holds for all models, also for
-    Mask2Former, whose scores are no logits.
+    classes before they are averaged. As in the original, this applies to all models, even to
+    Mask2Former, whose scores are not logits.
 
-    The views are made from the image that comes in, so it should be the original one: what a
-    resizing before has lost is lost for all views. At each scale a view is the largest one, in the
-    proportions of the image, within the limits times the scale, rounded down.
+    The views are made from the input image, which should be the original one: details lost by
+    resizing it before are lost in all views. At each scale, the view has the proportions of the
+    image and is as large as the limits times the scale, rounded down, allow.
+
+    Args:
+        model: a semantic model; the wrapper takes over its mode (training or evaluation).
+        scales: one or more factors of the limits, > 0.
+        flip: whether each size is also used mirrored from left to right.
+        limits: largest longer and shorter side in pixels at a scale of 1, in any order; None for
+            the sides of the image.
+        min_side: the least shorter side at any scale, in pixels. If it is above 1, only the shorter
+            side determines the size, as in SETR. For sliding windows, use the side of the crop:
+            small scales then give views of the size of the crop.
+        size_divisor: each side of a view is stretched to a multiple of this.
 
     Attributes:
-        model: what is applied to each view.
+        model: the model that is applied to each view.
+
+    Raises:
+        ValueError: there are no scales, or a number is out of range.
     """
 
     def __init__(
@@ -144,22 +156,6 @@ class MultiScaleFlip(nn.Module):
         min_side: int = 1,
         size_divisor: int = 1,
     ) -> None:
-        """Wrap a model.
-
-        Args:
-            model: a semantic model; its mode (training or not) becomes that of the wrapper.
-            scales: factors on the limits, > 0, at least one.
-            flip: whether each size is also shown mirrored from left to right.
-            limits: of the longer and of the shorter side in pixels at a scale of 1, in any order;
-                None for the sides of the image.
-            min_side: the shorter side falls below this at no scale. Above 1 it is the shorter side
-                alone that decides, as in SETR. For sliding windows it is the side of the crop:
-                small scales then repeat the size of the crop.
-            size_divisor: each side of a view is stretched to a multiple of this.
-
-        Raises:
-            ValueError: no scales, or a number out of range.
-        """
         super().__init__()
         if not scales or any(not (math.isfinite(scale) and scale > 0) for scale in scales):
             raise ValueError(f"scales must be one or more numbers > 0, got {list(scales)}")
@@ -198,7 +194,7 @@ class MultiScaleFlip(nn.Module):
         return total.div_(len(self.scales) * (1 + self.flip))
 
     def view_size(self, height: int, width: int, scale: float) -> tuple[int, int]:
-        """Height and width of the view of an image of that height and width at a scale."""
+        """Height and width of the view at a scale, given those of the image."""
         sides = (max(height, width), min(height, width))
         long, short = (int(limit * scale) for limit in self.limits or sides)
         if self.min_side > 1:
@@ -220,13 +216,13 @@ def _check_mode(wrapper: nn.Module) -> None:
 
 
 def _predict(model: nn.Module, image: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-    """Scores (K, height, width) of one image (3, H, W) at a size, by default its own."""
+    """Scores (K, height, width) of an image (3, H, W), at its own size unless given another."""
     height, width = size or image.shape[-2:]
     return model([{"image": image, "height": height, "width": width}])[0]["sem_seg"]
 
 
 def _windows(length: int, crop: int, stride: int) -> list[slice]:
-    """Cut a side of an image into windows of the crop's length, at most that of the side."""
+    """Cut a side of an image into windows as long as the crop, or as the side if shorter."""
     last = max(length - crop, 0)
     count = math.ceil(last / stride) + 1
     starts = [min(index * stride, last) for index in range(count)]
@@ -234,7 +230,7 @@ def _windows(length: int, crop: int, stride: int) -> list[slice]:
 
 
 def _counts(windows: Sequence[slice], length: int) -> Tensor:
-    """How many windows hold each position of a side."""
+    """The number of windows over each position of a side."""
     counts = torch.zeros(length)
     for window in windows:
         counts[window] += 1
@@ -242,7 +238,7 @@ def _counts(windows: Sequence[slice], length: int) -> Tensor:
 
 
 def _resize(image: Tensor, size: tuple[int, int], *, antialias: bool = False) -> Tensor:
-    """Resize (C, H, W) bilinearly to a height and width; unchanged where it has them."""
+    """Resize (C, H, W) bilinearly to (height, width); unchanged if it has this size."""
     if tuple(image.shape[-2:]) == tuple(size):
         return image
     return F.interpolate(

@@ -1,7 +1,7 @@
 """UPerNet's head (Xiao et al., Unified Perceptual Parsing, https://arxiv.org/abs/1807.10221).
 
 Pyramid pooling (https://arxiv.org/abs/1612.01105) on the coarsest map, a feature pyramid over all
-of them, and one fused map of the finest stride. Parts are named as in the original's checkpoints.
+maps, and one fused map of the finest stride. Names are those of the original's checkpoints.
 
 Shapes: B batch, C channels of the head, h/w sides of a feature map.
 """
@@ -24,8 +24,22 @@ from vit_adapter.segmentation.losses import Average
 class UPerNetHead(PixelHead):
     """Scores at the stride of the finest input, for Detectron2's ``SemanticSegmentor``.
 
-    With a batch norm, training takes at least two images per process (or a synchronised norm over
-    several): the coarsest pooling leaves one value per channel and image.
+    With a batch norm, training needs at least two images per process (or several processes and a
+    synchronised norm), because the coarsest pooling leaves one value per channel and image.
+
+    Args:
+        input_shape: name -> channels and stride of every map that is used.
+        channels: channels C; published models use 512, or 1024 for BEiT-L.
+        num_classes: number of classes.
+        pool_scales: sides of the grids to which the coarsest map is pooled.
+        norm: see :func:`vit_adapter.layers.build_norm`.
+        dropout: see :class:`PixelHead`, also for the arguments below.
+        loss_weight: weight of the loss.
+        loss_average: "all" or "valid".
+        ignore_value: label of pixels without a class.
+
+    Raises:
+        ValueError: there is no input, or a number is out of range.
     """
 
     @configurable
@@ -42,22 +56,6 @@ class UPerNetHead(PixelHead):
         loss_average: Average = "all",
         ignore_value: int = 255,
     ) -> None:
-        """Make the head.
-
-        Args:
-            input_shape: name -> channels and stride of every map that is used.
-            channels: C; published are 512, and 1024 for BEiT-L.
-            num_classes: number of classes.
-            pool_scales: sides of the grids to which the coarsest map is pooled.
-            norm: see :func:`vit_adapter.layers.build_norm`.
-            dropout: see :class:`PixelHead`, as all that follows.
-            loss_weight: factor of the loss.
-            loss_average: "all" or "valid".
-            ignore_value: label of pixels without a class.
-
-        Raises:
-            ValueError: no input, or a number out of range.
-        """
         inputs = sort_by_stride(input_shape)
         super().__init__(
             channels=channels,
@@ -82,7 +80,7 @@ class UPerNetHead(PixelHead):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
-        """Read ``MODEL.SEM_SEG_HEAD`` of a yacs config; ``CONVS_DIM`` are the channels."""
+        """Read ``MODEL.SEM_SEG_HEAD`` of a yacs config; ``CONVS_DIM`` is the number of channels."""
         node = cfg.MODEL.SEM_SEG_HEAD
         return {
             "input_shape": {name: input_shape[name] for name in node.IN_FEATURES},
@@ -96,12 +94,12 @@ class UPerNetHead(PixelHead):
     def layers(self, features: Mapping[str, Tensor]) -> Tensor:
         """Fuse all maps into one (B, C, h, w) of the finest stride."""
         *fine, coarsest = [features[name] for name in self.in_features]
-        levels = [self._pool(coarsest)]  # from the coarsest to the finest
+        levels = [self._pool(coarsest)]  # coarsest first
         for feature, lateral in zip(fine[::-1], self.lateral_convs[::-1], strict=True):
             levels.append(lateral(feature) + _resize_like(levels[-1], feature))
         levels.reverse()
         outputs = [conv(level) for conv, level in zip(self.fpn_convs, levels, strict=False)]
-        outputs.append(levels[-1])  # the pooled map has had its 3x3 convolution
+        outputs.append(levels[-1])  # the pooled map already had its 3x3 convolution
         return self.fpn_bottleneck(
             torch.cat([_resize_like(output, outputs[0]) for output in outputs], dim=1)
         )
