@@ -22,7 +22,7 @@ WIDTH, CHANNELS, CLASSES = 64, 8, 3
 
 
 class Pyramid(Backbone):
-    """Four strides, each a convolution of the image."""
+    """Four strides, each computed by one convolution of the image."""
 
     size_divisibility = 32
 

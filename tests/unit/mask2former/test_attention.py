@@ -1,4 +1,4 @@
-"""Attention against torch.nn.MultiheadAttention, and feed-forward networks."""
+"""Attention, compared with torch.nn.MultiheadAttention, and feed-forward networks."""
 
 import pytest
 import torch
@@ -57,6 +57,6 @@ def _saved_elements(network: FeedForward, tokens: torch.Tensor) -> int:
     return sum(sizes)
 
 
-def test_feed_forward_refuses_no_width() -> None:
+def test_feed_forward_refuses_a_width_of_zero() -> None:
     with pytest.raises(ValueError, match="at least 1, got 8 and 0"):
         FeedForward(8, 0)

@@ -1,4 +1,4 @@
-"""Losses: empty images, autocast, several processes, bad input. Values: the oracle tests."""
+"""Losses: empty images, autocast, several processes, bad input. Oracle tests check values."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def targets(*counts: int) -> list[MaskTargets]:
     ]
 
 
-def test_images_without_regions_train_the_classes_alone() -> None:
+def test_images_without_regions_train_only_the_classes() -> None:
     prediction = predictions()
     losses = make()([prediction], targets(0, 0))
     expected = -2 * prediction.class_logits.log_softmax(-1)[..., -1].mean()
@@ -37,7 +37,7 @@ def test_images_without_regions_train_the_classes_alone() -> None:
     assert losses["loss_mask"] == losses["loss_dice"] == 0
     sum(losses.values()).backward()
     assert prediction.class_logits.grad.any()
-    # Processes wait for the gradients of each other, so there must be some.
+    # There must be gradients, even if zero: other processes wait for them.
     assert not prediction.mask_logits.grad.any()
 
 
@@ -50,7 +50,7 @@ def test_perfect_predictions_cost_nothing() -> None:
     classes[0, [0, 1, 2, 3, 4], [0, 2, 3, 3, 3]] = 40
     losses = make(importance_sample_ratio=0.0)([MaskPredictions(classes, masks)], [target])
     assert losses["loss_cls"] < 1e-6
-    assert losses["loss_dice"] < 0.3  # but for the points between in and out
+    assert losses["loss_dice"] < 0.3  # except for points at the border
     assert losses["loss_mask"] < 5.0 * 40 / 32
 
 
@@ -87,7 +87,7 @@ def test_pairs_are_averaged_over_processes(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(criterion.comm, "get_world_size", lambda: 2)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda count: count.add_(4))
     torch.manual_seed(0)
-    together = make()([prediction], given)  # 1 pair here, 4 there: 2.5 in the mean
+    together = make()([prediction], given)  # 1 pair here, 4 there: 2.5 on average
     torch.testing.assert_close(together["loss_cls"], alone["loss_cls"])
     for name in ("loss_mask", "loss_dice"):
         torch.testing.assert_close(together[name], alone[name] / 2.5)
@@ -103,12 +103,12 @@ def test_pairs_are_averaged_over_processes(monkeypatch: pytest.MonkeyPatch) -> N
         ({"mask_weight": -1.0}, "weights must not be negative"),
     ],
 )
-def test_refuses(changes: dict, message: str) -> None:
+def test_arguments_that_do_not_fit(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(**changes)
 
 
-def test_refuses_other_classes_or_images() -> None:
+def test_inputs_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match=r"B = 2 and K \+ 1 = 5, got \(2, 5, 4\)"):
         make(num_classes=4)([predictions()], targets(1, 1))
     with pytest.raises(ValueError, match="B = 1"):

@@ -1,4 +1,4 @@
-"""Matching: the least cost of all assignments, one transfer, bad numbers."""
+"""Matching: the assignment of least cost, one transfer, bad numbers."""
 
 from itertools import permutations
 
@@ -9,7 +9,7 @@ from vit_adapter.mask2former import HungarianMatcher, MaskPredictions, MaskTarge
 
 
 def quarters() -> torch.Tensor:
-    """Masks (4, 8, 8) of the four quarters."""
+    """Masks (4, 8, 8) of the four quarters of an image."""
     masks = torch.zeros(4, 8, 8, dtype=torch.bool)
     for i in range(4):
         masks[i, i // 2 * 4 : i // 2 * 4 + 4, i % 2 * 4 : i % 2 * 4 + 4] = True
@@ -32,7 +32,7 @@ def test_finds_the_masks() -> None:
     matches = HungarianMatcher(num_points=500)([first, second], targets)
     assert matches.targets.tolist() == [[0, 1, 2]] * 2
     assert matches.queries[0].tolist() == [1, 2, 4 + 3]
-    # the quarter 1 is now query 3, the quarter 2 query 0; in the second image 3 is query 2
+    # quarter 1 is now query 3, quarter 2 is query 0; in the second image, quarter 3 is query 2
     assert matches.queries[1].tolist() == [3, 0, 4 + 2]
 
 
@@ -46,7 +46,7 @@ def test_the_class_decides_between_equal_masks() -> None:
     assert matches.queries.tolist() == [[1, 0]]
 
 
-def test_costs_by_their_definitions() -> None:
+def test_costs_equal_their_definitions() -> None:
     matcher = HungarianMatcher(num_points=60, cost_class=2.0, cost_mask=3.0, cost_dice=4.0)
     class_logits = torch.randn(3, 5, dtype=torch.float64)
     logits = torch.randn(3, 60, dtype=torch.float64) * 4
@@ -92,7 +92,7 @@ def test_counts(counts: tuple[int, ...], pairs: int) -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_says_where_a_number_is_bad(bad: float) -> None:
+def test_bad_numbers_are_located(bad: float) -> None:
     good = MaskPredictions(torch.randn(2, 4, 3), torch.randn(2, 4, 8, 8))
     masks = good.mask_logits.clone()
     masks[1, 2] = bad
@@ -109,6 +109,6 @@ def test_says_where_a_number_is_bad(bad: float) -> None:
         ({"cost_class": 0, "cost_mask": 0, "cost_dice": 0}, "must not be negative nor all zero"),
     ],
 )
-def test_refuses(changes: dict, message: str) -> None:
+def test_arguments_that_do_not_fit(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         HungarianMatcher(**changes)

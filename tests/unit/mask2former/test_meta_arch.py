@@ -22,7 +22,7 @@ MakeModel = Callable[..., Mask2Former]
 
 
 def scene(height: int = 60, width: int = 80) -> dict:
-    """A bright box (1) and a dark one (2) on a grey ground (0), one corner of which is ignored."""
+    """A bright box (1) and a dark one (2) on a grey background (0), with one corner ignored."""
     sem_seg = torch.zeros(height, width, dtype=torch.int64)
     for label in (1, 2):
         top = int(torch.randint(height // 2, ()))
@@ -75,12 +75,12 @@ def test_an_ignored_image_trains(make_model: MakeModel) -> None:
     sum(losses.values()).backward()
     assert losses["loss_cls"] > 0
     assert losses["loss_mask"] == losses["loss_dice"] == 0
-    # in processes that wait for each other's gradients, none may be missing
+    # other processes wait for the gradients, so none may be missing
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
 @torch.no_grad()
-def test_outputs_have_the_size_that_is_asked_for(make_model: MakeModel) -> None:
+def test_outputs_have_the_requested_size(make_model: MakeModel) -> None:
     model = make_model(
         semantic_on=True,
         instance_on=True,
@@ -104,7 +104,7 @@ def test_outputs_have_the_size_that_is_asked_for(make_model: MakeModel) -> None:
 
 
 @torch.no_grad()
-def test_only_what_is_on(make_model: MakeModel) -> None:
+def test_outputs_are_those_switched_on(make_model: MakeModel) -> None:
     model = make_model(semantic_on=False, instance_on=True).eval()
     assert set(model([scene()])[0]) == {"instances"}
     assert set(make_model().eval()([scene()])[0]) == {"sem_seg"}
@@ -125,10 +125,10 @@ def test_scores_without_padding_are_the_resized_ones(make_model: MakeModel) -> N
 
 
 @torch.no_grad()
-def test_padding_is_cut_off(make_model: MakeModel) -> None:
+def test_padding_is_cropped(make_model: MakeModel) -> None:
     model = make_model(instance_on=True).eval()
     image = torch.randint(256, (3, 60, 80)).float()
-    mean = 127.5  # what the model pads with
+    mean = 127.5  # the model pads with this
     by_hand = F.pad(image, (0, 16, 0, 4), value=mean)
     (expected,) = model([{"image": by_hand}])
     (actual,) = model([{"image": image}])
@@ -147,7 +147,7 @@ def test_can_be_traced_for_one_size(make_model: MakeModel) -> None:
     found, expected = traced(second["image"]), adapter(second["image"])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     with pytest.raises(RuntimeError, match="unflatten: Provided sizes"):
-        traced(scene(61, 80)["image"])  # the same size once it is padded
+        traced(scene(61, 80)["image"])  # the same size after padding
 
 
 def train(model: Mask2Former, make_inputs: Callable[[], dict], steps: int) -> list[float]:
@@ -176,7 +176,7 @@ def test_learns_to_segment(make_model: MakeModel) -> None:
     labels: Tensor = output["sem_seg"].argmax(0)
     counted = inputs["sem_seg"] != 255
     accuracy = (labels == inputs["sem_seg"])[counted].float().mean()
-    assert accuracy > 0.85  # the ground alone is about 0.6
+    assert accuracy > 0.85  # the background alone is about 0.6
 
 
 @pytest.mark.slow
@@ -198,7 +198,7 @@ def test_learns_objects(make_model: MakeModel) -> None:
         ),
     ],
 )
-def test_refuses(make_model: MakeModel, changes: dict, message: str) -> None:
+def test_arguments_that_do_not_fit(make_model: MakeModel, changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_model(**changes)
 

@@ -54,7 +54,7 @@ def test_every_parameter_learns(
     make_pixel_decoder: MakeDecoder, make_features: MakeFeatures
 ) -> None:
     decoder = make_pixel_decoder()
-    for parameter in decoder.parameters():  # at first no offset depends on the queries
+    for parameter in decoder.parameters():  # initially, no offset depends on the queries
         parameter.data += 0.02 * torch.randn_like(parameter)
     maps = all_maps(decoder(make_features()))
     sum((x * torch.randn_like(x)).sum() for x in maps).backward()
@@ -67,7 +67,7 @@ def test_bfloat16_is_as_precise_as_pytorchs(
     make_pixel_decoder: MakeDecoder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With the compiled operator the error is at most twice that of plain PyTorch in bfloat16."""
+    """With the compiled operator, the error is at most twice that of plain PyTorch in bfloat16."""
     if extension_info()["backends"]["cpu"] != "kernel":
         pytest.skip("needs the extension")
     decoder = make_pixel_decoder(num_layers=6)
@@ -79,13 +79,13 @@ def test_bfloat16_is_as_precise_as_pytorchs(
             monkeypatch.setattr(functional, "_backend", lambda device_type: "reference")
             plain = all_maps(decoder(features))
     for ours, theirs, expected in zip(compiled, plain, exact, strict=True):
-        assert not torch.equal(ours, theirs)  # two ways of computing, indeed
+        assert not torch.equal(ours, theirs)  # two different computations
         for measure in (torch.mean, torch.max):
             error = measure((ours - expected).abs())
             assert error <= 2 * measure((theirs - expected).abs())
 
 
-def test_compiles_without_a_break(
+def test_compiles_into_one_graph(
     make_pixel_decoder: MakeDecoder, make_features: MakeFeatures
 ) -> None:
     decoder = make_pixel_decoder(num_layers=1).eval()
@@ -109,7 +109,9 @@ def test_compiles_without_a_break(
         ({"num_encoder_levels": 0}, "must be 1 to 4"),
     ],
 )
-def test_refuses(make_pixel_decoder: MakeDecoder, changes: dict, message: str) -> None:
+def test_arguments_that_do_not_fit(
+    make_pixel_decoder: MakeDecoder, changes: dict, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         make_pixel_decoder(**changes)
 

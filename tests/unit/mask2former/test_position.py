@@ -1,4 +1,4 @@
-"""Sine positions against the formula, cell by cell."""
+"""Sine positions, compared with the formula cell by cell."""
 
 import math
 
@@ -34,7 +34,7 @@ def test_levels_do_not_depend_on_each_other() -> None:
         assert torch.equal(positions, alone)
 
 
-def test_widths_are_kept_apart() -> None:
+def test_tables_of_different_widths_are_distinct() -> None:
     for channels in (8, 16, 8):
         (positions,) = sine_positions([(2, 2)], channels, device=CPU, dtype=torch.float32)
         assert positions.shape == (1, 4, channels)

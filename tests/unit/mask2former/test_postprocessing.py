@@ -1,4 +1,4 @@
-"""Inference on small grids whose answers are worked out by hand."""
+"""Segmentations on small grids, worked out by hand."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def unchanged(masks: Tensor) -> Tensor:
 
 
 def classes(*probabilities: dict[int, float]) -> Tensor:
-    """Class logits (Q, 5) of queries whose other probabilities are nearly zero."""
+    """Class logits (Q, 5) of queries whose other class probabilities are nearly zero."""
     logits = torch.full((len(probabilities), NUM_CLASSES + 1), -30.0)
     for query, of_query in enumerate(probabilities):
         of_query = dict(of_query)
@@ -67,9 +67,9 @@ def test_panoptic_keeps_things_apart_and_merges_stuff() -> None:
     mask_logits = masks(
         "##.... ##.... ......",  # 1: a thing
         "..#... ..#... ......",  # 2: stuff
-        "...#.. ...#.. ......",  # 3: another thing of the class of 1
-        "....#. ....#. ......",  # the stuff of 2 again
-        "...... ...... ###---",  # 4: other stuff; the right half belongs to nobody
+        "...#.. ...#.. ......",  # 3: another thing, of the same class as 1
+        "....#. ....#. ......",  # the same stuff as 2
+        "...... ...... ###---",  # 4: other stuff; the right half belongs to no segment
     )
     panoptic, segments = segment(class_logits, mask_logits)
     assert panoptic == [[1, 1, 2, 3, 2, 0], [1, 1, 2, 3, 2, 0], [4, 4, 4, 0, 0, 0]]
@@ -85,7 +85,7 @@ def test_panoptic_drops_what_is_mostly_hidden() -> None:
     class_logits = classes({0: 0.99}, {1: 0.85}, {1: 0.85})
     mask_logits = masks(
         "####.. ......",
-        "..##++ ......",  # half of its four cells are taken by the first
+        "..##++ ......",  # the first takes half of its four cells
         "...... ######",
     )
     panoptic, segments = segment(class_logits, mask_logits)
@@ -93,7 +93,7 @@ def test_panoptic_drops_what_is_mostly_hidden() -> None:
     assert [s["category_id"] for s in segments] == [0, 1]
 
 
-def test_panoptic_drops_the_unlikely_and_no_objects() -> None:
+def test_panoptic_drops_unlikely_queries_and_no_objects() -> None:
     panoptic, segments = segment(
         classes({0: 0.79}, {NUM_CLASSES: 0.99}, {1: 0.81}), masks("##..", "..#.", "...#")
     )
@@ -148,7 +148,7 @@ def test_panoptic_equals_a_slow_loop() -> None:
     assert len(num_segments) > 2
 
 
-def test_instances_take_the_best_pairs_of_query_and_class() -> None:
+def test_instances_are_the_best_pairs_of_query_and_class() -> None:
     class_logits = classes({0: 0.6, 1: 0.3}, {2: 0.9}, {1: 0.5})
     mask_logits = masks("##.. ....", ".... ..##", "...# ...#")
     instances = instance_segmentation(class_logits, mask_logits, resize=unchanged, topk=3)
@@ -159,7 +159,7 @@ def test_instances_take_the_best_pairs_of_query_and_class() -> None:
     assert instances.pred_boxes.tensor.tolist() == [[2, 1, 4, 2], [0, 0, 2, 1], [3, 0, 4, 2]]
 
 
-def test_instances_of_things_alone() -> None:
+def test_instances_of_things_only() -> None:
     class_logits = classes({0: 0.6, 1: 0.3}, {2: 0.9}, {1: 0.5})
     instances = instance_segmentation(
         class_logits, torch.ones(3, 2, 2), resize=unchanged, topk=100, thing_classes=THINGS
@@ -169,7 +169,7 @@ def test_instances_of_things_alone() -> None:
     assert instances.pred_classes.tolist()[:3] == [0, 1, 1]
 
 
-def test_unsure_masks_lower_the_score() -> None:
+def test_uncertain_masks_lower_the_score() -> None:
     instances = instance_segmentation(classes({0: 1.0}), masks("#+-."), resize=unchanged, topk=1)
     inside = torch.tensor([20.0, 1.0]).sigmoid().mean()
     assert instances.scores.item() == pytest.approx(float(inside), abs=1e-4)

@@ -51,7 +51,7 @@ def test_instances(kind: type) -> None:
     assert torch.equal(target.masks, masks)
 
 
-def test_instances_go_before_the_label_map() -> None:
+def test_instances_take_precedence_over_the_label_map() -> None:
     masks = torch.ones(1, 2, 3, dtype=torch.bool)
     given = {"instances": instances([2], masks), "sem_seg": torch.zeros(2, 3)}
     assert prepare(given)[0].labels.tolist() == [2]
@@ -62,7 +62,7 @@ def test_no_instances() -> None:
     assert target.masks.shape == (0, 4, 4)
 
 
-def test_an_image_without_annotations_as_detectron2_maps_it() -> None:
+def test_an_unannotated_image_from_detectron2s_mapper() -> None:
     mapped = filter_empty_instances(annotations_to_instances([], (2, 3), mask_format="bitmask"))
     (target,) = prepare({"instances": mapped}, padded_size=(4, 4))
     assert target.labels.shape == (0,)
@@ -86,6 +86,6 @@ def test_an_image_without_annotations_as_detectron2_maps_it() -> None:
         ({"instances": Instances((2, 3))}, "got NoneType"),
     ],
 )
-def test_refuses_and_names_the_file(inputs: dict, message: str) -> None:
+def test_errors_name_the_file(inputs: dict, message: str) -> None:
     with pytest.raises(ValueError, match=f"^a.jpg: .*{message}"):
         prepare(inputs)

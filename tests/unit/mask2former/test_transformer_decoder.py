@@ -30,7 +30,7 @@ def test_one_prediction_before_and_after_each_layer(make_decoder: MakeDecoder) -
 
 
 def test_attends_where_the_resized_mask_is_probable() -> None:
-    """Resizing the features once gives the same cells as resizing the masks of each layer."""
+    """Resizing the features once selects the same cells as resizing the masks of each layer."""
     features = pixel_features()
     mask_features = features.mask_features.double()
     embedding = torch.randn(2, 5, 64, dtype=torch.float64)
@@ -50,17 +50,17 @@ def test_an_empty_mask_attends_everywhere() -> None:
     assert allowed.tolist() == [[False] * 3 + [True] * 3, [True] * 3 + [False] * 3]
 
 
-def test_cells_outside_of_the_mask_are_not_read(make_decoder: MakeDecoder) -> None:
+def test_cells_outside_the_mask_are_not_read(make_decoder: MakeDecoder) -> None:
     decoder = make_decoder(num_layers=1, num_levels=1)
     features = pixel_features(batch=1)
     (mask_features, levels) = features
     with torch.no_grad():
         decoder.mask_embed[-1].weight.zero_()
         decoder.mask_embed[-1].bias.fill_(1.0)
-    mask_features[..., :12] = 1.0  # the left half is inside of all masks,
+    mask_features[..., :12] = 1.0  # the left half is inside all masks,
     mask_features[..., 12:] = -1.0
     left = levels[0].clone()
-    left[..., 2:] = 0.0  # but for the border between 1 and 2 of 3 columns
+    left[..., 2:] = 0.0  # except at the border between columns 1 and 2 of 3
     read = [
         decoder(PixelFeatures(mask_features, [level]))[0].class_logits
         for level in (levels[0], left)
@@ -105,7 +105,7 @@ def test_autocast(make_decoder: MakeDecoder, dtype: torch.dtype) -> None:
         ({"ffn_dim": 0}, "at least 1, got 64 and 0"),
     ],
 )
-def test_refuses(make_decoder: MakeDecoder, changes: dict, message: str) -> None:
+def test_arguments_that_do_not_fit(make_decoder: MakeDecoder, changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_decoder(**changes)
 
@@ -120,7 +120,7 @@ def masks_of(decoder: MaskedTransformerDecoder, features: PixelFeatures) -> Tens
     return decoder(features)[-1].mask_logits
 
 
-def test_further_levels_are_ignored(make_decoder: MakeDecoder) -> None:
+def test_additional_levels_are_ignored(make_decoder: MakeDecoder) -> None:
     mask_features, levels = features = pixel_features()
     decoder = make_decoder()
     more = PixelFeatures(mask_features, [*levels, torch.randn(2, 64, 16, 24)])

@@ -1,6 +1,6 @@
 """Mask2Former: one head for semantic, instance and panoptic segmentation.
 
-Importing it registers :class:`Mask2Former` in Detectron2's ``META_ARCH_REGISTRY``.
+Importing this package registers :class:`Mask2Former` in Detectron2's ``META_ARCH_REGISTRY``.
 """
 
 from vit_adapter.mask2former.criterion import SetCriterion

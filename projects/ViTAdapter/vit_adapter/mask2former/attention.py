@@ -1,4 +1,4 @@
-"""Blocks that both decoders of Mask2Former are made of.
+"""Blocks of both decoders of Mask2Former.
 
 Shapes: B batch, Q queries, K keys, C embed dim, M heads.
 """
@@ -14,15 +14,17 @@ from vit_adapter.layers import Linear, linear
 class Attention(nn.Module):
     """Multi-head attention with the parameter names of :class:`torch.nn.MultiheadAttention`.
 
-    That class would copy a boolean mask once for each head.
+    That class would copy a boolean mask for each head.
+
+    Args:
+        embed_dim: width C.
+        num_heads: heads M; must divide C.
+
+    Raises:
+        ValueError: the width is not a positive multiple of the heads.
     """
 
     def __init__(self, embed_dim: int, *, num_heads: int) -> None:
-        """Make the module.
-
-        Raises:
-            ValueError: the width is no positive multiple of the heads.
-        """
         super().__init__()
         if num_heads < 1 or embed_dim < 1 or embed_dim % num_heads:
             raise ValueError(
@@ -36,7 +38,7 @@ class Attention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Xavier normal weights, query, key and value as one matrix, and zero biases."""
+        """Draw Xavier normal weights, with query, key and value as one matrix, and zero biases."""
         nn.init.xavier_normal_(self.in_proj_weight)
         nn.init.zeros_(self.in_proj_bias)
         nn.init.xavier_normal_(self.out_proj.weight)
@@ -51,7 +53,7 @@ class Attention(nn.Module):
             query: (B, Q, C).
             key: (B, K, C).
             value: (B, K, C).
-            allowed: bool (B, 1, Q, K), True where a query may read a key; at least one in each row.
+            allowed: bool (B, 1, Q, K), True where a query may read a key; at least once per row.
 
         Returns:
             (B, Q, C).
@@ -66,19 +68,18 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with a ReLU between them, ``linear1`` and ``linear2``."""
+    """Two linear layers with a ReLU between them, ``linear1`` and ``linear2``.
+
+    Args:
+        embed_dim: width C.
+        hidden_dim: width between the two layers.
+        use_checkpoint: recompute the hidden activations in the backward pass.
+
+    Raises:
+        ValueError: a width is below one.
+    """
 
     def __init__(self, embed_dim: int, hidden_dim: int, *, use_checkpoint: bool = False) -> None:
-        """Make the module.
-
-        Args:
-            embed_dim: width C.
-            hidden_dim: width between the layers.
-            use_checkpoint: recompute the hidden activations in the backward pass.
-
-        Raises:
-            ValueError: a width is below one.
-        """
         super().__init__()
         if min(embed_dim, hidden_dim) < 1:
             raise ValueError(f"widths must be at least 1, got {embed_dim} and {hidden_dim}")
@@ -88,7 +89,7 @@ class FeedForward(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Xavier normal weights; biases as :class:`torch.nn.Linear` draws them."""
+        """Draw Xavier normal weights, and biases as :class:`torch.nn.Linear` does."""
         for layer in (self.linear1, self.linear2):
             layer.reset_parameters()
             nn.init.xavier_normal_(layer.weight)

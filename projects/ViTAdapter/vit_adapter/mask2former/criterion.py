@@ -1,7 +1,7 @@
-"""Losses of Mask2Former (arXiv 2112.01527, section 3.3), on sampled points.
+"""Losses of Mask2Former (arXiv 2112.01527, section 3.3), computed on sampled points.
 
 Shapes: B batch, Q queries, K classes, h/w grid of the predicted masks, H/W sides of the padded
-image, P sampled points, N predictions (layers), M matched pairs of a batch.
+image, P sampled points, N predictions (layers), M matched pairs in a batch.
 """
 
 from collections.abc import Sequence
@@ -23,9 +23,10 @@ from vit_adapter.mask2former.transformer_decoder import MaskPredictions
 class SetCriterion(nn.Module):
     """Class, mask and dice losses of the matched queries, for each prediction of the decoder.
 
-    Class: cross entropy over all queries, the unmatched ones being "no object", divided by the sum
-    of the class weights. Mask and dice: of matched queries alone, at points of which most are drawn
-    where the prediction is uncertain, divided by the number of pairs (the mean over processes).
+    The class loss is the cross entropy over all queries, where unmatched ones are "no object",
+    divided by the sum of the class weights. The mask and dice losses are those of matched queries
+    only, divided by the number of pairs (its mean over processes). They are computed at points that
+    are mostly drawn where the prediction is uncertain.
 
     Args:
         num_classes: classes K, without "no object".
@@ -33,13 +34,13 @@ class SetCriterion(nn.Module):
         class_weight: weight of the class loss.
         mask_weight: weight of the binary cross entropy of the masks.
         dice_weight: weight of the dice loss.
-        no_object_weight: weight of "no object" within the class loss; other classes have 1.
+        no_object_weight: weight of "no object" in the class loss; the other classes have weight 1.
         num_points: points P per pair; 12544 = 112 * 112.
-        oversample_ratio: candidates among which the uncertain points are found, over P.
-        importance_sample_ratio: share of uncertain points; the others are uniformly random.
+        oversample_ratio: number of candidates for the uncertain points, relative to P.
+        importance_sample_ratio: share of uncertain points; the others are drawn uniformly.
 
     Raises:
-        ValueError: a value is out of its range.
+        ValueError: a value is out of range.
     """
 
     def __init__(
@@ -88,16 +89,16 @@ class SetCriterion(nn.Module):
         """Compute the weighted losses, in float32 or wider, also under autocast.
 
         Args:
-            predictions: N of them, the final one last; class logits (B, Q, K + 1), mask logits
-                (B, Q, h, w).
-            targets: of each of the B images, masks of the padded size.
+            predictions: the N predictions, the final one last; class logits (B, Q, K + 1), mask
+                logits (B, Q, h, w).
+            targets: targets of each of the B images, with masks of the padded size.
 
         Returns:
-            "loss_cls", "loss_mask", "loss_dice" of the final prediction, and the same with "_0",
-            "_1", ... for the others.
+            "loss_cls", "loss_mask" and "loss_dice" of the final prediction, and the same names with
+            "_0", "_1", ... for the others.
 
         Raises:
-            ValueError: the numbers of images or classes do not fit.
+            ValueError: the number of images or classes does not fit.
             FloatingPointError: a prediction is infinite or not a number.
         """
         batch, _, num_logits = predictions[0].class_logits.shape
@@ -144,9 +145,9 @@ class SetCriterion(nn.Module):
 
         Args:
             mask_logits: (B, Q, h, w).
-            masks: (targets of the batch, H, W), 0 or 1.
+            masks: (number of targets in the batch, H, W), 0 or 1.
             matches: the pairs of all predictions.
-            index: which of them.
+            index: number of the prediction.
         """
         logits = mask_logits.flatten(0, 1)[matches.queries[index], None].to(masks.dtype)
         masks = masks[matches.targets[index], None]  # (M, 1, H, W)
@@ -168,12 +169,12 @@ class SetCriterion(nn.Module):
 
 
 def _uncertainty(logits: Tensor) -> Tensor:
-    """The nearer to the border between inside and outside, the higher."""
+    """Uncertainty of logits, highest at the border between inside and outside."""
     return -logits.abs()
 
 
 def _mean_over_processes(count: int, device: torch.device) -> Tensor | int:
-    """Average a count over all processes; at least one, for it divides."""
+    """Average a count over all processes; at least one, because it is a divisor."""
     world_size = comm.get_world_size()
     if world_size == 1:
         return max(count, 1)

@@ -1,7 +1,7 @@
-"""Which query learns which region: one-to-one, at the least total cost (DETR, arXiv 2005.12872).
+"""Matches queries and regions one-to-one at the least total cost (DETR, arXiv 2005.12872).
 
 Shapes: B batch, Q queries, K classes, h/w grid of the predicted masks, T targets of one image,
-H/W sides of the padded image, P sampled points, N predictions (layers), M matched pairs of a batch.
+H/W sides of the padded image, P sampled points, N predictions (layers), M matched pairs in a batch.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ class Matches(NamedTuple):
     """Pairs of queries and targets; pair m belongs to the same image in all N predictions.
 
     Attributes:
-        queries: int64 (N, M), into the B * Q queries of the batch.
-        targets: int64 (N, M), into the targets of the batch, image after image.
+        queries: int64 (N, M), indices of the B * Q queries of the batch.
+        targets: int64 (N, M), indices of the targets of the batch, image by image.
     """
 
     queries: Tensor
@@ -31,7 +31,17 @@ class Matches(NamedTuple):
 
 
 class HungarianMatcher(nn.Module):
-    """Pairs queries with targets by class, mask and dice costs at random points."""
+    """Pairs queries with targets by class, mask and dice costs at random points.
+
+    Args:
+        cost_class: weight of the negative probability of the target's class.
+        cost_mask: weight of the binary cross entropy, averaged over the points.
+        cost_dice: weight of the dice loss.
+        num_points: points per image and prediction.
+
+    Raises:
+        ValueError: a weight is negative, all are zero, or there are no points.
+    """
 
     def __init__(
         self,
@@ -41,17 +51,6 @@ class HungarianMatcher(nn.Module):
         cost_dice: float = 5.0,
         num_points: int = 12544,
     ) -> None:
-        """Make the matcher.
-
-        Args:
-            cost_class: weight of minus the probability of the target's class.
-            cost_mask: weight of the binary cross entropy, averaged over the points.
-            cost_dice: weight of the dice loss.
-            num_points: points per image and prediction.
-
-        Raises:
-            ValueError: a weight is negative, all are zero, or there are no points.
-        """
         super().__init__()
         weights = (cost_class, cost_mask, cost_dice)
         if min(weights) < 0 or max(weights) == 0:
@@ -67,9 +66,9 @@ class HungarianMatcher(nn.Module):
     def forward(
         self, predictions: Sequence[MaskPredictions], targets: Sequence[MaskTargets]
     ) -> Matches:
-        """Match each prediction with the targets; in each image min(Q, T) pairs.
+        """Match each prediction with the targets, which gives min(Q, T) pairs per image.
 
-        The costs of the whole batch go to the CPU together: the device is waited for once.
+        The costs of the whole batch go to the CPU together, so this waits for the device only once.
 
         Raises:
             FloatingPointError: a cost is infinite or not a number.
@@ -94,7 +93,7 @@ class HungarianMatcher(nn.Module):
         logits = predictions[0].mask_logits
         wide = torch.promote_types(logits.dtype, torch.float32)
         points = torch.rand(len(predictions), self.num_points, 2, device=logits.device, dtype=wide)
-        # All masks of one image are read at the same points: they are channels of one map.
+        # All masks of an image are read at the same points, as channels of one map.
         target_points = point_sample(
             target.masks[None].to(wide), points.flatten(0, 1)[None], align_corners=False
         )  # (1, T, N * P)
@@ -131,10 +130,10 @@ def _match(
     num_queries: int,
     device: torch.device,
 ) -> Matches:
-    """Pair from costs (T, Q), the N predictions of the first image first."""
+    """Find the pairs from costs (T, Q), listed image by image with N predictions each."""
     num_predictions = len(costs) // len(targets)
     first_target = np.cumsum([0] + [len(target.labels) for target in targets])
-    pairs = []  # of each image, (2, N, min(Q, T))
+    pairs = []  # (2, N, min(Q, T)) for each image
     for image in range(len(targets)):
         matched = []
         for i in range(num_predictions):

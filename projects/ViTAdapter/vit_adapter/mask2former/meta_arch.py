@@ -32,7 +32,15 @@ _HEAD_DIM = 32
 
 
 class Mask2FormerHead(nn.Module):
-    """A pixel decoder and a transformer decoder on its features."""
+    """A pixel decoder, and a transformer decoder on its features.
+
+    Args:
+        pixel_decoder: makes features from those of a backbone.
+        transformer_decoder: makes predictions from these features.
+
+    Raises:
+        ValueError: the widths of the two decoders differ.
+    """
 
     def __init__(
         self,
@@ -40,11 +48,6 @@ class Mask2FormerHead(nn.Module):
         pixel_decoder: MSDeformAttnPixelDecoder,
         transformer_decoder: MaskedTransformerDecoder,
     ) -> None:
-        """Take the two parts.
-
-        Raises:
-            ValueError: their widths differ.
-        """
         super().__init__()
         widths = [(part.embed_dim, part.mask_dim) for part in (pixel_decoder, transformer_decoder)]
         if widths[0] != widths[1]:
@@ -67,22 +70,22 @@ class Mask2Former(nn.Module):
     """Semantic, instance and panoptic segmentation by queries that predict a class and a mask.
 
     Args:
-        backbone: makes the feature maps that the head names.
-        head: makes the predictions.
-        criterion: makes the losses of a training.
+        backbone: computes the feature maps that the head uses.
+        head: computes the predictions.
+        criterion: computes the training losses.
         pixel_mean: mean of each channel of the input.
         pixel_std: standard deviation of each channel.
         semantic_on: predict "sem_seg".
         instance_on: predict "instances".
         panoptic_on: predict "panoptic_seg".
-        thing_classes: classes, from 0, whose regions are separate objects; without any, all
-            are objects to the instances and none to the panoptic segmentation.
-        object_mask_threshold: panoptic: least class probability of a segment.
-        overlap_threshold: panoptic: least share of its mask that a segment keeps.
-        topk_per_image: instances at most.
+        thing_classes: classes, from 0, whose regions are separate objects. If empty, instance
+            segmentation treats all classes as objects, and panoptic segmentation none.
+        object_mask_threshold: least class probability of a panoptic segment.
+        overlap_threshold: least share of its mask that a panoptic segment must keep.
+        topk_per_image: largest number of instances.
 
     Raises:
-        ValueError: nothing is to be predicted, or the parts and classes do not fit.
+        ValueError: nothing is to be predicted, or the parts or classes do not fit.
     """
 
     @configurable
@@ -133,10 +136,10 @@ class Mask2Former(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Read ``MODEL`` of a yacs config: semantic segmentation, in the proportions of the base.
+        """Read ``MODEL`` of a yacs config: semantic segmentation, proportioned like size "base".
 
-        From ``SEM_SEG_HEAD``: ``IN_FEATURES``, ``NUM_CLASSES`` and, as the width, ``CONVS_DIM``
-        (256 in the base size). All else is set by LazyConfigs alone.
+        ``SEM_SEG_HEAD`` gives ``IN_FEATURES``, ``NUM_CLASSES`` and, as the width, ``CONVS_DIM``
+        (256 in size "base"). Only LazyConfigs can set everything else.
         """
         node = cfg.MODEL.SEM_SEG_HEAD
         backbone = build_backbone(cfg)
@@ -165,21 +168,21 @@ class Mask2Former(nn.Module):
         return self.pixel_mean.device
 
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list:
-        """Compute the losses in training, else the segmentations.
+        """Compute the losses in training, and segmentations otherwise.
 
         Args:
-            batched_inputs: one mapping for each image: "image" (channels, H, W); in training
-                "sem_seg" or "instances", see :func:`prepare_targets`; in inference "height" and
-                "width" of the output, by default those of the image.
+            batched_inputs: one mapping per image: "image" (channels, H, W); in training "sem_seg"
+                or "instances", see :func:`prepare_targets`; in inference "height" and "width" of
+                the output, by default those of the image.
 
         Returns:
-            In training the weighted losses, see :meth:`SetCriterion.forward`. In inference, for
-            each image, a dict with those of the following that are on: "sem_seg" (K, height,
-            width), scores; "instances", see :func:`instance_segmentation`; "panoptic_seg", see
+            In training, the weighted losses; see :meth:`SetCriterion.forward`. In inference, a dict
+            per image with those of the following that are on: "sem_seg", scores (K, height, width);
+            "instances", see :func:`instance_segmentation`; "panoptic_seg", see
             :func:`panoptic_segmentation`.
 
         Raises:
-            ValueError: labels that do not fit, see :func:`prepare_targets`.
+            ValueError: the labels do not fit; see :func:`prepare_targets`.
         """
         images = [fix_traced_size(inputs["image"]).to(self.device) for inputs in batched_inputs]
         images = [(image - self.pixel_mean) / self.pixel_std for image in images]
@@ -204,7 +207,7 @@ class Mask2Former(nn.Module):
         image_sizes: Sequence[GridSize],
         padded_size: GridSize,
     ) -> list[dict[str, Any]]:
-        """Make the outputs of each image at the size that its input asks for."""
+        """Make the outputs of each image at the size that its input requests."""
         scores = semantic_scores(*predictions) if self.semantic_on else None
         outputs = []
         for i, (inputs, image_size) in enumerate(zip(batched_inputs, image_sizes, strict=True)):
@@ -241,7 +244,7 @@ class Mask2Former(nn.Module):
 def _to_output(
     maps: Tensor, *, padded_size: GridSize, image_size: GridSize, output_size: GridSize
 ) -> Tensor:
-    """Resize (N, h, w) of the padded image to pixels, cut the padding off, resize to the output."""
+    """Resize (N, h, w) to the padded image, crop the padding, and resize to the output."""
     if not len(maps):
         return maps.new_zeros(0, *output_size)
     maps = F.interpolate(maps[None], size=padded_size, mode="bilinear", align_corners=False)[0]

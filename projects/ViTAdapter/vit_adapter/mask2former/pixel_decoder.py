@@ -1,7 +1,7 @@
 """Pixel decoder of Mask2Former (arXiv 2112.01527, section 3.2.1) with deformable attention.
 
-An encoder of multi-scale deformable attention (Deformable DETR, arXiv 2010.04159) over strides 32,
-16 and 8, then one step of a feature pyramid to stride 4.
+A multi-scale deformable attention encoder (Deformable DETR, arXiv 2010.04159) over strides 32, 16
+and 8, followed by one step of a feature pyramid to stride 4.
 
 Parameter names and the original's (under ``decode_head.pixel_decoder``): ``input_convs.{i}.{conv,
 gn}``, ``lateral_convs.{i}.{conv, gn}``, ``output_convs.{i}.{conv, gn}``, ``level_encoding`` and
@@ -38,11 +38,11 @@ _NORM_GROUPS = 32
 
 
 class PixelFeatures(NamedTuple):
-    """What a pixel decoder makes of a feature pyramid.
+    """The output of a pixel decoder.
 
     Attributes:
-        mask_features: (B, G, H/4, W/4), whose products with the queries' embeddings are masks.
-        levels: (B, C, H, W) of each encoder level, coarsest first.
+        mask_features: (B, G, H/4, W/4); their products with the queries' embeddings are the masks.
+        levels: maps (B, C, H, W) of all encoder levels, coarsest first.
     """
 
     mask_features: Tensor
@@ -50,7 +50,13 @@ class PixelFeatures(NamedTuple):
 
 
 class EncoderLayer(nn.Module):
-    """Deformable self-attention over the tokens of all levels, and a feed-forward network."""
+    """Deformable self-attention over the tokens of all levels, and a feed-forward network.
+
+    Args:
+        embed_dim, num_heads, num_levels, num_points: see :class:`MSDeformAttn`.
+        ffn_dim: hidden width of the feed-forward network.
+        use_checkpoint: see :class:`FeedForward`.
+    """
 
     def __init__(
         self,
@@ -62,7 +68,6 @@ class EncoderLayer(nn.Module):
         ffn_dim: int,
         use_checkpoint: bool = False,
     ) -> None:
-        """See :class:`MSDeformAttn` and :class:`FeedForward` for the arguments."""
         super().__init__()
         self.self_attn = MSDeformAttn(
             embed_dim, num_heads=num_heads, num_levels=num_levels, num_points=num_points
@@ -78,7 +83,7 @@ class EncoderLayer(nn.Module):
 
         Args:
             tokens: (B, S, C).
-            positions: (1, S, C), added to the queries and not to the values.
+            positions: (1, S, C), added to the queries but not to the values.
             points: (1, S, 1, 2) reference points, (x, y) in [0, 1].
             shapes: (H, W) of each level.
 
@@ -91,7 +96,7 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Encoder layers, one after the other, as ``layers``."""
+    """A stack of encoder layers, named ``layers``."""
 
     def __init__(self, layers: Sequence[EncoderLayer]) -> None:
         super().__init__()
@@ -106,17 +111,17 @@ class Encoder(nn.Module):
 
 
 class MSDeformAttnPixelDecoder(nn.Module):
-    """Refines the coarse levels of a pyramid together, then makes mask features at the finest.
+    """Refines the coarse levels of a pyramid together, then makes mask features at the finest one.
 
     Args:
-        input_shape: channels and stride of each feature map, by name.
+        input_shape: name -> channels and stride of each feature map.
         embed_dim: width C; a multiple of 32 (the groups of the norms) and of the heads.
         mask_dim: channels G of the mask features.
         num_heads: heads of the deformable attention.
         ffn_dim: hidden width of the feed-forward networks.
         num_layers: encoder layers.
-        num_encoder_levels: that many of the coarsest maps go through the encoder, each of the
-            others through one pyramid step.
+        num_encoder_levels: number of coarsest maps that go through the encoder; each of the others
+            goes through one pyramid step.
         num_points: sampling points per head and level.
         use_checkpoint: recompute the feed-forward networks in the backward pass.
 
@@ -173,7 +178,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialise the convolutions and levels as the original; the layers did so themselves."""
+        """Initialise convolutions and levels as the original; layers initialise themselves."""
         for layer in self.input_convs:
             nn.init.xavier_uniform_(layer.conv.weight)
             nn.init.zeros_(layer.conv.bias)
@@ -183,17 +188,17 @@ class MSDeformAttnPixelDecoder(nn.Module):
         nn.init.normal_(self.level_encoding.weight)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the embeddings, which weight decay should spare."""
+        """Names of the embeddings, which have no weight decay."""
         return {"level_encoding.weight"}
 
     def forward(self, features: Mapping[str, Tensor]) -> PixelFeatures:
         """Decode.
 
         Args:
-            features: name -> (B, channels, H, W), of at least the names in ``input_shape``.
+            features: name -> (B, channels, H, W), with at least the names in ``input_shape``.
 
         Returns:
-            The mask features, at the finest stride, and the encoder's levels, coarsest first.
+            The mask features at the finest stride, and the encoder's levels, coarsest first.
 
         Raises:
             ValueError: a feature map is missing.
@@ -217,7 +222,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         maps = [conv(features) for conv, features in zip(self.input_convs, maps, strict=True)]
         shapes = [(features.shape[-2], features.shape[-1]) for features in maps]
         tokens = torch.cat([map_to_tokens(features) for features in maps], 1)  # (B, S, C)
-        # Locations are computed from these: half precision would move them.
+        # Sampling locations are computed from these: half precision would shift them.
         wide = torch.promote_types(tokens.dtype, torch.float32)
         sines = sine_positions(shapes, self.embed_dim, device=tokens.device, dtype=wide)
         encodings = self.level_encoding.weight

@@ -19,11 +19,12 @@ _EPS = 1e-6
 def sine_positions(
     shapes: Sequence[GridSize], channels: int, *, device: torch.device, dtype: torch.dtype
 ) -> list[Tensor]:
-    """Embed the cells of each level; a side of any length spans one period of the slowest wave.
+    """Embed the cells of each level; a side of any length spans a full period of the fastest wave.
 
     Args:
         shapes: (H, W) of each level.
-        channels: a multiple of 4: half for the row, half for the column, sine and cosine in turn.
+        channels: channels C, a multiple of 4: half for the row and half for the column, with sine
+            and cosine alternating.
 
     Returns:
         (1, H*W, C) for each level, row-major.
@@ -42,7 +43,7 @@ def sine_positions(
 
 @dataclass(frozen=True)
 class _AxisTables:
-    """Makes the embeddings of all rows and all columns: small enough to keep, unlike the maps'."""
+    """Makes the embeddings of all rows and columns, which are small enough to cache."""
 
     channels: int
 

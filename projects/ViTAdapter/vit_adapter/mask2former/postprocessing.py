@@ -1,4 +1,4 @@
-"""From the queries' classes and masks to segmentations (arXiv 2112.01527; MaskFormer 2107.06278).
+"""Segmentations from the queries' classes and masks (arXiv 2112.01527; MaskFormer 2107.06278).
 
 Shapes: B batch, Q queries, K classes, h/w grid of the mask logits (stride 4), H/W sides of the
 output in pixels, N selected queries.
@@ -11,16 +11,16 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 ResizeMasks = Callable[[Tensor], Tensor]
-"""Maps (N, h, w) of mask logits to (N, H, W) of the output."""
+"""Maps mask logits (N, h, w) to the size of the output, (N, H, W)."""
 
 _MASK_THRESHOLD = 0.5
 _EPS = 1e-6
 
 
 def semantic_scores(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
-    """Sum the queries' masks, weighted with the probabilities of their classes.
+    """Sum the queries' masks, weighted by their class probabilities.
 
-    The scores lie in [0, Q]; they are no logits and do not sum to one.
+    The scores are in [0, Q]; they are not logits and do not sum to one.
 
     Args:
         class_logits: (B, Q, K + 1), "no object" last.
@@ -42,19 +42,19 @@ def instance_segmentation(
     topk: int,
     thing_classes: Collection[int] = (),
 ) -> Instances:
-    """Take the most probable pairs of query and class as objects.
+    """Make objects from the most probable pairs of query and class.
 
     An object's score is its class probability times the mean probability within its mask.
 
     Args:
         class_logits: (Q, K + 1).
         mask_logits: (Q, h, w).
-        resize: to the output.
-        topk: objects at most.
+        resize: resizes masks to the output.
+        topk: largest number of objects.
         thing_classes: classes that objects may have; empty for all.
 
     Returns:
-        Instances of the output's size with pred_masks (N, H, W) bool, pred_boxes around them in
+        Instances of the size of the output with pred_masks (N, H, W) bool, their pred_boxes in
         pixels (all zero for an empty mask), scores and pred_classes, sorted by class probability.
     """
     probabilities = _classes(class_logits)
@@ -77,9 +77,9 @@ def instance_segmentation(
 
 
 def boxes_around(masks: Tensor) -> Tensor:
-    """Enclose bool masks (N, H, W) by (N, 4) of (x0, y0, x1, y1) in pixels; zeros for empty ones.
+    """Boxes (N, 4) around bool masks (N, H, W): (x0, y0, x1, y1) in pixels; zeros if empty.
 
-    Detectron2's :meth:`BitMasks.get_bounding_boxes` waits for the device once for each mask.
+    Detectron2's :meth:`BitMasks.get_bounding_boxes` waits for the device for each mask.
     """
     ends = []
     for dim in (1, 2):  # a column, then a row, is covered if any of its pixels is
@@ -106,17 +106,17 @@ def panoptic_segmentation(
     Args:
         class_logits: (Q, K + 1).
         mask_logits: (Q, h, w).
-        resize: to the output.
+        resize: resizes masks to the output.
         thing_classes: classes whose segments are separate objects.
-        object_mask_threshold: queries of a lower class probability are dropped.
-        overlap_threshold: so are segments that keep a smaller share of their mask.
+        object_mask_threshold: queries with a lower class probability are dropped.
+        overlap_threshold: segments that keep a smaller share of their mask are dropped.
 
     Returns:
-        int32 (H, W) of segment ids, 0 for none, and for each segment a dict of "id" (from 1),
+        Segment ids, int32 (H, W), 0 for none; and for each segment a dict with "id" (from 1),
         "isthing" and "category_id".
 
     Raises:
-        RuntimeError: within ``torch.jit.trace``.
+        RuntimeError: called in ``torch.jit.trace``.
     """
     if torch.jit.is_tracing():
         raise RuntimeError(
@@ -145,7 +145,7 @@ def panoptic_segmentation(
 def _number_segments(
     labels: list[int], accepted: list[bool], things: set[int]
 ) -> tuple[list[int], list[dict]]:
-    """Number the accepted queries from 1; those of one stuff class share a number."""
+    """Number the accepted queries from 1; queries of the same stuff class share a number."""
     segments: list[dict] = []
     id_of_stuff: dict[int, int] = {}
     id_of_query = []

@@ -1,7 +1,7 @@
-"""What Mask2Former learns from: one class and one binary mask for each region of an image.
+"""Training targets of Mask2Former: a class and a binary mask for each region of an image.
 
-A region is a class (semantic segmentation), an object (instance) or either (panoptic); the model
-does not know the difference.
+A region is a class (semantic segmentation), an object (instance) or either (panoptic); to the model
+these are the same.
 
 Shapes: T targets of one image, H/W sides of the padded batch in pixels.
 """
@@ -21,7 +21,7 @@ IGNORE_VALUE = 255
 
 
 class MaskTargets(NamedTuple):
-    """Regions of one image.
+    """The regions of one image.
 
     Attributes:
         labels: int64 (T,), classes from 0.
@@ -39,22 +39,22 @@ def prepare_targets(
     padded_size: GridSize,
     device: torch.device,
 ) -> list[MaskTargets]:
-    """Make the targets of a batch from what Detectron2's mappers give.
+    """Make the targets of a batch from the output of Detectron2's mappers.
 
     ``"instances"`` (with ``gt_classes``, and ``gt_masks`` as :class:`BitMasks` or a tensor) are
-    taken as they are; panoptic mappers put things and stuff there. Without them, each class that
-    ``"sem_seg"`` (H, W) holds is one region, but for the label 255. An image without any region
-    has no targets. What the batch was padded with belongs to no mask.
+    used as they are; panoptic mappers put things and stuff there. Without them, each class in
+    ``"sem_seg"`` (H, W) except the label 255 is a region. An image without regions has no targets.
+    The padding of the batch belongs to no mask.
 
     Args:
-        batched_inputs: one mapping for each image, with ``"image"`` (channels, H, W).
-        num_classes: classes of the model; labels must lie below.
+        batched_inputs: one mapping per image, with ``"image"`` (channels, H, W).
+        num_classes: number of classes of the model; labels must be smaller.
         padded_size: (height, width) of the batch.
-        device: where the targets are wanted.
+        device: device of the targets.
 
     Raises:
-        ValueError: an image has no labels, labels of another size than its own, labels outside the
-            classes, or polygons instead of masks; the file is named where the input names it.
+        ValueError: an image has no labels, labels of another size, labels outside the classes, or
+            polygons instead of masks; the message names the file if the input does.
     """
     targets = []
     for inputs in batched_inputs:
@@ -84,7 +84,7 @@ def _from_sem_seg(sem_seg: Tensor, num_classes: int, device: torch.device) -> tu
     """Labels (T,) and masks (T, H, W) of the classes in a label map (H, W)."""
     if sem_seg.dim() != 2:
         raise ValueError(f'"sem_seg" must be (H, W), got shape {tuple(sem_seg.shape)}')
-    # On the CPU, where mappers make it: counting there does not wait for the device.
+    # Counted on the CPU, where mappers make the map, so as not to wait for the device.
     present = _values(sem_seg)
     present = present[present != IGNORE_VALUE]
     _check_labels(present, num_classes, f'"sem_seg" holds labels (other than {IGNORE_VALUE})')
@@ -95,11 +95,11 @@ def _from_sem_seg(sem_seg: Tensor, num_classes: int, device: torch.device) -> tu
 def _from_instances(
     instances: Instances, num_classes: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Labels (T,) and masks (T, H, W) of objects, or of all segments."""
+    """Labels (T,) and masks (T, H, W) of objects, or of panoptic segments."""
     masks = instances.gt_masks if instances.has("gt_masks") else None
     masks = masks.tensor if isinstance(masks, BitMasks) else masks
     if masks is None and instances.has("gt_classes") and not len(instances.gt_classes):
-        # Detectron2's mappers give an image without annotations boxes and classes, but no masks.
+        # Without annotations, Detectron2's mappers give an image boxes and classes but no masks.
         masks = torch.zeros(0, *instances.image_size, dtype=torch.bool)
     if not isinstance(masks, Tensor) or masks.dim() != 3:
         raise ValueError(
@@ -108,13 +108,13 @@ def _from_instances(
         )
     labels = instances.gt_classes
     if labels.shape != masks.shape[:1]:
-        raise ValueError(f"{len(masks)} gt_masks do not go with gt_classes {tuple(labels.shape)}")
+        raise ValueError(f"{len(masks)} gt_masks do not fit gt_classes {tuple(labels.shape)}")
     _check_labels(labels, num_classes, 'gt_classes of the "instances"')
     return labels.long().to(device), masks.bool().to(device)
 
 
 def _values(sem_seg: Tensor) -> Tensor:
-    """Different values of a label map, sorted."""
+    """Distinct values of a label map, sorted."""
     flat = sem_seg.flatten().long()
     if flat.numel() and flat.min() >= 0:
         return torch.bincount(flat).nonzero()[:, 0]  # many times faster than sorting

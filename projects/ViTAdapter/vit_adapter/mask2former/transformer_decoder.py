@@ -36,12 +36,17 @@ class MaskPredictions(NamedTuple):
 
 
 class DecoderLayer(nn.Module):
-    """Masked cross-attention, self-attention and a feed-forward network, norms after each."""
+    """Masked cross-attention, self-attention and a feed-forward network, each followed by a norm.
+
+    Args:
+        embed_dim, num_heads: see :class:`Attention`.
+        ffn_dim: hidden width of the feed-forward network.
+        use_checkpoint: see :class:`FeedForward`.
+    """
 
     def __init__(
         self, embed_dim: int, *, num_heads: int, ffn_dim: int, use_checkpoint: bool = False
     ) -> None:
-        """See :class:`Attention` and :class:`FeedForward` for the arguments."""
         super().__init__()
         self.cross_attn = Attention(embed_dim, num_heads=num_heads)
         self.norm1 = nn.LayerNorm(embed_dim)
@@ -57,9 +62,9 @@ class DecoderLayer(nn.Module):
 
         Args:
             query: (B, Q, C).
-            query_position: (Q, C), added where queries ask and where they are asked.
-            key: (B, H*W, C) of one level, with its positions.
-            value: (B, H*W, C), without them.
+            query_position: (Q, C), added to the queries, and to the keys of the self-attention.
+            key: (B, H*W, C) of one level, with positions.
+            value: (B, H*W, C), without positions.
             allowed: bool (B, 1, Q, H*W), which cells each query may read.
 
         Returns:
@@ -73,17 +78,18 @@ class DecoderLayer(nn.Module):
 
 
 class MaskedTransformerDecoder(nn.Module):
-    """Queries that look at the levels in turn, each within the mask it predicted last.
+    """Queries that attend to the levels in turn, each within the last mask it predicted.
 
     Args:
         num_classes: classes K, without "no object".
         num_queries: queries Q.
-        embed_dim: width C, that of the pixel decoder; a multiple of 4 and of the heads.
+        embed_dim: width C, as in the pixel decoder; a multiple of 4 and of the heads.
         mask_dim: channels G of the mask features.
         num_heads: heads of both attentions.
         ffn_dim: hidden width of the feed-forward networks.
-        num_layers: layers; layer i looks at level i modulo ``num_levels``, coarsest first.
-        num_levels: levels that are looked at.
+        num_layers: number of layers; layer i attends to level i modulo ``num_levels``, where level
+            0 is the coarsest.
+        num_levels: number of levels used.
         use_checkpoint: recompute the feed-forward networks in the backward pass.
 
     Raises:
@@ -140,7 +146,7 @@ class MaskedTransformerDecoder(nn.Module):
         )
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the embeddings, which weight decay should spare."""
+        """Names of the embeddings, which have no weight decay."""
         return {"query_feat.weight", "query_embed.weight", "level_embed.weight"}
 
     def forward(
@@ -149,13 +155,13 @@ class MaskedTransformerDecoder(nn.Module):
         """Decode.
 
         Args:
-            features: of the pixel decoder, at least ``num_levels`` levels.
-            intermediate: also return what is predicted before each layer, as the deep supervision
-                of a training needs it.
+            features: from the pixel decoder, with at least ``num_levels`` levels.
+            intermediate: also return the predictions before each layer, for deep supervision in
+                training.
 
         Returns:
-            The predictions before the first layer, after it, ... and after the last one; or those
-            after the last one alone.
+            The predictions before the first layer and after each layer, or only those after the
+            last one.
 
         Raises:
             ValueError: there are too few levels.
@@ -184,7 +190,7 @@ class MaskedTransformerDecoder(nn.Module):
         return predictions
 
     def _memories(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Make values and keys (B, H*W, C) of each level: keys have positions, too."""
+        """Make the values and keys (B, H*W, C) of each level; only keys include positions."""
         shapes = [(level.shape[-2], level.shape[-1]) for level in levels]
         wide = torch.promote_types(levels[0].dtype, torch.float32)
         positions = sine_positions(shapes, self.embed_dim, device=levels[0].device, dtype=wide)
@@ -204,8 +210,8 @@ class MaskedTransformerDecoder(nn.Module):
 def _resize_each(mask_features: Tensor, levels: Sequence[Tensor]) -> list[Tensor]:
     """Resize the mask features (B, G, h, w) to (B, G, H*W) of each level.
 
-    A mask is a weighted sum of them, and resizing is linear: masks of the resized features are the
-    resized masks. So the features are resized once, and not the masks of every layer.
+    A mask is a weighted sum of the features and resizing is linear, so masks of the resized
+    features are the resized masks. This resizes the features once instead of every layer's masks.
     """
     return [
         F.interpolate(
@@ -217,14 +223,15 @@ def _resize_each(mask_features: Tensor, levels: Sequence[Tensor]) -> list[Tensor
 
 @torch.no_grad()
 def _inside_of_masks(embedding: Tensor, resized_features: Tensor) -> Tensor:
-    """Tell which cells each query's mask covers; all of them where it covers none.
+    """Find the cells that each query's mask covers, or all cells if it covers none.
 
     Args:
-        embedding: (B, Q, G) of the masks.
+        embedding: mask embeddings (B, Q, G).
         resized_features: (B, G, H*W).
 
     Returns:
-        bool (B, 1, Q, H*W), the same for all heads: probability of the mask at least one half.
+        bool (B, 1, Q, H*W), the same for all heads: whether the mask's probability is at least one
+        half.
     """
     inside = embedding @ resized_features >= 0
     return (inside | ~inside.any(-1, keepdim=True))[:, None]
