@@ -1,4 +1,4 @@
-"""Both rules on small modules whose names spell out the cases; real detectors: tests/oracle."""
+"""Both rules on small modules with telling names; tests/oracle has real detectors."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ BOTH_RULES = [(custom_keys_param_groups, KEYS), (layer_decay_param_groups, DEPTH
 
 
 class _Trunk(ViTTrunk):
-    """A ViT of whatever parameters it is given; only those of its blocks are spelled alike."""
+    """A ViT with arbitrary parameters, added later."""
 
     @property
     def depth(self) -> int:
@@ -38,7 +38,7 @@ class _Trunk(ViTTrunk):
 
 
 class _Queries(nn.Module):
-    """A head that spares its queries."""
+    """A head whose queries have no weight decay."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ def test_custom_keys_reads_names_only(name: str, weight_decay: float) -> None:
     assert _by_name(model, groups) == {name: (1e-4, weight_decay)}
 
 
-def test_custom_keys_longest_key_decides_alone_then_the_alphabet() -> None:
+def test_custom_keys_only_the_longest_then_first_key_applies() -> None:
     keys = {
         "head": {"lr_mult": 10.0},
         "bias": {"decay_mult": 0.0},
@@ -109,11 +109,11 @@ def test_custom_keys_longest_key_decides_alone_then_the_alphabet() -> None:
     }
 
 
-def test_norm_key_misses_the_norm_inside_of_a_convolution() -> None:
+def test_norm_key_does_not_match_the_norm_of_a_convolution() -> None:
     model = nn.Sequential(Conv2d(4, 4, 1, bias=False, norm=get_norm("BN", 4)), nn.LayerNorm(4))
     model.add_module("norm1", nn.LayerNorm(4))
     rates = _by_name(model, custom_keys_param_groups(model, **KEYS))
-    # In the original the norm of a convolution is "bn", so its weight is decayed like that of "1".
+    # The original calls this norm "bn", so its weight is decayed, like that of "1".
     decayed = {name for name, (_, weight_decay) in rates.items() if weight_decay}
     assert decayed == {"0.weight", "0.norm.weight", "1.weight"}
 
@@ -135,7 +135,7 @@ def test_layer_decay_by_depth_and_rank(prefix: str) -> None:
         {
             **{f"{prefix}.{name}": shape for name, shape in _vit(depth=2).items()},
             "backbone.bottom_up.level_embed": (3, 2),
-            "head.patch_embed.blocks.0.weight": (2, 2),  # not in the ViT, whatever its name
+            "head.patch_embed.blocks.0.weight": (2, 2),  # not in the ViT, despite its name
             "head.bn.weight": (2,),
             "head.scale": (1,),
             "head.table.bias": (2, 2),
@@ -166,7 +166,7 @@ def test_layer_decay_by_depth_and_rank(prefix: str) -> None:
 
 def test_layer_decay_asks_the_vit_for_its_names() -> None:
     vit = UniPerceiver(img_size=16, embed_dim=4, depth=2, num_heads=1)
-    model = nn.ModuleDict({"trunk": vit})  # wherever the model has it
+    model = nn.ModuleDict({"trunk": vit})  # it can be anywhere in the model
     rates = _by_name(model, layer_decay_param_groups(model, **DEPTH))
     expected = {
         "visual_embed.patch_embed.proj.weight": (0.125, 0.05),
@@ -179,7 +179,7 @@ def test_layer_decay_asks_the_vit_for_its_names() -> None:
     assert {name: rates[f"trunk.{name}"] for name in expected} == expected
 
 
-def test_layer_decay_refuses_a_vit_with_a_parameter_of_no_layer() -> None:
+def test_layer_decay_refuses_a_vit_parameter_without_a_layer() -> None:
     model = _tree({"vit.blocks.0.weight": (2, 2), "vit.registers": (1, 4, 2)})
     with pytest.raises(ValueError, match="_Trunk does not say which layer registers belongs to"):
         layer_decay_param_groups(model, **DEPTH)
@@ -190,7 +190,7 @@ def test_layer_decay_has_one_group_per_rate_and_decay() -> None:
     model = _tree({**shapes, "head.bias": (2,)})
     groups = layer_decay_param_groups(model, **DEPTH)
     pairs = [(group["lr"], group["weight_decay"]) for group in groups]
-    # 13 layers with and without decay; the head has a vector only.
+    # 13 layers with and without decay; the head has only a vector.
     assert len(pairs) == len(set(pairs)) == 2 * 13 + 1
 
 
@@ -206,7 +206,7 @@ def test_layer_decay_names_that_count_as_first_layer() -> None:
 
 
 @pytest.mark.parametrize(("rule", "arguments"), BOTH_RULES)
-def test_frozen_parameters_stay_out_and_shared_ones_appear_once(rule, arguments) -> None:
+def test_frozen_parameters_are_left_out_and_shared_ones_appear_once(rule, arguments) -> None:
     model = _tree({"vit.blocks.0.weight": (2, 2), "vit.blocks.1.weight": (2, 2), "head": (2, 2)})
     model.register_parameter("tied", model.head)
     model.vit.blocks.get_submodule("0").weight.requires_grad = False
@@ -238,7 +238,7 @@ def test_layer_decay_needs_a_vit() -> None:
         layer_decay_param_groups(_tree({"trunk.blocks.0.weight": (2, 2)}), **DEPTH)
 
 
-def test_layer_decay_without_the_accidents_of_the_original() -> None:
+def test_layer_decay_without_the_originals_mistakes() -> None:
     embeddings = ["vit.pos_embed", "vit.cls_token", "vit.blocks.1.table", "head.feat.weight"]
     matrices = ["vit.patch_embed.weight", "vit.blocks.0.table", "neck.pos_embed", "head.fc.weight"]
     names = [name for name in embeddings + matrices if not name.startswith("head.")]

@@ -1,4 +1,4 @@
-"""The schedules: hand-computed multipliers, and what it refuses."""
+"""The schedules: hand-computed multipliers, and refused arguments."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def test_coco_1x_values(iteration: int, expected: float) -> None:
     assert schedule(iteration / COCO_1X["max_iter"]) == pytest.approx(expected, rel=1e-12)
 
 
-def test_steps_fall_on_the_exact_iteration_whatever_the_rounding() -> None:
+def test_steps_are_at_the_exact_iteration_despite_rounding() -> None:
     for max_iter in (7, 97, 1000, 87_960, 263_880):
         schedule = WarmupMultiStep(max_iter=max_iter, epochs=7, milestones=[3, 5], warmup_iters=0)
         drops = [round(max_iter * 3 / 7), round(max_iter * 5 / 7)]
@@ -83,13 +83,13 @@ def test_drives_every_parameter_group_through_detectron2() -> None:
         ({"warmup_factor": 1.5}, r"warmup_factor in \[0, 1\], got 500 and 1.5"),
     ],
 )
-def test_refuses_what_makes_no_schedule(wrong: dict[str, object], message: str) -> None:
+def test_arguments_that_do_not_fit(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         WarmupMultiStep(**{**COCO_1X, **wrong})
 
 
 def slow_poly(iteration: int, max_iter: int, power: float) -> float:
-    """The original's two steps: the decayed value, of which the warm-up takes a share away."""
+    """The original's two steps: the decayed value, which the warm-up then reduces."""
     decayed = (1 - iteration / max_iter) ** power
     if iteration >= 1500:
         return decayed
@@ -121,6 +121,6 @@ def test_poly_without_warm_up_is_a_straight_line() -> None:
         ({"warmup_factor": 2.0}, r"warmup_factor in \[0, 1\], got 1500 and 2.0"),
     ],
 )
-def test_poly_refuses(wrong: dict[str, float], message: str) -> None:
+def test_poly_arguments_that_do_not_fit(wrong: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         WarmupPoly(**{"max_iter": 10, **wrong})

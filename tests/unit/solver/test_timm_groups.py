@@ -1,4 +1,4 @@
-"""Layer decay for timm's ViTs, which have their own names in front of the blocks."""
+"""Layer decay for timm's ViTs, which have different names before the blocks."""
 
 import pytest
 import timm
@@ -41,7 +41,7 @@ def rates(model: nn.Module) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_blocks_and_what_is_in_front_of_them(name: str) -> None:
+def test_blocks_and_stem(name: str) -> None:
     found = rates(make_model(name))
     assert found.pop("head.weight") == found.pop("head.bias") == 1.0
     for parameter, rate in found.items():
@@ -52,7 +52,7 @@ def test_blocks_and_what_is_in_front_of_them(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in MODELS if "rope_mixed" not in name])
 def test_timm_groups_the_same_way(name: str) -> None:
-    """timm scales the last layer by one, and a model without a head ends in its last block."""
+    """timm scales the last layer by one, which is the last block in a model without a head."""
     model = make_model(name)
     module = model.backbone.vit.model
     groups = param_groups_layer_decay(module, layer_decay=RATE)
@@ -63,16 +63,16 @@ def test_timm_groups_the_same_way(name: str) -> None:
 
 
 def test_other_models_have_no_other_layers() -> None:
-    """Every name in front of timm's blocks is known, whatever the model."""
+    """In all models, every name before the blocks is known."""
     for name in timm.list_models(module=["vision_transformer", "eva", "deit"])[::7]:
         if "sapiens2" in name:
-            continue  # each of its blocks has its own number of heads, so it cannot be cut
+            continue  # its blocks have different numbers of heads, so it cannot be shortened
         with torch.device("meta"):
             plan = TimmViT(name=name, depth=1)
         assert set(plan.parameter_layers().values()) == {0, 1}, name
 
 
-def test_timm_says_what_is_not_decayed() -> None:
+def test_timm_names_what_is_not_decayed() -> None:
     trunk = TimmViT(name="vit_small_patch16_rope_mixed_ape_224", depth=1)
     spared = trunk.no_weight_decay() & set(dict(trunk.named_parameters()))
     assert spared == {"model.cls_token", "model.pos_embed", "model.rope.freqs"}

@@ -1,20 +1,20 @@
 """The original's two rules that give each parameter its learning rate and weight decay.
 
-The results published for ViT-Adapter (https://arxiv.org/abs/2205.08534) were trained with them, so
-both are kept to the letter, including what looks like an accident:
+The published ViT-Adapter models (https://arxiv.org/abs/2205.08534) were trained with them, so both
+are kept exactly, including what look like mistakes:
 
-* :func:`custom_keys_param_groups` goes by pieces of the parameter's name. Biases, layer norms and
-  the position embedding are not decayed. The batch norms of the spatial prior module and all layer
+* :func:`custom_keys_param_groups` matches parts of parameter names. Biases, layer norms and the
+  position embedding are not decayed. The batch norms of the spatial prior module and all layer
   scales *are*, because no key is part of their names.
-* :func:`layer_decay_param_groups` goes by depth and rank. 1-D tensors (layer scales, all norms) are
+* :func:`layer_decay_param_groups` uses depth and rank. 1-D tensors (layer scales, all norms) are
   not decayed. The position embedding and the level embedding *are*: they have more than one
-  dimension, and the original's list of exemptions never matches. Its segmentation code besides
-  sends classifier, mask MLP and queries of Mask2Former to the lowest rate. ``as_published=False``
-  leaves both accidents out.
+  dimension, and the original's list of exemptions never matches. Its segmentation code also gives
+  the lowest rate to the classifier, mask MLP and queries of Mask2Former. ``as_published=False``
+  corrects both mistakes.
 
-Modules know their own parameters: a ViT tells their depth (:meth:`ViTTrunk.parameter_layers`), and
-any module by ``no_weight_decay()``, as timm's have it, which ones are embeddings. Each rule only
-answers which (lr, weight decay) a parameter has; ``_collect`` makes the groups.
+Modules know their own parameters: a ViT knows their depth (:meth:`ViTTrunk.parameter_layers`), and
+any module can name its embeddings in ``no_weight_decay()``, as in timm. Each rule only decides the
+(lr, weight decay) of a parameter; ``_collect`` makes the groups.
 """
 
 import math
@@ -36,23 +36,23 @@ def custom_keys_param_groups(
     weight_decay: float,
     custom_keys: Mapping[str, Mapping[str, float]],
 ) -> list[dict[str, Any]]:
-    """Groups parameters by the pieces of text that their names contain.
+    """Group parameters by the pieces of text that their names contain.
 
     Args:
-        model: parameters with ``requires_grad=False`` are left out; a shared one appears once,
-            under its first name.
+        model: parameters with ``requires_grad=False`` are left out; a shared parameter appears
+            once, under its first name.
         base_lr: learning rate before multiplication, > 0.
         weight_decay: weight decay before multiplication, >= 0.
         custom_keys: piece of a name -> ``{"lr_mult": ..., "decay_mult": ...}``, each 1 if absent.
-            Keys are tried from the longest to the shortest, those of equal length in alphabetical
-            order; the first that the name contains decides alone.
+            Keys are tried from longest to shortest, and in alphabetical order if equally long; only
+            the first one that the name contains applies.
 
     Returns:
         One group ``{"params", "lr", "weight_decay"}`` for each distinct pair of the two numbers,
-        in the order in which the model has them.
+        in the order of the model.
 
     Raises:
-        ValueError: a number out of range, an unknown multiplier, or nothing to train.
+        ValueError: a number is out of range, a multiplier is unknown, or nothing is to be trained.
     """
     _check_base_values(base_lr, weight_decay)
     for key, multipliers in custom_keys.items():
@@ -83,32 +83,32 @@ def layer_decay_param_groups(
     first_layer_names: Sequence[str] = (),
     as_published: bool = True,
 ) -> list[dict[str, Any]]:
-    """Groups parameters by depth: the nearer to the input of the ViT, the lower the learning rate.
+    """Group parameters by depth: the closer to the input of the ViT, the lower the learning rate.
 
-    A ViT of L blocks makes L + 2 layers: 0 for its stem (patches, tokens, positions), i + 1 for
-    block i, L + 1 for all the rest (adapter, pyramid, heads), as :meth:`ViTTrunk.parameter_layers`
-    says. Layer k has ``base_lr * decay_rate ** (L + 1 - k)``.
+    With a ViT of L blocks there are L + 2 layers: 0 for its stem (patches, tokens, positions),
+    i + 1 for block i, and L + 1 for everything else (adapter, pyramid, heads); see
+    :meth:`ViTTrunk.parameter_layers`. Layer k has ``base_lr * decay_rate ** (L + 1 - k)``.
     1-D tensors and those whose name ends in ``.bias`` have no weight decay.
 
     Args:
-        model: parameters with ``requires_grad=False`` are left out; a shared one appears once,
-            under its first name.
-        base_lr: learning rate of all that is outside of the ViT, > 0.
+        model: parameters with ``requires_grad=False`` are left out; a shared parameter appears
+            once, under its first name.
+        base_lr: learning rate of everything outside the ViT, > 0.
         weight_decay: weight decay of tensors with two or more dimensions, >= 0.
         decay_rate: factor between neighbouring layers, in (0, 1].
-        first_layer_names: beginnings of names that count as layer 0 though outside of the ViT.
-        as_published: follow the original also where it hardly meant what it does. Otherwise
-            ``first_layer_names`` are not used, and no embedding (of positions, levels or queries;
-            tokens; tables of relative positions) has weight decay: what ``no_weight_decay()`` of a
-            module names.
+        first_layer_names: prefixes of names outside the ViT that count as layer 0.
+        as_published: follow the original even where it is probably mistaken. Otherwise
+            ``first_layer_names`` are not used, and embeddings (of positions, levels or queries;
+            tokens; tables of relative positions) have no weight decay: those that a module names in
+            ``no_weight_decay()``.
 
     Returns:
         One group ``{"params", "lr", "weight_decay"}`` for each distinct pair of the two numbers,
-        in the order in which the model has them.
+        in the order of the model.
 
     Raises:
-        ValueError: a number out of range, no ViT in the model, a ViT that does not say which layer
-            a parameter belongs to, or nothing to train.
+        ValueError: a number is out of range, the model has no ViT, a ViT does not say which layer a
+            parameter belongs to, or nothing is to be trained.
     """
     _check_base_values(base_lr, weight_decay)
     if not 0.0 < decay_rate <= 1.0:
@@ -139,20 +139,20 @@ def _check_base_values(base_lr: float, weight_decay: float) -> None:
 
 
 def _find_trunks(model: nn.Module) -> dict[str, ViTTrunk]:
-    """The ViTs inside a model, by their names."""
+    """The ViTs in a model, by name."""
     trunks = {
         name: module for name, module in model.named_modules() if isinstance(module, ViTTrunk)
     }
     if not trunks:
         raise ValueError(
-            f"layer decay needs a ViT, but {type(model).__name__} holds no ViTTrunk: use "
+            f"layer decay needs a ViT, but {type(model).__name__} holds no ViTTrunk; use "
             "custom_keys_param_groups, or build the model around a ViTTrunk"
         )
     return trunks
 
 
 def _embeddings(model: nn.Module) -> set[str]:
-    """Parameters that their modules want without weight decay."""
+    """Names of the parameters in ``no_weight_decay()`` of their modules."""
     return {
         _join(prefix, name)
         for prefix, module in model.named_modules()
@@ -168,9 +168,9 @@ def _join(prefix: str, name: str) -> str:
 def _collect(
     model: nn.Module, rule: Callable[[str, nn.Parameter], tuple[float, float]]
 ) -> list[dict[str, Any]]:
-    """Joins the parameters to which ``rule`` gives the same (lr, weight decay)."""
+    """Group the parameters to which ``rule`` gives the same (lr, weight decay)."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, param in model.named_parameters():  # names a shared parameter once
+    for name, param in model.named_parameters():  # lists a shared parameter once
         if not param.requires_grad:
             continue
         groups.setdefault(rule(name, param), []).append(param)
@@ -187,9 +187,9 @@ def _collect(
 def _norms_inside_convolutions(model: nn.Module) -> set[str]:
     """Names of the norms that are children of Detectron2's convolutions.
 
-    Detectron2 calls that child ``norm``; the library under the original calls it ``bn`` or ``gn``,
-    and its rules read names: a key "norm" is meant for ``norm1`` of a block and must miss the norm
-    of a convolution in a pyramid or head.
+    Detectron2 calls this child ``norm``; the original's library calls it ``bn`` or ``gn``. Its
+    rules depend on names: the key "norm" is meant for ``norm1`` of a block and must not match the
+    norm of a convolution in a pyramid or head.
     """
     return {
         f"{name}.norm"

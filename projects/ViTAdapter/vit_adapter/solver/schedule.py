@@ -11,14 +11,17 @@ _EPSILON = 1e-6
 
 
 class _Ramp:
-    """Straight line from ``warmup_factor`` at iteration 0 to 1 at iteration ``warmup_iters``."""
+    """Straight line from ``warmup_factor`` at iteration 0 to 1 at iteration ``warmup_iters``.
+
+    Args:
+        warmup_iters: length of the ramp in iterations; 0 for none.
+        warmup_factor: start of the ramp, in [0, 1].
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
 
     def __init__(self, warmup_iters: int, warmup_factor: float) -> None:
-        """Check and take the numbers; see the schedules for what they mean.
-
-        Raises:
-            ValueError: one is out of range.
-        """
         if warmup_iters < 0 or not 0.0 <= warmup_factor <= 1.0:
             raise ValueError(
                 f"warmup_iters must be >= 0 and warmup_factor in [0, 1], "
@@ -28,18 +31,29 @@ class _Ramp:
         self.warmup_factor = warmup_factor
 
     def __call__(self, iteration: int) -> float:
-        """Factor at an iteration, from 0; 1 after the ramp."""
+        """Factor at an iteration, counted from 0; 1 after the ramp."""
         if iteration >= self.warmup_iters:
             return 1.0
         return self.warmup_factor + (1.0 - self.warmup_factor) * iteration / self.warmup_iters
 
 
 class WarmupMultiStep(ParamScheduler):
-    """Constant steps down at given epochs, times a linear ramp over the first iterations.
+    """Steps down at given epochs, times a linear ramp over the first iterations.
 
-    Iteration i (from 0) gets ``gamma ** n * ramp``: n milestones lie at or before i, and ramp rises
-    from ``warmup_factor`` at iteration 0 to 1 at iteration ``warmup_iters``. A run with another
-    ``max_iter`` keeps the shape: milestones move with it. The warm-up does not.
+    Iteration i (from 0) gets ``gamma ** n * ramp``. Here n milestones are at or before i, and ramp
+    rises from ``warmup_factor`` at iteration 0 to 1 at iteration ``warmup_iters``. With another
+    ``max_iter`` the milestones scale, so the shape is the same; the warm-up does not scale.
+
+    Args:
+        max_iter: iterations of the whole run, >= 1.
+        epochs: length of the whole run in the unit of the milestones, >= 1.
+        milestones: increasing epochs between 0 and ``epochs``, both exclusive; may be empty.
+        gamma: factor of one step, > 0.
+        warmup_iters: length of the ramp in iterations; 0 for none.
+        warmup_factor: start of the ramp, in [0, 1].
+
+    Raises:
+        ValueError: an argument is out of range.
     """
 
     def __init__(
@@ -52,18 +66,6 @@ class WarmupMultiStep(ParamScheduler):
         warmup_iters: int = 500,
         warmup_factor: float = 0.001,
     ) -> None:
-        """
-        Args:
-            max_iter: iterations of the whole run, >= 1.
-            epochs: what ``max_iter`` amounts to in the unit of the milestones, >= 1.
-            milestones: increasing epochs between 0 and ``epochs``, both excluded; may be empty.
-            gamma: factor of one step, > 0.
-            warmup_iters: length of the ramp in iterations; 0 for none.
-            warmup_factor: start of the ramp, in [0, 1].
-
-        Raises:
-            ValueError: naming the argument that is out of range.
-        """
         if max_iter < 1 or epochs < 1:
             raise ValueError(f"max_iter and epochs must be >= 1, got {max_iter} and {epochs}")
         bounds = [0, *milestones, epochs]
@@ -87,9 +89,18 @@ class WarmupMultiStep(ParamScheduler):
 class WarmupPoly(ParamScheduler):
     """Polynomial decay to 0, times a linear ramp over the first iterations.
 
-    Iteration i (from 0) gets ``(1 - i / max_iter) ** power * ramp``: the ramp, from
-    ``warmup_factor`` at iteration 0 to 1 at iteration ``warmup_iters``, multiplies what has already
-    begun to decay. A run with another ``max_iter`` keeps the shape but for the ramp.
+    Iteration i (from 0) gets ``(1 - i / max_iter) ** power * ramp``, where ramp rises from
+    ``warmup_factor`` at iteration 0 to 1 at iteration ``warmup_iters``, while the decay has already
+    begun. With another ``max_iter`` the shape is the same, except that the ramp does not scale.
+
+    Args:
+        max_iter: iterations of the whole run, >= 1.
+        power: power of the decay, > 0; 1 for a straight line.
+        warmup_iters: length of the ramp in iterations; 0 for none.
+        warmup_factor: start of the ramp, in [0, 1].
+
+    Raises:
+        ValueError: an argument is out of range.
     """
 
     def __init__(
@@ -100,16 +111,6 @@ class WarmupPoly(ParamScheduler):
         warmup_iters: int = 1500,
         warmup_factor: float = 1e-6,
     ) -> None:
-        """
-        Args:
-            max_iter: iterations of the whole run, >= 1.
-            power: of the decay, > 0; 1 for a straight line.
-            warmup_iters: length of the ramp in iterations; 0 for none.
-            warmup_factor: start of the ramp, in [0, 1].
-
-        Raises:
-            ValueError: naming the argument that is out of range.
-        """
         if max_iter < 1:
             raise ValueError(f"max_iter must be >= 1, got {max_iter}")
         if power <= 0:
