@@ -1,4 +1,4 @@
-"""The evaluator: perfect predictions score 100, worse ones less, on any COCO-format file."""
+"""The evaluator, on any COCO-format file: perfect predictions score 100, worse ones less."""
 
 import json
 
@@ -27,7 +27,7 @@ def shapes(tmp_path):
 
 
 def _perfect(record, with_masks=True):
-    """Return what a model without fault would predict."""
+    """Return what a perfect model would predict."""
     annotations = record["annotations"]
     instances = Instances((record["height"], record["width"]))
     boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
@@ -55,7 +55,7 @@ def _evaluate(name, predict, output_dir=None, **options):
 
 
 def test_perfect_predictions_score_100(shapes, tmp_path):
-    assert not shapes.exists()  # the evaluator may come before the loader
+    assert not shapes.exists()  # the evaluator may be built before the loader
     results = _evaluate("shapes_val", _perfect, str(tmp_path / "out"))
     assert shapes.exists()
     for task in ("bbox", "segm"):
@@ -63,7 +63,7 @@ def test_perfect_predictions_score_100(shapes, tmp_path):
         for name in MetadataCatalog.get("shapes_val").thing_classes:
             assert results[task][f"AP-{name}"] == pytest.approx(100)
     saved = json.loads((tmp_path / "out" / "coco_instances_results.json").read_text())
-    assert {result["category_id"] for result in saved} == {1, 2, 3}  # ids of the file again
+    assert {result["category_id"] for result in saved} == {1, 2, 3}  # ids as in the file
 
 
 def test_tasks_follow_the_predictions_unless_given(shapes):
@@ -110,7 +110,7 @@ def test_no_predictions_score_0_in_all_metrics(shapes, with_masks):
     assert results["bbox"]["AP"] == results["bbox"]["AP-circle"] == 0
 
 
-def test_processes_without_images_learn_what_the_others_predict(shapes, monkeypatch):
+def test_processes_without_images_use_the_tasks_of_the_others(shapes, monkeypatch):
     evaluator = build_coco_evaluator("shapes_val", distributed=True)
     evaluator.reset()
     monkeypatch.setattr(comm, "all_gather", lambda value: [value, True])
@@ -118,7 +118,7 @@ def test_processes_without_images_learn_what_the_others_predict(shapes, monkeypa
     assert set(evaluator.evaluate()) == {"bbox", "segm"}
 
 
-def test_the_limit_on_detections_counts(shapes):
+def test_detections_are_limited(shapes):
     """Twelve false detections of each class come before the true ones."""
 
     def late(record):
@@ -136,7 +136,7 @@ def test_the_limit_on_detections_counts(shapes):
 
 @pytest.fixture
 def own_data(tmp_path):
-    """A file as other tools write it: no 'info', 'area' or 'iscrowd', ids from 0."""
+    """A file as written by other tools: no 'info', 'area' or 'iscrowd', and ids from 0."""
     Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(tmp_path / "a.png")
     annotations = [
         {
@@ -163,12 +163,12 @@ def own_data(tmp_path):
 def test_files_without_area_and_crowd_flags_and_with_ids_from_0_are_evaluated(own_data):
     results = _evaluate(own_data, _perfect)
     assert results["bbox"]["AP"] == results["segm"]["AP"] == pytest.approx(100)
-    # 40 x 20 = 800 pixels is small for COCO, which only the added areas tell
+    # 40 x 20 = 800 pixels is small for COCO; this comes from the added areas
     assert results["bbox"]["APs"] == pytest.approx(100) and np.isnan(results["bbox"]["APm"])
 
 
 def _change(tmp_path, change):
-    """Rewrite the file of ``own_data``: ``change`` is called with its content."""
+    """Rewrite the file of ``own_data``; ``change`` modifies its content."""
     content = json.loads((tmp_path / "own.json").read_text())
     change(content)
     (tmp_path / "own.json").write_text(json.dumps(content))
@@ -202,7 +202,7 @@ def test_values_of_other_types_are_evaluated(tmp_path, own_data, changes, image_
         for annotation in content["annotations"]:
             annotation.update(changes)
 
-    _change(tmp_path, change)  # after it was registered: the evaluator reads for itself
+    _change(tmp_path, change)  # after registration: the evaluator reads the file itself
     evaluator = build_coco_evaluator(own_data, str(tmp_path / "out"), distributed=False)
     evaluator.reset()
     image_id = int(image_id) if isinstance(image_id, float) else image_id
@@ -274,7 +274,7 @@ def test_masks_are_not_evaluated_where_an_object_has_none(
     def change(content):
         for annotation in content["annotations"][:lacking]:
             del annotation["segmentation"]
-        if lacking == 1:  # a crowd may have the only mask
+        if lacking == 1:  # a crowd can have the only mask
             content["annotations"][1].update(iscrowd=1, area=800)
 
     _change(tmp_path, change)

@@ -1,4 +1,4 @@
-"""Metrics against a confusion matrix worked out by hand, and against Detectron2's evaluator."""
+"""Metrics, compared with a hand-computed confusion matrix and with Detectron2's evaluator."""
 
 import logging
 import math
@@ -31,7 +31,7 @@ def one_hot(predicted: list[list[int]]) -> Tensor:
 
 @pytest.fixture
 def add_image(tmp_path: Path) -> Iterator:
-    """Returns a function that adds an image to the data set: its labels."""
+    """A function that adds an image with the given labels to the data set."""
     records = []
 
     def add(labels: object) -> dict[str, str]:
@@ -53,7 +53,7 @@ def test_hand_computed(add_image, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         evaluator.process([record], [{"sem_seg": one_hot(PREDICTED)}])
         metrics = evaluator.evaluate()["sem_seg"]
-    # 9 pixels count. road: 4 labelled, 4 predicted, 3 right; sky: 3, 4, 2; tree: 0, 1, 0;
+    # 9 pixels count. road: 4 labelled, 4 predicted, 3 correct; sky: 3, 4, 2; tree: 0, 1, 0;
     # car: 2, 0, 0.
     iou = {"road": 3 / 5, "sky": 2 / 5, "tree": 0.0, "car": 0.0}
     accuracy = {"road": 3 / 4, "sky": 2 / 3, "tree": math.nan, "car": 0.0}
@@ -101,7 +101,7 @@ def test_ignored_image_adds_nothing(add_image) -> None:
     assert all(math.isnan(value) for value in evaluator.evaluate()["sem_seg"].values())
 
 
-@pytest.mark.parametrize("ignored", [2, 7])  # a class, and none
+@pytest.mark.parametrize("ignored", [2, 7])  # a class, and no class
 def test_another_ignored_label_does_not_count(add_image, ignored: int) -> None:
     labels = np.array(LABELS)
     usual, other = add_image(labels), add_image(np.where(labels == 255, ignored, labels))
@@ -141,7 +141,9 @@ def test_counts_of_all_processes_are_added(add_image, monkeypatch: pytest.Monkey
         ((4, 2, 2), [[0, 7], [0, 9]], r"0.png has the values 7, 9 .*there are 4 classes"),
     ],
 )
-def test_what_does_not_fit_is_named(add_image, scores: tuple, labels: list, message: str) -> None:
+def test_files_that_do_not_fit_are_named(
+    add_image, scores: tuple, labels: list, message: str
+) -> None:
     record = add_image(labels)
     evaluator = SemSegEvaluator(NAME)
     with pytest.raises(ValueError, match=message):

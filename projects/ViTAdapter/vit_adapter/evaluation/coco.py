@@ -1,4 +1,4 @@
-"""Detectron2's COCO evaluator for any registered data set, on every version supported."""
+"""Detectron2's COCO evaluator for any registered data set, in every supported version."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def build_coco_evaluator(
 ) -> COCOEvaluator:
     """Return an evaluator of box and mask AP in percent.
 
-    The annotations are read as ``register_coco_format`` reads them. For a test set without
-    annotations the predictions are written, and nothing is measured.
+    Annotations are read as by ``register_coco_format``. For a test set without annotations,
+    predictions are written but not evaluated.
 
     Args:
-        dataset_name: name in Detectron2's catalogs; data that generate themselves are generated.
-        output_dir: folder for the predictions and COCO result files, None for no files.
-        tasks: some of "bbox", "segm", "keypoints"; None takes them from the predictions, but only
-            "bbox" where some objects have no mask.
+        dataset_name: name in Detectron2's catalogs. Generated data sets are generated if missing.
+        output_dir: folder for predictions and COCO result files; None for no files.
+        tasks: some of "bbox", "segm", "keypoints"; None takes them from the predictions, or only
+            "bbox" if some objects have no mask.
         distributed: gather the predictions of all processes.
-        max_dets_per_image: detections that count in each image, None for COCO's 100.
+        max_dets_per_image: number of detections that count per image; None for COCO's 100.
     """
     json_file = MetadataCatalog.get(dataset_name).get("json_file")
     options = dict(
@@ -57,14 +57,14 @@ def build_coco_evaluator(
             dataset_name, tasks or _tasks_of(annotations, dataset_name), **options
         )
     if not os.path.isfile(json_file):
-        DatasetCatalog.get(dataset_name)  # writes generated data; raises for other missing files
+        DatasetCatalog.get(dataset_name)  # generates data; raises if other files are missing
     content = read_coco_json(Path(json_file))
     normalise(content)
     complete_annotations(content)
     tasks = tasks or _tasks_of(content.get("annotations", ()), dataset_name)
     with _registered(content, dataset_name) as name:
         evaluator = _CocoEvaluator(name, tasks, **options)
-    # The classes may become known later, when the data are loaded.
+    # The classes may only become known when the data are loaded.
     evaluator._metadata = MetadataCatalog.get(dataset_name)
     return evaluator
 
@@ -72,13 +72,13 @@ def build_coco_evaluator(
 def _tasks_of(
     annotations: Sequence[Mapping[str, Any]], dataset_name: str
 ) -> tuple[str, ...] | None:
-    """Return "bbox" alone if an object has no mask: COCO's evaluation of masks would fail."""
-    lacking = sum(not annotation.get("segmentation") for annotation in annotations)
-    if not lacking:
+    """Return only "bbox" if an object has no mask, since COCO's mask evaluation would fail."""
+    missing = sum(not annotation.get("segmentation") for annotation in annotations)
+    if not missing:
         return None
     _logger.warning(
         "%d of %d annotations of %s have no masks: only boxes are evaluated.",
-        lacking,
+        missing,
         len(annotations),
         dataset_name,
     )
@@ -86,7 +86,7 @@ def _tasks_of(
 
 
 class _CocoEvaluator(COCOEvaluator):
-    """Gives the metrics of a model that predicts nothing as well: 0 where there are objects."""
+    """Also gives metrics if the model predicts nothing: 0 where there are objects."""
 
     def reset(self) -> None:
         super().reset()
@@ -114,7 +114,7 @@ class _CocoEvaluator(COCOEvaluator):
         iou_type: str,
         class_names: Sequence[str] | None = None,
     ) -> dict[str, float]:
-        # Without predictions Detectron2 would leave out the classes and give NaN.
+        # Without predictions, Detectron2 would leave out the classes and return NaN.
         if coco_eval is None and iou_type != "keypoints":
             _logger.warning("The model predicted no object in any image (%s).", iou_type)
             coco_eval = _evaluate_nothing(self._coco_api, iou_type)
@@ -124,7 +124,7 @@ class _CocoEvaluator(COCOEvaluator):
 def _evaluate_nothing(truth: COCO, iou_type: str) -> COCOeval:
     predictions = COCO()
     predictions.dataset = {**truth.dataset, "annotations": []}
-    with contextlib.redirect_stdout(io.StringIO()):  # they print
+    with contextlib.redirect_stdout(io.StringIO()):  # these calls print
         predictions.createIndex()
         evaluation = COCOeval(truth, predictions, iou_type)
         evaluation.evaluate()
@@ -135,7 +135,7 @@ def _evaluate_nothing(truth: COCO, iou_type: str) -> COCOeval:
 
 @contextlib.contextmanager
 def _registered(content: dict[str, Any], dataset_name: str) -> Iterator[str]:
-    """Register metadata by which Detectron2 can read content, while the block runs."""
+    """Register metadata with which Detectron2 can read ``content`` while the block runs."""
     name = f"{dataset_name}, normalised"
     with temporary_json(content, "annotations.json") as json_file:
         MetadataCatalog.get(name).json_file = json_file
@@ -146,7 +146,7 @@ def _registered(content: dict[str, Any], dataset_name: str) -> Iterator[str]:
 
 
 def _has_compiled_evaluation() -> bool:
-    """Return whether Detectron2 has its compiled part; v0.6 must be told if it does not."""
+    """Whether Detectron2 has its compiled extension; v0.6 must be told if it does not."""
     try:
         from detectron2 import _C
     except ImportError:

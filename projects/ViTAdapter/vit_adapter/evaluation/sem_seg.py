@@ -1,9 +1,9 @@
 """Metrics of semantic segmentation.
 
-Detectron2's evaluator is not used, though names and values of the metrics are those of its v0.6:
-its later versions leave classes that occur only in predictions out of the mean, it keeps every
-prediction in memory, run-length coded, and its errors do not name the file whose prediction and
-labels do not fit.
+Names and values of the metrics are those of Detectron2 v0.6, but its evaluator is not used. Later
+versions leave classes that occur only in predictions out of the mean. It also keeps every
+prediction in memory, run-length encoded, and its errors do not name the file whose prediction does
+not fit the labels.
 
 Shapes: K classes, H/W sides of the original image.
 """
@@ -34,26 +34,26 @@ TASK = "sem_seg"
 class SemSegEvaluator(DatasetEvaluator):
     """Counts how often each class is predicted for each labelled class.
 
-    Pixels that are labelled to be ignored do not count; an image with no others adds nothing.
+    Ignored pixels do not count; an image with no others adds nothing.
 
     Args:
         dataset_name: name in Detectron2's catalogs; its records have ``sem_seg_file_name``, and its
             metadata ``stuff_classes``.
-        distributed: add up the counts of all processes.
+        distributed: whether to add up the counts of all processes.
 
     Raises:
-        ValueError: no such data set, or one without classes or label files.
+        ValueError: there is no such data set, or it has no classes or label files.
     """
 
     def __init__(self, dataset_name: str, *, distributed: bool = True) -> None:
         self._names = class_names(dataset_name, kind="stuff")
         self._ignore_label = ignore_label(dataset_name)
         records = DatasetCatalog.get(dataset_name)
-        lacking = [r["file_name"] for r in records if "sem_seg_file_name" not in r]
-        if lacking:
+        missing = [r["file_name"] for r in records if "sem_seg_file_name" not in r]
+        if missing:
             raise ValueError(
-                f"{len(lacking)} of {len(records)} images of the data set {dataset_name!r} have no "
-                f"'sem_seg_file_name', such as {lacking[0]}: they have no semantic labels."
+                f"{len(missing)} of {len(records)} images of the data set {dataset_name!r} have no "
+                f"'sem_seg_file_name', such as {missing[0]}: they have no semantic labels."
             )
         self._label_files = {r["file_name"]: r["sem_seg_file_name"] for r in records}
         self._distributed = distributed
@@ -70,12 +70,12 @@ class SemSegEvaluator(DatasetEvaluator):
         """Add images.
 
         Args:
-            inputs: with ``file_name``.
-            outputs: ``"sem_seg"``: scores (K, H, W); the class with the highest is predicted.
+            inputs: records with ``file_name``.
+            outputs: ``"sem_seg"``: scores (K, H, W); the class with the highest score counts.
 
         Raises:
-            ValueError: scores of another number of classes or another size than the labels, or
-                labels that no class has; the message names the files.
+            ValueError: the scores have another number of classes or another size than the labels,
+                or some labels belong to no class; the message names the files.
         """
         for record, output in zip(inputs, outputs, strict=True):
             file_name = record["file_name"]
@@ -97,14 +97,14 @@ class SemSegEvaluator(DatasetEvaluator):
             self._add(scores.argmax(dim=0).cpu().numpy(), labels, label_file)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
-        """Compute the metrics over all images; all processes take part.
+        """Compute the metrics over all images; all processes must call this.
 
         Returns:
-            ``{"sem_seg": metrics}`` in percent; None in all but the main process. ``mIoU`` is the
-            mean over all classes that occur in labels or predictions, ``fwIoU`` that weighted by
-            the labelled pixels, ``mACC`` the mean over the labelled classes of their share of
-            pixels that is predicted correctly, ``pACC`` that share over all pixels. ``IoU-<class>``
-            and ``ACC-<class>`` are NaN for classes that do not occur, as are the means without any
+            ``{"sem_seg": metrics}`` in percent, or None in all processes except the main one.
+            ``mIoU`` is the mean over all classes that occur in labels or predictions, ``fwIoU`` the
+            mean weighted by labelled pixels. ``pACC`` is the share of correctly predicted pixels,
+            ``mACC`` the mean of this share over the labelled classes. ``IoU-<class>`` and
+            ``ACC-<class>`` are NaN for classes that do not occur, as are the means without any
             labelled pixel.
         """
         counts = self._counts
@@ -134,14 +134,14 @@ class SemSegEvaluator(DatasetEvaluator):
 
 
 def compute_metrics(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
-    """Compute the metrics of a confusion matrix.
+    """Compute the metrics from a confusion matrix.
 
     Args:
-        counts: (K, K), row: predicted class, column: labelled class.
+        counts: (K, K); rows are predicted classes, columns are labelled classes.
 
     Returns:
-        Intersection over union of each class (K,), accuracy of each class (K,), both as fractions
-        with NaN where a class does not occur, and the means in percent.
+        Intersection over union (K,) and accuracy (K,) of each class, as fractions with NaN where a
+        class does not occur; and the means in percent.
     """
     right = counts.diagonal().astype(float)
     labelled, predicted = counts.sum(axis=0), counts.sum(axis=1)
