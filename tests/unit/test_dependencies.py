@@ -1,4 +1,4 @@
-"""Imports within the package point one way, from the general to the particular."""
+"""Imports in the package go one way: specific parts import general ones."""
 
 import ast
 from pathlib import Path
@@ -9,7 +9,7 @@ import vit_adapter
 
 PACKAGE = Path(vit_adapter.__file__).parent
 
-# What each part may import besides itself. A new part needs a line here.
+# What each part may import in addition to itself. A new part needs a line here.
 ALLOWED = {
     "utils": set(),
     "ops": set(),
@@ -32,11 +32,11 @@ TOOLS = sorted(PACKAGE.parent.joinpath("tools").glob("*.py"))
 
 
 def imported_parts(source: str, package: list[str]) -> set[str]:
-    """Name the parts of vit_adapter that a module of ``package`` imports, also within functions.
+    """Name the parts of vit_adapter that a module of ``package`` imports, also in functions.
 
     Args:
-        source: of the module.
-        package: dotted name of the package that holds the module, split at the dots.
+        source: source code of the module.
+        package: dotted name of the package that contains the module, split at the dots.
     """
     names = []
     for node in ast.walk(ast.parse(source)):
@@ -51,7 +51,7 @@ def imported_parts(source: str, package: list[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_one_way(path: Path) -> None:
+def test_imports_go_one_way(path: Path) -> None:
     inside = path.relative_to(PACKAGE).with_suffix("").parts
     package = ["vit_adapter", *inside[:-1]]
     part = inside[0]

@@ -1,8 +1,8 @@
-"""Every tensor that a model makes is made on the model's device: shown for CUDA without a GPU.
+"""Models make every tensor on their own device: tested for CUDA without a GPU.
 
-Fake tensors have a size, a dtype and a device but no numbers. An operation on tensors of two
-devices fails for them as it would for real ones, so a tensor made on the CPU within a model that
-lies on CUDA is found, and so is one that `Module.to` does not move. Backward passes need a device.
+Fake tensors have a size, a dtype and a device but no numbers. For them, too, an operation on
+tensors of two devices fails. So this finds a tensor that a model on CUDA makes on the CPU, and one
+that `Module.to` does not move. Backward passes would need a device.
 """
 
 from collections.abc import Callable, Iterable
@@ -51,7 +51,7 @@ CLASSES = 5
 
 @pytest.fixture
 def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> FakeTensorMode:
-    """Makes fake tensors on CUDA, and lets autocast and the operator believe in it."""
+    """Allows fake tensors on CUDA, and makes autocast and the operator accept them."""
     monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: True)
     monkeypatch.setattr("vit_adapter.ops.functional.select_backend", lambda device_type: "kernel")
@@ -59,7 +59,7 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> FakeTensorMode:
 
 
 def move_to_fake_cuda(module: nn.Module) -> nn.Module:
-    """Do what `module.cuda()` would: exchange parameters and buffers, and nothing else."""
+    """Do what `module.cuda()` would: replace parameters and buffers, and nothing else."""
     for part in module.modules():
         for name, parameter in part._parameters.items():
             if parameter is not None:
@@ -76,7 +76,7 @@ def check_all_on_cuda(tensors: Iterable[Tensor]) -> None:
 
 
 def make_features(batch: int) -> dict[str, Tensor]:
-    """A backbone's outputs for images of 64 x 96."""
+    """A backbone's outputs for images of 64 x 96 pixels."""
     return {
         name: torch.randn(batch, DIM, 64 // shape.stride, 96 // shape.stride, device="cuda")
         for name, shape in SHAPES.items()
@@ -152,7 +152,7 @@ def test_mask2former(fake_cuda, monkeypatch):
         with torch.autocast("cuda", torch.float16):
             predictions = head(make_features(2), intermediate=True)
             check_all_on_cuda(matcher._costs_of_image(predictions, 1, targets[1]))
-            # The assignment is found on the CPU, from numbers.
+            # The assignment is computed on the CPU and needs real numbers.
             pairs = torch.zeros(len(predictions), 4, dtype=torch.int64, device="cuda")
             monkeypatch.setattr(HungarianMatcher, "forward", lambda *_: Matches(pairs, pairs))
             losses = criterion(predictions, targets)
@@ -160,7 +160,7 @@ def test_mask2former(fake_cuda, monkeypatch):
 
 
 class _Careless(nn.Module):
-    """Adds a number from the CPU: one that it keeps, or one that it makes."""
+    """Adds a tensor on the CPU, which it either keeps or makes."""
 
     def __init__(self, *, kept: bool) -> None:
         super().__init__()
@@ -173,7 +173,7 @@ class _Careless(nn.Module):
 
 
 @pytest.mark.parametrize("kept", [False, True])
-def test_tensors_of_the_cpu_are_found(kept, fake_cuda):
+def test_tensors_on_the_cpu_are_found(kept, fake_cuda):
     module = _Careless(kept=kept)
     with fake_cuda, pytest.raises(Exception, match="two devices|FakeTensor"):
         move_to_fake_cuda(module)(torch.ones(2, 3, device="cuda"))

@@ -1,4 +1,4 @@
-"""What the package itself offers."""
+"""The public names of the package."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ def test_unknown_name() -> None:
         _ = vit_adapter.ViTAdaptor
 
 
-def test_importing_the_package_imports_nothing_heavy() -> None:
+def test_importing_the_package_imports_no_large_dependency() -> None:
     code = "import sys, vit_adapter; print({'torch', 'detectron2', 'timm'} & set(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""What setup.py requires: enough for Detectron2, and what requirements.txt pins."""
+"""The requirements in setup.py: enough for Detectron2, and consistent with requirements.txt."""
 
 import ast
 import sys
@@ -19,15 +19,15 @@ def by_name(requirements: Iterable[str]) -> dict[str, Requirement]:
 
 
 def declared() -> dict[str, Requirement]:
-    """INSTALL_REQUIRES of setup.py, which cannot be imported without being run."""
+    """INSTALL_REQUIRES of setup.py, which cannot be imported without running it."""
     for node in ast.parse((ROOT / "setup.py").read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and node.targets[0].id == "INSTALL_REQUIRES":
             return by_name(ast.literal_eval(node.value))
     raise AssertionError("setup.py has no INSTALL_REQUIRES")
 
 
-def test_installing_the_package_brings_what_detectron2_needs() -> None:
-    # The tool installs Detectron2 alone, without its dependencies.
+def test_the_package_installs_what_detectron2_needs() -> None:
+    # The tool installs only Detectron2, without its dependencies.
     assert by_name(RUNTIME_DEPENDENCIES).keys() <= declared().keys()
 
 

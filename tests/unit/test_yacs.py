@@ -33,7 +33,7 @@ def documented_config() -> CfgNode:
 
 
 def small_config() -> CfgNode:
-    """The same with a model and images that take no time, for three classes."""
+    """The same with a tiny model, small images and three classes."""
     cfg = documented_config()
     node = cfg.MODEL.VIT_ADAPTER
     node.EMBED_DIM, node.DEPTH, node.NUM_HEADS, node.DEFORM_NUM_HEADS = 32, 4, 2, 4
@@ -143,7 +143,7 @@ def test_every_key_reaches_the_backbone():
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Config, and the weights of its model in a file of Detectron2's own checkpointer."""
+    """Config whose weights are a file written by Detectron2's own checkpointer."""
     torch.manual_seed(0)
     cfg = small_config()
     folder = tmp_path_factory.mktemp("yacs")
@@ -209,7 +209,7 @@ def test_default_trainer_trains_the_backbone(one_image, tmp_path):
     assert Path(cfg.OUTPUT_DIR, "model_final.pth").is_file()
 
 
-def test_mistakes_are_named():
+def test_invalid_configs_are_refused():
     cfg = small_config()
     cfg.MODEL.VIT_ADAPTER.SIZE = "medium"
     with pytest.raises(ValueError, match="MODEL.VIT_ADAPTER.SIZE is 'medium'.*'base'.*'tiny'"):

@@ -1,7 +1,7 @@
 """ViT-Adapter for Detectron2: plain Vision Transformers as backbones for dense prediction.
 
-The public names are imported on first use, so that ``import vit_adapter`` costs nothing and works
-where only a part of the dependencies is installed.
+Public names are imported on first use, so that ``import vit_adapter`` is fast and works even if
+only some of the dependencies are installed.
 """
 
 from importlib import import_module

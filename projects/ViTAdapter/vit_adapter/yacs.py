@@ -1,15 +1,15 @@
 """ViT-Adapter for Detectron2's yacs configs.
 
-With :func:`add_vit_adapter_config` and one of the two backbones that importing this module
-registers, Detectron2's own ``DefaultPredictor``, ``DefaultTrainer`` and tools work::
+Importing this module registers two backbones. With one of them and :func:`add_vit_adapter_config`,
+Detectron2's own ``DefaultPredictor``, ``DefaultTrainer`` and tools work::
 
     cfg = get_cfg()
     add_vit_adapter_config(cfg)
     cfg.MODEL.BACKBONE.NAME = "build_vit_adapter_fpn_backbone"
     cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
 
-The heads of :mod:`vit_adapter.segmentation` are registered, too. The sizes are those of the
-LazyConfigs: they are read from ``configs/common/models/vit_adapter.py``.
+The heads of :mod:`vit_adapter.segmentation` are also registered. The sizes are those of the
+LazyConfigs, read from ``configs/common/models/vit_adapter.py``.
 """
 
 from detectron2.config import CfgNode, instantiate
@@ -24,7 +24,7 @@ from vit_adapter import model_zoo
 from vit_adapter.backbone import ViTAdapter
 from vit_adapter.checkpoint.pretrained import load_pretrained_vit
 
-# yacs key -> what it sets in the LazyConfig of a size
+# yacs key -> keys that it sets in the LazyConfig of a size
 _OVERRIDES = {
     "IMG_SIZE": ("vit.img_size",),
     "EMBED_DIM": ("vit.embed_dim",),
@@ -54,10 +54,10 @@ def add_vit_adapter_config(cfg: CfgNode) -> None:
     """Add the node ``MODEL.VIT_ADAPTER`` with the keys below.
 
     ``SIZE`` is ``"tiny"`` (default), ``"small"``, ``"base"`` or ``"large"``. ``VIT_CHECKPOINT``
-    (default ``""``) names weights of a plain ViT for the trunk, a path or a URL, from which a
-    training starts; weights of the whole model belong into ``MODEL.WEIGHTS`` as usual.
+    (default ``""``) is the path or URL of plain-ViT weights from which the trunk starts training;
+    weights of the whole model go in ``MODEL.WEIGHTS`` as usual.
 
-    All other keys are ``None``, which means what the size says:
+    All other keys are ``None``, which stands for the value of the size:
 
     =======================  ======================================================================
     key                      tiny / small / base / large
@@ -115,11 +115,11 @@ def build_vit_adapter_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ViTAdapt
 
     Args:
         cfg: config after :func:`add_vit_adapter_config`.
-        input_shape: of the images; three channels.
+        input_shape: shape of the images, which must have three channels.
 
     Raises:
-        ValueError: the config lacks the node or holds an impossible value, or the images have not
-            three channels.
+        ValueError: the config does not have the node or has an invalid value, or the images do not
+            have three channels.
     """
     if "VIT_ADAPTER" not in cfg.MODEL:
         raise ValueError(
@@ -137,9 +137,9 @@ def build_vit_adapter_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ViTAdapt
 
 @BACKBONE_REGISTRY.register()
 def build_vit_adapter_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """Build the same with a feature pyramid network behind it: ``p2`` to ``p6``.
+    """Build the same backbone followed by a feature pyramid network: ``p2`` to ``p6``.
 
-    ``MODEL.FPN.IN_FEATURES`` (name at least ``res2`` to ``res5`` for Mask R-CNN), ``OUT_CHANNELS``,
+    ``MODEL.FPN.IN_FEATURES`` (at least ``res2`` to ``res5`` for Mask R-CNN), ``OUT_CHANNELS``,
     ``NORM`` and ``FUSE_TYPE`` apply as for Detectron2's ResNets.
 
     Raises:
