@@ -52,7 +52,7 @@ RECIPES = {
     "ade20k/upernet_vit_adapter_tiny_deit_512_160k": upernet(12e-5, 0.95, 0.1),
     "ade20k/upernet_vit_adapter_small_deit_512_160k": upernet(6e-5, 0.95, 0.2),
     "ade20k/upernet_vit_adapter_base_deit_512_160k": upernet(6e-5, 0.95, 0.3),
-    "ade20k/upernet_vit_adapter_light_base_deit_512_160k": upernet(6e-5, 0.95, 0.3),
+    "ade20k/upernet_vit_adapter_single_base_deit_512_160k": upernet(6e-5, 0.95, 0.3),
     "ade20k/upernet_vit_adapter_tiny_augreg_512_160k": upernet(12e-5, 0.95, 0.1),
     "ade20k/upernet_vit_adapter_base_augreg_512_160k": upernet(2e-5, None, 0.3, pixel_mean=HALF),
     "ade20k/upernet_vit_adapter_large_augreg_512_160k": upernet(
@@ -120,8 +120,8 @@ def test_is_the_published_recipe(name: str, load_config: Callable[[str], DictCon
     assert (cfg.lr_multiplier.power, cfg.lr_multiplier.warmup_iters) == (1.0, 1500)
 
 
-def test_the_light_adapter_has_one_interaction(load_config: Callable[[str], DictConfig]) -> None:
-    backbone = load_config("ade20k/upernet_vit_adapter_light_base_deit_512_160k").model.backbone
+def test_the_single_adapter_has_one_interaction(load_config: Callable[[str], DictConfig]) -> None:
+    backbone = load_config("ade20k/upernet_vit_adapter_single_base_deit_512_160k").model.backbone
     assert backbone.interaction_indexes == [[0, 11]]
     assert not backbone.with_cffn and not backbone.use_extra_extractor
     assert backbone.vit_feature_fusion == "none"

@@ -35,11 +35,11 @@ tiny_scratch = _segmentation(_tiny_scratch)
 base_augreg = _segmentation(_base)
 base_augreg.vit.img_size = 384
 
-# One interaction, and nothing but attention in it
-base_light = _segmentation(_base)
-base_light.interaction_indexes = [[0, base_light.vit.depth - 1]]
-base_light.with_cffn = base_light.use_extra_extractor = False
-base_light.vit_feature_fusion = "none"
+# A single interaction, without feed-forward network and extra extractors
+base_single = _segmentation(_base)
+base_single.interaction_indexes = [[0, base_single.vit.depth - 1]]
+base_single.with_cffn = base_single.use_extra_extractor = False
+base_single.vit_feature_fusion = "none"
 
 
 def _with_trunk(backbone, trunk, drop_path_rate, **options):

@@ -73,7 +73,7 @@ def test_unknown_pixel_statistics_are_those_of_imagenet(checkpoint: dict[str, ob
         (DETECTOR, "version='old',", "detection", "per_interaction"),
         (DETECTOR, "add_vit_feature=False,", "detection", "none"),
         (SEGMENTOR, "", "segmentation", "per_interaction"),
-        ((ADAPTER[0], SEGMENTOR[-1]), "", "segmentation", "none"),  # the light model
+        ((ADAPTER[0], SEGMENTOR[-1]), "", "segmentation", "none"),  # one interaction
         (("backbone.up1.bias", "roi_head.bbox_head.fc_cls.bias"), "", "detection", None),
         ((*ADAPTER, "bbox_head.gfl_cls.bias"), "", "detection", "last"),
         ((*ADAPTER, "panoptic_head.cls_embed.bias"), "", "detection", "last"),

@@ -151,6 +151,6 @@ def _fusion(tree: str, names: Iterable[str], backbone: Mapping[str, object]) -> 
         return "none"
     if tree == "detection":
         return "per_interaction" if backbone.get("version") == "old" else "last"
-    # The segmentation tree adds one map to each of the four outputs. The light model, with its
-    # single interaction, adds none.
+    # The segmentation tree adds one map to each of the four outputs, or none in the model with one
+    # interaction.
     return "per_interaction" if len(interactions) == NUM_OUTPUTS else "none"

@@ -1,8 +1,11 @@
-"""UPerNet, light ViT-Adapter-B from DeiT weights, ADE20K, 512 px, 160k iterations."""
+"""UPerNet, ViT-Adapter-B with one interaction from DeiT weights, ADE20K, 512 px, 160k iterations.
+
+The original calls this adapter "light"; that is not the adapter's mode "light".
+"""
 
 from ..common.data.ade20k import data, dataloader, num_classes as _num_classes
 from ..common.models.upernet import model, task
-from ..common.models.vit_adapter_seg import base_light as _backbone
+from ..common.models.vit_adapter_seg import base_single as _backbone
 from ..common.optim import seg_deit as optimizer
 from ..common.schedule import lr_poly as lr_multiplier
 from ..common.testing import windows_512 as test
