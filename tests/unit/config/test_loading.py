@@ -1,4 +1,4 @@
-"""Config files: what is wrong says what would be right."""
+"""Loading configs, and the messages for what cannot be loaded."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def test_overrides_are_applied(config_file: str) -> None:
         load_config(config_file, ["max_iter=3"])
 
 
-def test_missing_config_names_near_files(config_file: str) -> None:
+def test_missing_config_suggests_similar_files(config_file: str) -> None:
     wrong = config_file.replace("linear_tiny", "linear_tinny")
     with pytest.raises(UsageError, match=r"does not exist .*Did you mean .*linear_tiny\.py"):
         load_config(wrong)
@@ -50,9 +50,9 @@ def test_config_that_does_not_exist(name: str, message: str) -> None:
         load_config(name)
 
 
-def test_file_of_another_kind(tmp_path: Path) -> None:
+def test_file_with_another_extension(tmp_path: Path) -> None:
     (tmp_path / "model.txt").touch()
-    with pytest.raises(UsageError, match=r"has to end in \.py"):
+    with pytest.raises(UsageError, match=r"must end in \.py"):
         load_config(tmp_path / "model.txt")
 
 

@@ -1,4 +1,4 @@
-"""Mask R-CNN becomes Faster R-CNN where the training data have no masks, and only there."""
+"""Mask R-CNN becomes Faster R-CNN only if the training data have no masks."""
 
 import logging
 from collections.abc import Iterator
@@ -30,14 +30,14 @@ def config(*names: str, name: str = "mask_rcnn_vit_tiny_scratch") -> DictConfig:
     return cfg
 
 
-def test_boxes_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_data_with_boxes_only(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     cfg = config("boxes")
     drop_mask_branch(cfg)
     assert not instantiate(cfg.model.roi_heads).mask_on
     assert not cfg.dataloader.train.mapper.use_instance_mask
     (message,) = caplog.messages
-    assert message.startswith("The annotations of branch_boxes have no masks: the model is built")
+    assert message.startswith("The annotations of branch_boxes have no masks. The model is built")
     drop_mask_branch(cfg)  # as from a saved config
     assert len(caplog.messages) == 1
 
@@ -45,7 +45,7 @@ def test_boxes_alone(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(
     "names", [["polygons"], ["run_lengths"], ["boxes", "polygons"], ["unknown"], []]
 )
-def test_masks_are_learnt_wherever_there_may_be_some(names: list[str]) -> None:
+def test_masks_are_learnt_if_there_may_be_some(names: list[str]) -> None:
     cfg, before = config(*names), config(*names)
     drop_mask_branch(cfg)
     assert cfg == before
@@ -58,7 +58,7 @@ def test_other_models_stay_as_they_are() -> None:
     assert cfg == before
 
 
-def test_heads_with_a_mask_head_alone() -> None:
+def test_heads_with_only_a_mask_head() -> None:
     cfg = config("boxes")
     for key in ("mask_in_features", "mask_pooler"):  # as in Detectron2's Res5ROIHeads
         del cfg.model.roi_heads[key]

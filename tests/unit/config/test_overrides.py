@@ -1,4 +1,4 @@
-"""Overrides: what is right is applied, what is wrong says what would be right."""
+"""Overrides: valid ones are applied, and the messages for wrong ones say what is right."""
 
 import re
 from pathlib import Path
@@ -74,13 +74,13 @@ def test_entry_of_an_empty_list(cfg: DictConfig) -> None:
         apply_overrides(cfg, ["train.freeze.0=a"])
 
 
-def test_key_that_is_not_new_keeps_its_kind(cfg: DictConfig) -> None:
+def test_plus_on_an_existing_key_keeps_its_type(cfg: DictConfig) -> None:
     assert apply_overrides(cfg, ["+train.output_dir=2024_01_01"]).train.output_dir == "2024_01_01"
-    with pytest.raises(UsageError, match="train.max_iter is a whole number"):
+    with pytest.raises(UsageError, match="train.max_iter must be a whole number"):
         apply_overrides(cfg, ["+train.max_iter=many"])
 
 
-def test_new_key_on_purpose(cfg: DictConfig) -> None:
+def test_plus_adds_a_new_key(cfg: DictConfig) -> None:
     assert apply_overrides(cfg, ["+train.note=abc"]).train.note == "abc"
 
 
@@ -95,7 +95,7 @@ def test_new_key_on_purpose(cfg: DictConfig) -> None:
         ("train.max_iter.x=3", "train.max_iter"),
     ],
 )
-def test_unknown_key_names_near_ones(cfg: DictConfig, override: str, near: str) -> None:
+def test_unknown_key_suggests_similar_ones(cfg: DictConfig, override: str, near: str) -> None:
     with pytest.raises(UsageError, match=f"unknown key.*Did you mean .*{near}"):
         apply_overrides(cfg, [override])
 
@@ -103,22 +103,22 @@ def test_unknown_key_names_near_ones(cfg: DictConfig, override: str, near: str) 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.max_iter", "is no key=value"),
-        ("data (copy)/a=1", "is no key=value"),
+        ("train.max_iter", "is not of the form key=value"),
+        ("data (copy)/a=1", "is not of the form key=value"),
         ("--max-iter=3", "unknown option"),
         ("~train.max_iter=10", "not supported"),
-        ("train.max_iter=1,2", "names several values"),
+        ("train.max_iter=1,2", "has several values"),
         ("train.steps=[1", r"cannot read the override train.steps=\[1 .*train.steps=\[1, 2\]"),
         ("train.max_iter=5 (five)", r"cannot read the override train.max_iter=5 \(five\) "),
         ("train.output_dir=???", r"train.output_dir=\?\?\?: .* missing"),
-        ("train.output_dir=${nowhere}", "train.output_dir=.*nowhere.* leads nowhere"),
-        ("dataloader.names=[a,${nowhere}]", "dataloader.names=.*nowhere.* leads nowhere"),
+        ("train.output_dir=${nowhere}", "train.output_dir=.*nowhere.* refers to nothing"),
+        ("dataloader.names=[a,${nowhere}]", "dataloader.names=.*nowhere.* refers to nothing"),
     ],
 )
 def test_override_that_cannot_be_read(cfg: DictConfig, override: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as error:
         apply_overrides(cfg, ["train.amp.enabled=True", override])
-    assert "amp" not in str(error.value)  # the harmless one is not blamed
+    assert "amp" not in str(error.value)  # the valid override is not blamed
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_override_that_cannot_be_read(cfg: DictConfig, override: str, message: s
         *["line\nbreak", ""],
     ],
 )
-def test_path_stays_as_it_is_typed(cfg: DictConfig, tmp_path: Path, text: str) -> None:
+def test_path_is_taken_as_typed(cfg: DictConfig, tmp_path: Path, text: str) -> None:
     keys = ["train.output_dir", "train.init_checkpoint", "data.train_images", "data.val_json"]
     apply_overrides(cfg, [f"{key}={text}" for key in keys])
     LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
@@ -142,19 +142,19 @@ def test_path_stays_as_it_is_typed(cfg: DictConfig, tmp_path: Path, text: str) -
 
 
 def test_path_in_the_home_folder(cfg: DictConfig) -> None:
-    apply_overrides(cfg, ["train.output_dir=~/runs"])  # the shell leaves this ~ as it is
+    apply_overrides(cfg, ["train.output_dir=~/runs"])  # the shell does not expand this ~
     assert cfg.train.output_dir == str(Path.home() / "runs")
 
 
 @pytest.mark.parametrize("quote", ["'", '"'])
-def test_quotes_around_a_text_are_taken_off(cfg: DictConfig, quote: str) -> None:
+def test_quotes_around_a_text_are_removed(cfg: DictConfig, quote: str) -> None:
     apply_overrides(cfg, [f"train.output_dir={quote}a, b\\{quote}{quote}"])
     assert cfg.train.output_dir == f"a, b{quote}"
     apply_overrides(cfg, [f"dataloader.names={quote}null{quote}"])
     assert cfg.dataloader.names == "null"
 
 
-def test_interpolations_are_followed(cfg: DictConfig) -> None:
+def test_interpolations_are_resolved(cfg: DictConfig) -> None:
     later = ["train.max_iter=3", "dataloader.total_batch_size=${data.crop_size.0}"]
     apply_overrides(cfg, ["train.output_dir=run_${train.max_iter}", *later])
     assert cfg.inference == "run_3/inference"
@@ -164,7 +164,7 @@ def test_interpolations_are_followed(cfg: DictConfig) -> None:
 
 
 @pytest.mark.parametrize("key", ["train.init_checkpoint", "data.train_images", "dataloader.names"])
-def test_null_is_no_text(cfg: DictConfig, key: str) -> None:
+def test_null_is_not_a_text(cfg: DictConfig, key: str) -> None:
     apply_overrides(cfg, [f"{key}=null"])
     assert OmegaConf.select(cfg, key) is None
 
@@ -185,7 +185,7 @@ def test_list_of_texts(cfg: DictConfig, key: str, text: str, texts: list[str] | 
     assert OmegaConf.select(cfg, key) == texts
 
 
-def test_class_names_are_no_interpolations(cfg: DictConfig) -> None:
+def test_class_names_are_not_interpolations(cfg: DictConfig) -> None:
     names = ["${price", "${train.max_iter}", "${oc.env:HOME}", "\\${x}", "???"]
     apply_overrides(cfg, [f"data.classes=[{','.join(names)}]"])
     assert read_literals(cfg.data.classes) == names
@@ -216,7 +216,7 @@ def test_class_names_are_no_interpolations(cfg: DictConfig) -> None:
         ("train.amp={enabled: true}", {"enabled": True}),
     ],
 )
-def test_value_of_the_right_kind(cfg: DictConfig, override: str, value: object) -> None:
+def test_value_of_the_right_type(cfg: DictConfig, override: str, value: object) -> None:
     key = override.partition("=")[0].lstrip("+")
     found = OmegaConf.select(apply_overrides(cfg, [override]), key)
     assert found == value
@@ -254,7 +254,7 @@ def test_value_of_the_right_kind(cfg: DictConfig, override: str, value: object) 
         ("model.in_features=two", "a number"),
     ],
 )
-def test_value_of_another_kind(cfg: DictConfig, override: str, expected: str) -> None:
+def test_value_of_another_type(cfg: DictConfig, override: str, expected: str) -> None:
     key = override.partition("=")[0]
-    with pytest.raises(UsageError, match=f"override {re.escape(override)}: {key} is {expected}"):
+    with pytest.raises(UsageError, match=f"{re.escape(override)}: {key} must be {expected}"):
         apply_overrides(cfg, [override])

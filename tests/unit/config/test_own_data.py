@@ -1,4 +1,4 @@
-"""A data set of the user's own, put into a config by paths alone."""
+"""Custom data sets with annotations in COCO's format, given to a config as paths."""
 
 import copy
 import json
@@ -90,7 +90,7 @@ def paths(split: str, folder: Path) -> dict[str, Path]:
     return {f"{split}_json": folder / "labels.json", f"{split}_images": folder / "images"}
 
 
-def test_config_without_own_data_stays_as_it_is() -> None:
+def test_config_without_custom_data_is_unchanged() -> None:
     cfg = make_config(train_json="", train_images="", val_json="", val_images="")
     before = OmegaConf.to_yaml(cfg)
     assert OmegaConf.to_yaml(apply_custom_data(cfg)) == before
@@ -106,7 +106,7 @@ def test_names_and_class_counts_follow_the_files(tmp_path: Path) -> None:
     assert dataset_names(cfg, "test") == ["custom_val"]
     assert cfg.dataloader.evaluator.dataset_name == "custom_val"
     assert cfg.model.num_classes == cfg.model.head.num_classes == 2
-    assert cfg.model.semantic_head.num_classes == 183  # of other labels
+    assert cfg.model.semantic_head.num_classes == 183  # a different set of labels
     assert cfg.dataloader.train.mapper.instance_mask_format == "polygon"
     assert cfg.data.classes == ["cell", "gap"]
     check_classes(cfg, training=True)
@@ -114,7 +114,7 @@ def test_names_and_class_counts_follow_the_files(tmp_path: Path) -> None:
     assert MetadataCatalog.get("custom_val").json_file == str(val / "labels.json")
 
 
-def test_class_names_that_a_config_takes_for_its_own(tmp_path: Path) -> None:
+def test_class_names_with_a_special_meaning_in_a_config(tmp_path: Path) -> None:
     names = ["???", "${price", "${model.num_classes}", "${oc.env:HOME}", "\\${x}", "null", " "]
     cfg = apply_custom_data(make_config(**paths("train", write_data(tmp_path / "train", names))))
     assert cfg.model.num_classes == len(names)
@@ -124,7 +124,7 @@ def test_class_names_that_a_config_takes_for_its_own(tmp_path: Path) -> None:
     assert given_classes(apply_custom_data(saved)) == names
 
 
-def test_other_files_take_the_place_of_earlier_ones(tmp_path: Path) -> None:
+def test_other_files_replace_earlier_ones(tmp_path: Path) -> None:
     for index, classes in enumerate((["a"], ["a", "b"])):
         folder = write_data(tmp_path / str(index), classes)
         cfg = apply_custom_data(make_config(**paths("val", folder)))
@@ -137,14 +137,14 @@ def test_run_length_masks_are_read_as_bitmaps(tmp_path: Path) -> None:
     assert cfg.dataloader.train.mapper.instance_mask_format == "bitmask"
 
 
-def test_training_data_alone_is_not_evaluated_on_other_data(tmp_path: Path) -> None:
+def test_only_training_data_means_no_evaluation_on_other_data(tmp_path: Path) -> None:
     cfg = make_config(**paths("train", write_data(tmp_path / "train", ["cell"])))
     apply_custom_data(cfg)
     assert cfg.dataloader.evaluator is None
     assert dataset_names(cfg, "test") == ["custom_train"]
 
 
-def test_validation_data_come_later_to_the_config_of_a_run_without(tmp_path: Path) -> None:
+def test_validation_data_can_be_added_to_the_config_of_a_run_without_them(tmp_path: Path) -> None:
     train, val = (write_data(tmp_path / split, ["cell"]) for split in ("train", "val"))
     cfg = make_config(**paths("train", train))
     cfg.train = {"output_dir": str(tmp_path / "run")}
@@ -184,13 +184,13 @@ def test_evaluation_needs_no_training_data(tmp_path: Path) -> None:
 def test_evaluation_without_validation_data_reads_nothing(tmp_path: Path) -> None:
     cfg = apply_custom_data(make_config(**paths("train", tmp_path / "gone")), training=False)
     check_classes(cfg, training=False)
-    assert cfg.dataloader.evaluator is None  # of which the evaluation complains
+    assert cfg.dataloader.evaluator is None  # evaluation refuses this
 
 
 def test_evaluation_on_the_classes_of_another_training(tmp_path: Path) -> None:
     cfg = make_config(**paths("val", write_data(tmp_path, ["gap", "cell"])))
     cfg.data.classes = ["cell", "gap"]
-    with pytest.raises(ValueError, match=r"classes gap, cell, .* a training with cell, gap\."):
+    with pytest.raises(ValueError, match=r"classes gap, cell, .* a training run with cell, gap\."):
         apply_custom_data(cfg, training=False)
 
 
@@ -201,17 +201,17 @@ def test_test_data_are_the_training_data_of_a_run_without_validation(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("given", "lacking"),
+    ("given", "missing"),
     [("train_json", "train_images"), ("val_images", "val_json")],
 )
-def test_half_a_pair_of_paths(given: str, lacking: str) -> None:
-    with pytest.raises(UsageError, match=rf"data\.{given} is given without data\.{lacking}"):
+def test_one_path_of_a_pair(given: str, missing: str) -> None:
+    with pytest.raises(UsageError, match=rf"data\.{given} is given without data\.{missing}"):
         apply_custom_data(make_config(**{given: "somewhere"}))
 
 
 def test_path_that_is_called_null() -> None:
     cfg = apply_overrides(make_config(train_json="a.json"), ["+data.train_images=null"])
-    with pytest.raises(UsageError, match=r"data\.train_images; .* null is written \./null"):
+    with pytest.raises(UsageError, match=r"data\.train_images; .* Write \./null for a path"):
         apply_custom_data(cfg)
 
 
@@ -257,13 +257,13 @@ def test_config_without_task(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     set_aside = cfg.model.num_classes
     cfg.model.num_classes = 7
     check_classes(cfg, training=False)
-    assert "no node 'task', so nobody compares" in caplog.text and "custom_val" in caplog.text
+    assert "no node 'task', so the model's" in caplog.text and "custom_val" in caplog.text
     cfg.model.num_classes = set_aside
     with pytest.raises(UsageError, match=r"add the overrides \+task\.name=<instances or"):
         apply_custom_data(cfg)
 
 
-def test_own_data_of_a_task_that_has_none(tmp_path: Path) -> None:
+def test_custom_data_for_a_task_that_takes_none(tmp_path: Path) -> None:
     cfg = make_config(**paths("val", write_data(tmp_path, ["cell"])))
     cfg.task.name = "panoptic"
     with pytest.raises(UsageError, match="'panoptic', whose data cannot be given as paths"):

@@ -1,4 +1,4 @@
-"""Folders of images and label maps, put into a config by paths alone."""
+"""Folders of images and label maps, given to a config as paths."""
 
 import json
 from pathlib import Path
@@ -61,7 +61,7 @@ def make_config(**data: object) -> DictConfig:
 
 
 def write_data(folder: Path, split: str, value: int = 1) -> dict[str, Path]:
-    """Write three pairs and return the overrides that name them."""
+    """Write three pairs of files and return the overrides that name them."""
     for kind in ("images", "labels"):
         (folder / split / kind).mkdir(parents=True)
     for name in "abc":
@@ -71,7 +71,7 @@ def write_data(folder: Path, split: str, value: int = 1) -> dict[str, Path]:
     return {f"{split}_{kind}": folder / split / kind for kind in ("images", "labels")}
 
 
-def test_config_without_own_data_stays_as_it_is() -> None:
+def test_config_without_custom_data_is_unchanged() -> None:
     cfg = make_config()
     before = OmegaConf.to_yaml(cfg)
     assert OmegaConf.to_yaml(apply_custom_data(cfg)) == before
@@ -94,7 +94,7 @@ def test_names_classes_mapper_and_evaluator_follow(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", ["file", "override"])
-def test_class_names_that_a_config_takes_for_its_own(tmp_path: Path, given: str) -> None:
+def test_class_names_with_a_special_meaning_in_a_config(tmp_path: Path, given: str) -> None:
     names = ["???", "${price", "${oc.env:HOME}", "1_0"]
     (tmp_path / "classes.json").write_text(json.dumps(names))
     text = tmp_path / "classes.json" if given == "file" else f"[{','.join(names)}]"
@@ -118,7 +118,7 @@ def test_classes_as_a_list_and_a_saved_config(tmp_path: Path) -> None:
     assert saved.dataloader.evaluator.dataset_name == "custom_val"
 
 
-def test_other_folders_take_the_place_of_earlier_ones(tmp_path: Path) -> None:
+def test_other_folders_replace_earlier_ones(tmp_path: Path) -> None:
     for index, classes in enumerate((["a", "b"], ["a", "b", "c"])):
         data = write_data(tmp_path / str(index), "val")
         cfg = apply_custom_data(make_config(**data, classes=classes))
@@ -126,11 +126,11 @@ def test_other_folders_take_the_place_of_earlier_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "lacking"),
+    ("given", "missing"),
     [("train_labels", "train_images"), ("val_images", "val_labels")],
 )
-def test_half_a_pair_of_paths(given: str, lacking: str) -> None:
-    with pytest.raises(UsageError, match=rf"data\.{given} is given without data\.{lacking}"):
+def test_one_path_of_a_pair(given: str, missing: str) -> None:
+    with pytest.raises(UsageError, match=rf"data\.{given} is given without data\.{missing}"):
         apply_custom_data(make_config(**{given: "somewhere"}, classes=["a"]))
 
 
@@ -139,7 +139,7 @@ def test_folders_without_classes(tmp_path: Path) -> None:
         apply_custom_data(make_config(**write_data(tmp_path, "train")))
 
 
-def test_labels_outside_of_the_classes_stop_before_training(tmp_path: Path) -> None:
+def test_labels_outside_the_classes_are_refused_before_training(tmp_path: Path) -> None:
     data = write_data(tmp_path, "train", value=2)
     with pytest.raises(ValueError, match=r"a\.png has the values 2 in 24 pixels.* 2 classes"):
         apply_custom_data(make_config(**data, classes=["a", "b"]))
@@ -175,6 +175,6 @@ def test_model_with_another_number_of_classes(tmp_path: Path) -> None:
         check_classes(cfg, training=False)
 
 
-def test_missing_public_data_stop_before_training() -> None:
+def test_missing_public_data_are_refused_before_training() -> None:
     with pytest.raises(FileNotFoundError, match=r"DETECTRON2_DATASETS.*prepare_dataset\.py ade20k"):
         check_classes(make_config(), training=True)

@@ -1,4 +1,4 @@
-"""Configs as YAML: what comes back, and what is left out."""
+"""Configs as YAML: what is read back, and what is left out."""
 
 import functools
 from pathlib import Path
@@ -31,7 +31,7 @@ def save_and_load(cfg: DictConfig, folder: Path) -> tuple[DictConfig, list[str]]
     return LazyConfig.load(str(folder / "config.yaml")), left_out
 
 
-def test_importable_objects_come_back(tmp_path: Path) -> None:
+def test_importable_objects_are_read_back(tmp_path: Path) -> None:
     content = {
         "layer": L(nn.Linear)(in_features=1, out_features="${n}"),
         "n": 2,
@@ -49,7 +49,7 @@ def test_importable_objects_come_back(tmp_path: Path) -> None:
     assert (again.partial.func, again.partial.keywords) == (F.dropout, {"p": 0.5})
 
 
-def test_objects_of_one_process_are_left_out_by_name(tmp_path: Path) -> None:
+def test_objects_of_one_process_are_left_out_and_named(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
     again, left_out = save_and_load(LazyConfig.load(str(tmp_path / "own.py")), tmp_path)
     assert left_out == [
@@ -61,10 +61,10 @@ def test_objects_of_one_process_are_left_out_by_name(tmp_path: Path) -> None:
         "own.call (function)",
         "own.call_2 (<lambda>)",
     ]
-    assert again.own.call.size == [3]  # what is around them is still read
+    assert again.own.call.size == [3]  # everything around them is still read
     nested = again.own.nested[1][0].fn
     for node in (again.own.function, nested, again.own.call, again.own.call_2):
-        with pytest.raises(UsageError, match=r"lacks own\..* Give the original config file"):
+        with pytest.raises(UsageError, match=r"own\..* is missing from .* Give the original"):
             instantiate(node)
 
 
@@ -87,6 +87,6 @@ def test_objects_of_a_script_are_left_out(name: str) -> None:
         *["木", "é", "\u0085", "\u2028", "\ufeff", "\U0001f600", "\x07", "\udce4"],
     ],
 )
-def test_class_names_come_back_as_they_were(tmp_path: Path, name: str) -> None:
+def test_class_names_are_read_back_unchanged(tmp_path: Path, name: str) -> None:
     cfg = OmegaConf.create({"data": {"classes": literals([name, "b"])}})
     assert read_literals(save_and_load(cfg, tmp_path)[0].data.classes) == [name, "b"]

@@ -1,4 +1,4 @@
-"""What a config says about its task."""
+"""The task that a config states."""
 
 import pytest
 from detectron2.config import instantiate
@@ -19,7 +19,7 @@ def make_config(**task: object) -> DictConfig:
 @pytest.mark.parametrize(
     ("name", "kind"), [("instances", "thing"), ("semantic", "stuff"), ("panoptic", "stuff")]
 )
-def test_the_config_says_its_task(name: str, kind: str) -> None:
+def test_the_config_states_its_task(name: str, kind: str) -> None:
     task = stated_task(make_config(name=name))
     assert (task.name, task.kind) == (name, kind)
 
@@ -28,7 +28,7 @@ def test_the_config_says_its_task(name: str, kind: str) -> None:
     ("task", "message"),
     [
         ({}, r"does not say what its model is trained for.*\+task\.num_classes"),
-        ({"name": "detection"}, "'detection' is not known; expected instances, semantic, panoptic"),
+        ({"name": "detection"}, "'detection' is unknown; expected one of instances, semantic"),
     ],
 )
 def test_task_that_is_not_stated(task: dict[str, str], message: str) -> None:
@@ -44,8 +44,8 @@ def test_the_number_of_classes_goes_where_the_config_says() -> None:
 
 
 @pytest.mark.parametrize("key", [None, "model.heads.num_classes", "model.head", 80])
-def test_number_of_classes_that_is_nowhere(key: object) -> None:
-    with pytest.raises(UsageError, match=f"task.num_classes={key!r} has to be the key"):
+def test_number_of_classes_under_an_unknown_key(key: object) -> None:
+    with pytest.raises(UsageError, match=f"task.num_classes={key!r} must be the key"):
         set_num_classes(make_config(num_classes=key), 5)
 
 
@@ -55,7 +55,7 @@ def test_five_panoptic_classes_fit_a_panoptic_model() -> None:
     cfg.dataloader.train.dataset.names = "shapes_train_panoptic"
     cfg.dataloader.test.dataset.names = "shapes_val_panoptic"
     check_classes(cfg, training=True)
-    set_num_classes(cfg, 3)  # its things alone
+    set_num_classes(cfg, 3)  # only its things
     assert instantiate(cfg.model.head.transformer_decoder).num_classes == 3
     with pytest.raises(ValueError, match="shapes_train_panoptic' has 5 stuff classes"):
         check_classes(cfg, training=True)

@@ -1,4 +1,4 @@
-"""What a config's ``test`` node puts around a model, in evaluation and prediction alike."""
+"""The wrappers that a config's ``test`` node puts around a model."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ MULTI_SCALE = {"enabled": True, "scales": [1.0, 1.5], "flip": True}
 
 
 class MeanModel(nn.Module):
-    """Scores that depend on the whole image that the model is shown."""
+    """A model whose scores depend on the whole image that it sees."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class MeanModel(nn.Module):
 
 
 class KeepingEvaluator(DatasetEvaluator):
-    """Gives back the scores of the last image."""
+    """Returns the scores of the last image."""
 
     def process(self, inputs: list, outputs: list) -> None:
         self.scores = outputs[-1]["sem_seg"]
@@ -97,7 +97,7 @@ def test_wrappers_have_the_arguments_of_the_config() -> None:
     assert wrap_for_testing(make_config(both), model).min_side == 1
 
 
-def test_limits_are_by_default_those_of_a_single_scale() -> None:
+def test_default_limits_are_those_of_a_single_scale() -> None:
     cfg = make_config({"multi_scale": MULTI_SCALE})
     assert wrap_for_testing(cfg, MeanModel()).limits is None
     cfg.data = {"test_scale": [64, 32]}
@@ -109,7 +109,7 @@ def test_limits_are_by_default_those_of_a_single_scale() -> None:
 @pytest.mark.parametrize(
     ("test", "error", "message"),
     [
-        ({"windows": WINDOW}, ValueError, r"keys \['windows'\]; known are sliding_window"),
+        ({"windows": WINDOW}, ValueError, r"keys \['windows'\]; expected sliding_window"),
         ({"sliding_window": {**WINDOW, "stride": [9, 9]}}, ValueError, "pixels are left out"),
         ({"multi_scale": {**MULTI_SCALE, "scales": []}}, ValueError, "scales must be one or more"),
         ({"sliding_window": {**WINDOW, "step": 1}}, TypeError, "step"),
@@ -125,7 +125,7 @@ def test_unusable_nodes_are_refused(test: dict, error: type, message: str) -> No
     [None, {"sliding_window": WINDOW}, {"sliding_window": WINDOW, "multi_scale": MULTI_SCALE}],
     ids=["whole", "windows", "both"],
 )
-def test_evaluation_and_prediction_test_alike(test: dict | None, tmp_path: Path) -> None:
+def test_evaluation_and_prediction_use_the_same_wrappers(test: dict | None, tmp_path: Path) -> None:
     cfg = make_config(test, str(tmp_path))
     model = MeanModel().train()
     with torch.no_grad():
@@ -140,7 +140,7 @@ def test_evaluation_and_prediction_test_alike(test: dict | None, tmp_path: Path)
     torch.testing.assert_close(predictor(bgr)["sem_seg"], expected["sem_seg"])
 
 
-def test_common_nodes_can_be_built_and_keep_the_originals_ratio() -> None:
+def test_common_nodes_can_be_built_and_keep_the_ratio_of_the_original() -> None:
     model = MeanModel()
     nodes = model_zoo.get_config("common/testing")
     assert wrap_for_testing(OmegaConf.create({"test": nodes.pop("whole_images")}), model) is model

@@ -23,7 +23,7 @@ def config_file(tmp_path: Path) -> str:
         (["--config-file", "nowhere.py"], "config file 'nowhere.py' does not exist"),
         (["--config-file", "CONFIG", "train.max_itr=1"], "Did you mean train.max_iter"),
         (["--config-file", "CONFIG", "--num-gpus", "0"], "--num-gpus is 0"),
-        (["--config-file", "CONFIG", "train.device=tpu7"], "train.device='tpu7' is no device"),
+        (["--config-file", "CONFIG", "train.device=tpu7"], "train.device='tpu7' is not a device"),
         (["--config-file", "CONFIG", "train.max_iter=-1"], "train.max_iter=-1, expected"),
         ([], "use --config-file"),
         (["--config-file", "CONFIG", "--bogus"], "unrecognized arguments"),

@@ -1,4 +1,4 @@
-"""Configs: loading, overrides, data of the user's own, and the model that they describe."""
+"""Configs: loading, overrides, custom data, and the model that they describe."""
 
 from vit_adapter.config.device import resolve_device
 from vit_adapter.config.errors import MissingFileError, UsageError

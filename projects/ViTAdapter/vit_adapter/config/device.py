@@ -1,4 +1,4 @@
-"""The device that a config asks for."""
+"""The device that a config selects."""
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -9,10 +9,10 @@ __all__ = ["resolve_device"]
 
 
 def resolve_device(cfg: DictConfig) -> torch.device:
-    """Return the device of ``cfg.train.device``; ``"auto"`` is CUDA where there is a GPU.
+    """Return the device of ``cfg.train.device``; ``"auto"`` is CUDA if a GPU is available.
 
     Raises:
-        UsageError: an unknown device, or one that this machine or this PyTorch lacks.
+        UsageError: the device is unknown, or not available on this machine or in this PyTorch.
     """
     name = str(OmegaConf.select(cfg, "train.device", default="auto"))
     if name == "auto":
@@ -20,12 +20,16 @@ def resolve_device(cfg: DictConfig) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"train.device={name!r} is no device; use auto, cpu or cuda.") from error
+        raise UsageError(
+            f"train.device={name!r} is not a device; use auto, cpu or cuda."
+        ) from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("train.device=cuda, but no CUDA device is visible; use train.device=cpu.")
+        raise UsageError(f"train.device={name}, but no CUDA device is visible; use cpu or auto.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         last = torch.cuda.device_count() - 1
-        raise UsageError(f"train.device={name}, but CUDA devices are visible from 0 to {last}.")
+        raise UsageError(
+            f"train.device={name} does not exist; the visible CUDA devices are 0 to {last}."
+        )
     if device.type not in ("cpu", "cuda"):
         try:
             torch.zeros(1, device=device).item()

@@ -4,7 +4,7 @@ __all__ = ["MissingFileError", "UsageError"]
 
 
 class UsageError(ValueError):
-    """The command line or the config asks for something impossible; the message says what."""
+    """The command line or the config is wrong; the message says what to change."""
 
 
 class MissingFileError(UsageError, FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Texts in a config that are meant as they stand: OmegaConf reads ``${`` and ``???`` as its own."""
+"""Literal texts in a config, where OmegaConf gives ``${`` and ``???`` a special meaning."""
 
 import re
 from collections.abc import Iterable
@@ -12,20 +12,21 @@ _INTERPOLATION = re.compile(r"(\\*)\$\{")
 
 
 def literal(text: str) -> str:
-    """Return what a config has to hold so that its value is ``text``, without interpolation.
+    """Escape a text so that a config that holds the result has ``text`` as its value.
 
-    ``"???"``, a missing value to OmegaConf, has no other spelling; see :func:`read_literals`.
+    ``"???"``, which OmegaConf treats as a missing value, cannot be escaped; see
+    :func:`read_literals`.
     """
     return _INTERPOLATION.sub(lambda match: 2 * match[1] + r"\${", text)
 
 
 def literals(texts: Iterable[str]) -> ListConfig:
-    """Return a list for a config that holds texts as they are; :func:`read_literals` reads it."""
+    """Return a config list of literal texts; :func:`read_literals` reads it."""
     return ListConfig([literal(text) for text in texts])
 
 
 def read_literals(node: ListConfig) -> list[str]:
-    """Return the texts of a list in a config, ``"???"`` among them."""
+    """Return the texts of a list in a config, including ``"???"``."""
     return [
         _MISSING if OmegaConf.is_missing(node, index) else node[index] for index in range(len(node))
     ]

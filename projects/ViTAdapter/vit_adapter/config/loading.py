@@ -1,4 +1,4 @@
-"""Loading a config by whatever names it: a file, the model zoo, a training's output folder."""
+"""Loading a config by file, by name in the model zoo, or from the output folder of a training."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ def load_config(
 
     Raises:
         TypeError: ``config`` is none of these.
-        UsageError: no such config, one that cannot be read, or an override that cannot be applied.
+        UsageError: the config does not exist or cannot be read, or an override cannot be applied.
     """
     named = isinstance(config, str | os.PathLike)
     source = os.fspath(config) if named else "the config"
@@ -41,17 +41,17 @@ def load_config(
 
 
 def resolve_config(config: str | os.PathLike[str] | Mapping) -> DictConfig:
-    """Return a config object of the caller's own from whatever names a config.
+    """Return a new config object for anything that names a config.
 
     Args:
         config: path of a config file (.py, or the .yaml that training saves), a name in the model
-            zoo, the output folder of a training, or a config object (left unchanged). For a folder,
-            ``train.init_checkpoint`` of the result names the last weights in it.
+            zoo, the output folder of a training run, or a config object (left unchanged). For a
+            folder, ``train.init_checkpoint`` of the result names the last weights in it.
 
     Raises:
         TypeError: it is none of these.
-        UsageError: it is no LazyConfig, or no config has that name.
-        MissingFileError: no such file, or the folder is no finished output folder.
+        UsageError: it is not a LazyConfig, or no config has that name.
+        MissingFileError: the file does not exist, or the folder has no config or no weights.
     """
     if isinstance(config, str | os.PathLike):
         name = os.fspath(config)
@@ -61,8 +61,8 @@ def resolve_config(config: str | os.PathLike[str] | Mapping) -> DictConfig:
         cfg = DictConfig(deepcopy(config), flags={"allow_objects": True})
     else:
         raise TypeError(
-            f"config is of type {type(config).__qualname__}, expected a path, a name in the model "
-            "zoo or a config object"
+            f"config is a {type(config).__qualname__}, expected a path, a name in the model zoo or "
+            "a config object"
         )
     if isinstance(config, CfgNode) or "MODEL" in cfg:
         raise UsageError(
@@ -78,20 +78,20 @@ def read_config(config_file: str) -> DictConfig:
     """Load a LazyConfig file that exists.
 
     Raises:
-        UsageError: no YAML, objects in it that this process does not know, or a text with an
-            interpolation that is not closed.
+        UsageError: it is not YAML, contains objects that this process does not know, or has a text
+            with an unclosed interpolation.
     """
     try:
         return LazyConfig.load(config_file)
     except YAMLError as error:
         raise UsageError(
             f"config file {config_file} cannot be read as YAML: {error}. If it was saved by a run "
-            "whose config held objects of its own, such as a lambda, give the original config file."
+            "whose config defined its own objects, such as a lambda, give the original config file."
         ) from error
     except GrammarParseError as error:
         raise UsageError(
-            f"config file {config_file} holds an interpolation that cannot be read: {error}. The "
-            "signs ${ in a text are written \\${."
+            f"config file {config_file} has an interpolation that cannot be read: {error}. Write "
+            "\\${ for the characters ${ in a text."
         ) from error
 
 
@@ -104,7 +104,7 @@ def _load_named(name: str) -> DictConfig:
         return _load_output_folder(path)
     if path.is_file():
         if path.suffix not in _SUFFIXES:
-            raise UsageError(f"config file {name!r} has to end in {', '.join(_SUFFIXES)}.")
+            raise UsageError(f"config file {name!r} must end in {' or '.join(_SUFFIXES)}.")
         return read_config(str(path))
     if path.suffix in _SUFFIXES or path.is_absolute():
         raise MissingFileError(
@@ -117,11 +117,11 @@ def _load_named(name: str) -> DictConfig:
 
 
 def _load_output_folder(folder: Path) -> DictConfig:
-    """Load what a training has left: its config, told to start from its last weights."""
+    """Load the config of a training run, set to start from the run's last weights."""
     config_file = folder / run_files.CONFIG
     if not config_file.is_file():
         raise MissingFileError(
-            f"{folder} is a folder without {run_files.CONFIG}, expected the output of a training"
+            f"folder {folder} has no {run_files.CONFIG}; expected the output of a training run"
         )
     weights = folder / run_files.FINAL_CHECKPOINT
     pointer = folder / run_files.LAST_CHECKPOINT
@@ -129,8 +129,8 @@ def _load_output_folder(folder: Path) -> DictConfig:
         weights = folder / pointer.read_text(encoding="utf-8").strip()
     if not weights.is_file():
         raise MissingFileError(
-            f"{folder} holds {run_files.CONFIG} but no {weights.name}: train first, or give "
-            f"{config_file} as the config and the weights by themselves"
+            f"folder {folder} has {run_files.CONFIG} but no {weights.name}; train first, or give "
+            f"{config_file} as the config and the weights separately"
         )
     cfg = read_config(str(config_file))
     OmegaConf.update(cfg, "train.init_checkpoint", literal(str(weights)), force_add=True)

@@ -1,4 +1,4 @@
-"""Mask R-CNN on data that have boxes alone: trained without its mask branch, as Faster R-CNN."""
+"""Mask R-CNN on data with boxes only: trained without its mask branch, as a Faster R-CNN."""
 
 import logging
 from contextlib import suppress
@@ -18,15 +18,14 @@ _BRANCH = ("mask_in_features", "mask_pooler", "mask_head")
 
 
 def drop_mask_branch(cfg: DictConfig) -> None:
-    """Leave the mask branch out of the model if the training data are known to have no masks.
+    """Remove the mask branch from the model if the training data are known to have no masks.
 
-    Evaluation and prediction call this as well, so that they build the model that was trained; the
-    config that a training saved has no branch any more. Data that do not tell their
-    ``mask_format``, and models that learn masks otherwise than by ``roi_heads.mask_head``, stay as
-    they are.
+    Evaluation and prediction call this as well, so that they build the model that was trained. (A
+    config saved by training has no branch any more.) Nothing changes if the data do not state
+    their ``mask_format``, or if the model does not learn masks with ``roi_heads.mask_head``.
 
     Args:
-        cfg: changed in place, ``model.roi_heads`` and ``dataloader.train.mapper``.
+        cfg: its ``model.roi_heads`` and ``dataloader.train.mapper`` are changed in place.
     """
     heads = OmegaConf.select(cfg, "model.roi_heads")
     if not heads or heads.get("mask_head") is None or not _learns_boxes_alone(cfg):
@@ -38,7 +37,7 @@ def drop_mask_branch(cfg: DictConfig) -> None:
     if mapper.get("use_instance_mask"):
         mapper.use_instance_mask = False
     logger.warning(
-        "The annotations of %s have no masks: the model is built without its mask branch, as a "
+        "The annotations of %s have no masks. The model is built without its mask branch, as a "
         "Faster R-CNN (model.roi_heads.mask_head=null).",
         OmegaConf.select(cfg, "data.train_json") or ", ".join(dataset_names(cfg, "train")),
     )
@@ -47,7 +46,7 @@ def drop_mask_branch(cfg: DictConfig) -> None:
 def _learns_boxes_alone(cfg: DictConfig) -> bool:
     names = dataset_names(cfg, "train")
     own = OmegaConf.select(cfg, "data.train_json")
-    if own and "custom_train" not in names:  # nothing is trained: the file need not be there
+    if own and "custom_train" not in names:  # no training, so the file may be missing
         with suppress(FileNotFoundError, ValueError):
             annotations = read_coco_json(Path(own)).get("annotations") or []
             return bool(annotations) and not any(a.get("segmentation") for a in annotations)

@@ -13,7 +13,7 @@ __all__ = ["build_model"]
 def build_model(cfg: DictConfig) -> nn.Module:
     """Build ``cfg.model`` on the device of ``cfg.train.device``, with its initial weights.
 
-    Synchronised batch norm becomes what this run can compute (:mod:`vit_adapter.layers.sync_norm`).
+    Synchronised batch norm is adapted to this run (see :mod:`vit_adapter.layers.sync_norm`).
 
     Args:
         cfg: a config of this project; only ``model`` and ``train.device`` are read.

@@ -1,8 +1,8 @@
-"""What the right side of an override ``key=value`` means: it is of the kind that the key holds.
+"""Reads the value of an override ``key=value``, which must have the same type as the key's value.
 
-A text is taken as it is typed, so that a folder may be called ``2024_01_01`` or ``run=1, (copy)``.
-All other values are read by Hydra's grammar, and have to be what the config holds: a number where
-it has a number.
+Text is taken exactly as typed, so a folder may be called ``2024_01_01`` or ``run=1, (copy)``. All
+other values are parsed with Hydra's grammar and must match the config: a number where the config
+has a number.
 """
 
 import math
@@ -26,13 +26,13 @@ _PATHS = frozenset(
     + ["data.train_images", "data.train_json", "data.train_labels"]
     + ["data.val_images", "data.val_json", "data.val_labels"]
 )
-"""Never a list, and texts also where the config has none."""
+"""Always a text and never a list, even if the config has neither."""
 
 _TEXTS = frozenset(["data.classes", "train.freeze", "train.allow_mismatch"])
-"""Lists of texts, also where the config has an empty list."""
+"""Lists of texts, even if the list in the config is empty."""
 
 _COUNTED = ("train.", "dataloader.", "data.")
-"""Parts of a config in which a whole number stays one: iterations, images, pixels."""
+"""Parts of a config where an integer must stay an integer: iterations, images, pixels."""
 
 _OPTIONAL = frozenset(["train.checkpointer.max_to_keep"])
 """Numbers of ``train`` that may be null."""
@@ -41,9 +41,9 @@ _NEEDED = frozenset(
     ["model", "optimizer", "optimizer.params", "lr_multiplier", "train"]
     + ["dataloader", "dataloader.train", "dataloader.test"]
 )
-"""Groups that may not be null: no command runs without them."""
+"""Groups that may not be null, because no command runs without them."""
 
-# In a list: a quoted element, or whatever stands before the next comma.
+# In a list: a quoted element, or everything up to the next comma.
 _ELEMENT = re.compile(r"""\s*("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[^,]*?)\s*(?:,|$)""", re.DOTALL)
 
 _parser = OverridesParser.create()
@@ -54,12 +54,12 @@ def read_value(key: str, text: str, present: Any) -> Any:
 
     Args:
         key: such as ``train.max_iter``.
-        text: what stands behind the ``=``.
-        present: what the key holds now, lists as plain lists; None where that tells no kind, and
-            Hydra's grammar decides alone.
+        text: everything after the ``=``.
+        present: current value of the key, with lists as plain lists. If it is None, the type is
+            unknown and Hydra's grammar alone decides.
 
     Raises:
-        UsageError: ``text`` cannot be read, or is of another kind.
+        UsageError: ``text`` cannot be parsed, or has a different type.
     """
     if key in _PATHS:
         value = None if text == "null" else _read_text(key, text)
@@ -96,19 +96,19 @@ def _read_texts(key: str, text: str, present: Any) -> str | list[str] | None:
 
 
 def _read_text(key: str, text: str) -> str:
-    """Read a text as it is typed; only quotes around the whole and interpolations mean more."""
+    """Read a text as typed; only enclosing quotes and interpolations have a special meaning."""
     text = _unquote(text)
     if text == "???":
-        raise UsageError(f"override {key}={text}: in a config ??? marks a value that is missing.")
+        raise UsageError(f"override {key}={text}: in a config, ??? marks a missing value.")
     try:
         OmegaConf.create([text])
-    except GrammarParseError:  # not closed: no interpolation
+    except GrammarParseError:  # unclosed, so it is not an interpolation
         return literal(text)
     return text
 
 
 def _unquote(text: str) -> str:
-    """Take off quotes around a text, and backslashes before quotes inside, as Hydra does."""
+    """Remove the quotes around a text and the backslashes before quotes inside, as Hydra does."""
     if len(text) < 2 or text[0] not in "\"'" or text[0] != text[-1]:
         return text
     try:
@@ -124,12 +124,12 @@ def _read_by_grammar(key: str, text: str, present: Any) -> Any:
     except HydraException as error:
         now = f" (in the config: {key}={present})" if present is not None else ""
         raise UsageError(
-            f"cannot read the override {key}={text}{now}. A list stands in brackets, [1,2], and a "
-            f"text with signs other than letters and digits in quotes: '{key}=\"a, b\"'."
+            f"cannot read the override {key}={text}{now}. Put a list in brackets, [1,2], and a "
+            f"text with special characters in quotes: '{key}=\"a, b\"'."
         ) from error
     if override.is_sweep_override():
         raise UsageError(
-            f"override {key}={text} names several values; put a list into brackets: "
+            f"override {key}={text} has several values; put a list in brackets: "
             f"{key}=[{text}], and quote a text with commas: '{key}=\"{text}\"'."
         )
     return override.value()
@@ -167,7 +167,7 @@ def _read_list(key: str, text: str, value: Any, present: Any) -> Any:
 
 
 def _holds(present: Any, kind: Any) -> bool:
-    """Whether a value is a list of one kind, with an entry at least."""
+    """Whether a value is a non-empty list whose entries all have one type."""
     leaves = list(_leaves(present)) if isinstance(present, list | tuple) else []
     return bool(leaves) and all(
         isinstance(leaf, kind) and not isinstance(leaf, bool) for leaf in leaves
@@ -193,4 +193,4 @@ def _is_interpolation(value: Any) -> bool:
 
 
 def _wrong(key: str, text: str, expected: str) -> UsageError:
-    return UsageError(f"override {key}={text}: {key} is {expected}.")
+    return UsageError(f"override {key}={text}: {key} must be {expected}.")

@@ -1,4 +1,4 @@
-"""Applying ``key=value`` overrides, so that a slip of the pen is an error that says so."""
+"""Applying ``key=value`` overrides, where a typo is an error with a helpful message."""
 
 import inspect
 import re
@@ -23,14 +23,14 @@ def apply_overrides(
 ) -> DictConfig:
     """Apply ``key=value`` overrides.
 
-    Detectron2 creates a key that does not exist; here a key must exist, or be a parameter of the
-    callable that its node instantiates. ``+key=value`` adds a key on purpose.
+    Detectron2 creates a key that does not exist. Here, a key must exist or be a parameter of the
+    callable that its node instantiates; ``+key=value`` adds a new key.
 
-    Where the config holds a text, the value is taken as it is typed, be it
-    ``train.output_dir=2024_01_01`` or ``data.train_images=a=b (copy)``. Only ``null`` is none,
-    quotes around the whole are taken off, an interpolation ``${key}`` is followed, and ``[a,b]`` is
-    a list of texts unless the key names a path. Elsewhere the value is read by Hydra's basic
-    grammar (https://hydra.cc) and must be of the kind that the config holds.
+    Where the config holds a text, the value is taken as typed, for example
+    ``train.output_dir=2024_01_01`` or ``data.train_images=a=b (copy)``. The exceptions: ``null`` is
+    None, enclosing quotes are removed, an interpolation ``${key}`` is resolved, and ``[a,b]`` is a
+    list of texts unless the key is a path. Elsewhere the value is parsed with Hydra's basic grammar
+    (https://hydra.cc) and must have the same type as in the config.
 
     Args:
         cfg: changed in place.
@@ -41,19 +41,19 @@ def apply_overrides(
         ``cfg``.
 
     Raises:
-        UsageError: an override that cannot be read, an unknown key (similar keys are named), or a
-            value of another kind than the config's.
+        UsageError: an override cannot be parsed, a key is unknown (similar keys are suggested), or
+            a value has a different type than in the config.
     """
     for override in overrides:
         key, value = _read(cfg, override, source)
         OmegaConf.update(cfg, key, value, merge=True)
-    for override in overrides:  # only now: an interpolation may lead to a later one
+    for override in overrides:  # only now, as an interpolation may refer to a later override
         _check_interpolations(cfg, override)
     return cfg
 
 
 def _read(cfg: DictConfig, override: str, source: str) -> tuple[str, Any]:
-    """Split an override and return its key and what the key shall hold."""
+    """Split an override and return its key and the new value."""
     if override.startswith("-"):
         raise UsageError(f"unknown option {override!r}; see --help.")
     key, equals, text = override.partition("=")
@@ -62,12 +62,12 @@ def _read(cfg: DictConfig, override: str, source: str) -> tuple[str, Any]:
     is_new = key.startswith("+")
     key = key.lstrip("+")
     if not equals or not _KEY.fullmatch(key):
-        raise UsageError(f"override {override!r} is no key=value.")
+        raise UsageError(f"override {override!r} is not of the form key=value.")
     parent_key, _, leaf = key.rpartition(".")
     try:
         parent = OmegaConf.select(cfg, parent_key) if parent_key else cfg
-    except Exception as error:  # an interpolation that leads nowhere, or an index out of range
-        raise UsageError(f"override {key!r} cannot be followed: {error}") from error
+    except Exception as error:  # an unresolvable interpolation, or an index out of range
+        raise UsageError(f"override {key!r} cannot be resolved: {error}") from error
     if isinstance(parent, ListConfig) and not (leaf.isdigit() and int(leaf) < len(parent)):
         last = len(parent) - 1
         use = f"{parent_key}.0 to {parent_key}.{last}" if parent else f"{parent_key}=[...]"
@@ -82,13 +82,13 @@ def _read(cfg: DictConfig, override: str, source: str) -> tuple[str, Any]:
     if not known:
         raise UsageError(
             f"unknown key {key!r} in the overrides of {source}.{_near_keys(cfg, key)} "
-            f"A key that is new on purpose is written +{key}=..."
+            f"To add a new key, write +{key}=..."
         )
     return key, read_value(key, text, _present(parent, leaf))
 
 
 def _present(parent: DictConfig | ListConfig, leaf: str) -> Any:
-    """What a key holds, lists as plain lists; else the default of the parameter of that name."""
+    """The current value of a key, lists as plain lists, or the default of that parameter."""
     if isinstance(parent, DictConfig) and leaf not in parent:
         default = _parameters(parent)[leaf].default
         return None if default is inspect.Parameter.empty else default
@@ -96,7 +96,7 @@ def _present(parent: DictConfig | ListConfig, leaf: str) -> Any:
         present = parent[int(leaf) if isinstance(parent, ListConfig) else leaf]
         if isinstance(present, ListConfig):
             return OmegaConf.to_container(present, resolve=True)
-    except OmegaConfBaseException:  # missing, or an interpolation that leads nowhere
+    except OmegaConfBaseException:  # missing, or an unresolvable interpolation
         return None
     return present
 
@@ -111,8 +111,8 @@ def _check_interpolations(cfg: DictConfig, override: str) -> None:
             OmegaConf.to_container(value, resolve=True)
     except OmegaConfBaseException as error:
         raise UsageError(
-            f"override {override}: the interpolation leads nowhere. For a text with the signs ${{ "
-            "write \\${."
+            f"override {override}: the interpolation refers to nothing. Write \\${{ for the "
+            "characters ${ in a text."
         ) from error
 
 

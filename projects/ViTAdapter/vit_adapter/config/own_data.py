@@ -1,8 +1,8 @@
-"""Data of the user's own, given as overrides, without any Python.
+"""Custom data sets, given as overrides without writing any Python.
 
 ``data.train_images`` and ``data.val_images`` replace the data sets of a config, together with COCO
 files (``data.train_json data.val_json``) or folders of label maps (``data.train_labels
-data.val_labels data.classes``), and the number of classes follows.
+data.val_labels data.classes``). The number of classes is set accordingly.
 """
 
 import logging
@@ -42,25 +42,25 @@ logger = logging.getLogger(__name__)
 
 
 def apply_custom_data(cfg: DictConfig, *, training: bool = True) -> DictConfig:
-    """Put the data sets that ``cfg.data`` names in the place of those of the config.
+    """Replace the data sets of a config by those that ``cfg.data`` names.
 
     Registers them as ``custom_train`` and ``custom_val``, changes the data set names of
     ``dataloader.train``, ``dataloader.test`` and ``dataloader.evaluator``, sets the number of
-    classes where ``task.num_classes`` says and stores their names as ``data.classes``. With
-    training data alone, evaluation is switched off.
+    classes under the key ``task.num_classes`` and stores the class names as ``data.classes``.
+    Evaluation is switched off if only training data are given.
 
     Args:
-        cfg: changed in place; without paths under ``data`` it stays as it is.
+        cfg: changed in place; unchanged if there are no paths under ``data``.
         training: whether the training data are used. If not, their files need not exist.
 
     Returns:
         ``cfg``.
 
     Raises:
-        UsageError: labels without their image folder or the other way round, label maps
-            without ``data.classes``, or a config that does not state its task.
-        FileNotFoundError, ValueError: broken data (see ``register_coco_format`` and
-            ``register_label_folders``), or different classes in training and validation.
+        UsageError: labels are given without their image folder or vice versa, label maps without
+            ``data.classes``, or the config does not state its task.
+        FileNotFoundError, ValueError: the data are broken (see ``register_coco_format`` and
+            ``register_label_folders``), or training and validation have different classes.
     """
     if not _names_own_data(cfg):
         return cfg
@@ -73,14 +73,14 @@ def apply_custom_data(cfg: DictConfig, *, training: bool = True) -> DictConfig:
         _read_masks_as_stored(cfg, "custom_train")
     if val:
         _register(own, "custom_val", *val, cfg)
-        had_none = dataset_names(cfg, "test") == ["custom_train"]  # saved by a run without any
-        if cfg.dataloader.get("evaluator") is None and had_none:  # elsewhere null is meant
+        had_none = dataset_names(cfg, "test") == ["custom_train"]  # saved by a run without it
+        if cfg.dataloader.get("evaluator") is None and had_none:  # otherwise null is on purpose
             cfg.dataloader.evaluator = own.evaluator()
         if cfg.dataloader.get("evaluator") is not None:
             cfg.dataloader.evaluator.dataset_name = "custom_val"
         cfg.dataloader.test.dataset.names = "custom_val"
     else:
-        # Its mapper stays: the predictor reads there how images are resized.
+        # Its mapper stays: the predictor reads from it how images are resized.
         cfg.dataloader.test.dataset.names = "custom_train"
         cfg.dataloader.evaluator = None
     if training or val:
@@ -89,12 +89,12 @@ def apply_custom_data(cfg: DictConfig, *, training: bool = True) -> DictConfig:
 
 
 def register_test_data(cfg: DictConfig) -> list[str]:
-    """Return the names of the data sets that a config is tested on, those of the user's own ready.
+    """Register custom data and return the names of the data sets that a config is tested on.
 
-    They are the training data where the config names no validation data.
+    Without validation data these are the training data.
 
     Args:
-        cfg: changed in place, as by :func:`apply_custom_data`, which says what is raised.
+        cfg: changed in place by :func:`apply_custom_data`, which may raise its errors.
     """
     given = OmegaConf.select(cfg, "data.val_images", default=None)
     apply_custom_data(cfg, training=not given)
@@ -102,18 +102,19 @@ def register_test_data(cfg: DictConfig) -> list[str]:
 
 
 def check_classes(cfg: DictConfig, *, training: bool) -> None:
-    """Compare the data sets with files, model and mapper, before anything is trained.
+    """Check the data sets against their files, the model and the mapper before training starts.
 
     Args:
-        cfg: the config. If it states no task, the number of classes is not compared, with a
-            warning.
-        training: whether the training data are used. The test data are if there is an evaluator.
+        cfg: the config. If it states no task, a warning replaces the check of the number of
+            classes.
+        training: whether the training data are used. The test data are used if there is an
+            evaluator.
 
     Raises:
-        UsageError: the config states a task that is not known, or no number of classes.
-        ValueError: another number of classes, nothing to learn from, or masks that the mapper
-            cannot read.
-        FileNotFoundError: the folders of a public data set are not there.
+        UsageError: the config states an unknown task, or no number of classes.
+        ValueError: the numbers of classes differ, there is nothing to learn from, or the mapper
+            cannot read the masks.
+        FileNotFoundError: the folders of a public data set do not exist.
     """
     used = {"train": training, "test": cfg.dataloader.get("evaluator") is not None}
     splits = [split for split, is_used in used.items() if is_used]
@@ -127,8 +128,8 @@ def check_classes(cfg: DictConfig, *, training: bool) -> None:
             check_num_classes(name, count, override_key=key, kind=task.kind)
     elif distinct:
         logger.warning(
-            "The config has no node 'task', so nobody compares the model's number of classes with "
-            "that of %s.",
+            "The config has no node 'task', so the model's number of classes is not checked "
+            "against that of %s.",
             ", ".join(distinct),
         )
     if training:
@@ -156,54 +157,54 @@ def _names_own_data(cfg: DictConfig) -> bool:
 def _own_data(task: Task) -> OwnData:
     if task.own_data is None:
         raise UsageError(
-            f"the config is for the task {task.name!r}, whose data cannot be given as paths "
-            "(data.train_images and the like); register them by name in Detectron2's catalogs."
+            f"the config is for the task {task.name!r}, whose data cannot be given as paths such "
+            "as data.train_images; register them by name in Detectron2's catalogs."
         )
     return task.own_data
 
 
 def _paths(cfg: DictConfig, split: str, labels: str) -> tuple[str, str] | None:
-    """The paths of labels and images of a split, or None if neither is given.
+    """The paths of the labels and the images of a split, or None if neither is given.
 
-    ``labels`` ends the key of the labels.
+    ``labels`` is the last part of the labels' key.
     """
     data = cfg.get("data") or {}
     keys = f"{split}_{labels}", f"{split}_images"
     labels, images = (str(data.get(key) or "") for key in keys)
     if bool(labels) != bool(images):
-        given, lacking = keys if labels else reversed(keys)
-        is_null = data.get(lacking, "") is None
-        hint = " A path that is called null is written ./null." if is_null else ""
-        raise UsageError(f"data.{given} is given without data.{lacking}; both are needed.{hint}")
+        given, missing = keys if labels else reversed(keys)
+        is_null = data.get(missing, "") is None
+        hint = " Write ./null for a path that is called null." if is_null else ""
+        raise UsageError(f"data.{given} is given without data.{missing}; both are needed.{hint}")
     return (os.path.abspath(labels), os.path.abspath(images)) if labels else None
 
 
 def _apply_classes(cfg: DictConfig, task: Task, *, train: bool, val: bool) -> None:
-    """Store the classes of the data sets that are registered, and fit the model to them."""
+    """Store the classes of the registered data sets and set the model's number of classes."""
     names = class_names("custom_train" if train else "custom_val", kind=task.kind)
     if train and val:
         check_same_classes("custom_train", "custom_val", kind=task.kind)
     elif not train and given_classes(cfg) not in ("", names) and task.kind == "thing":
         raise ValueError(
             f"The validation data have the classes {', '.join(names)}, but the config was saved by "
-            f"a training with {', '.join(given_classes(cfg))}. List the same categories with the "
-            "same ids in both annotation files."
+            f"a training run with {', '.join(given_classes(cfg))}. List the same categories with "
+            "the same ids in both annotation files."
         )
     if not val:
-        logger.warning("No data.val_images is given: the model is trained, but not evaluated.")
+        logger.warning("data.val_images is not given: the model is trained but not evaluated.")
     changed = set_num_classes(cfg, len(names))
-    cfg.data.classes = literals(names)  # for predictors, which may run where the files are not
-    logger.info("Own data with %d classes (%s); set %s", len(names), ", ".join(names), changed)
+    cfg.data.classes = literals(names)  # for predictors, which may run without the files
+    logger.info("Custom data with %d classes (%s); set %s", len(names), ", ".join(names), changed)
 
 
 def _register(own: OwnData, name: str, labels: str, images: str, cfg: DictConfig) -> None:
-    """Register a data set under a name, in place of an earlier one."""
+    """Register a data set under a name, replacing any earlier one."""
     unregister(name)
     own.register(name, labels, images, cfg)
 
 
 def _read_masks_as_stored(cfg: DictConfig, name: str) -> None:
-    """Let the training mapper read run-length masks as bitmaps, if these data hold any."""
+    """Let the training mapper read run-length masks as bitmaps if the data have any."""
     mapper = cfg.dataloader.train.get("mapper") or {}
     stored = MetadataCatalog.get(name).get("mask_format")
     if mapper.get("use_instance_mask") and stored == "bitmask":

@@ -1,4 +1,4 @@
-"""A config as a YAML file that another process can read, whatever objects it holds."""
+"""Saving a config as a YAML file that another process can read, whatever objects it holds."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ _PLAIN = (str, int, float, bool, type(None))
 
 
 def dump_config(cfg: DictConfig) -> tuple[str, list[str]]:
-    """Return a config as YAML, which ``LazyConfig.load`` reads again, and what it has to leave out.
+    """Return a config as YAML, which ``LazyConfig.load`` can read, and what was left out.
 
-    Objects that only this process knows (a lambda, what a config file or a script defines itself)
-    give way to a node that says so when it is instantiated: see :func:`not_saved`.
+    Objects that only this process knows (a lambda, or objects that a config file or script defines)
+    are replaced by a node that raises an error when it is instantiated; see :func:`not_saved`.
 
     Returns:
         The YAML text, and ``"key (object)"`` for each object left out.
@@ -25,7 +25,7 @@ def dump_config(cfg: DictConfig) -> tuple[str, list[str]]:
     left_out: list[str] = []
     content = _portable(OmegaConf.to_container(cfg, resolve=False), "", left_out)
     text = _dump(content, allow_unicode=True)
-    if "\x85" in text:  # of all characters this one alone does not come back
+    if "\x85" in text:  # the only character that is not read back
         text = _dump(content, allow_unicode=False)
     return text, left_out
 
@@ -35,14 +35,14 @@ def not_saved(*, lacking: str, **arguments: object) -> None:
 
     Args:
         lacking: key and name of the object.
-        arguments: of a callable that is lacking. Readers of the config find them where they were.
+        arguments: arguments of a missing callable, kept so that they can still be read.
 
     Raises:
         UsageError: always, with the name of the object and what to do.
     """
     raise UsageError(
-        f"this saved config lacks {lacking}, which YAML cannot hold. Give the original config "
-        "file, and the weights as train.init_checkpoint."
+        f"{lacking} is missing from this saved config, because YAML cannot hold it. Give the "
+        "original config file, and the weights as train.init_checkpoint."
     )
 
 
@@ -51,7 +51,7 @@ def _dump(content: Any, *, allow_unicode: bool) -> str:
 
 
 def _portable(value: Any, key: str, left_out: list[str]) -> Any:
-    """Copy the content of a config, its objects replaced; ``left_out`` is added to."""
+    """Copy the content of a config with its objects replaced; extend ``left_out``."""
     if isinstance(value, dict):
         target = value.get("_target_")
         if callable(target):
@@ -76,19 +76,19 @@ def _leave_out(value: Any, key: str, left_out: list[str]) -> dict[str, str]:
 
 
 def _importable_name(target: Any) -> str | None:
-    """The name by which any process finds a callable, or None."""
+    """The name by which any process can import a callable, or None."""
     try:
         name = _convert_target_to_string(target)
         return name if locate(name) is target and not name.startswith("__main__.") else None
-    except Exception:  # a partial, a lambda, a function of a config file
+    except Exception:  # a partial, a lambda, or a function of a config file
         return None
 
 
 def _survives(value: Any) -> bool:
-    """Whether another process gets an object back from YAML."""
+    """Whether another process can read an object back from YAML."""
     try:
         text = yaml.dump(value)
         yaml.unsafe_load(text)
-    except Exception:  # whatever the object's own code raises
+    except Exception:  # the object's own code may raise anything
         return False
     return "__main__" not in text

@@ -1,7 +1,7 @@
-"""What a model is trained for, as its config states it, and what own data look like for it.
+"""The task that a config states, and the form of custom data for it.
 
 A config has a node ``task``: ``name`` is "instances", "semantic" or "panoptic", and ``num_classes``
-the key that holds the number of classes, such as "model.roi_heads.num_classes".
+is the key of the number of classes, such as "model.roi_heads.num_classes".
 """
 
 from collections.abc import Callable
@@ -25,10 +25,10 @@ class OwnData:
     """One way to give data: ``data.<split>_images`` with ``data.<split>_<labels>``.
 
     Attributes:
-        labels: end of the key of the labels.
-        register: called with a name that is free, the path of the labels, that of the images, and
+        labels: last part of the labels' key.
+        register: called with an unused name, the path of the labels, the path of the images, and
             the config.
-        evaluator: makes the node of an evaluator, but for its ``dataset_name``.
+        evaluator: returns the node of an evaluator, without its ``dataset_name``.
     """
 
     labels: str
@@ -42,9 +42,9 @@ class Task:
 
     Attributes:
         name: as in a config.
-        kind: of the classes that the model tells apart, "thing" or "stuff" as in Detectron2's
-            metadata. Panoptic data list things among their ``stuff_classes``, too.
-        own_data: how data of the user's own are given; None if overrides cannot give them.
+        kind: kind of the model's classes, "thing" or "stuff", as in Detectron2's metadata. The
+            ``stuff_classes`` of panoptic data also include the things.
+        own_data: how custom data are given; None if overrides cannot give them.
     """
 
     name: str
@@ -56,7 +56,7 @@ def stated_task(cfg: DictConfig) -> Task:
     """Return the task that a config states.
 
     Raises:
-        UsageError: it states none, or one that is not known.
+        UsageError: it states none, or an unknown one.
     """
     name = OmegaConf.select(cfg, "task.name")
     if name is None:
@@ -66,7 +66,7 @@ def stated_task(cfg: DictConfig) -> Task:
             "classes, such as model.roi_heads.num_classes>."
         )
     if name not in _TASKS:
-        raise UsageError(f"task.name={name!r} is not known; expected {', '.join(_TASKS)}.")
+        raise UsageError(f"task.name={name!r} is unknown; expected one of {', '.join(_TASKS)}.")
     return _TASKS[name]
 
 
@@ -80,14 +80,14 @@ def num_classes(cfg: DictConfig) -> tuple[str, int]:
     value = OmegaConf.select(cfg, key) if isinstance(key, str) else None
     if type(value) is not int:
         raise UsageError(
-            f"task.num_classes={key!r} has to be the key of the model's number of classes, such as "
-            f"model.roi_heads.num_classes; the config has {value!r} there."
+            f"task.num_classes={key!r} must be the key of the model's number of classes, such as "
+            f"model.roi_heads.num_classes, but the config has {value!r} there."
         )
     return key, value
 
 
 def set_num_classes(cfg: DictConfig, count: int) -> str:
-    """Set the number of classes, background not counted; what refers to it follows.
+    """Set the number of classes, not counting the background; values that refer to it follow.
 
     Args:
         cfg: changed in place.
@@ -97,7 +97,7 @@ def set_num_classes(cfg: DictConfig, count: int) -> str:
         The key that was set.
 
     Raises:
-        UsageError: the config does not say where the number belongs.
+        UsageError: the config does not say which key holds the number.
     """
     key, _ = num_classes(cfg)
     OmegaConf.update(cfg, key, count)
@@ -105,7 +105,7 @@ def set_num_classes(cfg: DictConfig, count: int) -> str:
 
 
 def given_classes(cfg: DictConfig) -> list[str] | str:
-    """Return ``data.classes``: names, or the file that holds them; empty if the config has none."""
+    """Return ``data.classes``: names, or the file that has them; empty if the config has none."""
     classes = (cfg.get("data") or {}).get("classes") or ""
     return read_literals(classes) if isinstance(classes, ListConfig) else classes
 
@@ -122,11 +122,11 @@ def _register_semantic(name: str, labels: str, images: str, cfg: DictConfig) -> 
     classes = given_classes(cfg)
     if not classes:
         raise UsageError(
-            "own label maps need data.classes: a JSON file or a list with the names of the "
+            "custom label maps need data.classes: a JSON file or a list with the names of the "
             "classes in the order of the labels, such as data.classes=classes.json or "
             "data.classes=[road,sky]."
         )
-    # One process is enough to read everything; if it fails it stops the others.
+    # Only one process reads everything; if it fails, the others stop too.
     check_all = bool(cfg.data.get("check_all")) and comm.is_main_process()
     register_label_folders(name, images, labels, read_class_names(classes), check_all=check_all)
 

@@ -1,4 +1,4 @@
-"""Semantic models as a config tests them: in sliding windows, at several scales."""
+"""Test-time wrappers of semantic models that a config selects: sliding windows, several scales."""
 
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -10,28 +10,31 @@ __all__ = ["wrap_for_testing"]
 
 
 def wrap_for_testing(cfg: DictConfig, model: nn.Module) -> nn.Module:
-    """Put around a model what ``cfg.test`` asks for; evaluation and prediction both use it.
+    """Wrap a model as ``cfg.test`` says; evaluation and prediction both use this.
 
-    ``test.sliding_window`` has the arguments of :class:`SlidingWindow`, ``test.multi_scale`` those
-    of :class:`MultiScaleFlip` and the switch ``enabled``; both are for semantic models. Where they
-    are absent or null, whole images are tested at a single scale. Without ``min_side`` no view is
-    smaller than a window; ``limits`` are by default ``data.test_scale``, those of a single scale.
+    ``test.sliding_window`` has the arguments of :class:`SlidingWindow`. ``test.multi_scale`` has
+    those of :class:`MultiScaleFlip` and the switch ``enabled``. Both are for semantic models; if
+    they are absent or null, whole images are tested at a single scale. The default of ``min_side``
+    is the larger side of a window, the default of ``limits`` is ``data.test_scale``, the limits for
+    a single scale.
 
     Args:
         cfg: a config of this project; only ``test`` and ``data.test_scale`` are read.
         model: its model.
 
     Returns:
-        ``model`` itself, or a wrapper in the same mode around it.
+        ``model`` itself, or a wrapper around it in the same mode.
 
     Raises:
-        ValueError: ``test`` has other keys, or numbers out of range.
-        TypeError: an argument that the wrapper does not have.
+        ValueError: ``test`` has unknown keys, or numbers out of range.
+        TypeError: the wrapper does not have an argument of this name.
     """
     options = OmegaConf.select(cfg, "test", default=None) or {}
     unknown = sorted(set(options) - {"sliding_window", "multi_scale"})
     if unknown:
-        raise UsageError(f"test has the keys {unknown}; known are sliding_window and multi_scale")
+        raise UsageError(
+            f"test has the unknown keys {unknown}; expected sliding_window and multi_scale"
+        )
     window, multi_scale = options.get("sliding_window"), options.get("multi_scale")
     min_side = 1
     if window is not None:
