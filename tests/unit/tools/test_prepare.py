@@ -271,14 +271,16 @@ def test_missing_files_are_named(name: str, root: Path) -> None:
     split = below(name, root)[0]
     labels = min(split.official.rglob(f"*{split.official_suffix}"))
     labels.rename(labels.with_suffix(".bak"))
-    with pytest.raises(PreparationError, match=rf"1 label files are missing .*{labels.name}; get "):
+    with pytest.raises(
+        PreparationError, match=rf"label files missing in .*\(1\): .*{labels.name}; get "
+    ):
         prepare(name, root, allow_subset=True)
 
 
 def test_missing_image_of_a_list_is_named(root: Path) -> None:
     pascal_context(root)
     write_list(root / "VOCdevkit/VOC2010/ImageSets/Main/train.txt", "2008_1", "2008_9")
-    expected = r"train: 1 images are missing .*: 2008_9\.jpg; get VOC"
+    expected = r"train: images missing in .*\(1\): 2008_9\.jpg; get VOC"
     with pytest.raises(PreparationError, match=expected):
         prepare("pascal_context", root, allow_subset=True)
     (root / "VOCdevkit/VOC2010/ImageSets/Main/train.txt").unlink()

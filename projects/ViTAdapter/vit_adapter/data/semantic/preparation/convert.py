@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -35,7 +35,7 @@ def read_official(path: Path, conversion: Conversion) -> np.ndarray:
     if wrong:
         raise ValueError(
             f"{path} has the values {wrong[:8]}, which official label files do not have: they "
-            f"have {min(valid)} to {max(valid)}. Is it of another release, or edited?"
+            f"have {_describe(valid)}. Is it from another release, or was it edited?"
         )
     return conversion.table[values]
 
@@ -86,6 +86,12 @@ def _convert_file(conversion: Conversion, source: Path, target: Path) -> None:
     picture = Image.fromarray(read_official(source, conversion))
     with atomic_open(target, "wb", flush=False) as stream:
         picture.save(stream, format="PNG")
+
+
+def _describe(values: Collection[int]) -> str:
+    if len(values) == max(values) - min(values) + 1:
+        return f"{min(values)} to {max(values)}"
+    return ", ".join(map(str, sorted(values)))
 
 
 def _occurring(values: np.ndarray) -> list[int]:

@@ -71,7 +71,7 @@ def _missing(
         return []
     more = ", ..." if len(lacking) > _NUM_EXAMPLES else ""
     return [
-        f"{split.title}: {len(lacking):,} {kind} are missing in {folder}: "
+        f"{split.title}: {kind} missing in {folder} ({len(lacking):,}): "
         f"{', '.join(lacking[:_NUM_EXAMPLES])}{more}; get {origin}"
     ]
 
