@@ -60,8 +60,8 @@ def make_vit(name: str, **options: object) -> TimmViT:
 def timm_tokens(vit: TimmViT, images: Tensor) -> Tensor:
     """All tokens after the last block, by timm's own module.
 
-    The module is set to exactly this image size. The exception is rotary positions, which timm
-    computes in float32 for a fixed size: there it has to find the size itself.
+    The module is set to exactly this image size, unless it has rotary positions: timm computes
+    those in float32 for a fixed size, so it must find the size itself.
     """
     rotary = hasattr(vit.model, "rope")
     oracle = timm.create_model(

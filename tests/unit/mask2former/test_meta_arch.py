@@ -190,7 +190,7 @@ def test_learns_objects(make_model: MakeModel) -> None:
     ("changes", "message"),
     [
         ({"semantic_on": False}, "at least one of semantic_on, instance_on and panoptic_on"),
-        ({"thing_classes": [0, 3]}, r"must lie in 0 to 2, got also \[3\]"),
+        ({"thing_classes": [0, 3]}, r"thing_classes must be from 0 to 2, got \[3\]"),
         ({"topk_per_image": 0}, "topk_per_image must be at least 1, got 0"),
         (
             {"criterion": SetCriterion(num_classes=7, matcher=HungarianMatcher())},

@@ -184,7 +184,7 @@ def test_short_side_never_falls_below_the_crop(size: tuple, views: list) -> None
         ((40, 50), {"limits": [64, 33], "scale": 0.75}, (24, 30)),
         # stretched after scaling
         ((40, 50), {"limits": [64, 33], "scale": 0.75, "size_divisor": 16}, (32, 32)),
-        # the shorter side alone decides
+        # only the shorter side decides
         ((20, 100), {"limits": [64, 32], "min_side": 16}, (32, 160)),
         ((100, 20), {"limits": [64, 32], "min_side": 48}, (240, 48)),
         # at least one pixel

@@ -15,8 +15,8 @@ from vit_adapter.layers import GridSize
 class ViTTrunk(nn.Module, ABC):
     """A plain (single-scale) Vision Transformer, cut into its embedding and its blocks.
 
-    Adapters, baselines and the solver use only what is defined here, so a new ViT takes no more
-    than a subclass.
+    Adapters, baselines and the solver use only what is defined here, so a new ViT only needs
+    a subclass.
 
     Attributes:
         embed_dim: width D of the tokens.

@@ -28,7 +28,7 @@ _captured: dict[int, Tensor] = {}
 
 @dataclass(frozen=True)
 class PyramidGeometry:
-    """The grids that a ViT-Adapter makes of an image.
+    """The grids of one image in a ViT-Adapter.
 
     Attributes:
         prior_strides: strides of the prior tokens in use, finest first: 8, 16, 32 or some of them.

@@ -118,9 +118,7 @@ class Mask2Former(nn.Module):
             raise ValueError(f"topk_per_image must be at least 1, got {topk_per_image}")
         unknown = [label for label in thing_classes if not 0 <= label < num_classes]
         if unknown:
-            raise ValueError(
-                f"thing_classes must lie in 0 to {num_classes - 1}, got also {unknown}"
-            )
+            raise ValueError(f"thing_classes must be from 0 to {num_classes - 1}, got {unknown}")
         self.backbone = backbone
         self.head = head
         self.criterion = criterion

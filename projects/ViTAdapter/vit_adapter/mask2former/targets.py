@@ -125,5 +125,5 @@ def _check_labels(labels: Tensor, num_classes: int, what: str) -> None:
     outside = labels[(labels < 0) | (labels >= num_classes)].unique().tolist()
     if outside:
         raise ValueError(
-            f"{what} must lie in 0 to {num_classes - 1} for {num_classes} classes, got {outside}"
+            f"{what} must be from 0 to {num_classes - 1} for {num_classes} classes, got {outside}"
         )

@@ -53,7 +53,7 @@ class SemanticFPNHead(SemSegFPNHead):
     ) -> None:
         if loss_average not in AVERAGES:
             raise ValueError(f"loss_average must be one of {AVERAGES}, got {loss_average!r}")
-        # By keyword: Detectron2 takes a leading OmegaConf mapping for a whole config.
+        # By keyword: Detectron2 mistakes a leading OmegaConf mapping for a whole config.
         super().__init__(
             input_shape=input_shape,
             num_classes=num_classes,
