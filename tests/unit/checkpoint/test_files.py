@@ -261,7 +261,7 @@ def test_web_page_saved_as_a_checkpoint(tmp_path: Path, suffix: str) -> None:
         (torch.zeros(3), "holds a Tensor, expected a mapping"),
         ({"model": {"a": 3}}, "stores a int under 'a', expected a tensor"),
         ({"model": {}}, "is empty"),
-        ({0: torch.zeros(3)}, "has the key 0, a int; expected names"),
+        ({0: torch.zeros(3)}, "has the key 0 of type int; expected"),
         ({}, "is empty"),
     ],
 )

@@ -31,13 +31,13 @@ def test_model_is_built_on_the_device_in_training_mode() -> None:
     assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
 
 
-def test_initial_weights_belong_to_the_seed() -> None:
+def test_initial_weights_follow_from_the_seed() -> None:
     kernels = [build_seeded_model(make_config(seed)).patch_embed.proj.weight for seed in (1, 1, 2)]
     assert torch.equal(kernels[0], kernels[1])
     assert not torch.equal(kernels[0], kernels[2])
 
 
-def test_optimizer_gets_the_model_and_the_config_stays_as_it_is() -> None:
+def test_optimizer_gets_the_model_without_changing_the_config() -> None:
     cfg = make_config()
     model = nn.Linear(2, 2)
     optimizer = build_optimizer(cfg, model)

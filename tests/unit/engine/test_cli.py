@@ -1,4 +1,4 @@
-"""The command line: what is wrong with it is said in one line, with exit status 2."""
+"""The command line: a mistake ends with one line of message and exit status 2."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_mistakes(
     assert not started
 
 
-def test_place_that_a_launcher_gave_reaches_the_run(
+def test_place_from_a_launcher_reaches_the_run(
     config_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = Process(rank=1, world_size=2, local_rank=1, init_method="env://", device_type="cpu")

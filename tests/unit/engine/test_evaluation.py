@@ -72,7 +72,7 @@ def test_results_are_returned_shown_and_stored(
 def test_evaluator_without_metrics(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert evaluate(make_config(tmp_path, {}), Model()) == {}
-    assert "gave no metrics, as for a test set without annotations" in caplog.text
+    assert "returned no metrics, as for a test set without annotations" in caplog.text
     assert json.loads((tmp_path / "results.json").read_text()) == {}
 
 
@@ -92,16 +92,16 @@ def test_table() -> None:
     ]
 
 
-def test_results_of_a_training_stay(tmp_path: Path) -> None:
+def test_results_of_training_are_kept(tmp_path: Path) -> None:
     def read(name: str) -> float:
         return json.loads((tmp_path / name).read_text())["bbox"]["AP"]
 
-    for value in (1.0, 2.0):  # no training has been here
+    for value in (1.0, 2.0):  # not the folder of a training run
         write_results({"bbox": {"AP": value}}, str(tmp_path), training=False)
         assert read("results.json") == value
     (tmp_path / "results.json").unlink()
     (tmp_path / "metrics.json").touch()
-    for value in (1.0, 2.0):  # a training that has evaluated nothing
+    for value in (1.0, 2.0):  # a training run without evaluations
         write_results({"bbox": {"AP": value}}, str(tmp_path), training=False)
         assert (read("results.json"), read("results_eval.json")) == (value, value)
     write_results({"bbox": {"AP": 3.0}}, str(tmp_path), training=True)

@@ -48,15 +48,15 @@ def test_patterns_are_searched_for_in_names() -> None:
     ]
 
 
-def test_one_pattern_and_none() -> None:
+def test_one_pattern_and_no_pattern() -> None:
     model = make_model()
     freeze_parameters(model, [])
     assert trainable(model) == [name for name, _ in model.named_parameters()]
-    freeze_parameters(model, "backbone")  # its letters would find everything
+    freeze_parameters(model, "backbone")  # each of its letters would match everything
     assert trainable(model) == ["heads.0.weight", "heads.0.bias", "heads.1.bias"]
 
 
-def test_shared_parameter_goes_by_each_of_its_names() -> None:
+def test_shared_parameter_matches_by_any_of_its_names() -> None:
     model = make_model()
     freeze_parameters(model, ["heads.1.weight"])
     assert not model.heads[0].weight.requires_grad
@@ -72,7 +72,7 @@ def test_shared_parameter_goes_by_each_of_its_names() -> None:
         ("(", r"'\(' is not a regular expression"),
     ],
 )
-def test_pattern_that_finds_nothing(pattern: str, message: str) -> None:
+def test_pattern_that_matches_nothing(pattern: str, message: str) -> None:
     model = make_model()
     with pytest.raises(UsageError, match=message):
         freeze_parameters(model, [pattern])
@@ -102,7 +102,7 @@ def test_norms_of_frozen_modules_stay_in_evaluation() -> None:
     assert modes == [[False, False, False, True]] * 2
 
 
-def test_nothing_frozen_leaves_all_norms_alone() -> None:
+def test_norms_train_if_nothing_is_frozen() -> None:
     assert FrozenNorms(make_model()).norms == []
 
 

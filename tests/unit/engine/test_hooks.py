@@ -1,4 +1,4 @@
-"""When the hooks act."""
+"""When the hooks act, and what they do."""
 
 from pathlib import Path
 
@@ -39,9 +39,7 @@ class Loop(TrainerBase):
 @pytest.mark.parametrize(
     ("period", "expected"), [(0, [6]), (2, [2, 4, 6]), (4, [4, 6]), (6, [6]), (100, [6])]
 )
-def test_evaluation_takes_place_once_after_the_last_iteration(
-    period: int, expected: list[int]
-) -> None:
+def test_evaluation_runs_once_after_the_last_iteration(period: int, expected: list[int]) -> None:
     loop, done = Loop(), []
 
     def evaluate() -> dict[str, dict[str, float]]:
@@ -76,7 +74,7 @@ def test_failed_evaluation_leaves_a_checkpoint(
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Also in another process than the main one, which is stopped before it notices."""
+    """Even if the main process is stopped before it notices the failure in another one."""
     monkeypatch.setattr(comm, "is_main_process", lambda: main_process)
     model = nn.Linear(1, 1)
     loop = Loop()
@@ -183,7 +181,7 @@ def make_config(**train: object) -> DictConfig:
     )
 
 
-def test_norms_of_frozen_modules_are_held_where_something_is_frozen() -> None:
+def test_norms_are_frozen_only_if_something_is_frozen() -> None:
     kinds = [
         [type(hook) for hook in training_hooks(make_config(**options), nn.Linear(1, 1))]
         for options in ({}, {"freeze": []}, {"freeze": ["a"]})

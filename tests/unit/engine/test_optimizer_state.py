@@ -1,4 +1,4 @@
-"""States of optimizers that fit and do not fit."""
+"""Optimizer states that fit and that do not fit."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ def make_model() -> nn.ModuleDict:
 
 
 def adam(*names: str, groups: int = 1) -> Callable[[nn.ModuleDict], Optimizer]:
-    """An AdamW for some layers, in groups of as many."""
+    """An AdamW for some layers, in groups of the given sizes."""
 
     def build(model: nn.ModuleDict) -> Optimizer:
         of_group = [names[n::groups] for n in range(groups)]
@@ -48,7 +48,7 @@ def test_same_optimizer(named: bool) -> None:
     check_optimizer_state(optimizer, model, state, description if named else None)
 
 
-def test_optimizer_with_states_of_any_shape() -> None:
+def test_optimizer_states_may_have_any_shape() -> None:
     """Adafactor stores rows and columns."""
     model = make_model()
     optimizer = SGD(model.parameters(), lr=1.0)
@@ -60,15 +60,15 @@ def test_optimizer_with_states_of_any_shape() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "named", "message"),
     [
-        (adam("a", "b"), adam("a"), True, r"2 parameters only there \(b.bias, b.weight\)"),
-        (adam("a"), adam("a", "c"), True, r"2 parameters only here \(c.bias, c.weight\)"),
-        # Equal numbers and shapes: only the names tell.
-        (adam("a"), adam("b"), True, r"only there \(a.bias, a.weight\), 2 .* here \(b.bias, b.wei"),
-        (adam("a", "b"), adam("b", "a"), True, "same parameters in other groups or in another"),
-        (adam("a", "b"), adam("a", "b", groups=2), True, "same parameters in other groups"),
-        (adam("a"), lambda m: SGD(m["a"].parameters(), lr=1.0), True, "was of class AdamW, .* SGD"),
-        (adam("a", "b"), adam("a"), False, "groups of 4 parameters there, of 2 here"),
-        (adam("a", "b"), adam("a", "b", groups=2), False, "groups of 4 parameters there, of 2, 2"),
+        (adam("a", "b"), adam("a"), True, r"2 parameters only in the checkpoint \(b.bias, b.w"),
+        (adam("a"), adam("a", "c"), True, r"2 parameters only in this run \(c.bias, c.weight\)"),
+        # Equal numbers and shapes: only the names differ.
+        (adam("a"), adam("b"), True, r"checkpoint \(a.bias, a.weight\), 2 .* run \(b.bias"),
+        (adam("a", "b"), adam("b", "a"), True, "same parameters in different groups or in a"),
+        (adam("a", "b"), adam("a", "b", groups=2), True, "same parameters in different groups"),
+        (adam("a"), lambda m: SGD(m["a"].parameters(), lr=1.0), True, "its class is AdamW, .* SGD"),
+        (adam("a", "b"), adam("a"), False, "groups of 4 parameters in the checkpoint, of 2 in"),
+        (adam("a", "b"), adam("a", "b", groups=2), False, "in the checkpoint, of 2, 2 in this run"),
         (adam("a"), adam("c"), False, r"exp_avg of parameter 0 has the shape \(3, 2\)"),
         (
             lambda m: SGD(m["a"].parameters(), lr=1.0, momentum=0.9),

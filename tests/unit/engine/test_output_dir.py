@@ -1,4 +1,4 @@
-"""An output folder that is not empty: nothing is lost, nothing broken is kept."""
+"""An output folder that is not empty: nothing is lost, and nothing broken is kept."""
 
 import json
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_checkpoints_without_last_checkpoint_are_a_run_too(tmp_path: Path) -> No
     assert set_previous_run_aside(tmp_path) is not None
 
 
-def test_results_of_an_evaluation_alone_stay_too(tmp_path: Path) -> None:
+def test_results_of_an_evaluation_are_kept_too(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("{}")
     refuse_restart(tmp_path, 1)  # no training is lost
     aside = set_previous_run_aside(tmp_path)
@@ -75,7 +75,7 @@ def test_results_of_an_evaluation_alone_stay_too(tmp_path: Path) -> None:
     assert [file.name for file in aside.iterdir()] == ["results.json"]
 
 
-def test_runs_that_were_set_aside_are_named(tmp_path: Path) -> None:
+def test_runs_that_were_moved_aside_are_named(tmp_path: Path) -> None:
     assert describe_earlier_runs(tmp_path / "absent") == describe_earlier_runs(tmp_path) == ""
     for _ in range(2):
         write_run(tmp_path)
@@ -84,7 +84,7 @@ def test_runs_that_were_set_aside_are_named(tmp_path: Path) -> None:
     assert f"{tmp_path}/previous_run_1, {tmp_path}/previous_run_2; to continue one" in text
 
 
-def test_names_of_moved_weights_follow(
+def test_paths_of_moved_weights_are_updated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -114,9 +114,7 @@ def test_names_of_moved_weights_follow(
     assert "use train.init_checkpoint=out/previous_run_1/model_final.pth" in caplog.text
 
 
-def test_names_that_are_no_files_stay_in_the_folder_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paths_that_did_not_move_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path)
     options = OmegaConf.create({"vit_checkpoint": "timm:vit_tiny"})
@@ -125,7 +123,7 @@ def test_names_that_are_no_files_stay_in_the_folder_itself(
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_weights_named_by_a_link_follow(tmp_path: Path, inside: bool) -> None:
+def test_links_to_moved_weights_are_updated(tmp_path: Path, inside: bool) -> None:
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     out.mkdir()
     elsewhere.mkdir()
@@ -143,7 +141,7 @@ def test_weights_named_by_a_link_follow(tmp_path: Path, inside: bool) -> None:
 
 @pytest.mark.parametrize("start_iter", [0, 10])
 def test_claimed_folder(start_iter: int, tmp_path: Path) -> None:
-    """A new run sets the earlier one aside and names its weights anew; a resumed one goes on."""
+    """A new run moves an earlier one aside and updates paths of weights; a resumed one does not."""
     write_run(tmp_path, content="")
     (tmp_path / "metrics.json").write_text('{"iteration": 9}\n{"iteration": 10}\n')
     weights = tmp_path / "model_final.pth"
@@ -161,12 +159,12 @@ def test_claimed_folder(start_iter: int, tmp_path: Path) -> None:
     assert OmegaConf.load(tmp_path / "config.yaml") == cfg
 
 
-def test_restart_does_not_begin_again(tmp_path: Path) -> None:
+def test_restart_does_not_start_from_scratch(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text("")
     refuse_restart(tmp_path, 1)  # nothing is lost
     write_run(tmp_path)
     refuse_restart(tmp_path, 0)
-    with pytest.raises(UsageError, match=r"(?s)restart 2.*holds checkpoints.*--resume"):
+    with pytest.raises(UsageError, match=r"(?s)restart 2.*contains checkpoints.*--resume"):
         refuse_restart(tmp_path, 2)
 
 
@@ -191,7 +189,7 @@ def test_metrics_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
 
 
 def test_evaluation_between_two_iterations_is_kept(tmp_path: Path) -> None:
-    """An evaluation carries the number of the iteration before it, its NaN included."""
+    """An evaluation, even one with NaN, has the number of the iteration before it."""
     text = '{"bbox/APl": NaN, "iteration": 4}\n'
     (tmp_path / "metrics.json").write_text(text)
     drop_unsaved_progress(tmp_path, start_iter=5)

@@ -1,4 +1,4 @@
-"""Parallel models in one process; ``test_processes.py`` has two."""
+"""Parallel models in one process; ``test_processes.py`` uses two."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def test_state_has_plain_names(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(parallel.gather_model_state(Wrapper(model))) == ["weight", "bias"]
 
 
-def test_optimizer_state_goes_round() -> None:
+def test_optimizer_state_is_saved_and_loaded() -> None:
     first, second = (torch.optim.AdamW(nn.Linear(1, 1).parameters()) for _ in range(2))
     for parameter in first.param_groups[0]["params"]:
         parameter.grad = torch.ones_like(parameter)

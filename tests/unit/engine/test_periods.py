@@ -1,4 +1,4 @@
-"""Whole numbers of a config that make sense, and those that do not."""
+"""Integers of a config that are valid, and those that are not."""
 
 import pytest
 from omegaconf import OmegaConf

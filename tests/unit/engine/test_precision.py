@@ -1,4 +1,4 @@
-"""Precisions that exist on a device, and those that do not."""
+"""Supported and unsupported precisions."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from vit_adapter.engine.precision import Precision
         ({"enabled": True, "dtype": "half"}, "'half' is unknown; expected float16 or bfloat16"),
     ],
 )
-def test_precision_that_does_not_exist(options: dict, message: str) -> None:
+def test_unsupported_precision(options: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Precision(device_type="cpu", **options)
 
@@ -31,8 +31,8 @@ def test_precision_that_does_not_exist(options: dict, message: str) -> None:
         ("cuda", True, "float16", False, None),
     ],
 )
-@pytest.mark.filterwarnings("ignore:torch.cuda.amp.GradScaler")  # which finds no GPU
-def test_bfloat16_that_is_emulated_is_kept_with_a_warning(
+@pytest.mark.filterwarnings("ignore:torch.cuda.amp.GradScaler")  # it finds no GPU
+def test_emulated_bfloat16_is_kept_with_a_warning(
     device_type: str,
     enabled: bool,
     dtype: str,

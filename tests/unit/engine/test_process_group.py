@@ -13,7 +13,7 @@ from vit_adapter.engine.process_group import Process, _create_local_group, run_a
 def make_groups(
     monkeypatch: pytest.MonkeyPatch, rank: int, local_ranks: list[int]
 ) -> tuple[list[list[int]], list[int]]:
-    """The groups that a process makes, and that of its own machine."""
+    """The groups that a process creates, and the group of its own machine."""
     made = []
     monkeypatch.setattr(process_group.comm, "all_gather", lambda _: local_ranks)
     monkeypatch.setattr(process_group.dist, "new_group", lambda ranks: made.append(ranks) or ranks)
@@ -42,7 +42,7 @@ def test_processes_of_a_machine(
 
 
 @pytest.mark.parametrize("local_ranks", [[1, 0], [0, 2], [0, 0, 1, 1], [0, 1, 1], [1, 1]])
-def test_ranks_that_do_not_follow_each_other(
+def test_ranks_that_are_not_consecutive(
     local_ranks: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UsageError, match="expected 0, 1, ... for each machine in turn"):

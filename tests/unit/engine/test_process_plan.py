@@ -1,4 +1,4 @@
-"""Which processes a command means, and what does not go together."""
+"""Which processes a command starts, and options that contradict each other."""
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
@@ -19,7 +19,7 @@ def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set what torchrun sets."""
+    """Set the variables that torchrun sets."""
     variables = {
         "RANK": "1",
         "WORLD_SIZE": "2",
@@ -45,7 +45,7 @@ def test_layout_of_the_command_line() -> None:
     assert plan(["--num-gpus", "2", "--machine-rank", "1", *MACHINES]) == expected
 
 
-def test_place_that_torchrun_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_place_from_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     torchrun(monkeypatch)
     expected = Process(1, 2, 1, init_method="env://", device_type="cpu")
     assert plan([]) == expected
@@ -54,11 +54,11 @@ def test_place_that_torchrun_gave(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--num-gpus", "2"], "as RANK 1 of 2: leave out --num-gpus"),
-        (["--num-gpus", "1"], "leave out --num-gpus"),
-        (["--num-machines", "1"], "leave out --num-gpus, --num-machines"),
-        (["--machine-rank", "0"], "leave out"),
-        (["--dist-url", "auto"], "leave out"),
+        (["--num-gpus", "2"], "as RANK 1 of 2: omit --num-gpus"),
+        (["--num-gpus", "1"], "omit --num-gpus"),
+        (["--num-machines", "1"], "omit --num-gpus, --num-machines"),
+        (["--machine-rank", "0"], "omit"),
+        (["--dist-url", "auto"], "omit"),
     ],
 )
 def test_torchrun_takes_no_options(
@@ -90,7 +90,7 @@ def test_one_device_under_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
         plan([], device="cpu:0")
 
 
-def test_batch_that_cannot_be_shared_out() -> None:
-    with pytest.raises(UsageError, match="total_batch_size=3 cannot be divided among 2 processes"):
+def test_batch_that_cannot_be_divided() -> None:
+    with pytest.raises(UsageError, match="total_batch_size=3 cannot be divided evenly among 2"):
         plan(["--num-gpus", "2"], batch=3)
     assert plan(["--num-gpus", "2", "--eval-only"], batch=3).world_size == 2

@@ -1,4 +1,4 @@
-"""Process layouts, and processes that really start."""
+"""Process layouts, and real processes."""
 
 import os
 import subprocess
@@ -65,7 +65,7 @@ def work():
     comm.synchronize()
     if comm.get_rank() == 1:
         raise RuntimeError("process 1 fails on purpose")
-    comm.synchronize()  # waits for a process that will not come
+    comm.synchronize()  # waits for a process that will not arrive
 
 if __name__ == "__main__":
     launch(work, ProcessLayout(device_type="cpu", processes_per_machine=2))
@@ -79,7 +79,7 @@ from vit_adapter.engine.processes import ProcessLayout, launch
 
 def work():
     if comm.get_rank() == 1:
-        raise UsageError("train.x is wrong" + 100_000 * "!")  # more than a pipe takes at once
+        raise UsageError("train.x is wrong" + 100_000 * "!")  # more than a pipe can hold
     comm.synchronize()
 
 if __name__ == "__main__":
@@ -115,7 +115,7 @@ def test_two_cpu_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_mistake_that_one_process_finds(tmp_path: Path) -> None:
+def test_mistake_found_by_one_process(tmp_path: Path) -> None:
     done = run_program(MISTAKE, tmp_path)
     assert done.stdout.splitlines() == ["caught: train.x is wrong" + 100_000 * "!"], done.stderr
 
@@ -123,7 +123,7 @@ def test_mistake_that_one_process_finds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "processes", [ProcessLayout(device_type="cpu"), Process(0, 1, 0, "env://", "cpu")]
 )
-def test_one_process_runs_here(processes: ProcessLayout | Process) -> None:
+def test_a_single_process_is_the_calling_one(processes: ProcessLayout | Process) -> None:
     seen = []
     launch(seen.append, processes, (os.getpid(),))
     assert seen == [os.getpid()]

@@ -1,4 +1,4 @@
-"""Schedules that follow from the size of the data: what is derived, what stays, what is refused."""
+"""Schedules that depend on the size of the data: derived values, kept values, errors."""
 
 import logging
 from collections.abc import Iterator
@@ -27,14 +27,14 @@ COCO_1X = {
 
 
 class Stream(IterableDataset):
-    """Data that do not tell how many they are."""
+    """Data of unknown size."""
 
     def __iter__(self) -> Iterator[object]:
         return iter(())
 
 
 def records(count: int) -> list[dict[str, int]] | Stream:
-    """Stands in for what reads a data set; called once for each time that the data are read."""
+    """Stands in for the function that reads a data set, and counts its calls."""
     logging.getLogger(__name__).info("read")
     return [{"image_id": index} for index in range(count)] if count else Stream()
 
@@ -48,7 +48,7 @@ def make_config(images: int = 205, poly: bool = False) -> DictConfig:
     steps = L(WarmupMultiStep)(
         max_iter="${train.max_iter}", epochs=12, milestones=[8, 11], warmup_iters=500
     )
-    line = L(WarmupPoly)(max_iter="${train.max_iter}")  # its warm-up is the class's own
+    line = L(WarmupPoly)(max_iter="${train.max_iter}")  # its warm-up is the default of the class
     period = 8000 if poly else 7330
     return OmegaConf.create(
         {
@@ -104,7 +104,7 @@ def test_twelve_epochs_of_coco_are_its_published_schedule() -> None:
     assert values(fit(make_config(117_266), "train.epochs=12")) == COCO_1X
 
 
-def test_everything_follows_from_epochs_and_batch(caplog: pytest.LogCaptureFixture) -> None:
+def test_everything_follows_from_epochs_and_batch_size(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     cfg = fit(
         make_config(205),
@@ -176,24 +176,24 @@ def test_an_overridden_max_iter(max_iter: str, period: int, warmup: int) -> None
     }
 
 
-def test_max_iter_leaves_an_evaluation_at_the_end_at_the_end() -> None:
+def test_max_iter_keeps_an_evaluation_at_the_end() -> None:
     cfg = make_config()
     cfg.train.eval_period = 0
     assert fit(cfg, "train.max_iter=1000").train.eval_period == 0
     assert fit(cfg, "train.epochs=2").train.eval_period == 13
 
 
-def test_max_iter_with_data_that_do_not_tell_their_number() -> None:
+def test_max_iter_with_data_of_unknown_size() -> None:
     found = values(fit(make_config(images=0), "train.max_iter=1000"))
     assert found == COCO_1X | {"train.max_iter": 1000, "lr_multiplier.warmup_iters": 100}
-    for key in ("dataset", "total_batch_size"):  # loaders of the user's own
+    for key in ("dataset", "total_batch_size"):  # custom loaders
         cfg = make_config()
         del cfg.dataloader.train[key]
         assert values(fit(cfg, "train.max_iter=1000")) == found
 
 
 @pytest.mark.parametrize("length", ["train.epochs=2", "train.max_iter=26"])
-def test_what_is_overridden_stays(length: str) -> None:
+def test_other_overrides_stay(length: str) -> None:
     found = values(
         fit(
             make_config(),
@@ -232,7 +232,7 @@ def test_semantic_schedule(caplog: pytest.LogCaptureFixture) -> None:
     )
 
 
-def test_learning_rate_is_scaled_whoever_has_set_it() -> None:
+def test_any_learning_rate_is_scaled() -> None:
     cfg = fit(
         make_config(),
         "train.auto_scale_lr=True",
@@ -284,17 +284,17 @@ def test_a_config_without_the_new_keys() -> None:
     ("overrides", "message"),
     [
         *[
-            ([f"train.epochs={value}"], "train.epochs=.* is not a length; give a number")
+            ([f"train.epochs={value}"], "train.epochs=.* is not valid; give a number")
             for value in ("0", "-1", "twelve", "'12'", "True", "inf", "nan", "[1,2]")
         ],
-        (["train.epochs=2", "train.max_iter=5"], "train.epochs=2 and train.max_iter=5 both say"),
+        (["train.epochs=2", "train.max_iter=5"], "train.epochs=2 and train.max_iter=5 both set"),
         *[
             ([f"train.max_iter={value}"], "train.max_iter=.*whole number")
             for value in ("0", "-5", "many", "1.5", "True", "null", "inf", "nan")
         ],
         (["train.epochs=1", "dataloader.train.total_batch_size=0"], "total_batch_size=0, expected"),
-        (["train.auto_scale_lr=yes"], "train.auto_scale_lr=yes.* is true or false"),
-        (["train.auto_scale_lr=True", "optimizer.lr=high"], "optimizer.lr=high: .* is a number"),
+        (["train.auto_scale_lr=yes"], "train.auto_scale_lr=yes.* must be true or false"),
+        (["train.auto_scale_lr=True", "optimizer.lr=high"], "optimizer.lr=high.* must be a number"),
         *[
             ([f"optimizer.lr={value}"], rf"optimizer\.lr={found}, expected a number above 0")
             for value, found in (("0", "0"), ("-1", "-1"), ("null", "None"), ("inf", "inf"))
@@ -306,7 +306,7 @@ def test_a_config_without_the_new_keys() -> None:
                 "dataloader.train.total_batch_size=2",
                 "optimizer.params.base_lr=1e-4",
             ],
-            "optimizer.params.base_lr does not follow it",
+            "optimizer.params.base_lr does not depend on it",
         ),
         (
             ["train.epochs=2", "lr_multiplier.milestones=[8,11]"],
@@ -324,7 +324,7 @@ def test_refuses(overrides: list[str], message: str) -> None:
         fit(make_config(), *overrides)
 
 
-def test_the_loader_takes_the_data_that_were_read(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_loader_reuses_data_that_were_read(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     cfg = apply_overrides(make_config(5), ["train.epochs=1"])
     dataset = fit_schedule(cfg, ["train.epochs=1"])

@@ -52,7 +52,7 @@ def test_data_seed_differs_between_processes_starts_and_seeds(
     assert len(draws) == 2 * 3 * 3
 
 
-def test_seed_of_any_size() -> None:
+def test_seeds_of_any_size_are_valid() -> None:
     draws = []
     for seed in (20261129123456, 20261129123456, 2**32):
         seed_model(seed)
@@ -86,7 +86,7 @@ def test_saved_config_builds_the_same(tmp_path: Path) -> None:
     assert (type(model), model.out_features) == (nn.Linear, 3)
 
 
-def test_what_yaml_cannot_hold_is_left_out_with_a_warning(
+def test_values_that_yaml_cannot_hold_are_left_out_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cfg = make_config()

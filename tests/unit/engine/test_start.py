@@ -48,7 +48,7 @@ def test_trunk_weights_are_loaded_if_named(tmp_path: Path) -> None:
     torch.testing.assert_close(model.pos_embed, source.pos_embed)
 
 
-def test_the_config_says_how_patch_kernels_are_resized(tmp_path: Path) -> None:
+def test_the_config_sets_how_patch_kernels_are_resized(tmp_path: Path) -> None:
     model = make_vit()
     weights = model.state_dict()
     kernel = torch.randn(8, 3, 14, 14)
@@ -62,7 +62,7 @@ def test_the_config_says_how_patch_kernels_are_resized(tmp_path: Path) -> None:
 
 
 def test_trunk_weights_without_a_trunk(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="one ViT trunk, this one has 0"):
+    with pytest.raises(ValueError, match="one ViT trunk, but this one has 0"):
         load_trunk(make_config(vit_checkpoint=str(tmp_path / "vit.pth")), nn.Linear(1, 1))
 
 
@@ -74,7 +74,7 @@ def test_new_run_starts_from_the_named_weights(tmp_path: Path) -> None:
     torch.testing.assert_close(model.weight, source.weight)
 
 
-def test_new_run_without_weights_keeps_its_own(tmp_path: Path) -> None:
+def test_new_run_without_weights_keeps_its_initial_ones(tmp_path: Path) -> None:
     model = nn.Linear(2, 2)
     before = model.weight.detach().clone()
     assert load_start(make_config(tmp_path), model, resume=False) is None
@@ -93,20 +93,20 @@ def test_new_run_starts_from_a_pretrained_trunk(tmp_path: Path) -> None:
 def test_resumed_run_returns_the_state_of_the_trainer(
     trainer: State | None, expected: dict, tmp_path: Path
 ) -> None:
-    """Where there is none the trainer gets an empty one, which it refuses."""
+    """Without one, the trainer gets an empty state, which it refuses."""
     source, model = write_run(tmp_path / "run", trainer), nn.Linear(2, 2)
     cfg = make_config(tmp_path / "run", init_checkpoint="not read", vit_checkpoint="not read")
     assert load_start(cfg, model, resume=True) == expected
     torch.testing.assert_close(model.weight, source.weight)
 
 
-def test_nothing_to_resume_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_to_resume_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_run(tmp_path / "previous_run_1", State())
     assert load_start(make_config(tmp_path), nn.Linear(2, 2), resume=True) is None
-    assert "holds no checkpoint to continue from. Earlier runs were set aside" in caplog.text
+    assert "has no checkpoint to continue from. Earlier runs were moved to" in caplog.text
 
 
-def test_restart_of_a_launcher_does_not_begin_again(
+def test_restart_by_a_launcher_does_not_start_from_scratch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
@@ -118,7 +118,7 @@ def test_restart_of_a_launcher_does_not_begin_again(
 
 
 @pytest.mark.parametrize("load", [load_start, load_trained])
-def test_weights_that_do_not_fit_are_a_mistake_of_the_command(load: object, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_a_usage_error(load: object, tmp_path: Path) -> None:
     write_run(tmp_path / "run", State())
     for name, message in (("run/model_0000007.pth", "does not fit"), ("x.pth", "does not exist")):
         cfg = make_config(tmp_path, init_checkpoint=str(tmp_path / name))

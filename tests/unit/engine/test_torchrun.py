@@ -1,4 +1,4 @@
-"""The variables of torchrun: what they say, and sets of them that say nothing sensible."""
+"""The variables of torchrun: what they mean, and combinations that make no sense."""
 
 import pytest
 import torch
@@ -109,8 +109,8 @@ def test_fewer_gpus_than_processes(local_size: str | None, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("name", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
-def test_launchers_that_say_something_else(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_NTASKS", "4")  # of the job, which starts one process
+def test_other_launchers_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "4")  # for the whole job, which starts one process
     monkeypatch.setenv(name, "1")
     refuse_unconnected_processes()
     monkeypatch.setenv(name, "4")
@@ -118,8 +118,8 @@ def test_launchers_that_say_something_else(name: str, monkeypatch: pytest.Monkey
         refuse_unconnected_processes()
 
 
-def test_restarts_are_told_apart_on_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With several machines the count need not be the same everywhere."""
+def test_restarts_are_distinguished_on_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With several machines the count may differ between them."""
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "3")
     set_variables(monkeypatch, WHOLE)
     assert launched_process("cpu").attempt == 0

@@ -1,4 +1,4 @@
-"""The training loop on a model of one number."""
+"""The training loop, on a model with a single number."""
 
 import logging
 import math
@@ -122,13 +122,13 @@ def test_hooks_may_change_gradients_before_the_step() -> None:
 
     trainer = make_trainer([2.0])
     before = trainer.model.linear.weight.item()
-    trainer.register_hooks([Recorder(), Clip()])  # a hook need not have the method
+    trainer.register_hooks([Recorder(), Clip()])  # not every hook has the method
     trainer.train(0, 1)
     assert abs(trainer.model.linear.weight.item() - before) == 0.125 * 0.5
 
 
-def test_phases_can_be_put_together_in_another_way() -> None:
-    """The gradients of two batches, in one step."""
+def test_phases_can_be_combined_differently() -> None:
+    """The gradients of two batches are used in one step."""
 
     class Accumulating(Trainer):
         def run_step(self) -> None:
@@ -158,7 +158,7 @@ def test_finished_run_reads_no_data(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         trainer.train(3, 3)
     assert recorder.calls == ["before_train", "after_train failed=False"]
-    assert "already at iteration 3 of 3: it is only evaluated" in caplog.text
+    assert "already at iteration 3 of 3, so it is only evaluated" in caplog.text
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -216,7 +216,7 @@ def test_state_is_restored() -> None:
     assert steps == [2, 2]
 
 
-def test_learning_rate_and_decay_of_the_config_hold_after_a_resumption() -> None:
+def test_resuming_uses_the_learning_rate_and_decay_of_the_config() -> None:
     def make(values: list, lr: float) -> Trainer:
         trainer = make_trainer(values)
         options = {"lr": lr, "weight_decay": lr}
@@ -237,7 +237,7 @@ def test_learning_rate_and_decay_of_the_config_hold_after_a_resumption() -> None
 def test_state_of_another_program(state: object) -> None:
     trainer = make_trainer([])
     with pytest.raises(
-        UsageError, match="weights alone, or another program has.*train.init_checkpoint"
+        UsageError, match="only weights, or another program wrote.*train.init_checkpoint"
     ):
         trainer.load_state_dict(state)
 
@@ -247,12 +247,12 @@ def test_state_of_an_optimizer_for_other_parameters(named: bool) -> None:
     first = make_trainer([1.0, 2.0])
     first.train(0, 2)
     state = first.state_dict()
-    if not named:  # as older versions stored it
+    if not named:  # as stored by older versions
         del state["optimizer_description"]
     trainer = make_trainer([])
     trainer.optimizer = torch.optim.SGD([trainer.model.linear.weight], lr=0.125)
     trainer.iter = 7
-    with pytest.raises(UsageError, match="does not fit that of this run.*train.freeze"):
+    with pytest.raises(UsageError, match="does not fit this run's.*train.freeze"):
         trainer.load_state_dict(state)
     assert trainer.iter == 7
     assert trainer.optimizer.state_dict()["state"] == {}

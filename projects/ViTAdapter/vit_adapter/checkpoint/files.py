@@ -160,8 +160,8 @@ def extract_state_dict(checkpoint: Mapping[str, object], name: str) -> dict[str,
     for key, value in found.items():
         if not isinstance(key, str):
             raise CheckpointFileError(
-                f"checkpoint {name!r} has the key {key!r}, a {type(key).__name__}; expected names "
-                "of parameters."
+                f"checkpoint {name!r} has the key {key!r} of type {type(key).__name__}; expected "
+                "names of parameters."
             )
         if isinstance(value, np.ndarray):
             state_dict[key] = torch.from_numpy(value)

@@ -61,8 +61,8 @@ def resolve_config(config: str | os.PathLike[str] | Mapping) -> DictConfig:
         cfg = DictConfig(deepcopy(config), flags={"allow_objects": True})
     else:
         raise TypeError(
-            f"config is a {type(config).__qualname__}, expected a path, a name in the model zoo or "
-            "a config object"
+            f"config is of type {type(config).__qualname__}, expected a path, a name in the model "
+            "zoo or a config object"
         )
     if isinstance(config, CfgNode) or "MODEL" in cfg:
         raise UsageError(

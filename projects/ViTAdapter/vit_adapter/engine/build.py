@@ -1,4 +1,4 @@
-"""Building what a run needs from its config: model, optimizer, data."""
+"""Building the parts of a run from its config: model, optimizer, data."""
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ __all__ = ["build_optimizer", "build_seeded_model", "build_train_loader", "read_
 
 
 def build_seeded_model(cfg: DictConfig) -> nn.Module:
-    """Build ``cfg.model`` with the initial weights that belong to ``cfg.train.seed``.
+    """Build ``cfg.model`` with the initial weights that follow from ``cfg.train.seed``.
 
     Returns:
         What :func:`vit_adapter.config.model.build_model` returns.
@@ -31,7 +31,7 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Build ``cfg.optimizer`` for the parameters of a model.
 
     Args:
-        cfg: stays as it is.
+        cfg: not changed.
         model: as :func:`vit_adapter.engine.parallel.parallelise` returns it.
     """
     cfg = copy.deepcopy(cfg)
@@ -40,10 +40,10 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def read_train_data(cfg: DictConfig) -> Dataset | None:
-    """Read the data set of ``cfg.dataloader.train``, if that names one, without its images.
+    """Read the data set of ``cfg.dataloader.train``, if it names one, without its images.
 
     Returns:
-        What the loader would make of it: a list of records is stored compactly.
+        The data set as the loader would store it: a list of records is stored compactly.
     """
     dataset = instantiate(cfg.dataloader.train.get("dataset"))
     return DatasetFromList(dataset, copy=False) if isinstance(dataset, list) else dataset
@@ -55,8 +55,8 @@ def build_train_loader(
     """Build ``cfg.dataloader.train``.
 
     Args:
-        cfg: stays as it is.
-        dataset: its data if they have been read already, see :func:`read_train_data`.
+        cfg: not changed.
+        dataset: its data if they have already been read, see :func:`read_train_data`.
     """
     node = cfg.dataloader.train
     return instantiate(node if dataset is None else {**node, "dataset": dataset})

@@ -17,7 +17,7 @@ _EXAMPLES = """examples:
   train on one device:           %(prog)s --config-file configs/quick_start/NAME.py
   train on 8 GPUs:               %(prog)s --config-file CONFIG --num-gpus 8
   train on 2 CPU processes:      %(prog)s --config-file CONFIG --num-gpus 2 train.device=cpu
-  train by torchrun:             torchrun --nproc_per_node 8 %(prog)s --config-file CONFIG
+  train with torchrun:           torchrun --nproc_per_node 8 %(prog)s --config-file CONFIG
   continue an interrupted run:   %(prog)s --config-file CONFIG --resume
   evaluate a checkpoint:         %(prog)s --config-file CONFIG --eval-only \\
                                  train.init_checkpoint=FILE
@@ -43,17 +43,17 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="continue from the last checkpoint in train.output_dir",
     )
-    parser.add_argument("--eval-only", action="store_true", help="evaluate, do not train")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate without training")
     processes = parser.add_argument_group(
         "processes",
-        "how many there are and where they meet; torchrun replaces these options",
+        "their number and how they find each other; not used with torchrun",
     )
-    # No defaults here: ProcessLayout has them, and under torchrun none of these may be given.
+    # No defaults here: ProcessLayout has them, and with torchrun none of these may be given.
     processes.add_argument(
         "--num-gpus",
         type=int,
         metavar="N",
-        help="processes on this machine: one per GPU, or that many on the CPU (default: 1)",
+        help="number of processes on this machine: one per GPU, or on the CPU (default: 1)",
     )
     processes.add_argument(
         "--num-machines", type=int, metavar="N", help="number of machines (default: 1)"
@@ -73,13 +73,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(command_line: Sequence[str] | None = None) -> None:
-    """Parse the command line and run it in as many processes as it asks for.
+    """Parse the command line and run it in the number of processes that it asks for.
 
-    A mistake in the command line or the config ends with a message and exit status 2, without a
-    traceback.
+    A mistake in the command line or the config ends the program with a message and exit status 2,
+    without a traceback.
 
     Args:
-        command_line: arguments without the program's name; None for those of the process.
+        command_line: arguments without the program's name; None for those of this process.
     """
     parser = build_parser()
     arguments = parser.parse_intermixed_args(command_line)

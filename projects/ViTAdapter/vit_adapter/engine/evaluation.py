@@ -1,4 +1,4 @@
-"""Evaluating a model, and showing and storing the results."""
+"""Evaluating a model, and showing and saving the results."""
 
 import json
 import logging
@@ -34,21 +34,21 @@ def evaluate(
     """Run the evaluator of the config on its test data; all processes take part.
 
     The main process logs the metrics as ``print_csv_format`` does and as a table, and writes them
-    to ``results.json`` in ``cfg.train.output_dir``. The results of a training there are kept, see
+    to ``results.json`` in ``cfg.train.output_dir``. Results of training there are kept, see
     :func:`write_results`.
 
     Args:
-        cfg: ``dataloader.test`` and ``dataloader.evaluator`` are instantiated; ``test`` is what
-            :func:`vit_adapter.config.test_time.wrap_for_testing` reads.
+        cfg: ``dataloader.test`` and ``dataloader.evaluator`` are instantiated;
+            :func:`vit_adapter.config.test_time.wrap_for_testing` reads ``test``.
         model: in any mode, which is restored afterwards.
-        training: whether this evaluation is part of the training that writes to that folder.
+        training: whether this evaluation is part of the training run that writes to that folder.
 
     Returns:
         Task -> metric -> value, as Detectron2's evaluators give them (AP in percent); empty if
         the config has no evaluator, and in all but the main process.
     """
     if cfg.dataloader.get("evaluator") is None or cfg.dataloader.get("test") is None:
-        logger.warning("The config has no test data or no evaluator: nothing is evaluated.")
+        logger.warning("The config has no test data or no evaluator, so nothing is evaluated.")
         return {}
     # The forward pass of a wrapped model waits for every process, and some have fewer images.
     inner = unwrap(model)
@@ -63,8 +63,8 @@ def evaluate(
         logger.info("Results:\n%s", format_results(results))
     else:
         logger.warning(
-            "The evaluator gave no metrics, as for a test set without annotations. The predictions "
-            "are in the files that it writes, if any."
+            "The evaluator returned no metrics, as for a test set without annotations. Any "
+            "predictions are in the files that it writes."
         )
     write_results(results, cfg.train.output_dir, training=training)
     return results
@@ -93,7 +93,7 @@ def write_results(results: Results, output_dir: str, *, training: bool) -> None:
     Args:
         results: task -> metric -> value.
         output_dir: created if it does not exist.
-        training: False does not touch the ``results.json`` of a training: it writes
+        training: False leaves the ``results.json`` of a training run alone. It writes
             ``results_eval.json``, and makes ``results.json`` a link to it if there is none.
     """
     plain = {
@@ -102,7 +102,7 @@ def write_results(results: Results, output_dir: str, *, training: bool) -> None:
     }
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    beside = not training and (folder / run_files.METRICS).exists()  # the folder of a training
+    beside = not training and (folder / run_files.METRICS).exists()  # folder of a training run
     file = folder / (run_files.EVALUATION_RESULTS if beside else run_files.RESULTS)
     with atomic_open(file) as stream:
         json.dump(plain, stream, indent=2)

@@ -59,11 +59,11 @@ class FrozenNorms(HookBase):
     """Keeps batch norms of frozen modules in evaluation mode while the rest trains.
 
     They then use their running statistics and do not update them. A norm is frozen if none of its
-    parameters is trained; for a norm without parameters, those of the nearest enclosing module
-    that has some decide.
+    parameters is trained. A norm without parameters counts those of the nearest enclosing module
+    that has some.
 
     Args:
-        model: whose parameters are frozen already.
+        model: a model whose parameters are already frozen.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -91,7 +91,7 @@ def _is_frozen(name: str, modules: dict[str, nn.Module]) -> bool:
 
 
 def _near_names(pattern: str, parameters: Sequence[str]) -> str:
-    """Name parameters and modules that are similar to a pattern, else the parts of the model."""
+    """Name the parameters and modules similar to a pattern, or else the parts of the model."""
     names: dict[str, None] = {}
     for parameter in parameters:
         parts = parameter.split(".")

@@ -1,4 +1,4 @@
-"""The hooks of a training run, and those of them that Detectron2 lacks."""
+"""The hooks of a training run, including those that Detectron2 does not have."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 def training_hooks(cfg: DictConfig, model: nn.Module) -> list[HookBase]:
     """Return the hooks that take part in training, in the order in which they act.
 
-    A resumed run restores their state, so the trainer gets them before it.
+    A resumed run restores their state, so the trainer must have them before that.
 
     Args:
         cfg: ``lr_multiplier`` is instantiated.
@@ -39,13 +39,14 @@ def training_hooks(cfg: DictConfig, model: nn.Module) -> list[HookBase]:
 
 
 def output_hooks(cfg: DictConfig, trainer: Trainer, output_dir: str) -> list[HookBase]:
-    """Return the hooks that write: checkpoints, evaluation and, last so that they see everything,
-    the writers.
+    """Return the hooks that write: checkpoints, evaluation and the writers.
+
+    The writers come last, so that they see everything.
 
     Args:
         cfg: ``train`` holds the periods.
-        trainer: of this run, which is stored with its model.
-        output_dir: what :func:`vit_adapter.engine.output_dir.claim_output_dir` returned.
+        trainer: the trainer of this run; checkpoints store it with its model.
+        output_dir: the result of :func:`vit_adapter.engine.output_dir.claim_output_dir`.
     """
     options = cfg.train
     checkpointer = Checkpointer(
@@ -61,7 +62,7 @@ def output_hooks(cfg: DictConfig, trainer: Trainer, output_dir: str) -> list[Hoo
         writers = [
             CommonMetricPrinter(options.max_iter),
             JSONWriter(os.path.join(output_dir, run_files.METRICS)),
-            # Hides the points of iterations that an interrupted run computed after its checkpoint.
+            # Hide the iterations that an interrupted run computed after its last checkpoint.
             TensorboardXWriter(output_dir, purge_step=trainer.start_iter),
         ]
         result.append(hooks.PeriodicWriter(writers, period=options.log_period))
@@ -71,15 +72,15 @@ def output_hooks(cfg: DictConfig, trainer: Trainer, output_dir: str) -> list[Hoo
 class EvaluationHook(HookBase):
     """Evaluate every ``period`` iterations and after the last one, never after a failure.
 
-    Detectron2's ``EvalHook`` looks at the iteration count alone and therefore evaluates a model
+    Detectron2's ``EvalHook`` looks only at the iteration count and therefore evaluates a model
     whose very last iteration failed. If an evaluation during training fails, a checkpoint is
     saved before the run ends.
 
     Args:
-        period: iterations between evaluations; 0 for only after the last one.
+        period: iterations between evaluations; 0 evaluates only after the last one.
         evaluate: returns task -> metric -> value; called by all processes.
-        checkpointer: of the model that is trained. The checkpoint after the last iteration has to
-            be written by another hook, before this one.
+        checkpointer: saves the trained model. Another hook, before this one, must write the
+            checkpoint after the last iteration.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class EvaluationHook(HookBase):
         if self._period > 0 and done % self._period == 0 and done < self.trainer.max_iter:
             try:
                 self._run()
-            except BaseException:  # an interruption by the user loses nothing either
+            except BaseException:  # including an interruption by the user
                 self._save()
                 raise
 
@@ -110,9 +111,9 @@ class EvaluationHook(HookBase):
             self._run()
         except Exception:  # any error of an evaluator; it is raised again
             _report_failure(
-                "The evaluation failed, the training did not: its weights are in "
-                f"{self._checkpointer.save_dir}. Once the cause is removed, --eval-only --resume "
-                "evaluates them."
+                "The evaluation failed, but the training did not: its weights are in "
+                f"{self._checkpointer.save_dir}. Fix the cause, then evaluate them with "
+                "--eval-only --resume."
             )
             raise
 
@@ -124,27 +125,26 @@ class EvaluationHook(HookBase):
 
     def _save(self) -> None:
         name = run_files.checkpoint_name(self.trainer.iter)
-        # A file of that name may be left over, if the run was resumed from an earlier checkpoint.
+        # A file of that name may already exist if the run was resumed from an earlier checkpoint.
         if os.path.basename(self._checkpointer.get_checkpoint_file()) != f"{name}.pth":
-            # From any process: all have the same weights, and the one that fails still runs.
+            # Any process can save: all have the same weights, and the one that failed still runs.
             self._checkpointer.save_to_disk = True
             self._checkpointer.save(name, iteration=self.trainer.iter)
         _report_failure(
-            f"The evaluation failed. The weights trained so far are in {name}.pth of "
-            f"{self._checkpointer.save_dir}: once the cause is removed, --resume goes on from "
-            "there."
+            f"The evaluation failed. The weights trained so far are in {name}.pth in "
+            f"{self._checkpointer.save_dir}. Fix the cause, then continue with --resume."
         )
 
 
 class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
-    """Detectron2's hook, which in a resumed run also removes the checkpoints from before.
+    """Detectron2's hook, which in a resumed run also removes checkpoints of the interrupted run.
 
     Every process needs one, since each may hold a part of the state.
 
     Args:
         checkpointer: writes the files, in the main process.
-        period: iterations between checkpoints; 0 for only one after the last iteration.
-        max_to_keep: how many of them stay besides the last one; None for all.
+        period: iterations between checkpoints; 0 saves only after the last iteration.
+        max_to_keep: how many of them are kept in addition to the last one; None for all.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
         super().__init__(checkpointer, period or sys.maxsize, max_to_keep=max_to_keep)
 
     def before_train(self) -> None:
-        """Count the checkpoints that are already there as the oldest ones."""
+        """Treat the checkpoints that already exist as the oldest ones."""
         super().before_train()
         if self.max_to_keep is not None:
             prefix = f"{self.file_prefix}_"
@@ -166,8 +166,10 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
 
 
 def _report_failure(text: str) -> None:
-    """Log an error, and print it in processes that log to a file only: the main process, whose log
-    is on the screen, may be stopped before it reports the same."""
+    """Log an error, and print it in processes that log only to a file.
+
+    The main process logs to the screen, but it may be stopped before it reports the same error.
+    """
     logger.error(text)
     if not comm.is_main_process():
         print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Checks whether the optimizer state in a checkpoint fits the optimizer of this run."""
+"""Checking that the optimizer state in a checkpoint fits the optimizer of this run."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,15 +11,15 @@ from vit_adapter.engine.parallel import unwrap
 __all__ = ["check_optimizer_state", "describe_optimizer"]
 
 _SHAPED_LIKE_PARAMETER = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
-"""Entries of Adam's and SGD's states. Other optimizers may store tensors of any shape."""
+"""Entries in the states of Adam and SGD. Other optimizers may store tensors of any shape."""
 
 
 def describe_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, object]:
     """Return what an optimizer's own ``state_dict()`` leaves out: its class and parameter names.
 
     Args:
-        optimizer: of parameters of ``model``.
-        model: as it is trained, with or without a wrapper.
+        optimizer: holds parameters of ``model``.
+        model: the trained model, with or without a wrapper.
     """
     names = {parameter: name for name, parameter in unwrap(model).named_parameters()}
     return {
@@ -40,57 +40,60 @@ def check_optimizer_state(
     """Refuse a stored state that belongs to another optimizer; nothing is changed.
 
     Args:
-        optimizer: of this run.
-        model: whose parameters it holds.
-        state: what ``optimizer.state_dict()`` gave.
-        description: what :func:`describe_optimizer` gave; None if the checkpoint has none.
+        optimizer: the optimizer of this run.
+        model: the model whose parameters it holds.
+        state: the stored result of ``optimizer.state_dict()``.
+        description: the stored result of :func:`describe_optimizer`; None if there is none.
 
     Raises:
-        UsageError: another class, other groups, other parameters or other shapes.
+        UsageError: the class, the groups, the parameters or their shapes differ.
     """
     difference = _compare_groups(optimizer, state)
     if description is not None:
         difference = _compare(description, describe_optimizer(optimizer, model)) or difference
     if difference:
         raise UsageError(
-            f"the checkpoint's optimizer does not fit that of this run: {difference}. Nothing "
-            "was changed. Resume with the train.freeze and optimizer of the first start, or start "
-            "a new run from these weights with train.init_checkpoint."
+            f"the checkpoint's optimizer does not fit this run's: {difference}. Nothing was "
+            "changed. Resume with the original train.freeze and optimizer, or start a new run from "
+            "these weights with train.init_checkpoint."
         )
 
 
 def _compare(stored: Mapping[str, object], own: Mapping[str, object]) -> str:
     """Describe what differs between two descriptions; "" if nothing does."""
     if stored["class"] != own["class"]:
-        return f"it was of class {stored['class']}, this one is of class {own['class']}"
+        return f"its class is {stored['class']}, this run's is {own['class']}"
     if stored["groups"] == own["groups"]:
         return ""
     old, new = (
         {name for group in groups for name in group} for groups in (stored["groups"], own["groups"])
     )
     parts = [
-        f"{len(names)} parameters only {where} ({_few(sorted(names))})"
-        for names, where in ((old - new, "there"), (new - old, "here"))
+        f"{len(names)} parameters only in {where} ({_few(sorted(names))})"
+        for names, where in ((old - new, "the checkpoint"), (new - old, "this run"))
         if names
     ]
-    return ", ".join(parts) or "the same parameters in other groups or in another order"
+    return ", ".join(parts) or "the same parameters in different groups or in a different order"
 
 
 def _compare_groups(optimizer: torch.optim.Optimizer, state: Mapping[str, object]) -> str:
-    """Describe what differs in number or shape, for checkpoints without names; "" if nothing."""
+    """Describe differences in number or shape, for checkpoints without names; "" if none."""
     stored = [group["params"] for group in state["param_groups"]]
     own = [group["params"] for group in optimizer.param_groups]
     counts = [list(map(len, groups)) for groups in (stored, own)]
     if counts[0] != counts[1]:
-        return f"groups of {_few(counts[0])} parameters there, of {_few(counts[1])} here"
+        return (
+            f"groups of {_few(counts[0])} parameters in the checkpoint, of {_few(counts[1])} in "
+            "this run"
+        )
     for keys, parameters in zip(stored, own, strict=True):
         for key, parameter in zip(keys, parameters, strict=True):
             for entry, value in state["state"].get(key, {}).items():
                 shaped = entry in _SHAPED_LIKE_PARAMETER and isinstance(value, torch.Tensor)
                 if shaped and value.shape != parameter.shape:
                     return (
-                        f"{entry} of parameter {key} has the shape {tuple(value.shape)} there, "
-                        f"the parameter {tuple(parameter.shape)} here"
+                        f"{entry} of parameter {key} has the shape {tuple(value.shape)} in the "
+                        f"checkpoint, but the parameter has {tuple(parameter.shape)} in this run"
                     )
     return ""
 

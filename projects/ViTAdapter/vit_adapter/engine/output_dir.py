@@ -1,4 +1,4 @@
-"""Output folders that are not empty: an earlier run, or what an interrupted one left behind."""
+"""Output folders that are not empty: the files of an earlier or interrupted run."""
 
 import json
 import logging
@@ -26,17 +26,17 @@ logger = logging.getLogger(__name__)
 
 
 def claim_output_dir(cfg: DictConfig, start_iter: int) -> str:
-    """Make the output folder ready for a training; every process calls this.
+    """Prepare the output folder for training; every process calls this.
 
-    The files of an earlier run are set aside, unless it is continued, and the config is saved.
-    The weights to start from must have been read before, since they may be among these files.
+    The files of an earlier run are moved aside, unless it is continued, and the config is saved.
+    Read the weights to start from before this, because they may be among these files.
 
     Args:
-        cfg: the whole config; paths of weights in it are updated where the files move.
+        cfg: the whole config; paths of weights in it are updated if the files move.
         start_iter: iteration at which training starts or continues.
 
     Returns:
-        ``train.output_dir``, for whatever writes into it.
+        ``train.output_dir``.
     """
     output_dir = cfg.train.output_dir
     comm.synchronize()
@@ -52,8 +52,8 @@ def claim_output_dir(cfg: DictConfig, start_iter: int) -> str:
 def refuse_restart(output_dir: str | os.PathLike[str], restarts: int) -> None:
     """Refuse to start from scratch when a launcher repeats a command that failed.
 
-    Call this where nothing is resumed. Otherwise each failure would set the last attempt's
-    checkpoints aside and training would never get further.
+    Call this if nothing is resumed. Without it, each failure would move the last attempt's
+    checkpoints aside and training would never progress.
 
     Args:
         output_dir: the folder, which need not exist.
@@ -64,8 +64,8 @@ def refuse_restart(output_dir: str | os.PathLike[str], restarts: int) -> None:
     """
     if restarts and _holds_run(Path(output_dir)):
         raise UsageError(
-            f"torchrun has started this command again after a failure (restart {restarts}), and "
-            f"{output_dir} holds checkpoints; without --resume the training would start from "
+            f"torchrun has restarted this command after a failure (restart {restarts}), and "
+            f"{output_dir} contains checkpoints; without --resume, training would start from "
             "scratch. Add --resume to the command: it continues from the last checkpoint if there "
             "is one, and starts a new run otherwise."
         )
@@ -95,8 +95,8 @@ def set_previous_run_aside(output_dir: str | os.PathLike[str]) -> Path | None:
         for file in sorted(folder.glob(pattern)):
             _move(file, aside)
     logger.warning(
-        "%s holds an earlier run or evaluation: its files are now in %s. Use --resume to continue "
-        "a run.",
+        "%s contained an earlier run or evaluation. Its files are now in %s. Use --resume to "
+        "continue a run.",
         folder,
         aside,
     )
@@ -104,26 +104,26 @@ def set_previous_run_aside(output_dir: str | os.PathLike[str]) -> Path | None:
 
 
 def describe_earlier_runs(output_dir: str | os.PathLike[str]) -> str:
-    """Describe where the runs are that were set aside in a folder; "" if there are none."""
+    """Say where the runs are that were moved aside in a folder; "" if there are none."""
     found = sorted(Path(output_dir).glob(f"{run_files.SET_ASIDE}*/{run_files.LAST_CHECKPOINT}"))
     if not found:
         return ""
     folders = ", ".join(str(file.parent) for file in found)
     return (
-        f" Earlier runs were set aside in {folders}; to continue one, "
-        "give that folder as train.output_dir."
+        f" Earlier runs were moved to {folders}; to continue one, give that folder as "
+        "train.output_dir."
     )
 
 
 def follow_weights(options: DictConfig, aside: Path | None) -> None:
     """Update ``init_checkpoint`` and ``vit_checkpoint`` if the files that they name have moved.
 
-    The saved config then says which weights the run started from, and a warning tells the user,
-    whose command would no longer find them.
+    The saved config then names the weights that the run started from. A warning tells the user,
+    because the same command would no longer find them.
 
     Args:
         options: the node ``train``, changed in place.
-        aside: what :func:`set_previous_run_aside` returned.
+        aside: the result of :func:`set_previous_run_aside`.
     """
     for key in ("init_checkpoint", "vit_checkpoint"):
         path = Path(options.get(key) or "").resolve()  # follows a link to its file
@@ -131,7 +131,7 @@ def follow_weights(options: DictConfig, aside: Path | None) -> None:
         if moved and moved.exists():
             options[key] = str(moved)
             logger.warning(
-                "train.%s was among these files: to start from the same weights again, "
+                "train.%s was among these files. To start from the same weights again, "
                 "use train.%s=%s.",
                 key,
                 key,
@@ -142,8 +142,8 @@ def follow_weights(options: DictConfig, aside: Path | None) -> None:
 def drop_unsaved_progress(output_dir: str | os.PathLike[str], start_iter: int) -> None:
     """Delete what an interrupted run wrote after its last checkpoint.
 
-    These are half-written temporary files, and in ``metrics.json`` the lines of iterations that
-    will be computed again and a last line that was cut off.
+    That is, half-written temporary files and, in ``metrics.json``, the lines of iterations that
+    will be computed again and a truncated last line.
 
     Args:
         output_dir: folder of the run.
@@ -163,7 +163,7 @@ def drop_unsaved_progress(output_dir: str | os.PathLike[str], start_iter: int) -
 
 
 def _move(file: Path, folder: Path) -> None:
-    """Move a file, or a link so that it still points to the same file."""
+    """Move a file; a link still points to the same file afterwards."""
     target = file.resolve()
     if file.is_symlink() and target.parent != file.parent.resolve():
         (folder / file.name).symlink_to(target)

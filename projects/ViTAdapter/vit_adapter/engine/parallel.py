@@ -1,7 +1,7 @@
 """How a model is spread over the processes of a run, and how its state is collected.
 
-This is the only module that knows: today every process has a replica of the model
-(DistributedDataParallel). Every process of a run has to call these functions.
+Only this module knows that: currently every process has a replica of the model
+(DistributedDataParallel). Every process of a run must call these functions.
 """
 
 import torch
@@ -22,13 +22,13 @@ __all__ = [
 
 
 def parallelise(cfg: DictConfig, model: nn.Module) -> nn.Module:
-    """Return ``model`` as the processes of this run train it together.
+    """Wrap ``model`` so that the processes of this run train it together.
 
     Args:
         cfg: ``train.ddp`` holds options of DistributedDataParallel (``broadcast_buffers``,
             ``find_unused_parameters``).
         model: on its device, with the weights that the run starts from. Parameters that are not
-            trained must be frozen already: their gradients are not exchanged.
+            trained must already be frozen, so that their gradients are not exchanged.
 
     Returns:
         The model to train and to build the optimizer for; ``model`` itself in a single process.
@@ -37,18 +37,18 @@ def parallelise(cfg: DictConfig, model: nn.Module) -> nn.Module:
         return model
     options = OmegaConf.to_container(cfg.train.get("ddp", OmegaConf.create({})), resolve=True)
     device = next(model.parameters()).device
-    # Gloo on the CPU wants no device ids, NCCL wants the one of this process.
+    # Gloo on the CPU takes no device ids; NCCL needs that of this process.
     device_ids = [comm.get_local_rank()] if device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=device_ids, **options)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the model that was given to :func:`parallelise`: its parameters have plain names."""
+    """Return the model inside the wrapper of :func:`parallelise`, with plain parameter names."""
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def share_buffers(model: nn.Module) -> None:
-    """Give every process the buffers of the main process, whose model is saved in checkpoints.
+    """Copy the buffers of the main process, whose model is saved in checkpoints, to all others.
 
     A batch norm that is not synchronised has different running statistics in each process, so
     each process would evaluate a different model.
@@ -59,15 +59,15 @@ def share_buffers(model: nn.Module) -> None:
 
 
 def gather_model_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return the whole ``state_dict()`` of a model with plain names, as a checkpoint stores it."""
+    """Return the complete ``state_dict()`` of a model, with plain names, for a checkpoint."""
     return unwrap(model).state_dict()
 
 
 def gather_optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, object]:
-    """Return the whole ``state_dict()`` of an optimizer, as a checkpoint stores it."""
+    """Return the complete ``state_dict()`` of an optimizer for a checkpoint."""
     return optimizer.state_dict()
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, object]) -> None:
-    """Load what :func:`gather_optimizer_state` gave."""
+    """Load the result of :func:`gather_optimizer_state`."""
     optimizer.load_state_dict(state)

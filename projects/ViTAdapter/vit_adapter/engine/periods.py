@@ -1,5 +1,4 @@
-"""The whole numbers of a config: how long a run is, how often something happens, and how many
-processes read images."""
+"""Checks of a config's integers: length of the run, periods, number of data loader processes."""
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,11 +22,11 @@ def check_periods(cfg: DictConfig, *, training: bool = True) -> None:
     """Refuse numbers that are not valid, before anything is built.
 
     Args:
-        cfg: the whole config; keys that it lacks are not checked.
+        cfg: the whole config; keys that it does not have are not checked.
         training: False checks only what an evaluation reads.
 
     Raises:
-        UsageError: naming the key, its value and what is expected.
+        UsageError: a number is not valid; the message names its key.
     """
     for key, (least, meaning) in {**(_TRAINING if training else {}), **_TESTING}.items():
         value = OmegaConf.select(cfg, key, default=least)

@@ -19,9 +19,9 @@ _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 class Precision:
     """Automatic mixed precision: which dtype on which device, and whether losses are scaled.
 
-    float16 needs a scaled loss, else small gradients vanish; bfloat16 has the range of float32
-    and needs none. On the CPU only bfloat16 exists. A dtype that the device
-    only emulates is used nevertheless, with a warning.
+    float16 needs a scaled loss, or small gradients vanish; bfloat16 has the range of float32 and
+    needs no scaling. The CPU supports only bfloat16. A dtype that the device only emulates is still
+    used, with a warning.
 
     Args:
         enabled: False computes in float32.
@@ -29,7 +29,7 @@ class Precision:
         device_type: "cpu" or "cuda".
 
     Raises:
-        UsageError: an unknown dtype, or float16 on the CPU.
+        UsageError: the dtype is unknown, or float16 on the CPU.
     """
 
     def __init__(self, *, enabled: bool, dtype: str, device_type: str) -> None:
@@ -46,8 +46,8 @@ class Precision:
             on_cpu = device_type == "cpu"
             faster = "train.amp.enabled=False" if on_cpu else "train.amp.dtype=float16"
             logger.warning(
-                "train.amp.dtype=bfloat16 is only emulated on this machine's %s, slowly; %s is "
-                "faster.",
+                "train.amp.dtype=bfloat16 is only emulated on this machine's %s, which is slow; "
+                "%s is faster.",
                 device_type,
                 faster,
             )

@@ -1,4 +1,4 @@
-"""One process of a run: how it joins the other processes and leaves them."""
+"""One process of a run: joining and leaving the group of processes."""
 
 import os
 from collections.abc import Callable
@@ -22,13 +22,13 @@ class Process:
     """The place of a process among those of its run.
 
     Attributes:
-        rank: its number on all machines, from 0.
+        rank: its number among the processes of all machines, from 0.
         world_size: number of processes on all machines.
-        local_rank: its number on its machine, from 0; with CUDA that of its GPU.
+        local_rank: its number on its machine, from 0; with CUDA also the number of its GPU.
         init_method: where the processes meet: ``tcp://host:port``, or ``env://`` for the address
             in the environment.
         device_type: "cpu" (Gloo) or "cuda" (NCCL).
-        attempt: how often the processes have been started before with the same meeting point.
+        attempt: how often the processes were started before with the same address.
     """
 
     rank: int
@@ -43,29 +43,29 @@ def check_gpus(count: int, source: str) -> None:
     """Refuse more processes on this machine than it has GPUs.
 
     Args:
-        count: processes on this machine.
+        count: number of processes on this machine.
         source: where that number comes from, for the message.
 
     Raises:
-        UsageError: fewer CUDA devices are visible than processes.
+        UsageError: there are more processes than visible CUDA devices.
     """
     if count > torch.cuda.device_count():
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
         raise UsageError(
             f"{source} is {count}, but {torch.cuda.device_count()} CUDA devices are visible "
-            f"(CUDA_VISIBLE_DEVICES: {visible}). Use at most as many, or train.device=cpu."
+            f"(CUDA_VISIBLE_DEVICES: {visible}). Use at most that many, or train.device=cpu."
         )
 
 
 def run_among_others(main: Callable[..., None], process: Process, arguments: tuple = ()) -> None:
     """Join the process group, call ``main(*arguments)``, and leave the group.
 
-    A run of one process needs no group.
+    A run with a single process needs no group.
 
     Args:
         main: called by every process of the run.
-        process: the place of this one.
-        arguments: of ``main``.
+        process: the place of this process.
+        arguments: arguments of ``main``.
 
     Raises:
         UsageError: the processes of a machine are not numbered consecutively.
@@ -89,15 +89,15 @@ def run_among_others(main: Callable[..., None], process: Process, arguments: tup
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // comm.get_local_size()))
     comm.synchronize()
     main(*arguments)
-    # Not after a failure: the launcher stops the other processes, so this would wait forever.
+    # Skipped after a failure: the launcher stops the other processes, so this would wait forever.
     dist.destroy_process_group()
 
 
 def _meet(process: Process) -> dist.Store:
     """Return the store through which the processes find each other.
 
-    torchrun keeps one store while it restarts its processes (PyTorch's issue 135712). With a prefix
-    per attempt they cannot mistake the addresses of dead processes for those of live ones.
+    torchrun keeps one store while it restarts its processes (PyTorch's issue 135712). A prefix per
+    attempt keeps them from using the addresses of processes that no longer exist.
     """
     store, *_ = next(
         rendezvous(process.init_method, process.rank, process.world_size, timeout=_TIMEOUT)
@@ -109,8 +109,8 @@ def _meet(process: Process) -> dist.Store:
 def _create_local_group(process: Process) -> None:
     """Tell Detectron2 which processes share this machine (``comm.get_local_rank``).
 
-    Its own function, which v0.6 lacks, needs the same number of processes on every machine;
-    torchrun does not.
+    Detectron2's own function, which v0.6 does not have, needs the same number of processes on every
+    machine; torchrun does not.
     """
     local_ranks = comm.all_gather(process.local_rank)
     starts = [rank for rank, local_rank in enumerate(local_ranks) if local_rank == 0]
@@ -121,7 +121,7 @@ def _create_local_group(process: Process) -> None:
             f"the processes with RANK 0, 1, ... have LOCAL_RANK {local_ranks}; expected 0, 1, ... "
             "for each machine in turn, as torchrun numbers them."
         )
-    for machine in machines:  # every process has to take part in creating every group
+    for machine in machines:  # every process must take part in creating every group
         group = dist.new_group(list(machine))
         if process.rank in machine:
             comm._LOCAL_PROCESS_GROUP = group

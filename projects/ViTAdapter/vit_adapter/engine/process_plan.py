@@ -1,4 +1,4 @@
-"""Which processes a run consists of: command line, config and launcher have to agree."""
+"""Which processes a run consists of, from the command line, the config and the launcher."""
 
 from argparse import Namespace
 
@@ -15,11 +15,11 @@ __all__ = ["plan_processes"]
 
 
 def plan_processes(cfg: DictConfig, arguments: Namespace) -> ProcessLayout | Process:
-    """Return which processes to start, or the place that a launcher has given to this one.
+    """Return which processes to start, or the place that a launcher has given to this process.
 
     Args:
         cfg: ``train.device`` and ``dataloader.train.total_batch_size`` are read.
-        arguments: of :func:`vit_adapter.engine.cli.build_parser`.
+        arguments: parsed by :func:`vit_adapter.engine.cli.build_parser`.
 
     Raises:
         UsageError: these processes cannot be started, or cannot share the device or the batch.
@@ -39,9 +39,9 @@ def plan_processes(cfg: DictConfig, arguments: Namespace) -> ProcessLayout | Pro
             refuse_unconnected_processes()
     elif options:
         raise UsageError(
-            "torchrun, or a launcher like it, has started this process as RANK "
-            f"{processes.rank} of {processes.world_size}: leave out --num-gpus, --num-machines, "
-            "--machine-rank and --dist-url, or start train_net.py by python alone."
+            "torchrun or a similar launcher has started this process as RANK "
+            f"{processes.rank} of {processes.world_size}: omit --num-gpus, --num-machines, "
+            "--machine-rank and --dist-url, or start train_net.py directly with python."
         )
     _check_sharing(cfg, device, processes.world_size, training=not arguments.eval_only)
     return processes
@@ -54,11 +54,12 @@ def _check_sharing(
     if device.index is not None and world_size > 1:
         raise UsageError(
             f"train.device={device} is one device for {world_size} processes; use "
-            f"train.device={device.type} and choose GPUs by CUDA_VISIBLE_DEVICES."
+            f"train.device={device.type} and choose GPUs with CUDA_VISIBLE_DEVICES."
         )
     batch = OmegaConf.select(cfg, "dataloader.train.total_batch_size", default=0)
     if isinstance(batch, int) and batch % world_size and training:
         raise UsageError(
-            f"dataloader.train.total_batch_size={batch} cannot be divided among {world_size} "
-            f"processes; give a multiple of {world_size}, or another number of processes."
+            f"dataloader.train.total_batch_size={batch} cannot be divided evenly among "
+            f"{world_size} processes; give a multiple of {world_size}, or use another number of "
+            "processes."
         )

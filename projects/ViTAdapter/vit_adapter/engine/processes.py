@@ -1,7 +1,7 @@
-"""Starting the processes of a run, on one machine or several, where no launcher has.
+"""Starting the processes of a run, on one machine or several, without a launcher.
 
 Detectron2's own ``launch`` needs CUDA in v0.6, and later versions look at the visible GPUs instead
-of the device of the config.
+of the config's device.
 """
 
 import os
@@ -22,11 +22,11 @@ __all__ = ["ProcessLayout", "launch"]
 
 @dataclass(frozen=True)
 class ProcessLayout:
-    """How many processes run where.
+    """How many processes run on which machine.
 
     Attributes:
         device_type: "cpu" or "cuda".
-        processes_per_machine: with CUDA one per GPU.
+        processes_per_machine: number of processes on each machine; with CUDA one per GPU.
         num_machines: number of machines; the same command runs on each.
         machine_rank: the number of this machine, from 0.
         dist_url: where the processes meet: ``tcp://host:port`` of the first machine, or "auto"
@@ -40,14 +40,14 @@ class ProcessLayout:
     dist_url: str = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse a layout that is impossible.
+        """Refuse an impossible layout.
 
         Raises:
             UsageError: an option is out of range, or missing, or there are too few GPUs.
         """
         count = self.processes_per_machine
         if count < 1:
-            raise UsageError(f"--num-gpus is {count}, expected at least 1, on the CPU as well.")
+            raise UsageError(f"--num-gpus is {count}, expected at least 1, even on the CPU.")
         if self.num_machines < 1 or not 0 <= self.machine_rank < self.num_machines:
             raise UsageError(
                 f"--machine-rank is {self.machine_rank} of --num-machines {self.num_machines}, "
@@ -71,12 +71,12 @@ def launch(
 ) -> None:
     """Run ``main(*arguments)`` in every process of a run and wait for those that start here.
 
-    One process on one machine, and one that a launcher has started, is the calling process. If a
-    process fails, the others are stopped and its traceback is raised here.
+    A single process, or one that a launcher has started, runs ``main`` directly. If a process
+    fails, the others are stopped and its traceback is raised here.
 
     Args:
         main: an importable function.
-        processes: which processes to start, or the place of this one among those that a
+        processes: which processes to start, or the place of this process among those that a
             launcher has started.
         arguments: picklable arguments of ``main``.
 
@@ -95,7 +95,7 @@ def _start(main: Callable[..., None], layout: ProcessLayout, arguments: tuple) -
     dist_url = layout.dist_url
     if dist_url == "auto":
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
-    # Each process has a file for its error message: a long one would block a pipe until it is read.
+    # Each process writes its error message to a file, because a long one would block a pipe.
     with tempfile.TemporaryDirectory() as mistakes:
         try:
             mp.start_processes(

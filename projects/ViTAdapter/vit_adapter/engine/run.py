@@ -30,10 +30,10 @@ logger = logging.getLogger(__name__)
 
 
 def run(arguments: Namespace) -> None:
-    """Do what the command line says, in one process of a run.
+    """Run the command line in one process of a run.
 
     Args:
-        arguments: of :func:`vit_adapter.engine.cli.build_parser`.
+        arguments: parsed by :func:`vit_adapter.engine.cli.build_parser`.
     """
     cfg = load_config(arguments.config_file, arguments.overrides)
     set_up_logging(cfg, arguments)
@@ -52,9 +52,9 @@ def train(cfg: DictConfig, *, resume: bool = False, dataset: Dataset | None = No
 
     Args:
         cfg: ``model, dataloader, optimizer, lr_multiplier, train``.
-        resume: continue from the last checkpoint of ``train.output_dir`` if it has one;
-            otherwise an earlier run there is moved to a folder of its own.
-        dataset: the training data, if they have been read already.
+        resume: continue from the last checkpoint in ``train.output_dir`` if there is one;
+            otherwise an earlier run there is moved to its own folder.
+        dataset: the training data, if they have already been read.
 
     Raises:
         FloatingPointError: a loss is not finite.
@@ -87,18 +87,17 @@ def evaluate_checkpoint(cfg: DictConfig, *, resume: bool = False) -> dict[str, d
 
     Args:
         cfg: ``train.init_checkpoint`` names the weights.
-        resume: take the last checkpoint of ``train.output_dir`` instead, if it has one.
+        resume: use the last checkpoint in ``train.output_dir`` instead, if there is one.
 
     Returns:
         What :func:`evaluate` returns.
 
     Raises:
-        UsageError: there is no checkpoint, or one that does not fit, or nothing to evaluate it
-            with.
+        UsageError: the checkpoint is missing or does not fit, or there is no evaluator.
     """
     if cfg.dataloader.get("evaluator") is None:
         raise UsageError(
-            "--eval-only needs an evaluator, and this config has none; with own data give "
+            "--eval-only needs an evaluator, but this config has none; for custom data give "
             "data.val_images together with data.val_json or data.val_labels."
         )
     model = build_seeded_model(cfg)

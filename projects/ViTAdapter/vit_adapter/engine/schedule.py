@@ -1,8 +1,8 @@
-"""How long a run is and what depends on that: periods, milestones, warm-up, learning rate.
+"""The length of a run and what depends on it: periods, milestones, warm-up, learning rate.
 
-The numbers of a config are meant for its data and its total batch, and by default they stay.
-``train.epochs``, an overriding ``train.max_iter`` and ``train.auto_scale_lr`` fit them to other
-data and another batch. The result is written into the config as plain numbers, so that a saved
+The numbers in a config are made for its data and its total batch size, and by default they stay.
+``train.epochs``, an override of ``train.max_iter`` and ``train.auto_scale_lr`` adapt them to other
+data and another batch size. The result is written into the config as plain numbers, so that a saved
 config gives the same schedule again and nothing is derived twice.
 """
 
@@ -23,25 +23,25 @@ __all__ = ["fit_schedule"]
 logger = logging.getLogger(__name__)
 
 _PERIODS = ("train.eval_period", "train.checkpointer.period")
-_PART = 10  # a derived warm-up is at most a tenth of a run, a shortened period at least a tenth
+_PART = 10  # a derived warm-up is at most 1/10 of a run, a shortened period at least 1/10
 
 
 def fit_schedule(cfg: DictConfig, overrides: Sequence[str] = ()) -> Dataset | None:
     """Apply ``train.epochs``, ``train.max_iter`` and ``train.auto_scale_lr`` to a config.
 
-    An epoch is the number of images over the total batch, rounded up to iterations.
+    An epoch is the number of images divided by the total batch size, rounded up to iterations.
     ``train.epochs`` sets ``train.max_iter``, and both periods to one epoch; then it becomes None.
-    ``train.max_iter`` as an override only shortens the periods, to an epoch or to a tenth of the
-    run, whichever is longer; 0 (at the end only) stays. With either, the warm-up is
-    at most a tenth of the run. Milestones keep their share of it, but count its epochs where they
-    are overridden together with ``train.epochs``. Whatever else is overridden stays as given.
+    An override of ``train.max_iter`` only shortens the periods, to an epoch or a tenth of the run,
+    whichever is longer; 0 (only at the end) stays. In both cases the warm-up is at most a tenth of
+    the run. Milestones keep their share of the run; if they are overridden together with
+    ``train.epochs``, they are in epochs of this run. All other overrides stay as given.
 
-    ``train.auto_scale_lr`` multiplies ``optimizer.lr``, overridden or not, by the total batch over
-    ``train.base_batch_size``, which then becomes that batch.
+    ``train.auto_scale_lr`` multiplies ``optimizer.lr``, overridden or not, by the total batch size
+    divided by ``train.base_batch_size``, and then sets the latter to that batch size.
 
     Args:
         cfg: changed in place.
-        overrides: ``key=value`` of the command line, which ``cfg`` already holds.
+        overrides: ``key=value`` of the command line, already applied to ``cfg``.
 
     Returns:
         The training data for ``build_train_loader``, if they had to be read.
@@ -60,21 +60,21 @@ def fit_schedule(cfg: DictConfig, overrides: Sequence[str] = ()) -> Dataset | No
 
 
 def _take_epochs(cfg: DictConfig, given: Sequence[str]) -> float | None:
-    """Take ``train.epochs`` out of the config; what is derived from it will replace it."""
+    """Take ``train.epochs`` out of the config; the derived values will replace it."""
     epochs, cfg.train.epochs = cfg.train.get("epochs"), None
     if epochs is None:
         return None
     if _is_given("train.max_iter", given):
         if not _is_given("train.epochs", given):
-            return None  # epochs of the config file, which the override replaces
+            return None  # the override replaces the epochs of the config file
         raise UsageError(
-            f"train.epochs={epochs} and train.max_iter={cfg.train.max_iter} both say how long the "
-            "run is; give one of them."
+            f"train.epochs={epochs} and train.max_iter={cfg.train.max_iter} both set the length of "
+            "the run; give one of them."
         )
     if not _is_number(epochs) or epochs <= 0:
         raise UsageError(
-            f"train.epochs={epochs} is not a length; give a number above 0, such as 12 or "
-            "0.5, or train.max_iter=<iterations>."
+            f"train.epochs={epochs} is not valid; give a number above 0, such as 12 or 0.5, or "
+            "train.max_iter=<iterations>."
         )
     return epochs
 
@@ -82,7 +82,7 @@ def _take_epochs(cfg: DictConfig, given: Sequence[str]) -> float | None:
 def _fit_length(
     cfg: DictConfig, dataset: Dataset | None, epochs: float | None, given: Sequence[str]
 ) -> str:
-    """Fit length, periods and warm-up of the run; return in words what ``epochs`` became."""
+    """Set length, periods and warm-up of the run; return a text that explains ``epochs``."""
     epoch, source = math.inf, ""
     if hasattr(dataset, "__len__") and "total_batch_size" in cfg.dataloader.train:
         batch = _whole_number(cfg, "dataloader.train.total_batch_size")
@@ -102,11 +102,11 @@ def _fit_length(
 
 
 def _set_epochs(cfg: DictConfig, epochs: float, epoch: float, given: Sequence[str]) -> None:
-    """Set what follows from the number of epochs alone; ``epoch`` is one in iterations."""
+    """Set what follows from the number of epochs; ``epoch`` is the length of one in iterations."""
     if epoch == math.inf:
         raise UsageError(
-            "train.epochs needs the number of images and the total batch, which dataloader.train "
-            "does not have; give train.max_iter=<iterations>."
+            "train.epochs needs the number of images and the total batch size, which "
+            "dataloader.train does not have; give train.max_iter=<iterations>."
         )
     cfg.train.max_iter = max(1, round(epochs * epoch))
     for key in _PERIODS:
@@ -118,7 +118,7 @@ def _set_epochs(cfg: DictConfig, epochs: float, epoch: float, given: Sequence[st
 
 
 def _scale_learning_rate(cfg: DictConfig) -> str:
-    """Scale ``optimizer.lr`` if the config says so; return the rate in words."""
+    """Scale ``optimizer.lr`` if the config says so; return a text that shows the rate."""
     options, optimizer = cfg.train, cfg.optimizer
     rate, scale = optimizer.get("lr"), options.get("auto_scale_lr", False)
     if "lr" in optimizer and not (_is_number(rate) and rate > 0):
@@ -128,14 +128,14 @@ def _scale_learning_rate(cfg: DictConfig) -> str:
     if not scale:
         return f"lr {rate}"
     if rate is None:
-        raise UsageError("train.auto_scale_lr scales optimizer.lr, which this config lacks.")
+        raise UsageError("train.auto_scale_lr scales optimizer.lr, but this config has none.")
     batch = _whole_number(cfg, "dataloader.train.total_batch_size")
     base = _whole_number(cfg, "train.base_batch_size")
     optimizer.lr, options.base_batch_size = rate * (batch / base), batch
     if OmegaConf.select(cfg, "optimizer.params.base_lr") not in (None, optimizer.lr):
         raise UsageError(
-            "train.auto_scale_lr scales optimizer.lr, but optimizer.params.base_lr does not follow "
-            "it; override optimizer.lr instead."
+            "train.auto_scale_lr scales optimizer.lr, but optimizer.params.base_lr does not depend "
+            "on it; override optimizer.lr instead."
         )
     return f"lr {rate:g} x {batch}/{base} = {optimizer.lr:g}"
 

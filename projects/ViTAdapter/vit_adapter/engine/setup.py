@@ -1,4 +1,4 @@
-"""What a run does before its work: logging, seeds, saving the config."""
+"""Preparations for a run: logging, seeds, saving the config."""
 
 import logging
 import os
@@ -21,11 +21,11 @@ __all__ = ["save_config", "seed_data", "seed_model", "set_up_logging"]
 logger = logging.getLogger(__name__)
 
 _SEED_STRIDE = 1_000_003
-"""A prime between the seeds of successive starts, so that no two processes share a seed."""
+"""Distance between the seeds of successive starts: a prime, so no two processes share a seed."""
 
 
 def set_up_logging(cfg: DictConfig, arguments: Namespace) -> None:
-    """Create the output folder, log to the terminal and to ``log.txt``, and say what runs where.
+    """Create the output folder, log to the terminal and to ``log.txt``, and log the environment.
 
     Raises:
         UsageError: the config names no output folder.
@@ -34,7 +34,7 @@ def set_up_logging(cfg: DictConfig, arguments: Namespace) -> None:
     if not output_dir:
         raise UsageError(
             f"train.output_dir is {output_dir!r}, expected a folder for the files of the run; "
-            "for a folder called null give ./null."
+            "write ./null for a folder that is called null."
         )
     if comm.is_main_process():
         os.makedirs(output_dir, exist_ok=True)
@@ -42,8 +42,8 @@ def set_up_logging(cfg: DictConfig, arguments: Namespace) -> None:
     rank = comm.get_rank()
     for name in ("fvcore", "detectron2", "vit_adapter"):
         setup_logger(output_dir, distributed_rank=rank, name=name)
-    # The table below imports this module, which warns if CUDA's compiler is installed but no GPU
-    # is there. The table shows that anyway.
+    # The table below imports this module, which warns if CUDA's compiler is installed but there is
+    # no GPU. The table shows that anyway.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     logger.info("Process %d of %d", rank, comm.get_world_size())
     logger.info("Environment:\n%s", collect_env_info())
@@ -65,7 +65,8 @@ def save_config(cfg: DictConfig, output_dir: str, name: str = CONFIG) -> None:
     logger.info("Config saved to %s", target)
     if left_out:
         logger.warning(
-            "%s lacks %s, which YAML cannot store: use the original config file for that.",
+            "%s does not contain %s, because YAML cannot store it. Use the original config file "
+            "instead.",
             target,
             ", ".join(left_out),
         )
@@ -88,8 +89,8 @@ def seed_data(seed: int, start_iter: int) -> None:
 
     Args:
         seed: below 0 keeps the random seeds of :func:`seed_model`.
-        start_iter: iteration at which training starts, so that a resumed run does not see the
-            same images in the same order again.
+        start_iter: iteration at which training starts, so that a resumed run does not repeat the
+            same images in the same order.
     """
     if seed >= 0:
         seed_all_rng((seed + comm.get_rank() + _SEED_STRIDE * start_iter) % 2**31)

@@ -1,4 +1,4 @@
-"""The weights that a run starts from, and the state of an earlier run that it continues."""
+"""The weights that a run starts from, and the state of a run that is resumed."""
 
 import logging
 from collections.abc import Iterator
@@ -20,10 +20,10 @@ logger = logging.getLogger(__name__)
 
 
 def load_start(cfg: DictConfig, model: nn.Module, *, resume: bool) -> object | None:
-    """Load the weights that a training starts from; every process calls this.
+    """Load the weights that training starts from; every process calls this.
 
-    They are those of the last checkpoint of ``train.output_dir`` if one is resumed, else those
-    that ``train.init_checkpoint`` or ``train.vit_checkpoint`` names, if any.
+    When resuming, they come from the last checkpoint in ``train.output_dir``, otherwise from
+    ``train.init_checkpoint`` or ``train.vit_checkpoint``, if one is given.
 
     Args:
         cfg: the whole config; only ``train`` is read.
@@ -31,7 +31,7 @@ def load_start(cfg: DictConfig, model: nn.Module, *, resume: bool) -> object | N
         resume: whether to look for a checkpoint in ``train.output_dir``.
 
     Returns:
-        The state of the trainer whose run is resumed, for ``Trainer.load_state_dict``; None for a
+        The state of the trainer of the resumed run, for ``Trainer.load_state_dict``; None for a
         new run.
 
     Raises:
@@ -50,12 +50,12 @@ def load_start(cfg: DictConfig, model: nn.Module, *, resume: bool) -> object | N
 
 
 def load_trained(cfg: DictConfig, model: nn.Module, *, resume: bool) -> None:
-    """Load the weights that are to be evaluated; every process calls this.
+    """Load the weights to evaluate; every process calls this.
 
     Args:
         cfg: the whole config; only ``train`` is read.
         model: receives the weights of ``train.init_checkpoint``; without a wrapper.
-        resume: take the last checkpoint of ``train.output_dir`` instead, if it has one.
+        resume: use the last checkpoint in ``train.output_dir`` instead, if there is one.
 
     Raises:
         UsageError: the weights are missing or do not fit.
@@ -85,11 +85,11 @@ def load_trunk(cfg: DictConfig, model: nn.Module) -> None:
 
 
 def _can_resume(checkpointer: Checkpointer, wanted: bool) -> bool:
-    """Whether there is a checkpoint to resume; all processes follow what the main one sees."""
+    """Whether there is a checkpoint to resume; the main process decides for all."""
     found = comm.all_gather(wanted and checkpointer.has_checkpoint())[0]
     if wanted and not found:
         logger.warning(
-            "--resume: %s holds no checkpoint to continue from.%s",
+            "--resume: %s has no checkpoint to continue from.%s",
             checkpointer.save_dir,
             describe_earlier_runs(checkpointer.save_dir),
         )
@@ -98,7 +98,7 @@ def _can_resume(checkpointer: Checkpointer, wanted: bool) -> bool:
 
 @contextmanager
 def _named_weights() -> Iterator[None]:
-    """Report weights that are missing or unfit as mistakes of the command line that names them."""
+    """Report missing or unfit weights as mistakes of the command line, which names them."""
     try:
         yield
     except (FileNotFoundError, ConnectionError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What ``torchrun``, or a launcher that sets the same variables, tells this process."""
+"""Environment variables of ``torchrun`` and of launchers that set the same variables."""
 
 import os
 
@@ -15,8 +15,9 @@ _OTHER_LAUNCHERS = {
     "OMPI_COMM_WORLD_SIZE": "mpirun",
     "PMI_SIZE": "mpiexec",
 }
-"""Where launchers that do not set torchrun's variables say how many processes they started. Those
-that SLURM sets for a whole job, such as SLURM_NTASKS, are also there where it starts one process.
+"""Variables with the number of processes, of launchers that do not set torchrun's variables.
+
+SLURM's variables for a whole job, such as SLURM_NTASKS, are also set if it starts only one process.
 """
 _UNSET = f"for a run without a launcher unset {', '.join(_PLACE)}."
 
@@ -24,14 +25,16 @@ _UNSET = f"for a run without a launcher unset {', '.join(_PLACE)}."
 def launched_process(device_type: str) -> Process | None:
     """Return the place that a launcher has given to this process, or None without a launcher.
 
-    Clusters set some of these variables for every job. An address alone does not mean a launcher,
-    nor does a single process without ``LOCAL_RANK``: such a job starts its processes itself.
+    Clusters set some of these variables for every job. An address alone does not mean that there is
+    a launcher, nor does a single process without ``LOCAL_RANK``: such a job starts its own
+    processes.
 
     Args:
-        device_type: "cpu" or "cuda", which takes one GPU for each process.
+        device_type: "cpu", or "cuda" with one GPU for each process.
 
     Raises:
-        UsageError: variables that are incomplete or contradict each other, or too few GPUs.
+        UsageError: the variables are incomplete or contradict each other, or there are too few
+            GPUs.
     """
     numbers = {name: _number(name) for name in _PLACE if os.environ.get(name)}
     if not numbers:
@@ -58,15 +61,15 @@ def launched_process(device_type: str) -> Process | None:
         _check_range("MASTER_PORT", _number("MASTER_PORT"), 1, 65535)
     if device_type == "cuda":
         check_gpus(local_size or local_rank + 1, "the number of processes on this machine")
-    # With several machines the counts differ: each counts only its own restarts.
+    # With several machines the counts may differ, because each counts only its own restarts.
     attempt = restart_count() if local_size == world_size else 0
     return Process(rank, world_size, local_rank, "env://", device_type, attempt)
 
 
 def refuse_unconnected_processes() -> None:
-    """Refuse to be one of several processes that do not know each other.
+    """Refuse to run as one of several processes that do not know each other.
 
-    Each would train its own model and overwrite the files of the others. Call this where
+    Each would train its own model and overwrite the files of the others. Call this if
     :func:`launched_process` returned None and the command line names no other machines.
 
     Raises:
@@ -76,9 +79,9 @@ def refuse_unconnected_processes() -> None:
         if os.environ.get(name) and _number(name) > 1:
             raise UsageError(
                 f"{launcher} has started {os.environ[name]} processes ({name}), which do not know "
-                "each other: each would train its own model. Let it start one process per machine, "
-                f"torchrun, which starts train_net.py; for independent runs unset {name} and give "
-                "each its own train.output_dir."
+                "each other, so each would train its own model. Let it start torchrun once per "
+                f"machine, and torchrun start train_net.py. For independent runs unset {name} and "
+                "give each its own train.output_dir."
             )
 
 

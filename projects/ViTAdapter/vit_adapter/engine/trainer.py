@@ -1,4 +1,4 @@
-"""The training loop: the phases of an iteration, and what stops the training."""
+"""The training loop: the phases of an iteration, and what stops training."""
 
 import logging
 import math
@@ -25,24 +25,25 @@ Batch = Sequence[Mapping[str, object]]
 
 
 class Trainer(TrainerBase):
-    """Detectron2's training loop with hooks, in any precision, on any device, with any version.
+    """Detectron2's training loop with hooks, for any precision, device and Detectron2 version.
 
     An iteration has four phases, each a method: :meth:`next_batch`, :meth:`forward`,
     :meth:`backward` and :meth:`step`. Hooks act around them: ``before_step`` and ``after_step``
     around all four, ``after_backward`` between the last two.
 
-    A loss that is not finite stops all processes before the optimizer step. After a failure
-    the hooks are closed, but nothing is evaluated (see :attr:`failed`).
+    A loss that is not finite stops all processes before the optimizer step. After a failure the
+    hooks are closed, but nothing is evaluated (see :attr:`failed`).
 
     Args:
         model: maps a list of Detectron2's input dicts to a dict of scalar losses.
-        optimizer: already holds the parameters of ``model``.
+        optimizer: holds the parameters of ``model``.
         precision: see :class:`Precision`.
 
     Attributes:
-        data_loader: endless iterable of such lists; set before :meth:`train`. It is not part of
-            the constructor because its seed depends on the iteration that a checkpoint restores.
-        start_iter: the iteration to start at: 0, or the one after that of a restored state.
+        data_loader: endless iterable of such lists; set it before :meth:`train`. It is not a
+            constructor argument because its seed depends on the iteration that a checkpoint
+            restores.
+        start_iter: iteration to start at: 0, or the iteration after a restored state.
         failed: whether the last call of :meth:`train` ended with an exception.
     """
 
@@ -69,7 +70,7 @@ class Trainer(TrainerBase):
             logger.info("Starting training from iteration %d", start_iter)
         else:
             logger.info(
-                "The run is already at iteration %d of %d: it is only evaluated.",
+                "The run is already at iteration %d of %d, so it is only evaluated.",
                 start_iter,
                 max_iter,
             )
@@ -94,7 +95,7 @@ class Trainer(TrainerBase):
         batch, data_time = self.next_batch()
         losses = self.forward(batch)
         self.backward(losses)
-        # Reading the values waits for the device, hence after the backward pass is under way.
+        # Reading the values waits for the device, so the backward pass is started first.
         self._record(losses, data_time, batch)
         self.after_backward()
         self.step()
@@ -102,7 +103,7 @@ class Trainer(TrainerBase):
     def next_batch(self) -> tuple[Batch, float]:
         """Return the next batch and the seconds spent waiting for it."""
         start = time.perf_counter()
-        if self._batches is None:  # not earlier: a finished run needs no workers
+        if self._batches is None:  # only now, because a finished run needs no workers
             self._batches = iter(self.data_loader)
         batch = next(self._batches)
         return batch, time.perf_counter() - start
@@ -129,14 +130,14 @@ class Trainer(TrainerBase):
     def after_backward(self) -> None:
         """Call the hooks that act on gradients; in float16 these are multiplied by the loss scale.
 
-        Detectron2 0.6 does not know this point: its hooks lack the method.
+        Hooks of Detectron2 0.6 do not have this method.
         """
         for hook in self._hooks:
             if hasattr(hook, "after_backward"):
                 hook.after_backward()
 
     def step(self) -> None:
-        """Let the optimizer use the gradients, and drop them."""
+        """Apply the gradients with the optimizer, then drop them."""
         self.precision.scaler.step(self.optimizer)
         self.precision.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -150,20 +151,20 @@ class Trainer(TrainerBase):
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, object]) -> None:
-        """Restore what :meth:`state_dict` gave.
+        """Restore the result of :meth:`state_dict`.
 
-        Learning rate, weight decay and precision stay those of the config, which may have changed
+        Learning rate, weight decay and precision still come from the config, which may have changed
         in between: a run that diverged can be continued with a lower ``optimizer.lr``.
 
         Raises:
-            UsageError: another program wrote the state, or it belongs to an optimizer of other
-                parameters; nothing is changed then.
+            UsageError: another program wrote the state, or it belongs to an optimizer with other
+                parameters; nothing is changed.
         """
         if not isinstance(state_dict, Mapping) or not {"iteration", "optimizer"} <= set(state_dict):
             raise UsageError(
-                "the checkpoint does not say at which iteration and with which state of the "
-                "optimizer its training stopped: it holds weights alone, or another program has "
-                "written it. Start a new run from its weights with train.init_checkpoint."
+                "the checkpoint does not contain the iteration and the optimizer state at which "
+                "training stopped: it holds only weights, or another program wrote it. Start a new "
+                "run from its weights with train.init_checkpoint."
             )
         check_optimizer_state(
             self.optimizer,
@@ -172,14 +173,14 @@ class Trainer(TrainerBase):
             state_dict.get("optimizer_description"),
         )
         super().load_state_dict(state_dict)
-        self.start_iter = self.iter + 1  # the state is that after an iteration
+        self.start_iter = self.iter + 1  # the state was stored after an iteration
         options = [
             {key: value for key, value in group.items() if key != "params"}
             for group in self.optimizer.param_groups
         ]
         load_optimizer_state(self.optimizer, state_dict["optimizer"])
         for group, option in zip(self.optimizer.param_groups, options, strict=True):
-            # PyTorch's schedulers start from "initial_lr" where training goes on.
+            # PyTorch's schedulers start from "initial_lr" when training continues.
             group.update(option, initial_lr=option.get("initial_lr", option["lr"]))
         scale = state_dict.get("grad_scaler")
         if scale and self.precision.scaler.is_enabled():
@@ -195,7 +196,7 @@ class Trainer(TrainerBase):
         values = _read_numbers(losses)
         finite = all(map(math.isfinite, values.values()))
         files = [] if finite else _file_names(batch)
-        # Every process knows the losses of all, so that all of them stop and none is left waiting.
+        # Every process knows the losses of all, so all of them stop and none is left waiting.
         gathered = comm.all_gather((values, data_time, files))
         if any(files for _, _, files in gathered):
             by_process = [(values, files) for values, _, files in gathered]
@@ -218,8 +219,8 @@ class Trainer(TrainerBase):
         """Return the message; ``by_process`` has the losses and image files of each process."""
         rates = sorted({group["lr"] for group in self.optimizer.param_groups})
         lines = [
-            f"{reason} Training stopped at iteration {self.iter}; this iteration changed no "
-            "weights, and no checkpoint was written after it.",
+            f"{reason} Training stopped at iteration {self.iter}, which changed no weights and "
+            "wrote no checkpoint.",
             f"learning rate: {', '.join(f'{rate:.3g}' for rate in rates)}",
         ]
         for losses, files in by_process:
@@ -238,7 +239,7 @@ class Trainer(TrainerBase):
 def _read_numbers(losses: Mapping[str, Tensor]) -> dict[str, float]:
     """Read losses of one element each in a single transfer.
 
-    Among losses on another device there may be a constant on the CPU, as a sum allows.
+    Losses on another device may include a constant on the CPU, because a sum allows it.
     """
     tensors = [loss.detach().reshape(()) for loss in losses.values()]
     device = max((tensor.device for tensor in tensors), key=lambda device: device.type != "cpu")
