@@ -1,4 +1,4 @@
-"""What all tests share: seeds, threads, devices, and a data folder that is thrown away."""
+"""Fixtures for all tests: seeds, threads, devices, and a temporary data folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SKIP_REASONS = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips the tests whose marker names something that this machine lacks."""
+    """Skips the tests whose marker names something that this machine does not have."""
     for marker, (is_there, reason) in SKIP_REASONS.items():
         if is_there():
             continue

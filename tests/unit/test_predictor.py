@@ -1,4 +1,4 @@
-"""LazyPredictor: what it reads from a config, what it answers, what it refuses."""
+"""LazyPredictor: what it reads from a config, what it returns, what it refuses."""
 
 import json
 import logging
@@ -52,9 +52,7 @@ def assert_same(found, expected):
 
 
 class TestPrediction:
-    def test_equals_the_model_on_what_the_test_mapper_makes_of_the_file(
-        self, predictor, image, tmp_path
-    ):
+    def test_equals_the_model_on_the_output_of_the_test_mapper(self, predictor, image, tmp_path):
         Image.fromarray(image[:, :, ::-1]).save(tmp_path / "image.png")
         mapper = instantiate(predictor.cfg.dataloader.test.mapper)
         record = {"file_name": str(tmp_path / "image.png"), "height": 70, "width": 90}
@@ -62,7 +60,7 @@ class TestPrediction:
             expected = predictor.model([mapper(record)])[0]["instances"]
         assert_same(predictor(image)["instances"], expected)
 
-    def test_is_deterministic_and_leaves_everything_as_it_was(self, predictor, image):
+    def test_is_deterministic_and_changes_nothing(self, predictor, image):
         before = image.copy()
         state = deepcopy(predictor.model.state_dict())
         first, second = predictor(image)["instances"], predictor(image)["instances"]
@@ -81,7 +79,7 @@ class TestPrediction:
         assert x0.min() >= 0 and y0.min() >= 0
         assert 45 < x1.max() <= 90 and 35 < y1.max() <= 70
 
-    def test_colour_order_is_that_of_the_config(self, weights, image):
+    def test_colour_order_follows_the_config(self, weights, image):
         rgb = LazyPredictor(NAME, weights, OVERRIDES)
         bgr = LazyPredictor(NAME, weights, [*OVERRIDES, "model.input_format=BGR"])
         assert rgb.cfg.dataloader.test.mapper.image_format == "RGB"
@@ -100,7 +98,7 @@ class TestPrediction:
         assert seen[0]["image"].shape == (3, 56, 72)
         assert (seen[0]["height"], seen[0]["width"]) == (70, 90)
 
-    def test_metadata_is_that_of_the_test_data(self, predictor):
+    def test_metadata_belongs_to_the_test_data(self, predictor):
         assert predictor.metadata.name == "shapes_val"
         assert predictor.metadata.thing_classes == ["circle", "square", "triangle"]
 
@@ -114,7 +112,7 @@ class TestImages:
         bgra = np.concatenate([image, image[:, :, :1]], axis=2)
         assert_same(predictor(bgra)["instances"], predictor(image)["instances"])
 
-    def test_any_memory_layout_will_do(self, predictor, image):
+    def test_any_memory_layout_works(self, predictor, image):
         expected = predictor(image)["instances"]
         assert_same(predictor(np.asfortranarray(image))["instances"], expected)
         padded = np.zeros((140, 180, 3), np.uint8)
@@ -156,7 +154,7 @@ class TestImages:
 
 
 class TestConfigs:
-    def test_path_name_object_and_yaml_are_alike(self, predictor, weights, image, tmp_path):
+    def test_path_name_object_and_yaml_give_the_same(self, predictor, weights, image, tmp_path):
         expected = predictor(image)["instances"]
         yaml_file = tmp_path / "saved.yaml"
         LazyConfig.save(model_zoo.get_config(NAME), str(yaml_file))
@@ -171,11 +169,11 @@ class TestConfigs:
         expected = predictor(image)["instances"]
         cfg = model_zoo.get_config(NAME)
         cfg.train.init_checkpoint = "pretrained/elsewhere.pth"
-        cfg.optimizer.params.factor = lambda name: 1.0  # which YAML cannot hold
+        cfg.optimizer.params.factor = lambda name: 1.0  # YAML cannot hold it
         tmp_path = tmp_path / "run ${1}"
         tmp_path.mkdir()
         save_config(cfg, str(tmp_path))
-        with pytest.raises(FileNotFoundError, match="config.yaml but no model_final.pth: train"):
+        with pytest.raises(FileNotFoundError, match="config.yaml but no model_final.pth; train"):
             LazyPredictor(tmp_path)
         (tmp_path / "model_0000009.pth").write_bytes(weights.read_bytes())
         (tmp_path / "last_checkpoint").write_text("model_0000009.pth")
@@ -185,7 +183,7 @@ class TestConfigs:
         assert load_config(str(tmp_path)).train.init_checkpoint.endswith("model_final.pth")
         assert_same(LazyPredictor(tmp_path, overrides=OVERRIDES)(image)["instances"], expected)
 
-    def test_overrides_come_last(self, weights, tmp_path):
+    def test_overrides_are_applied_last(self, weights, tmp_path):
         LazyConfig.save(model_zoo.get_config(NAME), str(tmp_path / "config.yaml"))
         (tmp_path / "model_final.pth").write_bytes(b"not to be read")
         override = f"train.init_checkpoint={weights}"
@@ -204,23 +202,23 @@ class TestConfigs:
             (get_cfg(), ValueError, "yacs config.*DefaultPredictor"),
         ],
     )
-    def test_what_is_no_lazy_config_is_refused(self, config, error, message):
+    def test_anything_but_a_lazy_config_is_refused(self, config, error, message):
         with pytest.raises(error, match=message):
             LazyPredictor(config)
 
-    def test_a_yacs_file_and_a_strange_folder_are_refused(self, tmp_path):
+    def test_a_yacs_file_and_an_unrelated_folder_are_refused(self, tmp_path):
         file = tmp_path / "yacs.yaml"
         file.write_text(get_cfg().dump())
         with pytest.raises(ValueError, match=r"yacs.yaml is a yacs config.*DefaultPredictor"):
             LazyPredictor(file)
-        with pytest.raises(FileNotFoundError, match="without config.yaml"):
+        with pytest.raises(FileNotFoundError, match="has no config.yaml"):
             LazyPredictor(tmp_path)
 
     @pytest.mark.parametrize(
         ("override", "message"),
         [
             ("dataloader.test.mapper.image_format=L", "image_format is 'L', expected RGB or BGR"),
-            ("dataloader.test.mapper=null", "lacks dataloader.test.mapper.augmentations"),
+            ("dataloader.test.mapper=null", "has no dataloader.test.mapper.augmentations"),
             ("train.device=tpu", "tpu"),
             ("trian.device=cpu", "trian.device"),
             ("train.device", "key=value"),
@@ -230,7 +228,7 @@ class TestConfigs:
         with pytest.raises(ValueError, match=message):
             LazyPredictor(NAME, overrides=[override])
 
-    def test_overrides_have_to_be_a_list(self):
+    def test_overrides_must_be_a_list(self):
         with pytest.raises(TypeError, match="pass a list"):
             LazyPredictor(NAME, overrides="train.device=cpu")
 
@@ -263,7 +261,7 @@ class TestWeights:
 
 
 def _coco_file(folder: Path) -> dict[str, str]:
-    """Write a data set of one image and two classes; returns it as overrides."""
+    """Write a data set of one image and two classes, and return its paths."""
     (folder / "images").mkdir()
     Image.new("RGB", (80, 60)).save(folder / "images" / "a.png")
     box = [4, 4, 20, 20]
@@ -287,7 +285,7 @@ def _coco_file(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("split", ["val", "train"])
-def test_own_data_give_the_classes_also_where_the_files_are_gone(tmp_path, split):
+def test_custom_data_give_the_classes_even_if_the_files_are_gone(tmp_path, split):
     data = _coco_file(tmp_path)
     overrides = [*CPU, f"data.{split}_json={data['json']}", f"data.{split}_images={data['images']}"]
     trained = LazyPredictor(NAME, overrides=overrides)
@@ -321,9 +319,7 @@ class TestSemanticModels:
         assert list(output) == ["sem_seg"]
         assert output["sem_seg"].shape == (5, 70, 90)
 
-    def test_equals_the_model_on_what_the_test_mapper_makes_of_the_file(
-        self, segmenter, image, tmp_path
-    ):
+    def test_equals_the_model_on_the_output_of_the_test_mapper(self, segmenter, image, tmp_path):
         Image.fromarray(image[:, :, ::-1]).save(tmp_path / "image.png")
         mapper = instantiate(segmenter.cfg.dataloader.test.mapper)
         record = {"file_name": str(tmp_path / "image.png"), "height": 70, "width": 90}
@@ -352,7 +348,7 @@ class TestSemanticModels:
         assert segmenter.metadata.stuff_classes[0] == "circle"
         assert len(segmenter.metadata.stuff_colors) == 5
 
-    def test_own_classes(self, semantic_config, image, tmp_path):
+    def test_custom_classes(self, semantic_config, image, tmp_path):
         (tmp_path / "classes.json").write_text(json.dumps(["road", "sky", "tree"]))
         for classes in ("[road,sky,tree]", str(tmp_path / "classes.json")):
             overrides = [*SMALL, f"data.classes={classes}"]

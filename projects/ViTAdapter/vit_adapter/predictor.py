@@ -1,10 +1,10 @@
 """Prediction on single images with a model that a LazyConfig describes.
 
-Detectron2's ``DefaultPredictor`` reads yacs configs only. ``LazyPredictor`` is called and answers
-alike, and takes all else (test-time resizing, colour order, class names, device, weights) from the
-LazyConfig.
+Detectron2's ``DefaultPredictor`` reads only yacs configs. ``LazyPredictor`` has the same inputs and
+outputs, and takes everything else (test-time resizing, colour order, class names, device, weights)
+from the LazyConfig.
 
-Shape letters: H, W height and width of the image that the caller hands over.
+Shapes: H/W height and width of the caller's image.
 """
 
 import logging
@@ -36,17 +36,30 @@ logger = logging.getLogger(__name__)
 class LazyPredictor:
     """One image in, one prediction out: the counterpart of ``DefaultPredictor`` for LazyConfigs.
 
-    Compared with calling the model itself it loads the weights (strictly: a checkpoint of another
-    architecture is refused), turns the image into the colour order and the size that the config's
-    test mapper asks for, and gives the result in the frame of the image. It is deterministic and
-    runs without gradients in eval mode.
+    Unlike a call of the model itself, it loads the weights strictly (a checkpoint of another
+    architecture is refused), converts the image to the colour order and size of the config's test
+    mapper, and returns the result in the frame of the image. It is deterministic and runs without
+    gradients in eval mode.
+
+    Args:
+        config: path of a config file (.py, or the .yaml that training saves), a name in the model
+            zoo, the output folder of a training run (its config and last weights are used), or a
+            config object (left unchanged). A config can run any code: use only ones that you trust.
+        weights: path or URL of a checkpoint of the whole model; by default
+            ``train.init_checkpoint``.
+        overrides: ``"key=value"`` strings, applied before anything is built.
 
     Attributes:
         cfg: the config after all overrides.
-        model: the model, in eval mode, inside of what the config's ``test`` puts around it (sliding
+        model: the model in eval mode, including the wrappers of the config's ``test`` (sliding
             windows, several scales).
-        metadata: names and colours of the classes, from the config's test data set; empty where the
+        metadata: names and colours of the classes, from the config's test data set; empty if the
             config names none.
+
+    Raises:
+        ValueError, TypeError: the config or an override cannot be used.
+        FileNotFoundError: the config file or checkpoint does not exist.
+        vit_adapter.checkpoint.CheckpointMismatchError: the weights do not fit the model.
 
     Example::
 
@@ -60,22 +73,6 @@ class LazyPredictor:
         weights: str | os.PathLike[str] | None = None,
         overrides: Sequence[str] = (),
     ) -> None:
-        """Build the model and load its weights.
-
-        Args:
-            config: path of a config file (.py, or the .yaml that training saves), a name in the
-                model zoo, the output folder of a training (its config and last weights are used),
-                or a config object (left unchanged). A config can run any code: use none that you
-                do not trust.
-            weights: path or URL of a checkpoint of the whole model; by default
-                ``train.init_checkpoint``.
-            overrides: ``"key=value"`` strings, applied before anything is built.
-
-        Raises:
-            ValueError, TypeError: the config or an override cannot be used.
-            FileNotFoundError: there is no such config file or checkpoint.
-            vit_adapter.checkpoint.CheckpointMismatchError: the weights do not fit the model.
-        """
         if isinstance(overrides, str):
             raise TypeError(f"overrides is the string {overrides!r}; pass a list: [{overrides!r}]")
         self.cfg = load_config(config, overrides)
@@ -89,7 +86,7 @@ class LazyPredictor:
         path = weights or OmegaConf.select(self.cfg, "train.init_checkpoint", default="")
         if not path:
             logger.warning(
-                "Neither weights nor train.init_checkpoint is given: the predictions are those of "
+                "Neither weights nor train.init_checkpoint is given, so the predictions come from "
                 "a randomly initialised model."
             )
             return
@@ -102,18 +99,19 @@ class LazyPredictor:
         """Predict on one image.
 
         Args:
-            original_image: (H, W, 3) uint8, BGR as ``cv2.imread`` gives it. Grey images (H, W) or
-                (H, W, 1) get three equal channels; of BGRA (H, W, 4) the alpha channel is dropped.
+            original_image: (H, W, 3) uint8, BGR as ``cv2.imread`` returns it. Grey images (H, W) or
+                (H, W, 1) get three equal channels; the alpha channel of BGRA (H, W, 4) is dropped.
 
         Returns:
-            What ``DefaultPredictor`` returns, the model's output for one image:
-            ``{"instances": Instances}`` with boxes (x0, y0, x1, y1) in pixels and masks (H, W), or
-            ``{"sem_seg": Tensor}`` with scores (classes, H, W) of a semantic model, in the frame of
-            ``original_image``.
+            What ``DefaultPredictor`` returns, the model's output for one image in the frame of
+            ``original_image``: ``{"instances": Instances}`` with boxes (x0, y0, x1, y1) in pixels
+            and masks (H, W), or ``{"sem_seg": Tensor}`` with the scores (classes, H, W) of a
+            semantic model.
 
         Raises:
-            TypeError: not a uint8 array.
-            ValueError: not one image of at least 2 x 2 pixels, or too long a strip to be resized.
+            TypeError: it is not a uint8 array.
+            ValueError: it is not one image of at least 2 x 2 pixels, or too long and narrow to be
+                resized.
         """
         image = as_bgr_uint8(original_image)
         height, width = image.shape[:2]
@@ -129,7 +127,7 @@ class LazyPredictor:
         try:
             self._augmentations(augmented)
         except ValueError as error:
-            # The limit on the long side can leave less than half a pixel for the short one.
+            # The limit on the long side can leave less than half a pixel for the short side.
             raise ValueError(
                 f"an image of {image.shape[1]} x {image.shape[0]} pixels (width x height) cannot "
                 f"be resized by the config's test mapper: {error}. Crop the image, or raise the "
@@ -139,27 +137,27 @@ class LazyPredictor:
 
 
 def as_bgr_uint8(image: np.ndarray) -> np.ndarray:
-    """Check an image and give it three channels.
+    """Check an image and convert it to three channels.
 
     Args:
         image: uint8, grey (H, W) or (H, W, 1), BGR (H, W, 3) or BGRA (H, W, 4).
 
     Returns:
-        (H, W, 3) uint8, BGR; a view where no channel is added.
+        (H, W, 3) uint8, BGR; a view if no channel is added.
 
     Raises:
-        TypeError: not a NumPy array of uint8.
-        ValueError: another shape, or less than two pixels high or wide.
+        TypeError: it is not a NumPy array of uint8.
+        ValueError: it has another shape, or is less than two pixels high or wide.
     """
     if not isinstance(image, np.ndarray):
         raise TypeError(
             f"the image is of type {type(image).__qualname__}, expected a uint8 NumPy array "
-            "(H, W, 3) in BGR order. cv2.imread gives one, or None for a file that it cannot read."
+            "(H, W, 3) in BGR order. cv2.imread returns one, or None if it cannot read the file."
         )
     if image.dtype != np.uint8:
         raise TypeError(
             f"the image has dtype {image.dtype}, expected uint8 with values 0 to 255. Other types "
-            "have no fixed range: convert it, for values in 0..1 by "
+            "have no fixed range, so convert it first: for values in 0..1 use "
             "(image * 255).round().astype('uint8')."
         )
     if image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,), (4,)):
@@ -171,7 +169,7 @@ def as_bgr_uint8(image: np.ndarray) -> np.ndarray:
     if min(height, width) < MIN_SIDE:
         raise ValueError(
             f"the image has {width} x {height} pixels (width x height), expected at least "
-            f"{MIN_SIDE} x {MIN_SIDE}; leave such images out."
+            f"{MIN_SIDE} x {MIN_SIDE}; leave out smaller images."
         )
     if image.shape[2:] in ((), (1,)):
         return np.repeat(image.reshape(height, width, 1), 3, axis=2)
@@ -184,7 +182,7 @@ def _test_input(cfg: DictConfig) -> tuple[T.AugmentationList, str]:
     for key in ("augmentations", "image_format"):
         if key not in mapper:
             raise ValueError(
-                f"the config lacks dataloader.test.mapper.{key}; the predictor learns from "
+                f"the config has no dataloader.test.mapper.{key}; the predictor reads from "
                 "dataloader.test.mapper how to resize images and their colour order"
             )
     if mapper.image_format not in ("RGB", "BGR"):
@@ -195,10 +193,10 @@ def _test_input(cfg: DictConfig) -> tuple[T.AugmentationList, str]:
 
 
 def _class_metadata(cfg: DictConfig) -> Metadata:
-    """Return what is known of the classes; empty where the config names no test data set.
+    """Return the metadata of the classes; empty if the config names no test data set.
 
-    For data of the user's own this makes the model of ``cfg`` that of a training. Where the config
-    itself holds the names of the classes, as after a training, the files are not needed.
+    With custom data, this also adapts the model of ``cfg`` as training does. The files are not
+    needed if the config holds the names of the classes, as it does after training.
     """
     classes = given_classes(cfg)
     if classes and stated_task(cfg).kind == "stuff":

@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there."""
+"""Files and folders that are either complete or absent."""
 
 import os
 import stat
@@ -35,7 +35,7 @@ def test_written_file_and_its_name_reach_the_disk(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="folders cannot be opened there")
-def test_file_system_that_cannot_flush_a_folder(
+def test_a_folder_that_cannot_be_flushed_is_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(file: int) -> None:
@@ -86,7 +86,7 @@ def test_failed_folder_leaves_nothing(tmp_path: Path) -> None:
     assert not os.listdir(tmp_path)
 
 
-def test_folder_takes_no_other_ones_place(tmp_path: Path) -> None:
+def test_folder_does_not_replace_an_existing_one(tmp_path: Path) -> None:
     with pytest.raises(OSError), atomic_folder(tmp_path / "set"):
         (tmp_path / "set").mkdir()
         (tmp_path / "set" / "others.txt").write_text("text")

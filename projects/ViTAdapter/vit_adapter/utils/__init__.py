@@ -1,1 +1,1 @@
-"""What every part of the package may use: whole files, and hints in error messages."""
+"""Helpers for every part of the package: atomic writes, and hints in error messages."""

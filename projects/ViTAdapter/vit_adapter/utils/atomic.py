@@ -22,15 +22,15 @@ def atomic_open(
 ) -> Iterator[IO]:
     """Open a file for writing that appears under its name only when it is complete.
 
-    The text or bytes go to a temporary file in the same folder, which is flushed to the disk and
-    then renamed over ``path``. Whoever reads ``path`` sees the old file or the new one, also when
-    the process is killed or the disk is full.
+    The content goes to a temporary file in the same folder, which is flushed to disk and then
+    renamed to ``path``. Readers of ``path`` see either the old file or the new one, even if the
+    process is killed or the disk is full.
 
     Args:
         path: the final name; its folder must exist.
         mode: ``"w"`` or ``"wb"``.
-        flush: wait until the disk has the file, so that it survives a power cut. False for many
-            files that can be made again.
+        flush: wait until the file is on the disk, so that it survives a power cut. Use False for
+            many files that can be created again.
     """
     path = Path(os.path.abspath(os.fspath(path)))
     temporary = _temporary(path)
@@ -43,29 +43,29 @@ def atomic_open(
                 os.fsync(stream.fileno())
         os.replace(temporary, path)
         if flush:
-            _flush_folder(path.parent)  # else a power cut could lose the new name
+            _flush_folder(path.parent)  # otherwise a power cut could lose the new name
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def atomic_save(obj: object, path: str | os.PathLike[str]) -> None:
-    """``torch.save(obj, path)`` that never leaves an incomplete file under ``path``."""
+    """Do ``torch.save(obj, path)``, but never leave an incomplete file at ``path``."""
     with atomic_open(path, "wb") as stream:
         torch.save(obj, stream)
 
 
 @contextmanager
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Make a folder that appears under its name only when the block is done.
+    """Create a folder that appears under its name only when the block is done.
 
     Args:
-        path: the final name, which must be free, or an empty folder. Its parents are made.
+        path: the final name: unused, or an empty folder. Its parents are created.
 
     Yields:
-        A temporary folder beside it, to write into. It is removed if the block fails.
+        A temporary folder next to it, to write into. It is removed if the block fails.
 
     Raises:
-        OSError: by now there is something under that name.
+        OSError: something else exists under that name by the end of the block.
     """
     path = Path(os.path.abspath(os.fspath(path)))
     temporary = _temporary(path)
@@ -74,7 +74,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         os.rename(temporary, path)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # gone already if all went well
+        shutil.rmtree(temporary, ignore_errors=True)  # already gone if all went well
 
 
 def _temporary(path: Path) -> Path:
@@ -82,7 +82,7 @@ def _temporary(path: Path) -> Path:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Write a folder's list of names, a file of its own, to the disk."""
+    """Write a folder's list of names, which is separate from its files, to disk."""
     if os.name != "posix":  # elsewhere a folder cannot be opened
         return
     with suppress(OSError):  # some network file systems refuse

@@ -16,17 +16,17 @@ def did_you_mean(
     also: Iterable[str] = (),
     otherwise: str = "",
 ) -> str:
-    """Return a question that names what is like an unknown name, to be put behind a sentence.
+    """Return a question that suggests names similar to an unknown one, to append to a message.
 
     Args:
-        name: what was given.
-        known: what could have been meant.
-        cutoff: how like it they have to be, from 0 to 1 (:func:`difflib.get_close_matches`).
-        also: names to be offered in any case, behind those.
-        otherwise: a sentence for when nothing is like it.
+        name: the unknown name.
+        known: the known names.
+        cutoff: least similarity, from 0 to 1 (see :func:`difflib.get_close_matches`).
+        also: names to suggest in any case, after the similar ones.
+        otherwise: a sentence to return if there is nothing to suggest.
 
     Returns:
-        ``" Did you mean a, b?"`` with a space in front, or ``otherwise`` with one, or "".
+        ``" Did you mean a, b?"`` or ``otherwise``, with a space in front; "" if both are empty.
     """
     near = get_close_matches(name, list(known), n=_MOST_NEAR, cutoff=cutoff)
     names = list(dict.fromkeys([*near, *also]))[:_MOST]
