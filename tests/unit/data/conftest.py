@@ -1,4 +1,4 @@
-"""A small generated data set, and the catalogs put back in order afterwards."""
+"""A small generated data set, and catalogs that are restored afterwards."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The folder of all data sets, and names that are registered again."""
+"""The folder of all data sets, and repeatable registration."""
 
 from pathlib import Path
 
@@ -28,4 +28,4 @@ def test_a_name_is_registered_again() -> None:
         unregister("pebbles_train")
     assert "pebbles_train" not in DatasetCatalog.list()
     assert "pebbles_train" not in MetadataCatalog.list()
-    unregister("pebbles_train")  # is no error
+    unregister("pebbles_train")  # not an error

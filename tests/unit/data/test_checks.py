@@ -1,4 +1,4 @@
-"""Data sets against the model."""
+"""Checks that data sets fit the model."""
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -34,7 +34,7 @@ def test_matching_numbers_pass(registered_shapes):
     check_num_classes("coco_2017_val", 80)
 
 
-def test_a_mismatch_names_both_and_the_override():
+def test_a_mismatch_names_both_numbers_and_the_override():
     with pytest.raises(ValueError) as error:
         check_num_classes("shapes_train", 80)
     message = str(error.value)
@@ -48,10 +48,10 @@ def test_a_mismatch_names_both_and_the_override():
 
 
 @pytest.mark.parametrize("kind", ["thing", "stuff"])
-def test_classes_of_one_name_raise_a_warning(catalog, caplog, kind):
+def test_classes_of_the_same_name_cause_a_warning(catalog, caplog, kind):
     catalog("pollen_test", **{f"{kind}_classes": ["grass", "birch", "grass"]})
     check_num_classes("pollen_test", 3, kind=kind)
-    assert "'pollen_test' has more than one class of the name grass" in caplog.text
+    assert "'pollen_test' has more than one class with the name grass" in caplog.text
     caplog.clear()
     check_num_classes("coco_2017_val", 80)
     assert not caplog.text
@@ -67,7 +67,7 @@ def test_unknown_names_get_suggestions():
         check_registered("shapes_trian")
 
 
-def test_classes_that_the_loader_sets_are_found(catalog):
+def test_classes_set_by_the_loader_are_found(catalog):
     metadata = catalog("checks_lazy")
     DatasetCatalog.remove("checks_lazy")
 
@@ -91,7 +91,7 @@ def test_training_and_test_classes_must_agree_in_order(catalog):
     catalog("checks_train", thing_classes=["a", "b"])
     catalog("checks_val", thing_classes=["b", "a"])
     check_same_classes("checks_train", "checks_train")
-    with pytest.raises(ValueError, match=r"'checks_train' \(a, b\) are not those of 'checks_val'"):
+    with pytest.raises(ValueError, match=r"'checks_train' \(a, b\) differ from those of"):
         check_same_classes("checks_train", "checks_val")
 
 

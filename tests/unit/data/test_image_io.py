@@ -1,4 +1,4 @@
-"""Images of every pixel format are read alike; broken ones are named."""
+"""Images of every pixel format are read; broken ones are named."""
 
 import io
 import logging
@@ -66,7 +66,7 @@ def test_palettes_are_looked_up(tmp_path, transparency, recwarn):
 
 
 @pytest.mark.parametrize("extension", ["png", "tif"])
-def test_16_bit_values_are_scaled_and_not_cut_off(tmp_path, extension):
+def test_16_bit_values_are_scaled_and_not_clipped(tmp_path, extension):
     values = np.array([[0, 256, 257, 514], [1000, 32768, 65278, 65535]], np.uint16)
     path = _save(tmp_path, Image.fromarray(values), f"image.{extension}")
     expected = np.array([[0, 0, 1, 2], [3, 127, 254, 255]], np.uint8)
@@ -121,9 +121,7 @@ def _with_hot_pixel(values):
     ],
 )
 @pytest.mark.parametrize("channels", [1, 3])
-def test_16_bits_of_which_next_to_nothing_is_left_are_named(
-    tmp_path, caplog, values, is_dark, channels
-):
+def test_16_bit_images_that_become_dark_are_named(tmp_path, caplog, values, is_dark, channels):
     _LOG_COUNTER.clear()
     if channels == 1:
         path = _save(tmp_path, Image.fromarray(values), "deep.png")
@@ -172,7 +170,7 @@ def test_exif_orientation_as_in_detectron2(tmp_path, orientation):
 
 @pytest.mark.parametrize("extension", ["jpg", "png", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_size_tells_whether_the_exif_orientation_is_ignored(tmp_path, orientation, extension):
+def test_the_size_shows_whether_the_exif_orientation_is_ignored(tmp_path, orientation, extension):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = _save(tmp_path, Image.fromarray(RGB), f"image.{extension}", exif=exif)
@@ -196,7 +194,7 @@ def test_tiff_images_are_always_upright(tmp_path, orientation):
     assert read_image(path).shape[:2] == read_image(path, size=stored).shape[:2] == upright
 
 
-def test_images_beyond_the_limit_of_pillow_are_named_with_a_way_out(tmp_path, monkeypatch):
+def test_images_beyond_the_limit_of_pillow_are_named_with_a_remedy(tmp_path, monkeypatch):
     path = _save(tmp_path, Image.new("1", (100, 90)), "scan.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
     message = r"scan.png .*9000 pixels.*smaller.*MAX_IMAGE"
@@ -216,14 +214,14 @@ def test_missing_images_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no image at all", b"\x89PNG\r\n\x1a\n"])
-def test_files_that_are_no_images_are_named(tmp_path, content):
+def test_files_that_are_not_images_are_named(tmp_path, content):
     (tmp_path / "broken.png").write_bytes(content)
     with pytest.raises(ValueError, match="broken.png cannot be read.*replace it or remove"):
         read_image(tmp_path / "broken.png")
 
 
 @pytest.mark.parametrize("extension", ["png", "jpg", "gif", "bmp", "tif", "webp"])
-def test_truncated_and_damaged_images_never_escape_as_another_error(tmp_path, extension):
+def test_truncated_and_damaged_images_raise_the_documented_errors(tmp_path, extension):
     buffer = io.BytesIO()
     formats = {"jpg": "JPEG", "tif": "TIFF"}
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
@@ -261,7 +259,7 @@ def test_images_of_no_pixels_are_refused(tmp_path):
         read_image(tmp_path / "empty.ppm")
 
 
-def test_two_pixels_will_do(tmp_path):
+def test_two_pixels_are_enough(tmp_path):
     assert read_image(_save(tmp_path, Image.new("RGB", (2, 2)))).shape == (2, 2, 3)
 
 

@@ -252,8 +252,8 @@ def test_nothing_there(name: str, root: Path) -> None:
     text = str(error.value)
     assert SETS[name].title in text and SETS[name].layout in text
     for split in below(name, root):
-        assert f"there is no folder {split.images}; it comes with {split.image_origin}" in text
-        assert f"there is no folder {split.official}; it comes with {split.label_origin}" in text
+        assert f"{split.images} does not exist; it comes with {split.image_origin}" in text
+        assert f"{split.official} does not exist; it comes with {split.label_origin}" in text
         assert re.search(r"https?://", split.image_origin + split.label_origin)
 
 
@@ -284,7 +284,7 @@ def test_missing_image_of_a_list_is_named(root: Path) -> None:
     with pytest.raises(PreparationError, match=expected):
         prepare("pascal_context", root, allow_subset=True)
     (root / "VOCdevkit/VOC2010/ImageSets/Main/train.txt").unlink()
-    with pytest.raises(PreparationError, match=r"there is no list .*train\.txt; it comes with VOC"):
+    with pytest.raises(PreparationError, match=r"the list .*train\.txt does not exist; .* VOC"):
         prepare("pascal_context", root, allow_subset=True)
 
 

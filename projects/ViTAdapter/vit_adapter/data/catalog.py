@@ -1,4 +1,4 @@
-"""The folder of all data sets, and names in Detectron2's catalogs that may be registered again."""
+"""The folder of all data sets, and repeatable registration in Detectron2's catalogs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def data_root() -> Path:
 
 
 def register(name: str, load: Callable[[], list[dict[str, Any]]], **metadata: Any) -> Metadata:
-    """Enter a name in both catalogs, in place of an earlier entry.
+    """Add a name to both catalogs, replacing any earlier entry.
 
     Args:
-        name: of the data set.
+        name: name of the data set.
         load: returns its records.
-        **metadata: what the metadata catalog is to hold.
+        **metadata: content of the metadata catalog.
 
     Returns:
         The entry of the metadata catalog.

@@ -1,4 +1,4 @@
-"""Checks that data sets and the model fit together, made before a training or evaluation starts."""
+"""Checks that data sets and the model fit together, before training or evaluation starts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def class_names(dataset_name: str, *, kind: str = "thing") -> list[str]:
         kind: "thing" for instances, "stuff" for semantic labels.
 
     Raises:
-        ValueError: no such data set, or its classes of this kind are not known.
+        ValueError: there is no such data set, or its classes of this kind are unknown.
     """
     if kind not in _KINDS:
         raise ValueError(f"kind must be one of {_KINDS}, but is {kind!r}.")
@@ -43,7 +43,7 @@ def check_registered(dataset_name: str) -> None:
     """Raise a ValueError that names similar data sets if this one is not registered."""
     if dataset_name not in DatasetCatalog:
         known = DatasetCatalog.list()
-        every = f"Registered are {', '.join(sorted(known))}."
+        every = f"The registered names are {', '.join(sorted(known))}."
         raise ValueError(
             f"No data set is registered as {dataset_name!r}."
             f"{did_you_mean(dataset_name, known, cutoff=0.6, otherwise=every)} Your own data need "
@@ -65,8 +65,8 @@ def check_num_classes(
 
     Args:
         dataset_name: name in Detectron2's catalogs.
-        num_classes: what the model is configured for, background not counted.
-        override_key: where the config holds ``num_classes``, for the message.
+        num_classes: number of classes of the model, not counting the background.
+        override_key: the config's key of ``num_classes``, for the message.
         kind: "thing" or "stuff".
     """
     names = class_names(dataset_name, kind=kind)
@@ -74,13 +74,13 @@ def check_num_classes(
         raise ValueError(
             f"The data set {dataset_name!r} has {len(names)} {kind} classes ({_shorten(names)}), "
             f"but the model has {override_key}={num_classes}. Add the override "
-            f"{override_key}={len(names)}, or choose the data set that the model is meant for."
+            f"{override_key}={len(names)}, or choose the data set that the model is made for."
         )
     repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         _logger.warning(
-            "The data set %r has more than one class of the name %s: results have one entry for "
-            "each name, that of the last class.",
+            "The data set %r has more than one class with the name %s. Results have one entry for "
+            "each name, which is that of the last class.",
             dataset_name,
             _shorten(repeated),
         )
@@ -91,9 +91,9 @@ def check_same_classes(train_name: str, test_name: str, *, kind: str = "thing") 
     train, test = class_names(train_name, kind=kind), class_names(test_name, kind=kind)
     if train != test:
         raise ValueError(
-            f"The classes of {train_name!r} ({_shorten(train)}) are not those of {test_name!r} "
-            f"({_shorten(test)}), so predictions would be counted under wrong names. List the same "
-            "categories with the same ids in both annotation files."
+            f"The classes of {train_name!r} ({_shorten(train)}) differ from those of "
+            f"{test_name!r} ({_shorten(test)}), so predictions would be counted under wrong names. "
+            "List the same categories with the same ids in both annotation files."
         )
 
 
@@ -122,14 +122,15 @@ def check_mask_format(
     Args:
         dataset_name: name in Detectron2's catalogs.
         mask_format: the mapper's format, "polygon" or "bitmask", which reads both kinds.
-        override_key: where the config holds it, for the message.
+        override_key: the config's key of ``mask_format``, for the message.
     """
     check_registered(dataset_name)
     found = MetadataCatalog.get(dataset_name).get("mask_format", mask_format)
     if found is None:
         raise ValueError(
             f"The annotations of {dataset_name!r} have no masks, but the model learns masks. Add "
-            "'segmentation' to the annotations. Mask R-CNN needs none if no training data have any."
+            "'segmentation' to the annotations. (Mask R-CNN also trains without masks, but only if "
+            "none of its training data sets have any.)"
         )
     if found == "bitmask" and mask_format != "bitmask":
         raise ValueError(

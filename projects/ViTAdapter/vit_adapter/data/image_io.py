@@ -1,7 +1,7 @@
-"""Reads images and label maps, whatever their pixel format, with errors that name the file.
+"""Reads images and label maps of any pixel format, with errors that name the file.
 
-Frame: arrays are (H, W, channels) or (H, W), upright after the EXIF orientation has been applied,
-unless the caller knows by the size that they are meant as they are stored.
+Frame: arrays are (H, W, channels) or (H, W), and upright, that is with the EXIF orientation
+applied, unless the size that the caller gives shows that the stored orientation is right.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MIN_SIDE = 2  # px; less is a placeholder or a broken export
 
 _Size = tuple[int, int]  # (height, width)
 
-# What Pillow raises for files that are cut off, damaged or of no known type.
+# What Pillow raises for files that are truncated, damaged or of an unknown type.
 _PILLOW_ERRORS = (
     OSError,
     SyntaxError,
@@ -30,7 +30,7 @@ _PILLOW_ERRORS = (
     IndexError,
     struct.error,
 )
-_MAX_WARNINGS = 10  # of a process
+_MAX_WARNINGS = 10  # per process
 
 
 def read_image(
@@ -38,22 +38,22 @@ def read_image(
 ) -> np.ndarray:
     """Read an image of any pixel format.
 
-    Grey images get equal channels, palettes are looked up, transparency is dropped as Detectron2
-    does. 16-bit values 0..65535 are scaled to 0..255, where Pillow itself would cut them off; an
-    image whose values stay below 256 is taken to have 8 bits. A warning names images that scaling
-    leaves dark.
+    Grey images get equal channels, palettes are looked up, and transparency is dropped as in
+    Detectron2. 16-bit values 0..65535 are scaled to 0..255, where Pillow itself would clip them; an
+    image whose values stay below 256 is treated as 8-bit. A warning names images that are dark
+    after scaling.
 
     Args:
         file_name: path of the image.
-        image_format: "BGR", "RGB", or another that Detectron2's ``read_image`` knows.
-        size: (height, width) in the annotations. If the image has this size as it is stored but
-            not upright, the annotations ignore the EXIF orientation, and so does this function.
+        image_format: "BGR", "RGB", or another format of Detectron2's ``read_image``.
+        size: (height, width) in the annotations. If the stored image has this size but the upright
+            one does not, the annotations ignore the EXIF orientation, and so does this function.
 
     Returns:
-        (H, W, channels) uint8 in 0..255, for "YUV-BT.601" float.
+        (H, W, channels) uint8 in 0..255, or float for "YUV-BT.601".
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: it cannot be decoded, is less than 2 pixels high or wide, or has more pixels
             than Pillow's limit.
     """
@@ -105,8 +105,8 @@ def read_sizes(file_name: str | os.PathLike[str]) -> tuple[_Size, _Size, bool]:
     """Read the size of an image or label map from its header.
 
     Returns:
-        (height, width) as it is stored and upright, and whether it has an EXIF orientation. For a
-        TIFF image that is turned, both are upright, as nothing else can be read.
+        (height, width) as stored, (height, width) when upright, and whether the image has an EXIF
+        orientation. For a rotated TIFF image both are upright, because nothing else can be read.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -115,11 +115,11 @@ def read_sizes(file_name: str | os.PathLike[str]) -> tuple[_Size, _Size, bool]:
     with _naming(file_name), Image.open(file_name) as image:
         stored = image.size[::-1]
         try:
-            # Not the method of PNG images, which decodes all pixels to find the data.
+            # Not the method of PNG images, which decodes all pixels to find the EXIF data.
             orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
         except _PILLOW_ERRORS:
             orientation = 1
-        # Later versions of Pillow turn TIFF images themselves, before they give the size.
+        # Later versions of Pillow rotate TIFF images themselves, before they return the size.
         is_turned = image.format == "TIFF" and stored != (image.tag_v2[257], image.tag_v2[256])
     upright = stored[::-1] if orientation in (5, 6, 7, 8) and not is_turned else stored
     return stored, upright, orientation in range(2, 9)
@@ -128,8 +128,8 @@ def read_sizes(file_name: str | os.PathLike[str]) -> tuple[_Size, _Size, bool]:
 def _open(file_name: str | os.PathLike[str], size: _Size | None = None) -> tuple[Image.Image, bool]:
     """Return the decoded first frame, and whether it is stored with 16 bits.
 
-    Pillow cuts colours of 16 bits to 8. The frame is upright, unless only the stored one has the
-    expected ``size``.
+    Pillow reduces 16-bit colours to 8 bits. The frame is upright, unless only the stored one has
+    the expected ``size``.
     """
     with _naming(file_name), Image.open(file_name) as image:
         is_deep = any("16" in str(_raw_mode(tile)) for tile in image.tile)
@@ -148,7 +148,7 @@ def _open(file_name: str | os.PathLike[str], size: _Size | None = None) -> tuple
 
 @contextmanager
 def _naming(file_name: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn what Pillow raises into errors that name the file."""
+    """Turn Pillow's exceptions into errors that name the file."""
     if not os.path.isfile(file_name):
         raise FileNotFoundError(
             f"The image {file_name} does not exist. Check the image folder of the data set."
@@ -169,7 +169,7 @@ def _naming(file_name: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _raw_mode(tile: tuple) -> str:
-    """Return how Pillow names the pixels of a part of a file, such as "RGB;16B"."""
+    """Return Pillow's name for the pixel layout of a part of a file, such as "RGB;16B"."""
     arguments = tile[3]
     return arguments[0] if isinstance(arguments, tuple) and arguments else arguments
 
@@ -197,13 +197,13 @@ def _reduce_to_8_bit(image: Image.Image, file_name: str | os.PathLike[str]) -> I
 
 
 def _warn_if_dark(image: Image.Image, file_name: str | os.PathLike[str]) -> None:
-    """Warn if much of 16 bits is lost, as when a camera has filled only 12 or 14 of them."""
+    """Warn if most of a 16-bit range is unused, as with cameras that fill only 12 or 14 bits."""
     histogram = image.convert("L").histogram()
     if sum(histogram[64:]) <= 0.01 * sum(histogram):
         log_first_n(
             logging.WARNING,
             f"{file_name} has 16 bits, but 99 % of its pixels are below 1/4 of the range "
-            "0..65535, so that it is dark or black. Convert such images to 8 bits, scaled from the "
+            "0..65535, so it will be dark or black. Convert such images to 8 bits, scaled from the "
             "range of their values.",
             n=_MAX_WARNINGS,
             name=__name__,

@@ -1,7 +1,7 @@
-"""Whether annotations follow the EXIF orientation of their images, as far as sizes show it.
+"""Finds out from sizes whether annotations follow the EXIF orientation of their images.
 
-The readers compare sizes. Where both sizes are equal, upright is assumed, unless another image
-shows that the data were annotated with a tool that does not know the EXIF orientation.
+The readers compare sizes. If the stored and the upright size are equal, upright is assumed, unless
+another image shows that the annotation tool ignored the EXIF orientation.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Orientations:
         """Note an image.
 
         Args:
-            name: of the image, for messages.
+            name: name of the image, for messages.
             size: (height, width) in the annotations, or of the label map.
-            sizes: what ``read_sizes`` tells of the image.
+            sizes: the result of ``read_sizes`` for the image.
 
         Returns:
-            Whether the image has this size, upright or as it is stored.
+            Whether the image has this size, either upright or as stored.
         """
         stored, upright, has_orientation = sizes
         if size == upright:
@@ -41,15 +41,15 @@ class Orientations:
         return size in (stored, upright)
 
     def contradictions(self) -> tuple[str, list[str]]:
-        """Warn of images that are read as they are stored, and of those whose frame is unclear.
+        """Warn about images that are read as stored, and about those whose frame is unclear.
 
         Returns:
-            The problem and its images: the unclear ones, if some are read as they are stored.
+            The problem and its images: the unclear ones, if some images are read as stored.
         """
         if self._as_stored:
             _logger.warning(
-                "%d images are annotated as they are stored, without regard to their EXIF "
-                "orientation, and are read like that: %s.",
+                "%d images are annotated as they are stored, ignoring their EXIF orientation, and "
+                "are read in the same way: %s.",
                 len(self._as_stored),
                 _first(self._as_stored),
             )
@@ -61,8 +61,8 @@ class Orientations:
             return problem, self._unclear
         if self._unclear:
             _logger.warning(
-                "%d images have an EXIF orientation that does not change their size; they are "
-                "taken to be annotated upright, not as they are stored: %s.",
+                "%d images have an EXIF orientation that does not change their size. Their "
+                "annotations are assumed to be for the upright image, not the stored one: %s.",
                 len(self._unclear),
                 _first(self._unclear),
             )

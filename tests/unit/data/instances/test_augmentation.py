@@ -1,4 +1,4 @@
-"""The COCO pipelines against their specification: sizes, caps, probabilities, and the crops."""
+"""The COCO pipelines against their specification: sizes, limits, probabilities, and crops."""
 
 from collections import Counter
 
@@ -17,7 +17,7 @@ DRAWS = 400
 
 
 class _Size:
-    """Stands for an image, so that thousands of draws need no pixels."""
+    """Stands in for an image, so that thousands of draws need no pixels."""
 
     def __init__(self, height, width):
         self.shape = (height, width, 3)
@@ -51,7 +51,7 @@ def _only(transforms, kind):
 
 
 def _near(count, probability, total=DRAWS):
-    """Within 4 standard deviations of a binomial count."""
+    """Whether a binomial count is within 4 standard deviations."""
     return abs(count - probability * total) < 4 * (total * probability * (1 - probability)) ** 0.5
 
 
@@ -68,12 +68,12 @@ def test_half_of_the_images_are_mirrored_first(train):
     [
         ((480, 640), (800, 1067)),
         ((640, 480), (1067, 800)),
-        ((300, 900), (444, 1333)),  # the long side wins
+        ((300, 900), (444, 1333)),  # the long side decides
         ((100, 100), (800, 800)),
     ],
 )
 @pytest.mark.parametrize("policy", [coco_1x_train, coco_test])
-def test_1x_and_test_resize_to_800_at_most_1333(policy, size, expected):
+def test_1x_and_test_resize_to_800_and_at_most_1333(policy, size, expected):
     for transforms in _draw(policy(), *size, count=5):
         (scaling,) = _only(transforms, T.ResizeTransform)
         assert (scaling.new_h, scaling.new_w) == expected
@@ -118,13 +118,13 @@ def test_3x_second_branch_crops_384_to_600_after_400_500_or_600():
         heights.append(crop.h if scaling.new_h == 600 else None)
         widths.append(crop.w)
     for sides in (widths, [height for height in heights if height is not None]):
-        assert min(sides) < 395 and max(sides) > 590  # both ends are reached
+        assert min(sides) < 395 and max(sides) > 590  # both limits are reached
         assert np.mean(sides) == pytest.approx((384 + 600) / 2, abs=12)
 
 
 def test_3x_pre_crop_of_a_side_below_384_keeps_that_side():
     for transforms in _draw(coco_3x_train(), 300, 1333, count=60):
-        if len(transforms) == 5:  # short side 400 is capped to 300 by the long side of 1333
+        if len(transforms) == 5:  # the long side of 1333 limits the short side of 400 to 300
             assert transforms[2].h == transforms[1].new_h < 384
 
 
@@ -147,7 +147,7 @@ def test_3x_crops_are_placed_anywhere():
     assert {crop.x0 for crop in crops} == set(range(41))
 
 
-def test_3x_on_pixels_gives_what_the_sizes_promise():
+def test_3x_on_pixels_gives_the_same_sizes():
     np.random.seed(1)
     for _ in range(4):
         labels = np.ones((120, 200), np.uint8)
@@ -167,11 +167,11 @@ def test_branches_are_validated_and_empty_ones_do_nothing():
     assert np.array_equal(aug_input.image, image)
 
 
-def test_a_moved_polygon_draws_the_same_mask_as_a_cropped_drawing():
-    """Within the crop, uncut polygons draw what the crop of their mask is.
+def test_a_moved_polygon_draws_the_same_mask_as_a_cropped_one():
+    """Within the crop, whole polygons draw the same as the cropped mask.
 
-    But for single edge pixels: pycocotools rounds coordinates to fifths of a pixel, and negative
-    ones upwards.
+    Single edge pixels may differ, because pycocotools rounds coordinates to fifths of a pixel, and
+    negative ones upwards.
     """
     rng = np.random.default_rng(0)
     for _ in range(100):

@@ -1,4 +1,4 @@
-"""A user's own COCO-format data: what is accepted, and that everything broken is named."""
+"""Custom COCO-format data: what is accepted, and that all broken entries are named."""
 
 import copy
 import json
@@ -175,9 +175,9 @@ def test_values_of_other_types_load_as_those_of_coco(folder, caplog):
     assert set(map(type, numbers)) == {int}
 
 
-def test_the_file_itself_is_read_where_nothing_changes(folder, monkeypatch):
+def test_the_file_itself_is_read_if_nothing_changes(folder, monkeypatch):
     _register(folder, _content())
-    monkeypatch.setattr(coco_format, "read_coco_json", None)  # no copy of what may be gigabytes
+    monkeypatch.setattr(coco_format, "read_coco_json", None)  # no copy, which may take gigabytes
     assert len(DatasetCatalog.get("own_data")) == 2
 
 
@@ -191,7 +191,7 @@ def test_registering_twice_is_fine_and_other_arguments_are_not(folder):
         register_coco_format("coco_2017_val", folder / "own.json", folder / "images")
 
 
-def test_boxes_given_as_corners_raise_a_warning(folder, caplog):
+def test_boxes_given_as_corners_cause_a_warning(folder, caplog):
     content = _content()
     content["annotations"][0]["bbox"] = [20, 10, 28, 18]  # x1, y1, x2, y2
     with caplog.at_level(logging.WARNING):
@@ -244,7 +244,7 @@ def test_binary_files_are_recognised(folder):
 def test_missing_empty_and_malformed_sections_are_named(folder, key):
     content = _content()
     del content[key]
-    with pytest.raises(ValueError, match=f"lacks '{key}'"):
+    with pytest.raises(ValueError, match=f"has no '{key}'"):
         _register(folder, content)
     with pytest.raises(ValueError, match=f"'{key}' in .*own.json is empty"):
         _register(folder, {**content, key: []})
@@ -275,7 +275,7 @@ def test_several_byte_order_marks_are_read(folder):
     assert len(DatasetCatalog.get("own_data")) == 2
 
 
-def test_texts_in_other_encodings_are_named(folder):
+def test_files_in_other_encodings_are_named(folder):
     content = _content()
     content["categories"][0]["name"] = "Nuß"
     path = folder / "own.json"
@@ -329,7 +329,7 @@ BROKEN = {
     "image of text": (_change("images", 0, width="wide"), r"a.png \(height=20, width='wide'\)"),
     "image ids of two kinds": (
         _change("images", 1, id="x"),
-        r"id that is a string.*: 'x' of sub/b.png beside 1 of a.png",
+        r"id that is a string.*: 'x' of sub/b.png and 1 of a.png",
     ),
     "image missing": (_change("images", 1, file_name="c.png"), "1 x image file missing in .*c.png"),
     "unknown image": (_change("annotations", 1, image_id=5), r"annotation 11 \(image_id=5\)"),
@@ -395,7 +395,7 @@ def test_broken_entries_are_named_and_nothing_is_registered(folder, case):
     assert "own_data" not in DatasetCatalog
 
 
-def test_all_kinds_of_problems_are_told_at_once_with_counts_and_few_examples(folder):
+def test_all_kinds_of_problems_are_reported_at_once_with_counts_and_examples(folder):
     content = _content()
     content["annotations"][0]["bbox"] = [0, 0, -1, 0]
     image = content["images"][0]

@@ -1,4 +1,4 @@
-"""Image files against the entries of a COCO file: missing, broken, of another size, turned."""
+"""Image files of a COCO data set: missing, broken, of a different size, rotated."""
 
 import logging
 import re
@@ -37,10 +37,10 @@ def _check(root, *names, size=(30, 20)):
         ("/data/a.png", "'file_name' is an absolute path"),
         ("images/a.png", "but found in .*; correct the image folder: images/a.png"),
         ("other/a.png", "but found there without the folders in 'file_name'"),
-        ("A.PNG", "but found there with other capital letters"),
-        ("sub/B.png", "but found there with other capital letters"),
+        ("A.PNG", "but found there with different capitals"),
+        ("sub/B.png", "but found there with different capitals"),
         ("b%20c%C3%A9.png", "but found there with .* percent codes"),
-        (" a.png ", "but found there with .* outer blanks"),
+        (" a.png ", "but found there with .* spaces at the ends"),
         (unicodedata.normalize("NFD", "b cé.png"), r"but found there with .* accents \(Unicode"),
         ("a.jpg", "but found there with another file extension"),
         ("data:image/png;base64," + 400 * "A", "'file_name' is not a name.*: data:image.{190}$"),
@@ -71,7 +71,7 @@ def test_other_sizes_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_size_tells_the_frame_of_the_annotations(tmp_path, orientation, caplog):
+def test_the_size_shows_the_frame_of_the_annotations(tmp_path, orientation, caplog):
     _save(tmp_path / "a.jpg", orientation=orientation)
     for size in ((30, 20), (20, 30)):
         caplog.clear()
@@ -84,7 +84,7 @@ def test_the_size_tells_the_frame_of_the_annotations(tmp_path, orientation, capl
         assert unclear == (1 < orientation < 5 and size == (30, 20))
 
 
-def test_where_one_image_ignores_exif_others_must_be_clear(tmp_path):
+def test_if_one_image_ignores_exif_the_others_must_be_clear(tmp_path):
     for name, orientation in {"a": 6, "b": None, "c": 3, "d": 8}.items():
         _save(tmp_path / f"{name}.jpg", orientation=orientation)
     assert _check(tmp_path, "a.jpg", "b.jpg", "d.jpg") == ""
@@ -93,7 +93,7 @@ def test_where_one_image_ignores_exif_others_must_be_clear(tmp_path):
     assert "(a.jpg) are annotated as if they had none; store all images upright: c.jpg" in found
 
 
-def test_of_many_files_some_are_opened(tmp_path, monkeypatch):
+def test_only_some_of_many_files_are_opened(tmp_path, monkeypatch):
     names = [f"{number}.png" for number in range(12)]
     for name in names:
         _save(tmp_path / name)

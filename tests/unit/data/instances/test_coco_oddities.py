@@ -1,4 +1,4 @@
-"""Data that are valid, but rarely meant, raise a warning with their number."""
+"""Data that are valid but probably not intended cause a warning with their number."""
 
 import logging
 from pathlib import Path
@@ -19,7 +19,7 @@ def _warnings(caplog, *annotations, images=None):
     return [record.getMessage() for record in caplog.records]
 
 
-def test_usual_data_raise_none(caplog):
+def test_usual_data_cause_no_warning(caplog):
     crowd = dict(iscrowd=1, segmentation=CODE)
     assert _warnings(caplog, crowd, *[{}] * 9, dict(bbox=[-1, -1, 32, 22])) == []
 
@@ -92,5 +92,5 @@ def test_files_that_are_listed_twice(caplog, name):
     size = dict(height=20, width=30)
     images = {1: dict(size, file_name="a.png"), 2: dict(size, file_name=name)}
     (message,) = _warnings(caplog, {}, images=images)
-    assert message.startswith("1 of 2 images in own.json name the file of another image")
+    assert message.startswith("1 of 2 images in own.json name the same file as another")
     assert _warnings(caplog, {}, images={**images, 2: dict(size, file_name="b.png")}) == [message]

@@ -1,4 +1,4 @@
-"""Values of other types than COCO's: what they mean, and what has no clear meaning."""
+"""Values of types that COCO does not use: how they are converted, and which are unclear."""
 
 import copy
 import math
@@ -28,7 +28,7 @@ def test_whole_numbers(value):
 @pytest.mark.parametrize(
     "value", [None, True, 3.5, "3.5", "", "three", "03", " 3", "3e2", [3], math.nan, math.inf, {}]
 )
-def test_no_whole_numbers(value):
+def test_values_that_are_not_whole_numbers(value):
     assert whole_number(value) is None
 
 
@@ -71,7 +71,7 @@ def _content(annotation=(), image=(), category=()):
     }
 
 
-def test_what_is_as_it_should_be_stays():
+def test_valid_values_stay():
     content = _content()
     assert normalise(content) == Counter() and content == _content()
     del content["annotations"]
@@ -103,7 +103,7 @@ ANNOTATION = [
 
 
 @pytest.mark.parametrize(("changes", "expected"), ANNOTATION)
-def test_annotations_get_their_meaning(changes, expected):
+def test_values_of_annotations_are_converted(changes, expected):
     content = _content(changes)
     changed = normalise(content)
     assert content["annotations"] == _content(expected)["annotations"]
@@ -120,7 +120,7 @@ def _flat(value):
 
 
 @pytest.mark.parametrize("area", [None, [36], "x", -1, math.nan, math.inf, 1e12, {}, True])
-def test_areas_without_meaning_follow_from_the_mask(area):
+def test_invalid_areas_are_computed_from_the_mask(area):
     content = _content(dict(area=area))
     assert normalise(content) == {"area": 1}
     assert "area" not in content["annotations"][0]
@@ -146,13 +146,13 @@ def test_null_keypoints_are_absent():
         *[dict(id=value) for value in (None, True, [1], "a7")],
     ],
 )
-def test_what_is_not_clear_stays(changes):
+def test_unclear_values_stay(changes):
     content = _content(changes)
     assert normalise(content) == Counter()
     assert content == _content(changes)
 
 
-def test_images_and_categories_get_their_meaning():
+def test_values_of_images_and_categories_are_converted():
     content = _content(image=dict(width="30", height=20.0), category=dict(id="1", name=5))
     assert normalise(content) == {"width": 1, "height": 1, "id": 1, "name": 1}
     assert content == _content(category=dict(name="5"))
@@ -163,13 +163,13 @@ def test_images_and_categories_get_their_meaning():
     ("ids", "expected", "references"),
     [
         ((3.0, "4"), (3, 4), ["3", 3, 3.0]),
-        (("3", "4"), ("3", "4"), [3, 3.0, "3", "3.0"]),  # as predictions must name them
+        (("3", "4"), ("3", "4"), [3, 3.0, "3", "3.0"]),  # predictions must have the same ids
         (("x", "y"), ("x", "y"), ["x"]),
         (("x", 4.0), ("x", 4), ["x"]),
         ((True, 4), (True, 4), []),
     ],
 )
-def test_ids_of_images_become_numbers_unless_all_are_texts(ids, expected, references):
+def test_ids_of_images_become_numbers_unless_all_are_strings(ids, expected, references):
     for reference in [*references, "absent"]:
         content = _content(dict(image_id=reference))
         for image, identifier in zip(content["images"], ids, strict=True):
@@ -181,7 +181,7 @@ def test_ids_of_images_become_numbers_unless_all_are_texts(ids, expected, refere
         assert content["annotations"][0]["image_id"] == wanted
 
 
-def test_backslashes_separate_folders_where_the_file_is_found_like_that(tmp_path):
+def test_backslashes_become_slashes_if_that_file_exists(tmp_path):
     (tmp_path / "sub").mkdir()
     for name in ("sub/a.png", "a\\b.png", "a"):
         (tmp_path / name).touch()
@@ -196,7 +196,7 @@ def test_backslashes_separate_folders_where_the_file_is_found_like_that(tmp_path
         assert content["images"][0]["file_name"] == expected
 
 
-def test_what_evaluation_needs_is_added():
+def test_fields_that_evaluation_needs_are_added():
     content = _content(dict(id="a7"))
     first = content["annotations"][0]
     code = mask_util.encode(np.asfortranarray(np.pad(np.ones((2, 3), np.uint8), 1)))

@@ -78,7 +78,7 @@ def test_testing_drops_the_annotations(tmp_path):
 
 
 def test_integer_boxes_and_polygons_are_resized_without_truncation(tmp_path):
-    """7/30 of the width: 2 -> 0.467 etc., which integer arrays would cut to 0."""
+    """At 7/30 of the width, 2 becomes 0.467, which integer arrays would truncate to 0."""
     record = _record(tmp_path)
     shrink = [T.ResizeTransform(20, 30, 20, 7)]
     instances = _mapper(shrink, instance_mask_format="polygon")(record)["instances"]
@@ -94,12 +94,12 @@ def test_crowds_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize(("value", "is_crowd"), [(None, False), ("0", False), (True, True)])
-def test_crowd_flags_of_other_types_have_their_meaning(tmp_path, value, is_crowd):
+def test_crowd_flags_of_other_types_are_converted(tmp_path, value, is_crowd):
     assert len(_mapper()(_record(tmp_path, iscrowd=value))["instances"]) == 2 - is_crowd
 
 
 @pytest.mark.parametrize("is_train", [True, False])
-def test_images_annotated_without_regard_to_exif_are_read_as_they_are_stored(tmp_path, is_train):
+def test_images_whose_annotations_ignore_exif_are_read_as_stored(tmp_path, is_train):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     record = _record(tmp_path)
     exif = Image.Exif()
@@ -125,7 +125,7 @@ def test_boxes_only(tmp_path):
 @pytest.mark.parametrize("mask_format", ["polygon", "bitmask"])
 @pytest.mark.parametrize("recompute_boxes", [False, True])
 def test_coco_3x_keeps_boxes_and_masks_together(tmp_path, mask_format, recompute_boxes):
-    """Through the whole pipeline the box is the box of the drawn mask, up to the interpolation."""
+    """After the whole pipeline, boxes fit the drawn masks up to interpolation."""
     Image.fromarray(np.zeros((300, 500, 3), np.uint8)).save(tmp_path / "b.png")
     square = [100, 50, 400, 50, 400, 250, 100, 250]
     record = {
@@ -184,7 +184,7 @@ def test_corrupt_annotations_are_named(tmp_path, changes, message):
         _mapper()(_record(tmp_path, **changes))
 
 
-def test_a_mask_format_that_does_not_fit_is_named(tmp_path):
+def test_a_wrong_mask_format_is_named(tmp_path):
     mapper, record = _mapper(instance_mask_format="polygon"), _record(tmp_path)
     record["annotations"][1]["segmentation"] = _run_length(20, 30)
     with pytest.raises(ValueError, match="a.png cannot be read with instance_mask_format=polygon"):

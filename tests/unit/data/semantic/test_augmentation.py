@@ -35,7 +35,7 @@ def colours(height: int = 12, width: int = 14) -> np.ndarray:
         ((2048, 512), (683, 512), (683, 512)),  # the short side decides
         ((2048, 512), (256, 1000), (512, 2000)),
         ((2048, 512), (100, 1000), (205, 2048)),  # the long side decides: 204.8 is rounded
-        ((512, 2048), (1000, 100), (2048, 205)),  # upright images likewise; any order
+        ((512, 2048), (1000, 100), (2048, 205)),  # upright images too; in any order
         ((520, 520), (375, 500), (390, 520)),  # Pascal Context: both limits are the same
         ((2048, 1024), (1024, 2048), (1024, 2048)),
         ((4, 2), (1, 100), (1, 4)),  # never less than a pixel
@@ -46,7 +46,7 @@ def test_size_of_a_scale(scale: tuple, size: tuple, expected: tuple) -> None:
     assert augment([ResizeToScale(scale=scale)], image).image.shape[:2] == expected
 
 
-def test_ratios_are_uniform_and_limits_are_cut_to_whole_pixels() -> None:
+def test_ratios_are_uniform_and_limits_are_rounded_down_to_pixels() -> None:
     resize = ResizeToScale(scale=(400, 100), ratio_range=(0.5, 2.0))
     np.random.seed(0)
     heights = [resize.get_transform(np.zeros((10, 20, 3))).new_h for _ in range(3000)]
@@ -96,7 +96,7 @@ def test_testing_keeps_the_ratio_and_then_stretches() -> None:
     assert unstretched.image.shape[:2] == (512, 683)
 
 
-def test_training_crops_what_is_there() -> None:
+def test_training_does_not_crop_beyond_the_image() -> None:
     pipeline = semantic_train(scale=(2048, 512), crop_size=(512, 512))
     np.random.seed(0)
     sizes = set()
@@ -109,7 +109,7 @@ def test_training_crops_what_is_there() -> None:
 
 
 def test_labels_follow_the_image() -> None:
-    """Red shows the class, so that after all steps but colours they still belong together."""
+    """Red encodes the class, so image and labels must agree after all steps except colours."""
     sem_seg = np.repeat(np.arange(4, dtype=np.uint8), 20)[None].repeat(80, axis=0)
     image = np.stack([sem_seg * 60] * 3, axis=-1)
     pipeline = semantic_train(scale=(160, 80), crop_size=(48, 48))[:3]
@@ -121,7 +121,7 @@ def test_labels_follow_the_image() -> None:
 
 
 def test_crops_avoid_a_class_that_fills_them() -> None:
-    """One class has 15/16 of the image; a crop without the corner is drawn again."""
+    """One class fills 15/16 of the image; a crop without the corner is drawn again."""
     sem_seg = np.zeros((64, 64), np.uint8)
     sem_seg[:16, :16] = 1
     sem_seg[:16, 16:32] = 255  # does not count
@@ -141,13 +141,13 @@ def test_crops_avoid_a_class_that_fills_them() -> None:
 
 
 @pytest.mark.parametrize("labels", [0, 255])
-def test_crops_of_one_class_or_of_nothing_end(labels: int) -> None:
+def test_crops_of_one_class_or_of_nothing_are_used_in_the_end(labels: int) -> None:
     crop = semantic_train(scale=(64, 64), crop_size=(24, 24))[1]
     sem_seg = np.full((64, 64), labels, np.uint8)
     assert crop.get_transform(sem_seg, sem_seg).apply_segmentation(sem_seg).shape == (24, 24)
 
 
-def test_brightness_and_contrast_are_cut_to_whole_numbers() -> None:
+def test_brightness_and_contrast_are_rounded_down() -> None:
     image = np.array([[[0, 100, 255]]], np.uint8)
     brighter = PhotometricTransform(**{**NOTHING, "brightness": 20.7}).apply_image(image)
     assert brighter.tolist() == [[[20, 120, 255]]]
@@ -159,7 +159,7 @@ def test_brightness_and_contrast_are_cut_to_whole_numbers() -> None:
 
 
 def test_contrast_is_first_or_last() -> None:
-    """After halving the saturation 200 is 200 and 0 is 100: a factor before or after differs."""
+    """Halving the saturation turns 0 into 100 next to 200, so the order of the factors matters."""
     image = np.array([[[200, 0, 0]]], np.uint8)
     changes = {**NOTHING, "contrast": 1.5, "saturation": 0.5}
     first = PhotometricTransform(**{**changes, "contrast_last": False}).apply_image(image)
@@ -191,7 +191,7 @@ def test_colours_change_and_labels_do_not() -> None:
     assert np.array_equal(image, before)
     assert all(np.array_equal(result.sem_seg, sem_seg) for result in results)
     unchanged = sum(np.array_equal(result.image, image) for result in results)
-    assert unchanged / 200 == pytest.approx(1 / 16, abs=0.05)  # four coins
+    assert unchanged / 200 == pytest.approx(1 / 16, abs=0.05)  # four coin tosses
 
 
 def test_drawn_values_stay_in_their_ranges() -> None:
@@ -212,7 +212,7 @@ def test_drawn_values_stay_in_their_ranges() -> None:
     assert np.mean([transform.contrast_last for transform in drawn]) == pytest.approx(0.5, abs=0.05)
 
 
-def test_equal_seeds_give_equal_pictures() -> None:
+def test_equal_seeds_give_equal_images() -> None:
     pipeline = semantic_train(scale=(160, 80), crop_size=(48, 48))
     image = colours(60, 90)
     sem_seg = np.random.default_rng(0).integers(0, 5, (60, 90), dtype=np.uint8)

@@ -23,7 +23,7 @@ def test_broken_matlab_files(tmp_path: Path) -> None:
     savemat(tmp_path / "a.mat", {"T": LABELS})
     savemat(tmp_path / "b.mat", {"S": LABELS + 0.5})
     for file in ("a.mat", "b.mat"):
-        with pytest.raises(ValueError, match=f"{file} holds no matrix of integers named 'S'"):
+        with pytest.raises(ValueError, match=f"{file} has no matrix of integers named 'S'"):
             read_official(tmp_path / file, CONVERSION)
     (tmp_path / "c.mat").write_bytes(b"MATLAB")
     with pytest.raises(ValueError, match=r"c\.mat cannot be read as a MATLAB file"):

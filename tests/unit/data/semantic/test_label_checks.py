@@ -31,19 +31,19 @@ def test_allowed_values(dtype: type) -> None:
     assert checked.dtype == np.uint8 and np.array_equal(checked, labels)
 
 
-def test_an_image_where_nothing_counts_is_allowed() -> None:
+def test_an_image_without_pixels_that_count_is_allowed() -> None:
     check_values(np.full((3, 3), 255, np.uint8), 2, "a.png")
 
 
 @pytest.mark.parametrize("ignored", [0, 2, 7, 254, 65535, -1])
-def test_another_ignored_label_becomes_255(ignored: int) -> None:
+def test_other_ignored_labels_become_255(ignored: int) -> None:
     labels = np.array([[0, 1], [2, ignored]], np.int32)
     checked = check_values(labels, 3, "a.png", ignore_label=ignored)
     assert checked.dtype == np.uint8
     assert np.array_equal(checked, np.where(labels == ignored, 255, labels))
 
 
-def test_255_is_no_class_where_another_label_is_ignored() -> None:
+def test_255_is_not_a_class_if_another_label_is_ignored() -> None:
     labels = np.array([[0, 1], [2, 255]], np.uint8)
     with pytest.raises(ValueError, match="values 255 in 1 pixels.* 0 to 2, and 0 for pixels that"):
         check_values(labels, 3, "a.png", ignore_label=0)
@@ -80,7 +80,7 @@ def test_files_with_colours_instead_of_labels(tmp_path: Path) -> None:
         check_label_files([record], 1)
 
 
-def test_a_palette_stands_for_its_indices(tmp_path: Path) -> None:
+def test_the_indices_of_a_palette_are_the_labels(tmp_path: Path) -> None:
     record = write(tmp_path, "a", np.zeros((4, 6), np.uint8))
     picture = Image.new("P", (6, 4), 2)
     picture.putpalette([0] * 6 + [255, 128, 7] + [0] * 759)
@@ -98,31 +98,31 @@ def test_only_some_files_are_read(tmp_path: Path) -> None:
 
 
 def masks(folder: Path, *values: list[int]) -> list[dict]:
-    """Write label maps that hold these values."""
+    """Write label maps with these values."""
     pictures = [np.resize(np.array(v, np.uint8), (4, 6)) for v in values]
     return [write(folder, str(i), labels) for i, labels in enumerate(pictures)]
 
 
 @pytest.mark.parametrize("values", [[[0, 255]], [[0], [255]], [[1, 255], [1]]])
 @pytest.mark.parametrize("num_classes", [2, 3])
-def test_one_class_beside_255_is_refused(tmp_path: Path, values: list, num_classes: int) -> None:
+def test_one_class_and_255_are_refused(tmp_path: Path, values: list, num_classes: int) -> None:
     records = masks(tmp_path, *values)
-    message = r"hold only [01] and 255 .*0\.png .*Paint programs write 255"
+    message = r"hold only [01] and 255 .*0\.png .*paint program wrote 255"
     with pytest.raises(ValueError, match=message):
         check_label_files(records, num_classes)
 
 
 @pytest.mark.parametrize("values", [[[0, 1, 255]], [[0, 255], [1]], [[0]], [[255]], [[0], [1]]])
-def test_two_classes_or_no_255_are_not(tmp_path: Path, values: list) -> None:
+def test_two_classes_or_no_255_are_accepted(tmp_path: Path, values: list) -> None:
     check_label_files(masks(tmp_path, *values), 2)
 
 
-def test_a_class_that_few_pictures_have_is_found(tmp_path: Path) -> None:
+def test_a_class_in_few_images_is_found(tmp_path: Path) -> None:
     records = masks(tmp_path, *[[0, 255]] * 3, [1], *[[0, 255]] * 4)
     check_label_files(records, 2, most=2)  # the first and the fifth
 
 
-def test_one_class_without_255_raises_a_warning(
+def test_one_class_without_255_causes_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     records = masks(tmp_path, [1], [1])
@@ -133,7 +133,7 @@ def test_one_class_without_255_raises_a_warning(
     assert not caplog.text
 
 
-def test_a_single_class_beside_255_raises_a_warning(
+def test_the_only_class_and_255_cause_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     check_label_files(masks(tmp_path, [0, 255]), 1)
@@ -141,7 +141,7 @@ def test_a_single_class_beside_255_raises_a_warning(
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_labels_tell_the_frame_of_an_image(tmp_path: Path, orientation: int) -> None:
+def test_labels_show_the_frame_of_an_image(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     image = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
@@ -164,21 +164,21 @@ def test_labels_tell_the_frame_of_an_image(tmp_path: Path, orientation: int) -> 
 def test_ignored_images_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         check_label_files(masks(tmp_path, [0, 1], [255]), 2)
-    assert "1 of 2 label maps hold nothing but the ignored label 255" in caplog.text
+    assert "1 of 2 label maps hold only the ignored label 255" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("values", "num_classes", "absent"),
     [
-        ([[1, 2]], 3, "0"),  # counted from 1, the last class not used
+        ([[1, 2]], 3, "0"),  # counted from 1, and the last class is not used
         ([[0, 1, 255]], 3, "2"),
         ([[0, 1], [3]], 6, "2, 4, 5"),
         ([[0, 1], [2]], 3, None),
-        ([[0], [0]], 2, None),  # another warning says so
+        ([[0], [0]], 2, None),  # a different warning reports this
         ([[255]], 2, None),
     ],
 )
-def test_classes_without_labels_raise_a_warning(
+def test_classes_without_labels_cause_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, values: list, num_classes: int, absent: str
 ) -> None:
     records = masks(tmp_path, *values)
@@ -189,7 +189,7 @@ def test_classes_without_labels_raise_a_warning(
         assert "255" in caplog.text
 
 
-def test_classes_may_lack_labels_in_those_pictures_that_are_read(
+def test_classes_may_be_missing_from_the_images_that_are_read(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     check_label_files(masks(tmp_path, [0, 1], [2]), 3, most=1)
@@ -197,7 +197,7 @@ def test_classes_may_lack_labels_in_those_pictures_that_are_read(
 
 
 def turned(folder: Path, name: str, orientation: int, size: tuple[int, int]) -> dict:
-    """Write an image with an EXIF orientation and labels of the size (width, height) it has."""
+    """Write an image with an EXIF orientation, and labels of size (width, height)."""
     record = write(folder, name, np.resize(np.array([0, 1], np.uint8), size[::-1]), size)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -214,7 +214,7 @@ def turned(folder: Path, name: str, orientation: int, size: tuple[int, int]) -> 
         (3, (6, 4), "1 images have an EXIF orientation that does not change their size"),
     ],
 )
-def test_images_read_by_a_guess_of_their_orientation_are_named(
+def test_images_with_an_assumed_orientation_are_named(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     orientation: int,
@@ -226,7 +226,7 @@ def test_images_read_by_a_guess_of_their_orientation_are_named(
     assert message in caplog.text and ("a.jpg" in caplog.text) == bool(message)
 
 
-def test_labels_that_ignore_one_orientation_must_be_clear_of_others(tmp_path: Path) -> None:
+def test_if_labels_ignore_one_orientation_the_others_must_be_clear(tmp_path: Path) -> None:
     records = [turned(tmp_path, "a", 6, (6, 4)), turned(tmp_path, "b", 3, (6, 4))]
     with pytest.raises(ValueError, match=r"EXIF orientation.* \(.*a\.jpg\) .*upright: .*b\.jpg"):
         check_label_files(records, 2)

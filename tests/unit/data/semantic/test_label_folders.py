@@ -46,7 +46,7 @@ def test_endings_that_belong_to_no_name(folders: tuple[Path, Path]) -> None:
         assert len(records) == 1
 
 
-def test_only_the_names_asked_for(folders: tuple[Path, Path]) -> None:
+def test_only_the_requested_names_are_used(folders: tuple[Path, Path]) -> None:
     images, labels = folders
     touch(images, "a.jpg", "b.jpg", "c.jpg")
     touch(labels, "a.png", "b.png", "d.png")
@@ -85,11 +85,11 @@ def test_label_without_image(folders: tuple[Path, Path]) -> None:
 def test_no_files(folders: tuple[Path, Path]) -> None:
     touch(folders[0], "a.jpg")
     touch(folders[1], "a.jpg")  # a format that changes values
-    with pytest.raises(ValueError, match=r"label folder .*labels holds no file that ends in \.png"):
+    with pytest.raises(ValueError, match=r"label folder .*labels has no file that ends in \.png"):
         find_label_pairs(*folders)
 
 
-def test_two_files_of_one_name(folders: tuple[Path, Path]) -> None:
+def test_two_files_with_the_same_name(folders: tuple[Path, Path]) -> None:
     touch(folders[0], "a.jpg", "a.png")
     touch(folders[1], "a.png")
     with pytest.raises(ValueError, match=r"a\.(jpg|png) and .*a\.(jpg|png) differ only in"):

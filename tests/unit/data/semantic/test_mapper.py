@@ -46,7 +46,7 @@ def write(folder: Path, name: str = "a", labels: np.ndarray | None = None) -> di
     }
 
 
-def test_training_gives_image_and_labels(tmp_path: Path) -> None:
+def test_training_returns_image_and_labels(tmp_path: Path) -> None:
     record = write(tmp_path)
     before = dict(record)
     mapped = make_mapper()(record)
@@ -87,7 +87,7 @@ def test_padding_is_zero_for_the_model_and_ignored_by_the_loss(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("pad_size", [None, [20, 30], [8, 8]])
-def test_no_padding_where_none_is_needed(tmp_path: Path, pad_size: list[int] | None) -> None:
+def test_no_padding_if_none_is_needed(tmp_path: Path, pad_size: list[int] | None) -> None:
     mapped = make_mapper(pad_size=pad_size, pixel_mean=MEAN)(write(tmp_path))
     assert mapped["image"].shape == (3, 20, 30) and mapped["image"].dtype == torch.uint8
 
@@ -103,7 +103,7 @@ def test_a_crop_larger_than_the_image(tmp_path: Path) -> None:
         assert set(mapped["sem_seg"].unique().tolist()) <= {0, 1, 2, 255}
 
 
-def test_an_image_where_nothing_counts(tmp_path: Path) -> None:
+def test_an_image_without_pixels_that_count(tmp_path: Path) -> None:
     record = write(tmp_path, labels=np.full((20, 30), 255, np.uint8))
     augmentations = semantic_train(scale=(60, 40), crop_size=(16, 16))
     assert (make_mapper(augmentations)(record)["sem_seg"] == 255).all()
@@ -134,9 +134,7 @@ def test_data_sets_that_ignore_different_labels() -> None:
 
 
 @pytest.mark.parametrize("is_train", [True, False])
-def test_images_labelled_without_regard_to_exif_are_read_as_they_are_stored(
-    tmp_path: Path, is_train: bool
-) -> None:
+def test_images_whose_labels_ignore_exif_are_read_as_stored(tmp_path: Path, is_train: bool) -> None:
     record = write(tmp_path)
     pixels = np.asarray(Image.open(record["file_name"]))
     exif = Image.Exif()
@@ -171,7 +169,7 @@ def test_unreadable_labels_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"a\.png does not exist"):
         make_mapper()(record)
     del record["sem_seg_file_name"]
-    with pytest.raises(ValueError, match=r"a_image\.png names no 'sem_seg_file_name'"):
+    with pytest.raises(ValueError, match=r"a_image\.png has no 'sem_seg_file_name'"):
         make_mapper()(record)
 
 
@@ -214,4 +212,4 @@ def test_equal_seeds_give_equal_batches(tmp_path: Path, num_workers: int) -> Non
         batches = [next(loader) for _ in range(3)]
         runs.append(torch.stack([record["image"] for batch in batches for record in batch]))
     assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
-    assert runs[0].unique(dim=0).shape[0] == 6  # no two alike: workers have seeds of their own
+    assert runs[0].unique(dim=0).shape[0] == 6  # all differ, because each worker has its own seed

@@ -1,4 +1,4 @@
-"""A user's own semantic labels: two folders and the names of the classes."""
+"""Custom semantic labels: two folders and the names of the classes."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ NAME = "semantic_folders_test"
 
 @pytest.fixture
 def folders(tmp_path: Path):
-    """Twenty pairs; each label map has its number in one pixel, modulo 2."""
+    """Twenty pairs of files; one pixel of each label map has its number modulo 2."""
     for name in ("images", "labels"):
         (tmp_path / name).mkdir()
     for i in range(20):
@@ -46,7 +46,7 @@ def test_registered_as_detectron2_expects(folders: tuple[Path, Path]) -> None:
         "file_name": str(folders[0] / "03.jpg"),
         "sem_seg_file_name": str(folders[1] / "03.png"),
     }
-    records[3].clear()  # callers may change what they get
+    records[3].clear()  # callers may change the result
     assert DatasetCatalog.get(NAME)[3]
 
 

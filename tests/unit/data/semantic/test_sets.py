@@ -1,4 +1,4 @@
-"""The public data sets: classes, colours, label values, and files that are not there."""
+"""The public data sets: classes, colours, label values, and missing files."""
 
 import os
 import subprocess
@@ -140,7 +140,7 @@ def test_missing_folder_names_variable_and_tool(name: str, root: Path, project_r
         assert str(root) in str(error.value)
 
 
-def test_cityscapes_with_official_labels_alone(
+def test_cityscapes_with_only_official_labels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "cityscapes_fine_sem_seg_val"
@@ -186,7 +186,7 @@ def test_records_of_several_data_sets_are_joined(registered_shapes: Path) -> Non
 
 
 def test_other_names() -> None:
-    check_prepared("shapes_val_sem_seg")  # writes itself when it is used
+    check_prepared("shapes_val_sem_seg")  # it is written when it is used
     with pytest.raises(ValueError, match="coco_stuff_10k_train"):
         check_prepared("coco_stuf_10k_train")
 

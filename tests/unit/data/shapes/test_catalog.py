@@ -1,4 +1,4 @@
-"""The generated data set: files, formats, catalogs, and what goes wrong on the way."""
+"""The generated data set: files, formats, catalogs, and errors while it is written."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from vit_adapter.data.shapes import catalog, writer
 from vit_adapter.data.shapes.catalog import default_root, generate_shapes, register_shapes
 from vit_adapter.data.shapes.scene import STUFF_CLASSES, THING_CLASSES, draw_scene
 
-SIZE = dict(num_train=6, num_val=4, image_size=96, seed=3)  # that of conftest
+SIZE = dict(num_train=6, num_val=4, image_size=96, seed=3)  # as in conftest
 NAMES = [
     f"shapes_{split}{ending}"
     for split in ("train", "val")
@@ -46,11 +46,11 @@ def _picture(root: Path, folder: str, image_id: int) -> np.ndarray:
 # ---------------------------------------------------------------- writing
 
 
-def test_same_seed_same_bytes(shapes_root, tmp_path):
+def test_equal_seeds_give_equal_bytes(shapes_root, tmp_path):
     assert _digest(generate_shapes(tmp_path / "again", **SIZE)) == _digest(shapes_root)
 
 
-def test_other_seed_other_images_and_prefixes_agree(shapes_root, tmp_path):
+def test_images_depend_on_the_seed_and_not_on_their_number(shapes_root, tmp_path):
     other = generate_shapes(tmp_path / "other", **{**SIZE, "seed": 4})
     assert not np.array_equal(_picture(other, "val", 1), _picture(shapes_root, "val", 1))
     longer = generate_shapes(tmp_path / "longer", **{**SIZE, "num_val": 5})
@@ -69,7 +69,7 @@ def test_other_arguments_are_refused_for_an_existing_set(shapes_root):
         generate_shapes(shapes_root, **{**SIZE, "seed": 5})
 
 
-def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path):
+def test_an_unrelated_folder_is_refused_and_left_alone(tmp_path):
     (tmp_path / "shapes").mkdir()
     (tmp_path / "shapes" / "thesis.txt").write_text("keep me")
     with pytest.raises(ValueError, match="does not hold the generated shapes"):
@@ -81,7 +81,7 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path):
 def test_a_damaged_set_is_refused(tmp_path):
     root = generate_shapes(tmp_path / "shapes", **SIZE)
     (root / "semantic_val" / "000002.png").unlink()
-    with pytest.raises(ValueError, match="lacks 1 files, such as .*semantic_val/000002.png"):
+    with pytest.raises(ValueError, match="1 files are missing in .*semantic_val/000002.png"):
         generate_shapes(root, **SIZE)
 
 
@@ -100,7 +100,7 @@ def test_an_interrupted_generation_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_killed_generation_is_not_taken_for_a_data_set(tmp_path):
+def test_a_killed_generation_leaves_no_data_set(tmp_path):
     def die(rng, size):
         os._exit(1)
 
@@ -121,7 +121,7 @@ def _generate_when_told(root, start, results):
     results.put(str(generate_shapes(root, **SIZE)))
 
 
-def test_processes_that_race_all_get_a_valid_set(shapes_root, tmp_path):
+def test_racing_processes_all_get_a_valid_set(shapes_root, tmp_path):
     context = multiprocessing.get_context("fork")
     start, results = context.Barrier(3), context.Queue()
     root = tmp_path / "shapes"
@@ -138,7 +138,7 @@ def test_processes_that_race_all_get_a_valid_set(shapes_root, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["shapes"]
 
 
-def test_the_loser_of_a_race_with_other_arguments_is_told(tmp_path, monkeypatch):
+def test_losing_a_race_with_other_arguments_is_an_error(tmp_path, monkeypatch):
     root = tmp_path / "shapes"
     original = catalog._write_all
 
@@ -157,7 +157,7 @@ def test_the_loser_of_a_race_with_other_arguments_is_told(tmp_path, monkeypatch)
     ("key", "value"), [("num_train", 0), ("num_val", -1), ("image_size", 32), ("seed", -1)]
 )
 def test_arguments_out_of_range_are_named(tmp_path, key, value):
-    with pytest.raises(ValueError, match=f"{key} must be at least .*{key}={value}"):
+    with pytest.raises(ValueError, match=f"{key} must be at least .*, got {value}"):
         generate_shapes(tmp_path / "shapes", **{**SIZE, key: value})
     assert list(tmp_path.iterdir()) == []
 
@@ -212,7 +212,7 @@ def test_semantic_labels_are_the_union_of_the_instances(shapes_root, split, coun
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 6), ("val", 4)])
-def test_panoptic_files_keep_the_rules_of_the_format(shapes_root, split, count):
+def test_panoptic_files_follow_the_format(shapes_root, split, count):
     content = json.loads(writer.panoptic_json(shapes_root, split).read_text())
     categories = {category["id"]: category for category in content["categories"]}
     assert [c["isthing"] for c in content["categories"]] == [1, 1, 1, 0, 0]
@@ -255,7 +255,7 @@ def test_default_root_follows_the_environment(monkeypatch, tmp_path):
     assert default_root() == tmp_path / "datasets" / "shapes"
 
 
-def test_data_are_generated_when_first_asked_for(tmp_path):
+def test_data_are_generated_on_first_use(tmp_path):
     root = tmp_path / "deep" / "shapes"
     register_shapes(root, **SIZE)
     try:

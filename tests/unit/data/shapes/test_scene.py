@@ -1,4 +1,4 @@
-"""Scenes: the truth agrees with the geometry and with the picture."""
+"""Scenes: the truth agrees with the geometry and with the image."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_a_scene_has_the_promised_arrays():
         assert set(np.unique(scene.ground)) <= set(range(len(STUFF_CLASSES)))
 
 
-def test_same_state_same_scene_other_state_other_scene():
+def test_only_equal_states_give_equal_scenes():
     first, second, other = (draw_scene(np.random.default_rng(seed), SIZE) for seed in (5, 5, 6))
     assert np.array_equal(first.image, second.image)
     assert np.array_equal(first.segments, second.segments)
@@ -83,10 +83,10 @@ def test_later_shapes_hide_earlier_ones_but_never_too_much():
             visible = (segments == index + 1).sum()
             assert visible >= 0.6 * mask.sum()
             occluded += visible < mask.sum()
-    assert occluded >= 10  # overlaps do occur
+    assert occluded >= 10  # there are overlaps
 
 
-def test_the_picture_shows_the_shapes_where_the_truth_says():
+def test_the_image_shows_the_shapes_where_the_truth_says():
     saturation_inside, saturation_outside = [], []
     for scene in SCENES:
         pixels = scene.image.astype(float)

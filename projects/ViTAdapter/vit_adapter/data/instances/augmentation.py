@@ -1,13 +1,13 @@
 """The training and test augmentations of ViT-Adapter's detectors, as targets for LazyConfigs.
 
-Each function returns the list that a ``DatasetMapper`` takes, so that a config says
-``augmentations=L(coco_3x_train)()``. Sizes are pixels. Pixel interpolation is Detectron2's (Pillow,
-which averages when it shrinks); the original's OpenCV does not average, so images differ slightly.
+Each function returns a list for ``DatasetMapper``, so a config can say
+``augmentations=L(coco_3x_train)()``. Sizes are in pixels. Detectron2 resizes with Pillow, which
+averages when it shrinks; the original's OpenCV does not average, so images differ slightly.
 
-The crops keep whole polygons, moved to the frame of the crop; they are clipped when they are
-drawn, and boxes by the mapper. So an instance is kept as in the original: as long as its clipped
-box has an area (bit masks: as long as one of its pixels is left). The masks are those of clipped
-polygons up to the rounding of edges, and Shapely is not needed.
+The crops keep whole polygons, moved to the frame of the crop. Polygons are clipped when they are
+drawn, and boxes by the mapper. An instance is therefore kept as in the original: as long as its
+clipped box has an area (bit masks: as long as one of its pixels is left). The masks equal those of
+clipped polygons up to the rounding of edges, and Shapely is not needed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class PolygonMovingCrop(CropTransform):
 
 
 class RandomCrop(T.RandomCrop):
-    """Detectron2's ``RandomCrop`` with polygons left whole; crops without instances are allowed."""
+    """Detectron2's ``RandomCrop`` with whole polygons; a crop may contain no instance."""
 
     def get_transform(self, image: np.ndarray) -> CropTransform:
         """Return the crop for an image of shape (H, W) or (H, W, channels)."""
@@ -52,7 +52,7 @@ class RandomBranch(T.Augmentation):
         branches: the lists to choose from; an empty list changes nothing.
 
     Raises:
-        ValueError: no branches.
+        ValueError: there are no branches.
     """
 
     def __init__(self, *, branches: Sequence[Sequence[T.Augmentation]]) -> None:
@@ -69,11 +69,11 @@ class RandomBranch(T.Augmentation):
 def flip_and_resize(
     short_edges: Sequence[int] = (COCO_TEST_SHORT_EDGE,), max_size: int = COCO_MAX_SIZE
 ) -> list[T.Augmentation]:
-    """Mirror half of the images, then resize: also what the quick start and small data sets need.
+    """Mirror half of the images, then resize; also used for the quick start and small data sets.
 
     Args:
         short_edges: lengths of the short side, one of which is drawn for each image.
-        max_size: highest length of the long side, which takes precedence.
+        max_size: maximum length of the long side, which takes precedence.
     """
     return [T.RandomFlip(), *resize(short_edges, max_size)]
 
@@ -81,11 +81,11 @@ def flip_and_resize(
 def resize(
     short_edges: Sequence[int] = (COCO_TEST_SHORT_EDGE,), max_size: int = COCO_MAX_SIZE
 ) -> list[T.Augmentation]:
-    """Resize with the aspect ratio kept; the defaults are those of testing on COCO.
+    """Resize and keep the aspect ratio; the defaults are those for testing on COCO.
 
     Args:
         short_edges: lengths of the short side, one of which is drawn for each image.
-        max_size: highest length of the long side, which takes precedence.
+        max_size: maximum length of the long side, which takes precedence.
     """
     return [T.ResizeShortestEdge(list(short_edges), max_size, sample_style="choice")]
 
@@ -96,13 +96,13 @@ def coco_1x_train() -> list[T.Augmentation]:
 
 
 def coco_3x_train() -> list[T.Augmentation]:
-    """Augment for the 3x+MS schedule, in the manner of DETR.
+    """Augment for the 3x+MS schedule, as in DETR.
 
-    Mirror half of the images. Then one half is resized to a short side out of 480, 512 ... 800; the
+    Mirror half of the images. Then resize one half to a short side of 480, 512, ... or 800. The
     other half is first resized to a short side of 400, 500 or 600 and cropped to a height and a
-    width, each uniform in 384..600 (both ends capped by the image), then resized like the first
+    width, each uniform in 384..600 (both limits capped by the image), then resized like the first
     half. The long side never exceeds 1333. Both halves end with a crop to at most 1024 x 1024.
-    Either crop may hold no instance.
+    Either crop may contain no instance.
     """
     multi_scale = resize(COCO_SHORT_EDGES)
     return [

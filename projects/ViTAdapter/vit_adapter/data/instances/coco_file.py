@@ -19,12 +19,12 @@ def read_coco_json(json_file: Path) -> dict[str, Any]:
     UTF-8, UTF-16 and UTF-32 are read, with or without a byte order mark.
 
     Returns:
-        The content. ``annotations`` are left out where the file has none, as in the files of test
-        sets: absent, null or an empty list.
+        The content. It has no ``annotations`` if the file has none, as in the files of test sets:
+        absent, null or an empty list.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not JSON (line and column are named), or lacks ``images`` or
+        FileNotFoundError: the file does not exist.
+        ValueError: it is not JSON (the message names line and column), or has no ``images`` or
             ``categories``.
     """
     content = _decode(json_file)
@@ -36,7 +36,7 @@ def read_coco_json(json_file: Path) -> dict[str, Any]:
     missing = [key for key in _NEEDED if key not in content]
     if missing:
         raise ValueError(
-            f"{json_file} lacks {' and '.join(map(repr, missing))}; it has the keys "
+            f"{json_file} has no {' and no '.join(map(repr, missing))}; it has the keys "
             f"{sorted(content)}. COCO's instance format needs {', '.join(_SECTIONS)}."
         )
     if content.get("annotations") in (None, []):
@@ -46,12 +46,12 @@ def read_coco_json(json_file: Path) -> dict[str, Any]:
         if not isinstance(section, list) or not all(isinstance(entry, dict) for entry in section):
             raise ValueError(f"{key!r} in {json_file} must be a list of objects.")
         if not section:
-            raise ValueError(f"{key!r} in {json_file} is empty: there is nothing to learn from.")
+            raise ValueError(f"{key!r} in {json_file} is empty, so there is nothing to learn from.")
     return content
 
 
 def is_plain_utf8(json_file: Path) -> bool:
-    """Return whether readers that recognise no other encodings and no marks can read the file."""
+    """Return whether the file is UTF-8 without a byte order mark, which every reader can read."""
     with json_file.open("rb") as stream:
         return json.detect_encoding(stream.read(4)) == "utf-8"
 
@@ -61,8 +61,8 @@ def temporary_json(content: dict[str, Any], name: str) -> Iterator[str]:
     """Write content to a file that is removed at the end of the ``with`` block.
 
     Args:
-        content: what JSON can hold.
-        name: of the file, which libraries put into their messages.
+        content: anything that JSON can hold.
+        name: name of the file, which libraries use in their messages.
     """
     with tempfile.TemporaryDirectory(prefix="vit_adapter_") as folder:
         path = Path(folder) / name

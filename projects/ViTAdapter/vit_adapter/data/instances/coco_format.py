@@ -1,7 +1,7 @@
-"""Registers a user's own data in COCO's instance format; broken data are refused with reasons.
+"""Registers custom data in COCO's instance format, and refuses broken data with reasons.
 
-Errors in such a file would otherwise show up hours later, or only as a bad score: Detectron2
-silently drops invalid polygons, and fails on a missing image in the middle of the training.
+Errors in the file would otherwise show up hours later, or only as a bad score: Detectron2 silently
+drops invalid polygons, and fails on a missing image in the middle of training.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ _logger = logging.getLogger(__name__)
 def register_coco_format(
     name: str, json_file: str | os.PathLike[str], image_root: str | os.PathLike[str]
 ) -> Metadata:
-    """Check a COCO-format data set as a whole and register it in Detectron2's catalogs.
+    """Check a whole COCO-format data set and register it in Detectron2's catalogs.
 
-    Category ids may be any integers: as everywhere in Detectron2, they are mapped to 0, 1, 2 ... in
-    increasing order. Values of types that COCO does not use (numbers as strings, null for what is
-    unknown) are read as what they mean, where that is clear. Registering the same name with the
-    same paths again changes nothing.
+    Category ids may be any integers. As everywhere in Detectron2, they are mapped to 0, 1, 2 ... in
+    increasing order. Values of types that COCO does not use (numbers as strings, null for unknown
+    values) are converted if their meaning is clear. Registering the same name with the same paths
+    again changes nothing.
 
     Args:
         name: for configs, such as ``"cells_train"``.
         json_file: instance annotations; masks may be polygons or run-length codes, or absent from
             every annotation. A test set may come without annotations.
-        image_root: folder that the ``file_name`` of each image is relative to.
+        image_root: folder to which the ``file_name`` of each image is relative.
 
     Returns:
         The metadata: ``thing_classes``, ``json_file``, ``image_root``, ``evaluator_type``,
@@ -54,8 +54,8 @@ def register_coco_format(
 
     Raises:
         FileNotFoundError: the JSON file or the image folder does not exist.
-        ValueError: the name is taken by other data, or the data are broken; every kind of problem
-            is listed with the number of cases and the first few of them.
+        ValueError: the name is already used for other data, or the data are broken. The message
+            lists every kind of problem with the number of cases and the first few of them.
     """
     json_file, image_root = Path(json_file).absolute(), Path(image_root).absolute()
     if name in DatasetCatalog:
@@ -64,13 +64,13 @@ def register_coco_format(
     content = read_coco_json(json_file)
     if not image_root.is_dir():
         raise FileNotFoundError(
-            f"The image folder {image_root} of data set {name!r} does not exist. It is the folder "
-            f"that the file names in {json_file} are relative to."
+            f"The image folder {image_root} of data set {name!r} does not exist. Give the folder "
+            f"to which the file names in {json_file} are relative."
         )
     changed = normalise(content, image_root)
     mask_format = _check(content, json_file, image_root)
     _warn_of_other_types(changed, json_file)
-    # Copies are only for files that Detectron2 would read in another way: they can be large.
+    # Only files that Detectron2 would read differently are copied, because they can be large.
     usual = not changed and "annotations" in content and is_plain_utf8(json_file)
     load = load_coco_json if usual else _load_normalised
     DatasetCatalog.register(name, partial(load, str(json_file), str(image_root), name))
@@ -90,10 +90,10 @@ def _check(content: dict[str, Any], json_file: Path, image_root: Path) -> str | 
     """Check every entry of normalised content, and the image files.
 
     Returns:
-        The format that masks must be read in: "polygon", "bitmask", or None if there are none.
+        The format in which masks must be read: "polygon", "bitmask", or None if there are none.
 
     Raises:
-        ValueError: listing all kinds of problems found.
+        ValueError: there are problems; the message lists all kinds.
     """
     problems = Problems()
     annotations = content.get("annotations", [])
@@ -111,7 +111,7 @@ def _warn_of_other_types(changed: Counter[str], json_file: Path) -> None:
     if changed:
         _logger.warning(
             "%s has values that COCO writes differently, such as strings or null for numbers, or "
-            "backslashes in file names, which are read as what they mean: %s.",
+            "backslashes in file names. They are converted: %s.",
             json_file,
             ", ".join(f"{count} x {key!r}" for key, count in changed.items()),
         )
@@ -122,7 +122,7 @@ def _is_learnt(annotation: dict[str, Any]) -> bool:
 
 
 def _load_normalised(json_file: str, image_root: str, name: str) -> list[dict[str, Any]]:
-    """Do what Detectron2's ``load_coco_json`` does, with values of COCO's types."""
+    """Do the same as Detectron2's ``load_coco_json``, with values converted to COCO's types."""
     content = read_coco_json(Path(json_file))
     normalise(content, Path(image_root))
     with temporary_json(content, Path(json_file).name) as path:

@@ -41,7 +41,7 @@ def are_numbers(values: Any) -> bool:
 
 
 def are_fractions(values: list[float]) -> bool:
-    """Return whether all numbers lie between 0 and 1, up to rounding: relative coordinates do."""
+    """Return whether all numbers lie in 0..1, up to rounding, as relative coordinates do."""
     return all(-0.01 <= value <= 1.01 for value in values)
 
 
@@ -88,10 +88,10 @@ def run_length_problem(code: dict[str, Any], size: _Size | None) -> str | None:
 
 
 def mask_area(annotation: dict[str, Any], size: _Size) -> float:
-    """Return the pixels of the mask, or the area of the box without one, as COCO defines ``area``.
+    """Return COCO's ``area``: the number of pixels of the mask, or the area of the box without one.
 
     Args:
-        annotation: with ``bbox`` and perhaps ``segmentation``.
+        annotation: with ``bbox`` and optionally ``segmentation``.
         size: (height, width) of the image.
     """
     segmentation = annotation.get("segmentation")
@@ -107,9 +107,9 @@ def mask_area(annotation: dict[str, Any], size: _Size) -> float:
 def _decode_counts(code: str) -> list[int] | None:
     """Return the run lengths of COCO's compressed code, or None if it is malformed.
 
-    A number is a row of characters of 6 bits each, offset by 48: the upper bit says that another
-    character follows, the lower five are digits, the least significant first. From the fourth
-    number on, the difference to the last but one is stored, in two's complement.
+    A number is a sequence of characters of 6 bits each, offset by 48. The upper bit says that
+    another character follows; the lower five are digits, least significant first. From the fourth
+    number on, the difference to the number before the previous one is stored, in two's complement.
     """
     counts: list[int] = []
     value = shift = 0

@@ -1,4 +1,4 @@
-"""Checks that the image files of a COCO data set exist and have the sizes that it says."""
+"""Checks that the image files of a COCO data set exist and have the stated sizes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _NUM_OPENED = 5000  # files whose headers are read, which takes about a second
 
 
 def check_image_files(images: Collection[_Entry], image_root: Path, problems: Problems) -> None:
-    """Check that all files exist, and that many of them have the sizes that their entries say.
+    """Check that all files exist, and that the sizes of many agree with their entries.
 
-    In a large set only some files are opened, spread evenly; only their headers are read.
+    In a large data set only some files are opened, spread evenly; only their headers are read.
 
     Args:
         images: entries with a ``file_name``.
-        image_root: folder that the names are relative to.
-        problems: collects what is found.
+        image_root: folder to which the names are relative.
+        problems: collects the problems that are found.
     """
     listings: _Listings = {}
     found = []
@@ -43,7 +43,7 @@ def check_image_files(images: Collection[_Entry], image_root: Path, problems: Pr
 
 
 def _check_sizes(images: list[_Entry], image_root: Path, problems: Problems) -> None:
-    """Compare entries with files, which may be annotated upright or as they are stored."""
+    """Compare entries with files, whose annotations may be for the upright or the stored image."""
     orientations = Orientations()
     for image in images:
         name, size = image["file_name"], (image.get("height"), image.get("width"))
@@ -67,14 +67,14 @@ def _check_sizes(images: list[_Entry], image_root: Path, problems: Problems) -> 
 
 
 def _advice(name: str, image_root: Path, listings: _Listings) -> str:
-    """Return why a file may not be found, and what to do; ``listings`` are kept between calls."""
+    """Return why a file may not be found, and what to do; ``listings`` is a cache for calls."""
     path = image_root / name
     if name.startswith("data:"):
         return "'file_name' is not a name but the image itself; store the images as files"
     if "://" in name:
         return "'file_name' is a web address; download the images and name the files"
     if "\\" in name:
-        return "'file_name' has backslashes, which separate folders on Windows alone; write '/'"
+        return "'file_name' has backslashes, which separate folders only on Windows; write '/'"
     if PurePath(name).is_absolute():
         return "'file_name' is an absolute path; write it relative to the image folder"
     if os.path.isfile(image_root.parent / name):
@@ -88,8 +88,8 @@ def _advice(name: str, image_root: Path, listings: _Listings) -> str:
     names, stems = listings[path.parent]
     if _comparable(path.name) in names:
         return (
-            "but found there with other capital letters, accents (Unicode form), outer blanks or "
-            "percent codes; correct the names"
+            "but found there with different capitals, accents (Unicode form), spaces at the ends "
+            "or percent codes; correct the names"
         )
     if PurePath(_comparable(path.name)).stem in stems:
         return "but found there with another file extension; correct the names"
@@ -97,5 +97,5 @@ def _advice(name: str, image_root: Path, listings: _Listings) -> str:
 
 
 def _comparable(name: str) -> str:
-    """Return a form of a file name that is equal for names that are often confused."""
+    """Return a form of a file name that is the same for names that are often confused."""
     return unicodedata.normalize("NFC", unquote(name)).strip().lower()

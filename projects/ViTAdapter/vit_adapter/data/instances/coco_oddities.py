@@ -21,16 +21,16 @@ def warn_of_oddities(
     """Log a warning for each kind of oddity.
 
     Args:
-        annotations: without problems (see ``coco_problems``).
-        images: entries by id.
-        json_file: where they come from.
+        annotations: annotations without problems (see ``coco_problems``).
+        images: image entries by id.
+        json_file: the file that they come from.
     """
     total = len(annotations)
     files = {os.path.normpath(image["file_name"]) for image in images.values()}
     if repeated := len(images) - len(files):
         _logger.warning(
-            "%d of %d images in %s name the file of another image. List each file once, with all "
-            "of its annotations: what is marked in one is background in the other.",
+            "%d of %d images in %s name the same file as another image. List each file once, with "
+            "all of its annotations: an object of one entry is background in the other.",
             repeated,
             len(images),
             json_file,
@@ -38,7 +38,7 @@ def warn_of_oddities(
     boxes = [annotation["bbox"] for annotation in annotations]
     if without_area := sum(0 in box[2:] for box in boxes):
         _logger.warning(
-            "%d of %d boxes in %s have no area; training leaves them out.",
+            "%d of %d boxes in %s have no area. Training leaves them out.",
             without_area,
             total,
             json_file,
@@ -64,9 +64,9 @@ def warn_of_oddities(
     unlike_coco = not all(isinstance(crowd.get("segmentation"), dict) for crowd in crowds)
     if unlike_coco or len(crowds) > _MANY_CROWDS * total:
         _logger.warning(
-            "%d of %d annotations in %s are crowds (iscrowd=1): training leaves them out, and "
-            "evaluation does not count them. COCO marks only groups of objects that are not told "
-            "apart, with run-length codes as masks; for single objects iscrowd must be 0.",
+            "%d of %d annotations in %s are crowds (iscrowd=1). Training leaves them out, and "
+            "evaluation does not count them. COCO uses crowds only for groups of objects without "
+            "separate masks, with run-length codes; for single objects iscrowd must be 0.",
             len(crowds),
             total,
             json_file,

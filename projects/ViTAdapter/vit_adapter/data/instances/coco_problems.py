@@ -25,14 +25,14 @@ _EXAMPLES = 5
 
 
 class Problems:
-    """Collects problems by kind; true if there are any."""
+    """Collects problems by kind; it is true if there are any."""
 
     def __init__(self) -> None:
         self._examples: dict[str, list[str]] = {}
         self._counts: Counter[str] = Counter()
 
     def add(self, kind: str, example: str) -> None:
-        """Note one case of a kind; ``kind`` ends in what to do about it."""
+        """Add one case of a kind; ``kind`` ends with what to do about it."""
         self._counts[kind] += 1
         examples = self._examples.setdefault(kind, [])
         if len(examples) < _EXAMPLES:
@@ -42,7 +42,7 @@ class Problems:
         return bool(self._counts)
 
     def describe(self) -> str:
-        """Return one line for each kind: the number of cases, what to do, the first few cases."""
+        """Return one line per kind: the number of cases, what to do, and the first few cases."""
         lines = []
         for kind, count in self._counts.items():
             more = ", ..." if count > _EXAMPLES else ""
@@ -64,7 +64,7 @@ def check_categories(categories: list[_Entry], problems: Problems) -> set[Identi
         if identifier in ids:
             problems.add("category id that occurs twice", str(identifier))
         if name in names:
-            problems.add("category name that occurs twice, results need one for each", repr(name))
+            problems.add("category name that occurs twice, names must be unique", repr(name))
         ids.add(identifier)
         names.add(name)
     return ids
@@ -92,7 +92,7 @@ def check_images(images: list[_Entry], problems: Problems) -> dict[Identifier, _
         other = next(identifier for identifier in by_id if not isinstance(identifier, str))
         problems.add(
             "image id that is a string where others are numbers, use one kind",
-            f"{texts[0]!r} of {by_id[texts[0]]['file_name']} beside {other!r} of "
+            f"{texts[0]!r} of {by_id[texts[0]]['file_name']} and {other!r} of "
             f"{by_id[other]['file_name']}",
         )
     return by_id
@@ -108,7 +108,7 @@ def check_annotations(
 
     Returns:
         "polygon" if all masks are polygons, "bitmask" if some are run-length codes, None if there
-        are none. Crowds do not count: their masks are run-length codes, which training leaves out.
+        are none. Crowds do not count, because training leaves out their run-length codes.
     """
     seen: set[Identifier] = set()
     without_mask: list[str] = []
@@ -142,14 +142,14 @@ def check_annotations(
             example = f"{label} (segmentation={reprlib.repr(segmentation)})"
             problems.add(f"{problem}; correct or remove it", example)
     if formats:
-        # Without any masks it is a data set of boxes; if only some are missing it is a mistake.
+        # A data set without any masks has boxes only; if just some are missing, it is a mistake.
         for label in without_mask:
             problems.add("annotation without 'segmentation' where others have one", label)
     if len(fractions) == len(annotations):  # a single one may be a speck in a corner
         for label in fractions:
             problems.add(
-                "'bbox' with numbers from 0 to 1 only, like all others here: boxes are in pixels, "
-                "not fractions of the image's sides; multiply by its width and height",
+                "'bbox' with numbers from 0 to 1 only, like all others in this file: boxes are in "
+                "pixels, not fractions of the image's sides; multiply by its width and height",
                 label,
             )
     return "bitmask" if "bitmask" in formats else "polygon" if formats else None
@@ -212,5 +212,5 @@ def _is_identifier(value: Any) -> bool:
 
 
 def _hashable(value: Any) -> Identifier | None:
-    """Return an id as it is, None for anything that cannot be one."""
+    """Return an id unchanged, or None for anything that cannot be one."""
     return value if _is_identifier(value) else None

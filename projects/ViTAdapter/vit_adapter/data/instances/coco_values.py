@@ -1,9 +1,9 @@
-"""Converts the values of a COCO instance file to COCO's types, where their meaning is clear.
+"""Converts the values of a COCO instance file to COCO's types if their meaning is clear.
 
-Exporters write numbers as strings, ids as floats, null for what they do not know. Detectron2's
-loader, pycocotools and this project's mapper would each read these in its own way: as a crowd, as a
-missing number, as another id. Here each value is interpreted once, for all of them. What is not
-clear stays as it is; ``coco_problems`` refuses it.
+Some exporters write numbers as strings, ids as floats, and null for unknown values. Detectron2's
+loader, pycocotools and this project's mapper would each read these differently: as a crowd, as a
+missing number, as another id. Here each value is interpreted once for all of them. Unclear values
+stay as they are; ``coco_problems`` refuses them.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import Any
 from vit_adapter.data.instances.coco_geometry import mask_area
 
 _Entry = dict[str, Any]
-_Meanings = dict[int | str, int | str]  # what an id means -> the id that 'images' and others have
+_Meanings = dict[int | str, int | str]  # meaning of an id -> the id that 'images' and others have
 
 _WHOLE_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.0+)?")
 _FLAGS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
-_MAX_AREA = 1e5**2  # pixels; COCO's evaluation leaves out what is larger
+_MAX_AREA = 1e5**2  # pixels; COCO's evaluation leaves out larger objects
 
 
 def whole_number(value: Any) -> int | None:
-    """Return the integer that 3, 3.0, "3" or "3.0" means, None for anything else."""
+    """Return the integer that 3, 3.0, "3" or "3.0" stands for, None for anything else."""
     if isinstance(value, bool):
         return None
     if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value):
@@ -37,7 +37,7 @@ def whole_number(value: Any) -> int | None:
 
 
 def number(value: Any) -> int | float | None:
-    """Return a number as it is, or the one that a string means; None for anything else."""
+    """Return a number unchanged, or the number in a string; None for anything else."""
     if isinstance(value, str):
         try:
             return float(value)
@@ -56,14 +56,14 @@ def flag(value: Any) -> int | None:
 
 
 def normalise(content: _Entry, image_root: Path | None = None) -> Counter[str]:
-    """Replace values of types that COCO does not use by what they mean.
+    """Convert values of types that COCO does not use.
 
     Args:
-        content: of an annotation file, as ``read_coco_json`` returns it; changed in place.
+        content: an annotation file as ``read_coco_json`` returns it; changed in place.
         image_root: folder of the images, to find files whose names have backslashes.
 
     Returns:
-        How many values were replaced, by the name of the field. Fields that are absent stay so.
+        Name of a field -> number of converted values. Absent fields stay absent.
     """
     changed: Counter[str] = Counter()
     for category in content["categories"]:
@@ -77,13 +77,13 @@ def normalise(content: _Entry, image_root: Path | None = None) -> Counter[str]:
 
 
 def complete_annotations(content: _Entry) -> None:
-    """Add what COCO's evaluation needs to normalised content.
+    """Add to normalised content what COCO's evaluation needs.
 
-    ``iscrowd`` and ``area`` may be absent in the file. Ids become 1, 2, ...: pycocotools stores the
-    id of the match of each detection as a number and takes 0 for none.
+    ``iscrowd`` and ``area`` may be absent in the file. Ids become 1, 2, ..., because pycocotools
+    stores the id of each detection's match as a number, where 0 means no match.
 
     Args:
-        content: of an annotation file; changed in place.
+        content: normalised content of an annotation file; changed in place.
     """
     sizes = {image["id"]: (image.get("height"), image.get("width")) for image in content["images"]}
     for index, annotation in enumerate(content.get("annotations", ()), start=1):
@@ -94,7 +94,7 @@ def complete_annotations(content: _Entry) -> None:
 
 
 def _normalise_images(images: list[_Entry], image_root: Path | None, changed: Counter[str]) -> None:
-    # If all ids are strings they are kept: predictions must have the same ids.
+    # If all ids are strings they are kept, because predictions must have the same ids.
     convert_ids = not all(isinstance(image.get("id"), str) for image in images)
     for image in images:
         if convert_ids:
@@ -135,14 +135,14 @@ def _normalise_annotation(
 def _convert(
     entry: _Entry, key: str, meaning_of: Callable[[Any], Any], changed: Counter[str]
 ) -> None:
-    """Replace a value by its meaning; leave it where it has none, or already has COCO's type."""
+    """Replace a value by its meaning, unless it has none or already has COCO's type."""
     if key not in entry:
         return
     value = entry[key]
     meaning = meaning_of(value)
     if meaning is None:
         return
-    # Lists have a meaning only if they change; [1.0] equals [1].
+    # A list has a meaning only if it changes, since [1.0] equals [1].
     if isinstance(value, list) or type(meaning) is not type(value) or meaning != value:
         entry[key] = meaning
         changed[key] += 1
@@ -154,7 +154,7 @@ def _meanings(entries: Iterable[_Entry]) -> _Meanings:
 
 
 def _meaning(identifier: Any) -> int | str | None:
-    """Return what ids of any type are compared by, None for anything that is not an id."""
+    """Return an id in the form used for comparing ids, None for anything that is not an id."""
     whole = whole_number(identifier)
     return identifier if whole is None and isinstance(identifier, str) else whole
 
@@ -164,7 +164,7 @@ def _name(value: Any) -> str | None:
 
 
 def _numbers(values: Any) -> list[Any] | None:
-    """Return a list with numbers in place of strings that mean them, None if there are none."""
+    """Return a list with strings of numbers converted to numbers, None if there are none."""
     if not isinstance(values, list) or str not in map(type, values):
         return None
     converted = [value if number(value) is None else number(value) for value in values]
@@ -186,7 +186,7 @@ def _polygons(segmentation: list[Any]) -> list[Any] | None:
 
 
 def _with_slashes(name: Any, image_root: Path) -> str | None:
-    """Return a Windows file name with slashes, if only that file exists."""
+    """Return a Windows file name with slashes if only that file exists, else None."""
     if not isinstance(name, str) or "\\" not in name or os.path.isfile(image_root / name):
         return None
     other = name.replace("\\", "/")

@@ -1,9 +1,9 @@
 """Detectron2's ``DatasetMapper`` with errors that name the file and the annotation.
 
 In a data loader's worker process a bare "KeyError: 'bbox'" does not say which of 100,000
-annotations is broken. It also reads images of every pixel format (``image_io``), and does not lose
-up to a pixel of boxes and polygons with integer coordinates, which Detectron2 truncates when it
-resizes them.
+annotations is broken. The mapper also reads images of every pixel format (``image_io``), and keeps
+up to a pixel of boxes and polygons with integer coordinates that Detectron2 loses by truncation
+when it resizes them.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ _ANNOTATION_ERRORS = (AssertionError, IndexError, KeyError, RuntimeError, TypeEr
 
 
 class CheckedDatasetMapper(DatasetMapper):
-    """Maps a data set record to the model's input; the constructor is that of ``DatasetMapper``."""
+    """Maps a data set record to the model's input; constructed like ``DatasetMapper``."""
 
     def __call__(self, dataset_dict: _Record) -> _Record:
         """Read and augment one image with its annotations.
 
         Args:
-            dataset_dict: a record in Detectron2's standard format; left as it is.
+            dataset_dict: a record in Detectron2's standard format; not changed.
 
         Returns:
-            The record with ``image`` (channels, H, W) uint8 and, as far as given, ``sem_seg``
-            (H, W) int64; for training ``instances`` in the frame of the augmented image.
+            The record with ``image`` (channels, H, W) uint8, ``sem_seg`` (H, W) int64 if the record
+            names a label map and, for training, ``instances`` in the frame of the augmented image.
 
         Raises:
             FileNotFoundError: the image or its label map does not exist.
             ValueError: an image or annotation is broken.
-            SizeMismatchError: the image has another size than the record says.
+            SizeMismatchError: the size of the image differs from the record's.
         """
         record = copy.deepcopy(dataset_dict)
         size = (record["height"], record["width"]) if {"height", "width"} <= record.keys() else None
@@ -122,13 +122,13 @@ class CheckedDatasetMapper(DatasetMapper):
         if not self.use_instance_mask:
             annotation.pop("segmentation", None)
         elif not annotation.get("segmentation"):
-            raise ValueError("it has no 'segmentation', but masks are to be learnt")
+            raise ValueError("it has no 'segmentation', but the model learns masks")
         if flag(annotation.get("iscrowd")) is None:
             raise ValueError(f"its 'iscrowd' is {annotation['iscrowd']!r}, neither 0 nor 1")
         box = [float(value) for value in annotation["bbox"]]
         if len(box) != 4 or not np.isfinite(box).all():
             raise ValueError(f"its box {box} is not four finite numbers")
-        int(annotation["category_id"])  # fails here, where the annotation is known
+        int(annotation["category_id"])  # fails here, where the annotation can be named
         annotation["bbox"] = BoxMode.convert(box, annotation["bbox_mode"], BoxMode.XYXY_ABS)
         annotation["bbox_mode"] = BoxMode.XYXY_ABS
         segmentation = annotation.get("segmentation")
@@ -140,6 +140,6 @@ class CheckedDatasetMapper(DatasetMapper):
             annotation, transforms, image_shape, keypoint_hflip_indices=self.keypoint_hflip_indices
         )
         if isinstance(annotation.get("segmentation"), np.ndarray):
-            # Resized by Pillow it is read-only, about which PyTorch would warn.
+            # Pillow returns a read-only array after resizing, which makes PyTorch warn.
             annotation["segmentation"] = annotation["segmentation"].copy()
         return annotation

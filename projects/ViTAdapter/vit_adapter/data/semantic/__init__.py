@@ -1,1 +1,1 @@
-"""Semantic labels: public data sets, users' own folders, mapper and augmentations."""
+"""Semantic labels: public data sets, custom folders, mapper and augmentations."""

@@ -1,13 +1,12 @@
 """The training and test augmentations of ViT-Adapter's segmentors, as targets for LazyConfigs.
 
-They follow the original's: resize by a random ratio, crop such that no class fills the crop,
-mirror, distort the colours. Padding to the size of the crop is the mapper's part, since padded
-pixels have to be zero after the model's normalisation. Sizes are pixels. Images are resized by
-Detectron2 with Pillow, which averages when it shrinks; the original's OpenCV does not, so images
-differ slightly.
+They follow the original: resize by a random ratio, crop such that no class fills the crop, mirror,
+distort the colours. The mapper pads to the size of the crop, because padded pixels must be zero
+after the model's normalisation. Sizes are in pixels. Detectron2 resizes with Pillow, which averages
+when it shrinks; the original's OpenCV does not, so images differ slightly.
 
-Scales are pairs (long, short), as in the original: the limits of an image's longer and of its
-shorter side, of which the stricter one decides.
+Scales are pairs (long, short), as in the original: the limits of an image's longer and shorter
+side, of which the stricter one decides.
 """
 
 from __future__ import annotations
@@ -22,18 +21,18 @@ from fvcore.transforms.transform import NoOpTransform, Transform
 
 from vit_adapter.data.semantic.sets.label_set import IGNORE_LABEL
 
-_HUE_STEPS = 180  # OpenCV's hue of 8-bit images counts in 2 degrees
+_HUE_STEPS = 180  # OpenCV's hue of 8-bit images has steps of 2 degrees
 
 
 class ResizeToScale(T.Augmentation):
-    """Resizes to the largest size within a scale times a random ratio, aspect ratio kept.
+    """Resizes to the largest size within a scale times a random ratio, keeping the aspect ratio.
 
     Args:
         scale: limits of the longer and the shorter side, in any order.
         ratio_range: lowest and highest factor of the scale, drawn uniformly for each image.
 
     Raises:
-        ValueError: not two positive limits, or not a range.
+        ValueError: ``scale`` is not two positive limits, or ``ratio_range`` is not a range.
     """
 
     def __init__(self, *, scale: Sequence[int], ratio_range: Sequence[float] = (1.0, 1.0)) -> None:
@@ -80,14 +79,14 @@ class ResizeToMultiple(T.Augmentation):
 class PhotometricDistortion(T.Augmentation):
     """Changes brightness, contrast, saturation and hue of RGB images, each with probability 1/2.
 
-    Brightness comes first; contrast is either next or, as often, last. Colours are rounded down to
+    Brightness comes first; contrast comes next or last, equally often. Colours are rounded down to
     8 bits after each step, as in the original.
 
     Args:
-        brightness: greatest number that is added or subtracted, on the 0 to 255 scale.
+        brightness: largest value that is added or subtracted, on the 0 to 255 scale.
         contrast: lowest and highest factor of all values.
         saturation: lowest and highest factor of the saturation.
-        hue: greatest turn of the hue, in units of 2 degrees; up to hue - 1 upwards.
+        hue: largest shift of the hue, in units of 2 degrees: from -hue to hue - 1.
     """
 
     def __init__(
@@ -105,10 +104,10 @@ class PhotometricDistortion(T.Augmentation):
         self.hue = hue
 
     def get_transform(self, image: np.ndarray) -> PhotometricTransform:
-        """Return a distortion, which does not depend on the image but needs RGB in uint8."""
+        """Return a distortion, which needs a uint8 RGB image but does not depend on it."""
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(
-                f"Colours are distorted in uint8 images (H, W, 3), got {image.dtype} "
+                f"Distorting colours needs uint8 images (H, W, 3), got {image.dtype} "
                 f"{image.shape}. Use image_format RGB."
             )
         draw = np.random
@@ -150,7 +149,7 @@ class PhotometricTransform(Transform):
         self._set_attributes(locals())
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
-        """Return the distorted image; ``img`` is (H, W, 3), RGB, uint8, and stays as it is."""
+        """Return the distorted image; ``img`` is (H, W, 3), RGB, uint8, and is not changed."""
         img = _scale_and_shift(img, shift=self.brightness)
         if not self.contrast_last:
             img = _scale_and_shift(img, factor=self.contrast)
@@ -161,7 +160,7 @@ class PhotometricTransform(Transform):
         return img
 
     def _turn_colors(self, img: np.ndarray) -> np.ndarray:
-        """Change saturation and hue one after the other, each by way of HSV."""
+        """Change saturation and hue one after the other, each in HSV."""
         if self.saturation != 1.0:
             hsv = cv2.cvtColor(img, cv2.COLOR_RGB2HSV)
             hsv[..., 1] = _scale_and_shift(hsv[..., 1], factor=self.saturation)
@@ -192,10 +191,10 @@ def semantic_train(
 
     Args:
         scale: (long, short), see :class:`ResizeToScale`.
-        crop_size: (height, width) of the crop; what the image lacks is left to the mapper to pad.
+        crop_size: (height, width) of the crop; the mapper pads images that are smaller.
         ratio_range: lowest and highest factor of the scale.
-        max_class_share: a crop in which one class has at least this share of the pixels that count,
-            or which has a single class, is drawn again; the tenth one is taken.
+        max_class_share: a crop is drawn again if one class has at least this share of the pixels
+            that count, or if it has a single class; the tenth crop is used in any case.
     """
     return [
         ResizeToScale(scale=scale, ratio_range=ratio_range),
@@ -210,13 +209,13 @@ def semantic_train(
 def semantic_test(
     *, scale: Sequence[int], size_divisor: int = 32, several_scales: bool = False
 ) -> list[T.Augmentation]:
-    """Resize for testing: to the scale with the aspect ratio kept, then up to multiples.
+    """Resize for testing: to the scale, keeping the aspect ratio, then up to multiples.
 
     Args:
         scale: (long, short), see :class:`ResizeToScale`.
-        size_divisor: of both sides; 1 leaves the aspect ratio.
-        several_scales: whether images are left as they are, for views of several scales that are
-            made of them later.
+        size_divisor: divisor of both sides; 1 keeps the aspect ratio.
+        several_scales: whether images are not resized here, because views at several scales are
+            made from them later.
     """
     if several_scales:
         return []

@@ -54,7 +54,7 @@ def read_pair(
         The image (H, W, channels) and its labels (H, W) as ``check_values`` returns them.
 
     Raises:
-        FileNotFoundError, ValueError: with the names of the files.
+        FileNotFoundError, ValueError: the files are missing or do not fit; the message names them.
     """
     sem_seg = read_label_map(record["sem_seg_file_name"])
     image = read_image(record["file_name"], image_format, size=sem_seg.shape)
@@ -66,21 +66,21 @@ def read_pair(
 def check_values(
     sem_seg: np.ndarray, num_classes: int, file_name: str, *, ignore_label: int = IGNORE_LABEL
 ) -> np.ndarray:
-    """Check that a label map holds no values but class indices and the ignored label.
+    """Check that a label map holds only class indices and the ignored label.
 
-    A map that holds nothing but the ignored label is allowed.
+    A map that holds only the ignored label is allowed.
 
     Args:
         sem_seg: (H, W), integers.
         num_classes: at most ``MAX_CLASSES``.
-        file_name: of the map, for the message.
-        ignore_label: value of pixels that do not count; it may be that of a class.
+        file_name: name of the map, for the message.
+        ignore_label: value of pixels that do not count; it may equal a class index.
 
     Returns:
         ``sem_seg`` as uint8, with ``IGNORE_LABEL`` for the pixels that do not count.
 
     Raises:
-        ValueError: naming the file and the values that no class has.
+        ValueError: it has values that no class has; the message names the file and the values.
     """
     ignored = sem_seg == ignore_label
     wrong = ((sem_seg >= num_classes) | (sem_seg < 0)) & ~ignored
@@ -91,8 +91,7 @@ def check_values(
             f"The label map {file_name} has the values {shown} in {int(wrong.sum())} pixels, "
             f"but there are {num_classes} classes: labels are 0 to {num_classes - 1}, and "
             f"{ignore_label} for pixels that do not count. Name all classes, or convert the "
-            "maps; usual causes are values that only this data set uses, and labels that count "
-            "from 1."
+            "maps. Usual causes are special values of this data set, and labels that count from 1."
         )
     if ignore_label != IGNORE_LABEL:
         sem_seg = np.where(ignored, IGNORE_LABEL, sem_seg)
@@ -100,7 +99,7 @@ def check_values(
 
 
 def check_same_size(image: np.ndarray, sem_seg: np.ndarray, record: Mapping[str, Any]) -> None:
-    """Raise a ValueError that names both files unless image and label map have one size.
+    """Raise a ValueError that names both files unless image and label map have the same size.
 
     Args:
         image: (H, W, channels).
@@ -112,25 +111,25 @@ def check_same_size(image: np.ndarray, sem_seg: np.ndarray, record: Mapping[str,
         raise ValueError(
             f"The image {record['file_name']} has {sizes[0]} pixels (width x height), but its "
             f"label map {record['sem_seg_file_name']} has {sizes[1]}. They must have the same "
-            "size, upright by their EXIF orientation if they have one."
+            "size, after any EXIF orientation is applied."
         )
 
 
 def check_label_files(
     records: Sequence[Mapping[str, Any]], num_classes: int, *, most: int | None = None
 ) -> None:
-    """Read images with their label maps and check them, before anything is trained.
+    """Read images with their label maps and check them before training starts.
 
     Args:
         records: with ``file_name`` and ``sem_seg_file_name``.
-        num_classes: of the data set.
+        num_classes: number of classes of the data set.
         most: how many pairs to read, spread evenly over the records; None for all of them, which
             takes as long as reading the whole data set and shows a progress bar.
 
     Raises:
         FileNotFoundError, ValueError: the first problem, with the names of the files; labels that
-            follow the EXIF orientation of some images and perhaps not that of others; or one class
-            and the ignored label only, as in masks of paint programs, where 255 is the object.
+            follow the EXIF orientation of some images but perhaps not of others; or only one class
+            and the ignored label, as in masks of paint programs, where 255 is the object.
     """
     chosen = records
     if most is not None and most < len(records):
@@ -153,8 +152,8 @@ def check_label_files(
         _warn_of_absent_classes(num_classes, labelled)
     if only_ignored:
         _logger.warning(
-            "%d of %d label maps hold nothing but the ignored label %d: nothing is learnt from "
-            "their images.",
+            "%d of %d label maps hold only the ignored label %d, so nothing is learnt from their "
+            "images.",
             only_ignored,
             len(chosen),
             IGNORE_LABEL,
@@ -176,7 +175,7 @@ def _warn_of_absent_classes(num_classes: int, labelled: set[int]) -> None:
 def _check_second_class(
     records: Sequence[Mapping[str, Any]], num_classes: int, found: set[int]
 ) -> None:
-    """Look for another class than the one that was found, in all maps if need be."""
+    """Look for a class other than the one that was found, in all maps if necessary."""
     for record in records:
         found = found.union(np.unique(read_label_map(record["sem_seg_file_name"])).tolist())
         if len(found - {IGNORE_LABEL}) > 1:
@@ -188,9 +187,8 @@ def _check_second_class(
         return
     message = (
         f"The label maps hold only {first} and {IGNORE_LABEL} ({which}). {IGNORE_LABEL} marks "
-        f"pixels that do not count, so that nothing but the class {first} can be learnt. Paint "
-        f"programs write {IGNORE_LABEL} for the object: then replace it by the index of its class, "
-        "such as 1."
+        f"pixels that do not count, so only the class {first} can be learnt. If a paint program "
+        f"wrote {IGNORE_LABEL} for the object, replace it by the index of its class, such as 1."
     )
     if num_classes > 1:
         raise ValueError(message)

@@ -1,8 +1,8 @@
 """Semantic labels as two folders: images, and label maps with the same names.
 
 A name is the path below the folder without the file extension: ``a/b.jpg`` and ``a/b.png`` belong
-together. Only names are compared here, so that a set of 100,000 images takes a second;
-``label_checks`` looks into files.
+together. Only names are compared here, so a data set of 100,000 images takes a second;
+``label_checks`` reads the files.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def find_label_pairs(
     """Match images and label maps by their names.
 
     Args:
-        image_root: folder of the images; sub-folders belong to it, hidden files do not.
+        image_root: folder of the images, including sub-folders but not hidden files.
         label_root: folder of the label maps.
         names: the names to use; both folders may then hold other files. By default all names are
             used, and each file needs its partner.
@@ -43,7 +43,7 @@ def find_label_pairs(
 
     Raises:
         FileNotFoundError: a folder does not exist.
-        ValueError: a folder without files, a file without its partner, or two files of one name.
+        ValueError: a folder has no files, a file has no partner, or two files have the same name.
     """
     images = _files_by_name(Path(image_root), tuple(image_suffixes), "image", advice)
     labels = _files_by_name(Path(label_root), tuple(label_suffixes), "label", advice)
@@ -52,12 +52,12 @@ def find_label_pairs(
         (images, image_root, label_root, "image"),
         (labels, label_root, image_root, "label map"),
     ):
-        lacking = [name for name in wanted if name not in found]
-        if lacking:
+        missing = [name for name in wanted if name not in found]
+        if missing:
             partner = f" of its partner in {other}" if names is None else ""
             raise ValueError(
-                f"{len(lacking)} of {len(wanted)} {kind}s are missing in {folder}: "
-                f"{_examples(lacking)}. Each needs the name{partner}, apart from the "
+                f"{len(missing)} of {len(wanted)} {kind}s are missing in {folder}: "
+                f"{_examples(missing)}. Each needs the name{partner}, apart from the "
                 f"file extension. {advice}"
             )
     return [{"file_name": images[name], "sem_seg_file_name": labels[name]} for name in wanted]
@@ -76,19 +76,19 @@ def _files_by_name(
         name = os.path.relpath(path[: -len(suffix)], folder).replace(os.sep, "/")
         if name in files:
             raise ValueError(
-                f"{files[name]} and {path} differ only in the file extension, so that it is not "
-                f"clear which of them is meant. Remove one. {advice}"
+                f"{files[name]} and {path} differ only in the file extension, so it is not clear "
+                f"which one to use. Remove one. {advice}"
             )
         files[name] = path
     if not files:
         raise ValueError(
-            f"The {kind} folder {folder} holds no file that ends in {', '.join(suffixes)}. {advice}"
+            f"The {kind} folder {folder} has no file that ends in {', '.join(suffixes)}. {advice}"
         )
     return files
 
 
 def _walk(folder: str) -> Iterator[str]:
-    """Yield all files below a folder except hidden ones, which some systems add to each file."""
+    """Yield all files below a folder except hidden ones, which some systems add for each file."""
     for entry in os.scandir(folder):
         if entry.name.startswith("."):
             continue

@@ -25,21 +25,21 @@ class SemanticMapper:
     """Maps a data set record to the input of a semantic segmentor.
 
     Images that are smaller than the crop are padded at the right and the bottom. The original pads
-    after normalisation, with 0; Detectron2's models normalise themselves, so here the padding is
-    the mean that the model subtracts, which gives 0 exactly. It needs float32; images that need no
-    padding stay uint8.
+    after normalisation, with 0. Detectron2's models normalise images themselves, so the padding
+    here is the mean that the model subtracts, which gives exactly 0. Padded images are float32;
+    others stay uint8.
 
     Args:
         is_train: whether labels are read; evaluators read them on their own.
         augmentations: applied to image and labels.
-        image_format: "RGB" or "BGR", as the model wants it.
+        image_format: "RGB" or "BGR", as the model expects.
         dataset_names: registered name, or names of data sets with the same classes.
-        pad_size: lowest (height, width) of what a training mapper returns; None: no padding.
-        pixel_mean: the model's, per channel, in ``image_format`` on the 0 to 255 scale.
+        pad_size: minimum (height, width) of what a training mapper returns; None for no padding.
+        pixel_mean: the model's mean, per channel of ``image_format``, on the 0 to 255 scale.
 
     Raises:
-        ValueError: padding without mean, an unknown data set, more classes than labels of 8 bits
-            can tell apart, or data sets that ignore different labels.
+        ValueError: padding without a mean, an unknown data set, more classes than fit into 8-bit
+            labels, or data sets that ignore different labels.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class SemanticMapper:
         pixel_mean: Sequence[float] | None = None,
     ) -> None:
         if is_train and pad_size is not None and pixel_mean is None:
-            raise ValueError("pad_size needs pixel_mean: give the model's.")
+            raise ValueError("pad_size needs pixel_mean; give the model's.")
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
@@ -75,21 +75,21 @@ class SemanticMapper:
         self.ignore_label = ignored[name]
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """Read and augment one image, for training with its labels.
+        """Read and augment one image and, for training, its labels.
 
         Args:
-            dataset_dict: a record with ``file_name`` and, for training, ``sem_seg_file_name``;
-                left as it is.
+            dataset_dict: a record with ``file_name`` and, for training, ``sem_seg_file_name``; not
+                changed.
 
         Returns:
-            The record with ``image`` (C, H, W), uint8 or, where it is padded, float32; ``height``
-            and ``width`` of the image before augmentation; for training ``sem_seg`` (H, W) int64,
-            255 where nothing counts, whatever the data set's ``ignore_label``.
+            The record with ``image`` (C, H, W), uint8 or, if padded, float32; ``height`` and
+            ``width`` of the image before augmentation; for training ``sem_seg`` (H, W) int64, where
+            pixels that do not count are 255, whatever the data set's ``ignore_label`` is.
 
         Raises:
             FileNotFoundError: the image or its label map does not exist.
-            ValueError: a broken file, different sizes, or labels that no class has.
-            SizeMismatchError: the image has another size than the record says.
+            ValueError: a file is broken, sizes differ, or labels belong to no class.
+            SizeMismatchError: the size of the image differs from the record's.
         """
         record = dict(dataset_dict)
         image, sem_seg = self._read(record)
@@ -115,13 +115,11 @@ class SemanticMapper:
         label_file = record.get("sem_seg_file_name")
         if self.is_train:
             if label_file is None:
-                raise ValueError(
-                    f"The record of {record['file_name']} names no 'sem_seg_file_name'."
-                )
+                raise ValueError(f"The record of {record['file_name']} has no 'sem_seg_file_name'.")
             return read_pair(
                 record, self.image_format, self.num_classes, ignore_label=self.ignore_label
             )
-        # As in training, the labels tell whether the image is meant upright or as it is stored.
+        # As in training, the labels show whether the upright or the stored image is right.
         size = None
         if label_file is not None and os.path.isfile(label_file):
             _, size, _ = read_sizes(label_file)

@@ -1,4 +1,4 @@
-"""Registers a user's own semantic labels: two folders and the names of the classes."""
+"""Registers custom semantic labels: two folders and the names of the classes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vit_adapter.data.semantic.label_checks import MAX_CLASSES, check_label_file
 from vit_adapter.data.semantic.label_folders import find_label_pairs
 from vit_adapter.data.semantic.sets.label_set import IGNORE_LABEL
 
-NUM_CHECKED = 16  # pairs that are read before a training starts
+NUM_CHECKED = 16  # pairs that are read before training starts
 
 
 def register_label_folders(
@@ -30,16 +30,16 @@ def register_label_folders(
 ) -> Metadata:
     """Check two folders and register them in Detectron2's catalogs.
 
-    Label maps have one channel (a palette's entries count, not its colours) of class indices
-    from 0, and 255 where nothing counts. All names are compared, but only some files are read,
-    unless ``check_all``; the rest is checked when it is loaded.
+    Label maps have one channel of class indices from 0, and 255 for pixels that do not count. (For
+    a palette, the entries are the labels, not its colours.) All names are compared, but only some
+    files are read unless ``check_all`` is set; the rest is checked when it is loaded.
 
     Args:
-        name: for configs, such as ``"streets_train"``; must be free.
+        name: for configs, such as ``"streets_train"``; must not be in use.
         image_root: folder of the images.
         label_root: folder of the label maps, named like the images apart from the file
             extension.
-        classes: names, in the order of the labels.
+        classes: class names, in the order of the labels.
         check_all: read every image and label map, with a progress bar.
 
     Returns:
@@ -48,8 +48,8 @@ def register_label_folders(
 
     Raises:
         FileNotFoundError: a folder does not exist.
-        ValueError: images without labels or the other way round, no files at all, different sizes,
-            or labels that no class has.
+        ValueError: there are images without labels or vice versa, no files at all, different
+            sizes, or labels that no class has.
     """
     image_root, label_root = Path(image_root).absolute(), Path(label_root).absolute()
     records = find_label_pairs(image_root, label_root)
@@ -69,12 +69,12 @@ def read_class_names(classes: str | os.PathLike[str] | Sequence[str]) -> list[st
     """Return the names of classes given as a list or as a JSON file.
 
     Args:
-        classes: names in the order of the labels; or a file that holds such a list, by itself or as
+        classes: names in the order of the labels, or a JSON file with such a list or with
             ``{"classes": [...]}``.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: no names, or something else than described above.
+        FileNotFoundError: the file does not exist.
+        ValueError: there are no names, or the content is not as described above.
     """
     source = "The list of classes"
     if isinstance(classes, str | os.PathLike):
@@ -94,7 +94,7 @@ def read_class_names(classes: str | os.PathLike[str] | Sequence[str]) -> list[st
 
 
 def default_colors(count: int) -> list[tuple[int, int, int]]:
-    """Return RGB colours (0 to 255) for classes without colours; they repeat after some 70."""
+    """Return RGB colours (0 to 255) for classes without colours; they repeat after about 70."""
     palette = colormap(rgb=True, maximum=255).astype(int).tolist()
     distinct = list(dict.fromkeys(map(tuple, palette)))
     return [distinct[i % len(distinct)] for i in range(count)]
@@ -103,7 +103,7 @@ def default_colors(count: int) -> list[tuple[int, int, int]]:
 def _read_class_file(path: Path) -> Sequence[str]:
     if not path.is_file():
         raise FileNotFoundError(
-            f"The file of classes {path} does not exist. A list of names stands in brackets: [a,b]."
+            f"The file of classes {path} does not exist. Put a list of names in brackets: [a,b]."
         )
     try:
         content = json.loads(path.read_bytes())  # recognises the encoding
@@ -114,7 +114,7 @@ def _read_class_file(path: Path) -> Sequence[str]:
         if ignored != IGNORE_LABEL:
             raise ValueError(
                 f"{path} has ignore_label {ignored!r}, but pixels that do not count must have the "
-                f"label {IGNORE_LABEL}: convert the label maps."
+                f"label {IGNORE_LABEL}. Convert the label maps."
             )
         content = content.get("classes")
     if not isinstance(content, list):

@@ -1,1 +1,1 @@
-"""The data set that generates itself: coloured shapes on textured ground."""
+"""A generated data set: coloured shapes on textured ground."""

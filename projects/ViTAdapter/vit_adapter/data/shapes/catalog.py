@@ -1,4 +1,4 @@
-"""The data set that generates itself: coloured shapes on textured ground, registered in Detectron2.
+"""Registers the generated data set of coloured shapes on textured ground in Detectron2.
 
 Names in the catalogs, for ``<split>`` in ``train`` and ``val``:
 
@@ -11,8 +11,8 @@ Names in the catalogs, for ``<split>`` in ``train`` and ``val``:
 ``shapes_<split>_panoptic_stuffonly``  stuff-only labels
 =====================================  ======================================================
 
-They mean what Detectron2's names for COCO with the same endings mean. ``writer`` lists the labels.
-Nothing is written before the contents of one of them are asked for.
+The endings have the same meaning as in Detectron2's names for COCO. ``writer`` lists the labels.
+Nothing is written before the records of one of these names are requested.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ IMAGE_SIZE = 128
 SEED = 0
 
 _INFO_FILE = "shapes.json"
-# Raise it whenever the same arguments would draw other images or write other files.
+# Increase this whenever the same arguments would draw different images or write different files.
 _GENERATOR_VERSION = 1
 
 _logger = logging.getLogger(__name__)
@@ -60,19 +60,19 @@ def generate_shapes(
     image_size: int = IMAGE_SIZE,
     seed: int = SEED,
 ) -> Path:
-    """Make sure that ``root`` holds the data set that these arguments describe; write it once.
+    """Make sure that ``root`` holds the data set of these arguments; write it if it is not there.
 
-    Everything is written to a temporary folder beside ``root`` which is renamed at the end, so
-    ``root`` is complete whenever it exists, also after a crash and when several processes start at
+    Everything is written to a temporary folder next to ``root``, which is renamed at the end. So
+    ``root`` is complete whenever it exists, even after a crash or when several processes start at
     the same time. Equal arguments give files that are equal byte for byte. Image ``i`` of a split
     does not depend on the number of images.
 
     Args:
-        root: folder of the data set; its parents are made.
+        root: folder of the data set; its parents are created.
         num_train: number of training images, at least 1.
         num_val: number of validation images, at least 1.
         image_size: side of the square images in pixels, at least 64.
-        seed: at least 0.
+        seed: random seed, at least 0.
 
     Returns:
         ``root`` as an absolute path.
@@ -105,8 +105,8 @@ def register_shapes(
 ) -> None:
     """Register the names that this module lists; generate the data only when one of them is used.
 
-    Registering again points the names at the new root and arguments, as importing
-    ``vit_adapter.data`` has registered the default ones already.
+    Registering again points the names to the new root and arguments. Importing ``vit_adapter.data``
+    registers the default ones.
 
     Args:
         root: folder of the data set, ``default_root()`` if None.
@@ -153,7 +153,7 @@ def _describe(num_train: int, num_val: int, image_size: int, seed: int) -> dict[
     info = {"num_train": num_train, "num_val": num_val, "image_size": image_size, "seed": seed}
     for key, value in info.items():
         if value < lowest[key]:
-            raise ValueError(f"{key} must be at least {lowest[key]}, but {key}={value}.")
+            raise ValueError(f"{key} must be at least {lowest[key]}, got {value}.")
     return {"generator_version": _GENERATOR_VERSION, **info}
 
 
@@ -167,14 +167,16 @@ def _is_complete(root: Path, info: dict[str, int]) -> bool:
         raise ValueError(f"{root} exists but does not hold the generated shapes. {advice}")
     found = json.loads(info_file.read_text(encoding="utf-8"))
     if found != info:
-        raise ValueError(f"{root} holds shapes made with {found}, but {info} are wanted. {advice}")
+        raise ValueError(f"{root} holds shapes made with {found}, expected {info}. {advice}")
     for split in writer.SPLITS:
         paths = [writer.instances_json(root, split), writer.panoptic_json(root, split)]
         names = [writer.image_file(i) for i in range(1, info[f"num_{split}"] + 1)]
         paths += [root / f.format(split) / name for f in writer.PNG_FOLDERS for name in names]
         missing = [path for path in paths if not path.is_file()]
         if missing:
-            raise ValueError(f"{root} lacks {len(missing)} files, such as {missing[0]}. {advice}")
+            raise ValueError(
+                f"{len(missing)} files are missing in {root}, such as {missing[0]}. {advice}"
+            )
     return True
 
 
@@ -218,7 +220,7 @@ def _load_separated(prepare: Callable[[], Path], split: str, name: str) -> list[
 
 
 def _load_panoptic(prepare: Callable[[], Path], split: str) -> list[dict[str, Any]]:
-    """Load what Detectron2's ``load_coco_panoptic_json`` would, which knows only JPEG images."""
+    """Load like Detectron2's ``load_coco_panoptic_json``, which knows only JPEG images."""
     root = prepare()
     content = json.loads(writer.panoptic_json(root, split).read_text(encoding="utf-8"))
     sizes = {image["id"]: image for image in content["images"]}

@@ -1,4 +1,4 @@
-"""What Detectron2's ``MetadataCatalog`` holds about the generated shapes."""
+"""The entries for the generated shapes in Detectron2's ``MetadataCatalog``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vit_adapter.data.shapes.scene import STUFF_CLASSES, THING_CLASSES
 
 
 def instance_metadata(root: Path, split: str) -> dict[str, Any]:
-    """Return the entry of the instance data set; its masks are RLE, hence ``mask_format``."""
+    """Return the entry of the instance data set; ``mask_format`` says that its masks are RLE."""
     return {
         "json_file": str(writer.instances_json(root, split)),
         "image_root": str(root / split),

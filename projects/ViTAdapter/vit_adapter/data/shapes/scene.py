@@ -1,9 +1,9 @@
 """Draws one image of coloured shapes together with the exact truth about each of its pixels.
 
 A scene is a ground of one or two textures, *speckle* and *stripes*, on which 3 to 8 circles,
-squares and triangles are painted one over the other. The centre of a pixel decides what it
-belongs to; colours are blended over one pixel across an edge, so that the image has smooth edges
-while the truth stays binary.
+squares and triangles are painted over each other. The centre of a pixel decides what it belongs to.
+Colours are blended over one pixel across an edge, so the image has smooth edges while the truth
+stays binary.
 
 Frame: x to the right, y down, pixel (row i, column j) has its centre at (j + 0.5, i + 0.5).
 
@@ -32,7 +32,7 @@ _RADIUS_RANGE = (0.0625, 0.22)
 # Half-side of a square and circumradius of a triangle, per unit of that radius.
 _SQUARE_HALF_SIDE = 0.89
 _TRIANGLE_CIRCUMRADIUS = 1.3
-# Below this visible share the class of an occluded shape would often be a guess.
+# Below this visible share, the class of an occluded shape would often be a guess.
 _MIN_VISIBLE_SHARE = 0.6
 _MIN_VISIBLE_PIXELS = 40
 _MAX_PLACEMENTS = 200
@@ -62,7 +62,7 @@ class Scene:
         return self.segments == index + 1
 
     def things(self) -> np.ndarray:
-        """Return (H, W) int64: the class of the shape that is seen, or -1 on the ground."""
+        """Return (H, W) int64: the class of the visible shape, or -1 on the ground."""
         return np.array((-1, *self.categories))[self.segments]
 
 
@@ -81,7 +81,7 @@ class _Shape:
         x, y = axis[None, :] - self.centre[0], axis[:, None] - self.centre[1]
         if THING_CLASSES[self.category] == "circle":
             return np.hypot(x, y) - self.radius
-        # A regular polygon is the common part of the half planes below its sides.
+        # A regular polygon is the intersection of the half planes below its sides.
         if THING_CLASSES[self.category] == "square":
             sides, inradius = 4, self.radius * _SQUARE_HALF_SIDE
         else:
@@ -94,7 +94,7 @@ def draw_scene(rng: Generator, size: int) -> Scene:
     """Draw one scene.
 
     Args:
-        rng: source of all randomness; equal states give equal scenes.
+        rng: source of randomness; equal states give equal scenes.
         size: height and width in pixels, at least ``MIN_IMAGE_SIZE``.
 
     Returns:
@@ -103,8 +103,8 @@ def draw_scene(rng: Generator, size: int) -> Scene:
     """
     if size < MIN_IMAGE_SIZE:
         raise ValueError(
-            f"Shapes need images of at least {MIN_IMAGE_SIZE} px a side to stay recognisable, "
-            f"but image_size={size}."
+            f"Shapes need images of at least {MIN_IMAGE_SIZE} px a side to be recognisable, got "
+            f"image_size={size}."
         )
     ground = _ground_map(rng, size)
     canvas = np.where(

@@ -6,8 +6,8 @@ Layout below the root, for each split (``train``, ``val``)::
     annotations/instances_<split>.json     COCO instances; masks of the visible pixels, as RLE
     annotations/panoptic_<split>.json      COCO panoptic segments
     panoptic_<split>/000001.png            segment ids, coded as R + 256 G + 256^2 B
-    semantic_<split>/000001.png            one label for every class, things and stuff
-    stuff_<split>/000001.png               0 on every thing, stuff classes from 1
+    semantic_<split>/000001.png            one label per class, things and stuff
+    stuff_<split>/000001.png               0 for all things, stuff classes from 1
 
 Labels (``IGNORE_LABEL`` = 255 is reserved in both semantic folders; the truth is complete, so it
 never occurs):
@@ -19,8 +19,8 @@ never occurs):
     speckle           4                 3               1
     stripes           5                 4               2
 
-Masks are RLE and not polygons because a shape painted over another may cut it in pieces or leave a
-hole.
+Masks are RLE rather than polygons, because a shape painted over another may cut it into pieces or
+leave a hole.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from vit_adapter.data.shapes.scene import STUFF_CLASSES, THING_CLASSES, Scene
 
 IGNORE_LABEL = 255
 SPLITS: tuple[str, ...] = ("train", "val")
-# One folder of PNG files each, named with the split; "{}" is the split.
+# Folders of PNG files; "{}" is the split.
 PNG_FOLDERS: tuple[str, ...] = ("{}", "panoptic_{}", "semantic_{}", "stuff_{}")
 
-# RGB, to draw labels with; from Okabe and Ito's palette
+# RGB colours for drawing labels, from Okabe and Ito's palette
 COLOURS: dict[str, tuple[int, int, int]] = {
     "things": (0, 0, 0),
     "circle": (213, 94, 0),
@@ -80,10 +80,10 @@ def panoptic_json(root: Path, split: str) -> Path:
 
 
 def write_split(root: Path, split: str, scenes: Iterable[Scene]) -> None:
-    """Write all files of one split below ``root``, which no other process may write to.
+    """Write all files of one split below ``root``, to which no other process may write.
 
     Args:
-        root: folder to write to; missing sub-folders are made.
+        root: folder to write to; missing sub-folders are created.
         split: one of ``SPLITS``.
         scenes: drawn one at a time, so that a large split needs little memory.
     """
@@ -130,7 +130,7 @@ def write_split(root: Path, split: str, scenes: Iterable[Scene]) -> None:
 def instance_annotations(scene: Scene) -> list[_JsonDict]:
     """Return one COCO annotation for each shape, without ``id`` and ``image_id``.
 
-    ``bbox`` is (x, y, width, height) around the visible pixels, ``area`` their number.
+    ``bbox`` is (x, y, width, height) around the visible pixels, and ``area`` is their number.
     """
     annotations = []
     for index, category in enumerate(scene.categories):
@@ -191,7 +191,7 @@ def _write_pictures(root: Path, split: str, image_id: int, scene: Scene) -> None
     coded = np.stack([ids % 256, ids // 256 % 256, ids // 256**2], axis=-1).astype(np.uint8)
     pictures = (scene.image, coded, semantic_labels(scene), stuff_labels(scene))
     for folder, pixels in zip(PNG_FOLDERS, pictures, strict=True):
-        # Level 1, because noise hardly compresses further but takes most of the time.
+        # Level 1, because higher levels hardly shrink the noise but take most of the time.
         target = root / folder.format(split) / image_file(image_id)
         Image.fromarray(pixels).save(target, compress_level=1)
 

@@ -1,4 +1,4 @@
-"""Converts official downloads of semantic segmentation data into what this project reads."""
+"""Converts official downloads of semantic segmentation data for this project."""
 
 from vit_adapter.data.semantic.preparation.command import prepare, run
 from vit_adapter.data.semantic.preparation.convert import convert_split, read_official

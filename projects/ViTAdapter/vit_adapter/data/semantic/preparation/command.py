@@ -26,10 +26,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Prepare a data set as the command line says.
 
     Args:
-        arguments: of the command line; those of the program if None.
+        arguments: command line arguments; those of this process if None.
 
     Returns:
-        The exit status: 0, or 1 if something is missing or broken, which is logged.
+        The exit status: 0, or 1 if something is missing or broken; the problem is logged.
     """
     options = _build_parser().parse_args(arguments)
     setup_logger(name="vit_adapter")
@@ -44,7 +44,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def prepare(name: str, root: Path, *, allow_subset: bool = False, workers: int = 1) -> None:
-    """Check a download and write the label maps that are not there yet.
+    """Check a download and write the label maps that do not exist yet.
 
     Args:
         name: one of ``SETS``.
@@ -53,7 +53,7 @@ def prepare(name: str, root: Path, *, allow_subset: bool = False, workers: int =
         workers: number of processes.
 
     Raises:
-        PreparationError: listing all that is missing.
+        PreparationError: the download is incomplete; the message lists everything that is missing.
         ValueError: a label file is broken.
     """
     data_set = SETS[name]
@@ -70,7 +70,7 @@ def prepare(name: str, root: Path, *, allow_subset: bool = False, workers: int =
         names = split_names(split)
         written = convert_split(split, names, workers=workers)
         _logger.info(
-            "%s: %d label maps in %s, of which %d were there before",
+            "%s: %d label maps in %s, %d of them from earlier",
             split.title,
             len(names),
             split.prepared,
@@ -87,7 +87,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Prepare a public data set for training and evaluation: check the official\n"
         "download and write its labels as class indices. An interrupted run can be repeated.",
-        epilog=f"Unpack the download first. Expected below the folder of all data sets:\n{layouts}",
+        epilog=f"Unpack the download first. Expected in the folder of all data sets:\n{layouts}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", choices=SETS, metavar="NAME", help="data set, see below")
@@ -106,6 +106,6 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--allow-subset",
         action="store_true",
-        help="accept fewer images than the official data set has, each with its label file",
+        help="accept fewer images than in the official data set; each needs its label file",
     )
     return parser

@@ -1,4 +1,4 @@
-"""Turns official label files into PNG files of class indices, one by one."""
+"""Converts official label files to PNG files of class indices, one by one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vit_adapter.data.image_io import read_label_map
 from vit_adapter.data.semantic.sets.definition import Conversion, Split
 from vit_adapter.utils.atomic import atomic_open
 
-_CHUNK = 16  # files handed to a process at once
+_CHUNK = 16  # files that a process gets at once
 
 
 def read_official(path: Path, conversion: Conversion) -> np.ndarray:
@@ -27,31 +27,31 @@ def read_official(path: Path, conversion: Conversion) -> np.ndarray:
         (H, W) uint8.
 
     Raises:
-        ValueError: the file cannot be read, or has values that do not belong there.
+        ValueError: the file cannot be read, or has unknown values.
     """
     key, valid = conversion.mat_key, conversion.valid
     values = read_label_map(path) if key is None else _read_mat(path, key)
     wrong = sorted(set(_occurring(values)) - valid)
     if wrong:
         raise ValueError(
-            f"{path} has the values {wrong[:8]}, which official label files do not have: they "
-            f"have {_describe(valid)}. Is it from another release, or was it edited?"
+            f"{path} has the values {wrong[:8]}, but official label files have only "
+            f"{_describe(valid)}. Is it from another release, or was it edited?"
         )
     return conversion.table[values]
 
 
 def convert_split(split: Split, names: Iterable[str], *, workers: int = 1) -> int:
-    """Write the label maps of a split that are not there yet, with a progress bar.
+    """Write the label maps of a split that do not exist yet, with a progress bar.
 
-    A map gets its name when it is complete, so that an interrupted run can go on.
+    A map gets its name only when it is complete, so an interrupted run can be continued.
 
     Args:
-        split: where the files are, below the data root.
-        names: of the files.
+        split: the split, with paths below the data root.
+        names: names of the files.
         workers: number of processes.
 
     Returns:
-        How many maps were written.
+        The number of maps written.
 
     Raises:
         ValueError: a label file cannot be read or has unknown values.
@@ -78,7 +78,7 @@ def _mapper(workers: int) -> Iterator:
         try:
             yield partial(pool.map, chunksize=_CHUNK)
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # the error shall not wait for thousands of files
+            pool.shutdown(cancel_futures=True)  # report the error without waiting for all files
             raise
 
 
@@ -95,18 +95,18 @@ def _describe(values: Collection[int]) -> str:
 
 
 def _occurring(values: np.ndarray) -> list[int]:
-    if values.dtype == np.uint8:  # much faster than sorting a large picture
+    if values.dtype == np.uint8:  # much faster than sorting a large map
         return np.flatnonzero(np.bincount(values.ravel())).tolist()
     return np.unique(values).tolist()
 
 
 def _read_mat(path: Path, key: str) -> np.ndarray:
-    """Read a matrix (H, W) of integers, of whatever type, from a MATLAB file."""
+    """Read a matrix (H, W) of integers, of any type, from a MATLAB file."""
     try:
         content = loadmat(path, variable_names=[key])
-    except Exception as error:  # loadmat raises whatever a damaged file leads to
+    except Exception as error:  # a damaged file can make loadmat raise anything
         raise ValueError(f"{path} cannot be read as a MATLAB file: {error!r}.") from error
     values = content.get(key)
     if values is None or values.ndim != 2 or values.dtype.kind not in "iuf" or (values % 1).any():
-        raise ValueError(f"{path} holds no matrix of integers named {key!r}.")
+        raise ValueError(f"{path} has no matrix of integers named {key!r}.")
     return values.astype(np.int64) if values.dtype.kind == "f" else values

@@ -1,4 +1,4 @@
-"""Says what is missing in a download, before anything is converted."""
+"""Finds what is missing in a download before anything is converted."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ def split_names(split: Split) -> list[str]:
 
 
 def find_problems(split: Split, *, allow_subset: bool = False) -> list[str]:
-    """Compare a split of a download with what it should be.
+    """Check that a split of a download is complete.
 
     Args:
-        split: what to look at, below the data root.
+        split: the split, with paths below the data root.
         allow_subset: do not compare the number of images with the official one.
 
     Returns:
-        One line for each thing that is missing; empty if the split can be converted.
+        One line for each problem; empty if the split can be converted.
     """
     wanted = [(split.images, split.image_origin), (split.official, split.label_origin)]
     problems = [
-        f"{split.title}: there is no folder {folder}; it comes with {origin}"
+        f"{split.title}: the folder {folder} does not exist; it comes with {origin}"
         for folder, origin in wanted
         if not folder.is_dir()
     ]
     if split.names_file is not None and not split.names_file.is_file():
         problems.append(
-            f"{split.title}: there is no list {split.names_file}; "
+            f"{split.title}: the list {split.names_file} does not exist; "
             f"it comes with {split.image_origin}"
         )
     if problems:
@@ -47,7 +47,7 @@ def find_problems(split: Split, *, allow_subset: bool = False) -> list[str]:
     names = split_names(split)
     if not names:
         files = f"*{split.image_suffix}"
-        return [f"{split.title}: {split.images} holds no {files}; get {split.image_origin}"]
+        return [f"{split.title}: {split.images} has no {files}; get {split.image_origin}"]
     problems = _missing(
         split, names, split.images, split.image_suffix, "images", split.image_origin
     )
@@ -57,7 +57,7 @@ def find_problems(split: Split, *, allow_subset: bool = False) -> list[str]:
     if len(names) != split.count and not allow_subset:
         problems.append(
             f"{split.title}: there are {len(names):,} images instead of {split.count:,}; get "
-            f"{split.image_origin} (--allow-subset prepares what is there)"
+            f"{split.image_origin} (or use --allow-subset to prepare only these)"
         )
     return problems
 
@@ -65,19 +65,19 @@ def find_problems(split: Split, *, allow_subset: bool = False) -> list[str]:
 def _missing(
     split: Split, names: Iterable[str], folder: Path, suffix: str, kind: str, origin: str
 ) -> list[str]:
-    there = set(_names(folder, suffix))
-    lacking = [f"{name}{suffix}" for name in names if name not in there]
-    if not lacking:
+    existing = set(_names(folder, suffix))
+    missing = [f"{name}{suffix}" for name in names if name not in existing]
+    if not missing:
         return []
-    more = ", ..." if len(lacking) > _NUM_EXAMPLES else ""
+    more = ", ..." if len(missing) > _NUM_EXAMPLES else ""
     return [
-        f"{split.title}: {kind} missing in {folder} ({len(lacking):,}): "
-        f"{', '.join(lacking[:_NUM_EXAMPLES])}{more}; get {origin}"
+        f"{split.title}: {kind} missing in {folder} ({len(missing):,}): "
+        f"{', '.join(missing[:_NUM_EXAMPLES])}{more}; get {origin}"
     ]
 
 
 def _names(folder: Path, suffix: str) -> list[str]:
-    """Return the names of all files below a folder that end in ``suffix``, hidden ones not."""
+    """Return the names of all files below a folder that end in ``suffix``, except hidden ones."""
     return [
         path.relative_to(folder).as_posix().removesuffix(suffix)
         for path in folder.rglob(f"*{suffix}")

@@ -1,4 +1,4 @@
-"""ADE20K: 150 classes with Detectron2's names; 0 in the annotations is "other"."""
+"""ADE20K: 150 classes with Detectron2's names; 0 in the annotations means "other"."""
 
 from pathlib import Path
 

@@ -1,9 +1,9 @@
 """Registers the public data sets under the names that configs use.
 
-The data root is ``$DETECTRON2_DATASETS``, or ``datasets`` in the working directory, as it is when
-this package is imported: Detectron2 fixes its own paths then. Files are looked for when a data set
-is used. ``tools/prepare_dataset.py`` writes the label maps; the metadata of each name say how
-it is called for them.
+The data root is ``$DETECTRON2_DATASETS``, or ``datasets`` in the working directory. It is read when
+this package is imported, as Detectron2 does for its own paths. Files are looked for when a data set
+is used. ``tools/prepare_dataset.py`` writes the label maps; the metadata of each name contain the
+command.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from vit_adapter.data.semantic.sets.table import SETS
 
 
 def register_semantic_sets(root: str | os.PathLike[str] | None = None) -> None:
-    """Register the public data sets, and complete those that Detectron2 registers.
+    """Register the public data sets, and complete the metadata of those in Detectron2.
 
-    Registering again points the names at the new root; Detectron2's own stay where they are.
+    Registering again points the names to the new root; Detectron2's own data sets stay where they
+    are.
 
     Args:
         root: the data root, ``data_root()`` if None.
@@ -44,11 +45,12 @@ def register_semantic_sets(root: str | os.PathLike[str] | None = None) -> None:
 
 
 def check_prepared(dataset_name: str) -> None:
-    """Check that a data set is there and prepared, if it is a public one of this package.
+    """Check that the files of a data set exist and are prepared, if it is one of this package.
 
     Raises:
         ValueError: no data set has that name.
-        FileNotFoundError: naming what is missing, the data root and how the data set is prepared.
+        FileNotFoundError: something is missing. The message names it, the data root and how to
+            prepare the data set.
     """
     check_registered(dataset_name)
     metadata = MetadataCatalog.get(dataset_name)
@@ -61,7 +63,7 @@ def check_prepared(dataset_name: str) -> None:
                 f"The data set {dataset_name!r} needs the folder {os.path.abspath(folder)}, which "
                 f"does not exist. {_advice(metadata.preparation)}"
             )
-    gt_dir = metadata.get("gt_dir")  # of Cityscapes, whose prepared labels lie beside the others
+    gt_dir = metadata.get("gt_dir")  # Cityscapes, whose prepared labels are next to the others
     if gt_dir and not any(Path(gt_dir).glob("*/*_labelTrainIds.png")):
         raise FileNotFoundError(
             f"The data set {dataset_name!r} has no files */*_labelTrainIds.png in "
@@ -70,10 +72,10 @@ def check_prepared(dataset_name: str) -> None:
 
 
 def semantic_dataset_dicts(names: str | Sequence[str]) -> list[dict[str, Any]]:
-    """Return the records of one or more data sets, as ``dataset`` of Detectron2's data loaders.
+    """Return the records of one or more data sets, for ``dataset`` of Detectron2's data loaders.
 
     Args:
-        names: in Detectron2's catalogs; of several data sets the records are joined.
+        names: one or several names in Detectron2's catalogs, whose records are joined.
 
     Raises:
         ValueError: no data set has that name, or its files are incomplete.
@@ -122,7 +124,7 @@ def _load(split: Split, preparation: str) -> list[dict[str, str]]:
 
 def _advice(preparation: str) -> str:
     return (
-        "The environment variable DETECTRON2_DATASETS names the folder that holds all data sets, "
-        f"./datasets by default (now: {data_root()}); put the download there and run "
-        f"projects/ViTAdapter/tools/{preparation}, which says what is missing."
+        "The environment variable DETECTRON2_DATASETS names the folder of all data sets, "
+        f"./datasets by default (now: {data_root()}). Put the download there and run "
+        f"projects/ViTAdapter/tools/{preparation}, which lists what is missing."
     )

@@ -1,7 +1,7 @@
-"""COCO-Stuff 10K: 171 classes, 80 things and 91 stuff classes out of the 182 of COCO-Stuff.
+"""COCO-Stuff 10K: 171 classes, namely 80 things and 91 stuff classes of the 182 of COCO-Stuff.
 
-The archive has no folder of its own: it is unpacked in ``coco_stuff_10k/``. Its label files are
-MATLAB files of COCO-Stuff's ids.
+The archive has no top-level folder, so unpack it in ``coco_stuff_10k/``. Its label files are MATLAB
+files of COCO-Stuff's ids.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
 """COCO-Stuff 164K: the 171 classes of COCO-Stuff 10K for all images of COCO.
 
-The pixel maps hold COCO-Stuff's ids minus 1. Their archive has no folder of its own: it is unpacked
-in ``coco/stuffthingmaps/``, beside COCO's other annotations.
+The pixel maps hold COCO-Stuff's ids minus 1. Their archive has no top-level folder, so unpack it in
+``coco/stuffthingmaps/``, next to COCO's other annotations.
 """
 
 from pathlib import Path

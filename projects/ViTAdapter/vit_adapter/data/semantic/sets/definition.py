@@ -1,4 +1,4 @@
-"""What the project has to know about a public data set, to register it and to prepare it."""
+"""The description of a public data set, used to register and to prepare it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from vit_adapter.data.semantic.sets.label_set import LabelSet
 
 @dataclass(frozen=True)
 class Conversion:
-    """What the values of official label files mean.
+    """The meaning of the values in official label files.
 
     Attributes:
-        table: (number of values,) uint8: class index of each value, 255 for values without class.
-        valid: the values that official files hold; any other is an error.
+        table: (number of values,) uint8: class index of each value, 255 for values without a class.
+        valid: the values in official files; any other is an error.
         mat_key: variable of MATLAB files that holds the labels; None for images.
     """
 
@@ -27,24 +27,24 @@ class Conversion:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """One registered name; a file's name is its path below its folder without the suffix.
+    """One registered name. The name of a file is its path below its folder without the suffix.
 
     Attributes:
-        name: in Detectron2's catalogs, such as "ade20k_sem_seg_val".
+        name: name in Detectron2's catalogs, such as "ade20k_sem_seg_val".
         title: for messages, such as "validation".
         label_set: its classes.
-        conversion: what the official label files hold.
+        conversion: the meaning of the official label files.
         images: folder of the images, relative to the data root like the next four.
         official: folder of the official label files.
-        other_official: folder that is read instead where it exists.
+        other_official: folder that is read instead if it exists.
         prepared: folder of the prepared labels, PNG files of class indices.
-        names_file: text file with a name a line; None if all images of the folder belong to it.
+        names_file: text file with one name per line; None if all images of the folder belong to it.
         count: official number of images.
         image_origin: archive and official site of the images, for messages.
-        label_origin: those of the labels.
-        image_suffix: ends the file names of the images.
-        official_suffix: ends those of the official label files.
-        prepared_suffix: ends those of the prepared labels.
+        label_origin: archive and official site of the labels, for messages.
+        image_suffix: suffix of the images' file names.
+        official_suffix: suffix of the official label files' names.
+        prepared_suffix: suffix of the prepared labels' file names.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Split:
     prepared_suffix: str = ".png"
 
     def below(self, root: Path) -> Split:
-        """Return this split with the paths that it has below a data root."""
+        """Return this split with all paths below a data root."""
         official = root / self.official
         if self.other_official is not None and (root / self.other_official).is_dir():
             official = root / self.other_official
@@ -83,11 +83,11 @@ class DataSet:
     """A public data set for semantic segmentation.
 
     Attributes:
-        title: with the number of classes.
-        layout: what has to lie where below the data root, for ``--help``.
-        splits: the names that are registered, in the order of preparation.
+        title: name and number of classes.
+        layout: the folders that must exist below the data root, for ``--help``.
+        splits: the registered names, in the order of preparation.
         in_detectron2: whether Detectron2 registers the names itself. The paths of the splits are
-            then Detectron2's, and only colours and the command that prepares the data are added.
+            then Detectron2's, and only the colours and the preparation command are added.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""The classes of a data set: names, colours, and the values that stand for them in the download."""
+"""The classes of a data set: names, colours, and their values in the official label maps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib import resources
 import numpy as np
 
 IGNORE_LABEL = 255
-"""Pixels of this label take no part in losses and metrics, in every data set of this project."""
+"""Pixels with this label do not count in losses and metrics, in every data set of this project."""
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class LabelSet:
     """The classes of a data set in the order of the model's class indices.
 
     Attributes:
-        names: of the classes.
-        colors: RGB, 0 to 255, to draw them with.
-        values: for each class the values that mean it in the official label maps.
+        names: names of the classes.
+        colors: RGB colours, 0 to 255, for drawing.
+        values: for each class, its values in the official label maps.
     """
 
     names: tuple[str, ...]
@@ -45,7 +45,7 @@ class LabelSet:
 
 @cache
 def read_label_set(name: str) -> LabelSet:
-    """Read classes from ``<name>.json`` beside this module.
+    """Read classes from ``<name>.json`` next to this module.
 
     The file lists them in the order of the model's class indices, each as its value in the official
     label maps, its name, and its colour in RGB.

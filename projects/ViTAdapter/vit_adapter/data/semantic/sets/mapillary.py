@@ -1,6 +1,6 @@
 """Mapillary Vistas 1.2: its own 65 classes, and the same images with the 19 of Cityscapes.
 
-65 in the label files is "unlabeled". The archive has no folder of its own: it is unpacked in
+65 in the label files means "unlabeled". The archive has no top-level folder, so unpack it in
 ``mapillary_vistas/``.
 """
 
@@ -14,7 +14,7 @@ _ROOT = Path("mapillary_vistas")
 _ORIGIN = "the Mapillary Vistas dataset, labels 1.2, of https://www.mapillary.com/dataset/vistas"
 _LABEL_SET = read_label_set("mapillary_vistas")
 
-# The classes of Mapillary Vistas that are a class of Cityscapes, as the original trains on
+# Classes of Mapillary Vistas for each class of Cityscapes, as in the original's training on
 # Mapillary for Cityscapes.
 _VALUES_FOR_CITYSCAPES = {
     "road": (13, 24, 41),  # road, general lane marking, manhole
@@ -53,7 +53,7 @@ def _splits(task: str, label_set: LabelSet, *, title: str, prepared: str) -> tup
             conversion=Conversion(label_set.lookup_table(256), frozenset(range(66))),
             images=_ROOT / folder / "images",
             official=_ROOT / folder / "labels",
-            other_official=_ROOT / folder / "v1.2" / "labels",  # release 2.0 includes those of 1.2
+            other_official=_ROOT / folder / "v1.2" / "labels",  # release 2.0 includes the 1.2 ones
             prepared=_ROOT / folder / prepared,
             count=count,
             image_origin=_ORIGIN,

@@ -1,4 +1,4 @@
-"""PASCAL-Context: 59 of its 459 classes, on the lists of VOC 2010; the others are ignored."""
+"""PASCAL-Context: 59 of its 459 classes, with the image lists of VOC 2010; others are ignored."""
 
 from pathlib import Path
 

@@ -19,4 +19,4 @@ _NAMES = (
 SETS: Mapping[str, DataSet] = MappingProxyType(
     {name: import_module(f"{__package__}.{name}").DATA_SET for name in _NAMES}
 )
-"""What is registered, and what ``tools/prepare_dataset.py`` prepares, by name."""
+"""Name -> data set, for registration and for ``tools/prepare_dataset.py``."""
