@@ -1,12 +1,12 @@
-"""Time the ViT-Adapter backbone with our operator against the same model on `grid_sample`.
+"""Time the ViT-Adapter backbone with our operator and the same model with `grid_sample`.
 
     benchmark_backbone.py [--sizes tiny small base] [--image-size 512] [--threads 2] [--compile]
 
-The models are those of the configs at batch 1, with global attention as in the original's
-segmentors, random weights, and one set of weights for all variants. A training step is forward,
-backward and a step of AdamW with stochastic depth switched off. Variants take turns, so that a
-disturbance of the machine meets them all; the medians are printed as a table. ``--compile`` adds
-the model compiled by torch.compile, which has to be one graph.
+The models are those of the configs at batch size 1, with global attention as in the original's
+segmentors, and random weights, which all variants share. A training step is forward, backward and a
+step of AdamW, with stochastic depth switched off. Variants take turns, so that disturbances of the
+machine affect them all; the medians are printed as a table. ``--compile`` adds the model compiled
+with torch.compile, which must give a single graph.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Call = Callable[[], object]
 
 
 def build(size: str, device: torch.device, mode: str = "full") -> nn.Module:
-    """Make a backbone of the configs without windows, stochastic depth and process groups.
+    """Build a backbone of the configs without windows, stochastic depth and process groups.
 
     Args:
         size: one of ``SIZES``.
-        device: where it is put.
-        mode: of the adapter.
+        device: device of the model.
+        mode: mode of the adapter.
     """
     config = model_zoo.get_config("common/models/vit_adapter")[size]
     config.norm = "BN"
@@ -55,7 +55,7 @@ def build(size: str, device: torch.device, mode: str = "full") -> nn.Module:
 
 @contextlib.contextmanager
 def on_grid_sample() -> Iterator[None]:
-    """Let plain PyTorch compute the operator."""
+    """Compute the operator with plain PyTorch in the ``with`` block."""
     before = os.environ.get(FORCE_REFERENCE)
     os.environ[FORCE_REFERENCE] = "1"
     try:
@@ -68,7 +68,7 @@ def on_grid_sample() -> Iterator[None]:
 
 
 def with_grid_sample(call: Call) -> Call:
-    """Return the call with the operator computed by plain PyTorch."""
+    """Return the call with the operator computed in plain PyTorch."""
 
     def wrapped() -> object:
         with on_grid_sample():
@@ -92,7 +92,7 @@ def training_call(
 ) -> Call:
     """Return a training step whose loss is half the sum of the squared features.
 
-    Its gradients come in the memory layout of the features, as from the convolutions of a head.
+    Its gradients have the memory layout of the features, as those of a head's convolutions do.
     """
     optimizer = torch.optim.AdamW(parameters, lr=1e-6)
 
@@ -129,7 +129,7 @@ def measure(
 
 
 def row(size: str, what: str, times: dict[str, float]) -> str:
-    """Write a line of the table."""
+    """Return a row of the table."""
     ours, reference = times["ours"], times["grid_sample"]
     cells = [size, what, f"{reference:.0f}", f"{ours:.0f}", f"{reference / ours:.2f}x"]
     if "compiled" in times:

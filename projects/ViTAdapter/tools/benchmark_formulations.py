@@ -1,7 +1,7 @@
-"""The implementations that ``benchmark_op.py`` compares, and where their kernels can be had.
+"""The implementations that ``benchmark_op.py`` compares, and where to get their kernels.
 
-Each is a function of the arguments of :func:`vit_adapter.ops.ms_deform_attn`. Those of other
-projects are there if they can be imported:
+Each is a function with the arguments of :func:`vit_adapter.ops.ms_deform_attn`. Those of other
+projects are available if they can be imported:
 
 * ``mmcv``: https://github.com/open-mmlab/mmcv, ``pip install mmcv`` (with its CUDA extension);
 * ``deformable_detr``: the extension ``MultiScaleDeformableAttention`` that Deformable DETR,
@@ -23,12 +23,12 @@ from vit_adapter.ops.reference import ms_deform_attn_embedding_bag
 
 Formulation = Callable[[Tensor, Sequence[tuple[int, int]], Tensor, Tensor], Tensor]
 
-# Images that the other CUDA kernels take at a time; it has to divide the batch, which is 1 here.
+# Images that the other CUDA kernels process at a time; it must divide the batch size, 1 here.
 _IM2COL_STEP = 1
 
 
 def available_formulations(device: torch.device) -> dict[str, Formulation]:
-    """Return what can compute on a device, ours first and the reference second."""
+    """Return the implementations for a device, ours first and the reference second."""
     formulations: dict[str, Formulation] = {
         "ours": ms_deform_attn,
         "grid_sample": ms_deform_attn_reference,
@@ -48,7 +48,7 @@ def available_formulations(device: torch.device) -> dict[str, Formulation]:
 def _deterministic(
     value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """Compute ours with the gradient whose sums have a fixed order."""
+    """Compute ours with the gradient that sums in a fixed order."""
     return _InFixedOrder.apply(value, shapes, locations, weights)
 
 
@@ -77,7 +77,7 @@ class _InFixedOrder(torch.autograd.Function):
 def _level_tensors(
     shapes: Sequence[tuple[int, int]], device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return (H, W) and the first token of every level, as the other implementations want them."""
+    """Return (H, W) and the first token of every level, as the other implementations expect."""
     sizes = torch.tensor(shapes, device=device)
     lengths = sizes.prod(1)
     return sizes, lengths.cumsum(0) - lengths
@@ -90,7 +90,7 @@ def _adapt_mmcv(module: Any) -> Formulation:
     def compute(
         value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
     ) -> Tensor:
-        # Its kernels know one dtype only, also for the locations.
+        # Its kernels need the same dtype for everything, including the locations.
         narrow = (locations.to(value.dtype), weights.to(value.dtype))
         return function.apply(value, *levels(shapes, value.device), *narrow, _IM2COL_STEP)
 
@@ -131,7 +131,7 @@ def _adapt_deformops(module: Any) -> Formulation:
 
 
 class _LevelCache:
-    """The tensors of :func:`_level_tensors`, made once, as a model would."""
+    """The tensors of :func:`_level_tensors`, created once, as in a model."""
 
     def __init__(self) -> None:
         self._made: dict[tuple, tuple[Tensor, Tensor]] = {}

@@ -1,17 +1,17 @@
-"""Measure what a training step of the backbone costs in each mode of the adapter.
+"""Measure the cost of a training step of the backbone in each mode of the adapter.
 
     benchmark_modes.py [--sizes tiny small base] [--image-size 512] [--repeats 3]
 
-Models and step are those of benchmark_backbone.py: batch 1, float32, global attention, random
-weights. Memory is counted, not sampled, so the figures are exact, and the same on every machine
-that has the operator's kernels:
+Models and training steps are as in benchmark_backbone.py: batch size 1, float32, global attention,
+random weights. Memory is counted, not sampled, so the figures are exact and the same on every
+machine that has the operator's kernels:
 
-* activations: storage that autograd keeps between forward and backward pass, each once, without
-  parameters;
+* activations: storage that autograd keeps between forward and backward pass, each counted once,
+  without parameters;
 * gradients: the buffers after the backward pass;
 * optimizer: the state of AdamW after a step.
 
-What a single layer needs in passing comes on top, as do the weights, which all modes share.
+The temporary memory of single layers and the weights, which all modes share, are not included.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from vit_adapter.backbone.modes import MODES
 
 @dataclass(frozen=True)
 class Cost:
-    """What a training step needs.
+    """The cost of a training step.
 
     Attributes:
-        trainable: parameters with a gradient.
-        activations, gradients, optimizer: bytes.
+        trainable: number of parameters with a gradient.
+        activations, gradients, optimizer: memory in bytes.
     """
 
     trainable: int
@@ -44,12 +44,12 @@ class Cost:
 
     @property
     def total(self) -> int:
-        """Bytes that are held between forward and backward pass, once training runs."""
+        """Bytes in use between forward and backward pass once training runs."""
         return self.activations + self.gradients + self.optimizer
 
 
 def saved_activations(model: nn.Module, images: Tensor) -> tuple[Tensor, int]:
-    """Run the model: the loss, and the bytes of activations that autograd keeps for it."""
+    """Run the model; return the loss and the bytes of activations that autograd keeps for it."""
     own = {_address(t) for t in (*model.parameters(), *model.buffers())}
     kept: dict[int, int] = {}
 
@@ -83,7 +83,7 @@ def measure_memory(model: nn.Module, images: Tensor) -> Cost:
 
 
 def row(size: str, mode: str, cost: Cost, milliseconds: float) -> str:
-    """Write a line of the table."""
+    """Return a row of the table."""
     sizes = (cost.activations, cost.gradients, cost.optimizer, cost.total)
     cells = [size, mode, f"{cost.trainable / 1e6:.1f}"]
     cells += [f"{value / MEBIBYTE:.0f}" for value in sizes]

@@ -1,20 +1,20 @@
-"""Time multi-scale deformable attention against every other implementation that can be imported.
+"""Time multi-scale deformable attention and all other implementations that can be imported.
 
     benchmark_op.py [--device cuda] [--dtypes float32 bfloat16] [--points local] [--threads 2]
 
-The cases are calls that real models make at batch 1: injectors (queries at stride 16, values at
-strides 8, 16, 32) and extractors (the reverse) of ViT-Adapter, and a layer of Mask2Former's pixel
-decoder. Without options every dtype and both kinds of points are measured. Written into the output
-folder: ``benchmark_op.md``, tables with
+The cases are calls that real models make at batch size 1: injectors (queries at stride 16, values
+at strides 8, 16, 32) and extractors (the reverse) of ViT-Adapter, and a layer of Mask2Former's
+pixel decoder. Without options every dtype and both kinds of points are measured. The output folder
+gets ``benchmark_op.md``, tables with
 
 * the medians of forward and of forward with backward, and the gains over `grid_sample`;
-* the share of the bandwidth bound: the time that a copy takes for the bytes that have to be read
-  and written once, relative to the time taken (more than 100 % where a cache holds them);
+* the share of the bandwidth bound: the time that a copy needs for the bytes that must be read and
+  written once, relative to the measured time (more than 100 % if a cache holds them);
 * errors against float64, as |difference| / |float64| in the Euclidean norm, of the output and of
   the worst of the three gradients, where float64 gets the same rounded inputs;
-* the memory that one forward and backward needs beyond its inputs;
+* the memory that one forward and backward pass needs in addition to its inputs;
 
-``benchmark_op.png``, a picture of the times, and ``benchmark_op.json``, all of it as numbers.
+``benchmark_op.png``, a chart of the times, and ``benchmark_op.json``, all figures as numbers.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from torch import Tensor
 from vit_adapter.ops import ms_deform_attn_reference
 
 NUM_POINTS = 4
-OFFSET_NOISE = 2.0  # pixels: how far learned offsets stray from those of the initialisation
+OFFSET_NOISE = 2.0  # pixels: how far learned offsets move from the initial ones
 
 
 class Case(NamedTuple):
@@ -66,7 +66,7 @@ CASES = {
     "L 1024 extractor": Case(1024, 16, 32, PYRAMID, (16,)),
     "Mask2Former 1024": Case(1024, 8, 32, PYRAMID, PYRAMID),
 }
-NUM_CPU_CASES = 5  # the larger ones say nothing new about a CPU
+NUM_CPU_CASES = 5  # larger cases show nothing new on a CPU
 
 
 class Inputs(NamedTuple):
@@ -78,7 +78,7 @@ class Inputs(NamedTuple):
     attention_weights: Tensor
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Inputs:
-        """Cast the values to a dtype, and the rest to the dtype that goes with it."""
+        """Cast the values to a dtype, and everything else to the dtype that goes with it."""
         wide = torch.promote_types(dtype, torch.float32)
         return Inputs(
             self.value.to(device, dtype),
@@ -118,7 +118,7 @@ def make_inputs(case: Case, points: str) -> Inputs:
 
 
 def minimal_bytes(inputs: Inputs) -> tuple[int, int]:
-    """Bytes that forward, and forward with backward, read and write at least, each once."""
+    """Return the least bytes that forward, and forward with backward, read and write."""
     value, _, locations, weights = inputs
     output = locations.shape[1] * value[0, 0].nbytes
     read = value.nbytes + locations.nbytes + weights.nbytes
@@ -150,7 +150,7 @@ def training_call(function: Formulation, inputs: Inputs) -> Callable[[], tuple[T
 
 
 def errors(function: Formulation, inputs: Inputs, exact: tuple[Tensor, ...]) -> tuple[float, float]:
-    """Relative errors of the output, and of the worst gradient, in the Euclidean norm."""
+    """Return the relative errors of the output and of the worst gradient, in the Euclidean norm."""
     actual = training_call(function, inputs)()
     output, *gradients = (
         float((tensor.double() - truth).norm() / truth.norm())
@@ -160,7 +160,7 @@ def errors(function: Formulation, inputs: Inputs, exact: tuple[Tensor, ...]) -> 
 
 
 def runs(name: str, function: Formulation, inputs: Inputs) -> bool:
-    """Whether a formulation computes these inputs; other projects' kernels refuse many."""
+    """Whether a formulation supports these inputs; other projects' kernels refuse many."""
     try:
         training_call(function, inputs)()
     except (RuntimeError, ValueError, TypeError) as error:
@@ -214,7 +214,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure, and write tables and picture."""
+    """Measure, and write the tables and the chart."""
     options = parse(arguments)
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)

@@ -1,4 +1,4 @@
-"""Tables and the picture of ``benchmark_op.py``."""
+"""The tables and the chart of ``benchmark_op.py``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HEADER = (
 
 
 def to_markdown(machine: str, records: Sequence[Record]) -> str:
-    """Write a table for each dtype and kind of points; gains are those over `grid_sample`."""
+    """Return a table for each dtype and kind of points; gains are relative to `grid_sample`."""
     lines = [machine, ""]
     for (dtype, points), group in _settings(records):
         lines += [f"### {dtype}, {points} points", "", _HEADER, "|---" * 8 + "|"]
@@ -50,7 +50,7 @@ def _milliseconds(value: float) -> str:
 
 
 def _settings(records: Sequence[Record]) -> Iterator[tuple[tuple[str, str], list[Record]]]:
-    """Yield the records of each (dtype, points), which stand together."""
+    """Yield the records of each (dtype, points), which are consecutive."""
     for key, group in itertools.groupby(records, lambda r: (r["dtype"], r["points"])):
         yield key, list(group)
 

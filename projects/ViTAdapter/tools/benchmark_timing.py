@@ -1,4 +1,4 @@
-"""What the benchmarks share: fair timing, peak memory, and the name of the machine."""
+"""Shared code of the benchmarks: fair timing, peak memory, and the name of the machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vit_adapter.ops import extension_info
 Call = Callable[[], object]
 
 MEBIBYTE = 2**20
-# On CUDA so many calls are queued while the device waits: launches cost nothing then.
+# On CUDA this many calls are queued while the device waits, so launching costs no time.
 _CUDA_CALLS = 10
 _CUDA_WAIT_CYCLES = 50_000_000
 
@@ -26,8 +26,8 @@ _CUDA_WAIT_CYCLES = 50_000_000
 def medians(calls: Mapping[str, Call], repeats: int, device: torch.device) -> dict[str, float]:
     """Return the median time of each call in milliseconds.
 
-    The calls take turns, so that a disturbance of the machine meets them all. A first round warms
-    up and does not count. On CUDA it is the device's own time, without that of launching.
+    The calls take turns, so that disturbances of the machine affect them all. A first round warms
+    up and does not count. On CUDA this is the device's own time, without the time for launching.
     """
     time_one = _cuda_milliseconds if device.type == "cuda" else _milliseconds
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -46,7 +46,7 @@ def _milliseconds(call: Call) -> float:
 
 
 def _cuda_milliseconds(call: Call) -> float:
-    call()  # compilation, if there is any, and the allocator's first blocks
+    call()  # any compilation, and the allocator's first blocks
     start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     torch.cuda._sleep(_CUDA_WAIT_CYCLES)
@@ -59,7 +59,7 @@ def _cuda_milliseconds(call: Call) -> float:
 
 
 def peak_memory(call: Call, device: torch.device) -> int:
-    """Return by how many bytes the tensors' memory grows, at most, during a call."""
+    """Return the largest growth in bytes of the tensors' memory during a call."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -85,14 +85,14 @@ def peak_memory(call: Call, device: torch.device) -> int:
 
 def copy_bandwidth(device: torch.device) -> float:
     """Measure the bytes per second that a large copy reads and writes."""
-    source = torch.zeros(64 * MEBIBYTE, device=device)  # 256 MiB, beyond any cache
+    source = torch.zeros(64 * MEBIBYTE, device=device)  # 256 MiB, more than any cache
     target = torch.empty_like(source)
     elapsed = medians({"copy": lambda: target.copy_(source)}, 7, device)["copy"]
     return 2 * source.nbytes / (elapsed / 1000)
 
 
 def describe_machine(device: torch.device) -> str:
-    """Name what the figures belong to."""
+    """Return the name of the machine, and what the operator is computed with."""
     info = extension_info()
     backend = info["backends"].get(device.type, "reference")
     if device.type == "cuda":

@@ -4,10 +4,9 @@
         --config-file coco/mask_rcnn_vit_adapter_tiny_deit_3x
     convert_checkpoint.py --reverse output/model_final.pth for_the_original.pth --tree detection
 
-Prints what each name became, and what the weights need besides their names: how pixels are
-normalised and how the ViT's tokens are added to the outputs. With ``--config-file`` all of that is
-compared with the config, and every name and shape with its model. Exit status: 0 written, 2 nothing
-was written.
+Prints the new name of each tensor, and what the names do not show: how pixels are normalised and
+how the ViT's tokens are added to the outputs. With ``--config-file``, both are compared with the
+config, and every name and shape with its model. Exit status: 0 written, 2 nothing was written.
 """
 
 import argparse
@@ -50,41 +49,41 @@ logger = logging.getLogger("vit_adapter.convert_checkpoint")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         description="Convert a checkpoint of the original ViT-Adapter for this project, or back.",
         epilog="exit status: 0 written, 2 nothing was written",
     )
     add = parser.add_argument
-    add("input", type=Path, metavar="IN", help="the checkpoint; it stays as it is")
+    add("input", type=Path, metavar="IN", help="the checkpoint, which is not changed")
     add(
         "output",
         type=Path,
         metavar="OUT",
         help=f"{' or '.join(OURS_SUFFIXES)}; with --reverse {' or '.join(THEIRS_SUFFIXES)}",
     )
-    add("--reverse", action="store_true", help="from this project's names to the original's")
+    add("--reverse", action="store_true", help="convert this project's names to the original's")
     add(
         "--tree",
         choices=TREES,
-        help="where a backbone without heads comes from, or goes to with --reverse",
+        help="origin of a backbone without heads, or its destination with --reverse",
     )
     add("--force", action="store_true", help="replace OUT if it exists")
-    add_config_arguments(parser.add_argument_group("the config that the checkpoint has to fit"))
+    add_config_arguments(parser.add_argument_group("the config that the checkpoint must fit"))
     return parser
 
 
 def check_paths(source: Path, target: Path, reverse: bool, force: bool) -> None:
-    """Refuse an output that cannot be written, or should not.
+    """Refuse an output that cannot or should not be written.
 
     Raises:
         ValueError, FileExistsError, FileNotFoundError: the message says why.
     """
     suffixes = THEIRS_SUFFIXES if reverse else OURS_SUFFIXES
     if not target.name.endswith(suffixes):
-        raise ValueError(f"OUT has to end in {' or '.join(suffixes)}, got {target}")
+        raise ValueError(f"OUT must end in {' or '.join(suffixes)}, got {target}")
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {target.parent} for OUT")
+        raise FileNotFoundError(f"the folder {target.parent} of OUT does not exist")
     if target.exists() and source.exists() and target.samefile(source):
         raise ValueError(f"IN and OUT are the same file, {target}; IN is never replaced")
     if target.exists() and not force:
@@ -92,7 +91,7 @@ def check_paths(source: Path, target: Path, reverse: bool, force: bool) -> None:
 
 
 def read(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:
-    """Read a file: what is stored beside the weights, and the weights.
+    """Read a file: first everything apart from the weights, then the weights.
 
     Raises:
         FileNotFoundError, vit_adapter.checkpoint.CheckpointFileError: see
@@ -129,7 +128,7 @@ def print_table(conversion: Conversion, weights: Mapping[str, Tensor]) -> None:
 
 
 def print_provenance(provenance: Provenance) -> None:
-    """Print what the weights need besides their names."""
+    """Print what the names of the weights do not show."""
     known = "" if provenance.pixels_are_known else " (assumed)"
     print(f"tree: {provenance.tree}")
     print(f"vit_feature_fusion: {provenance.vit_feature_fusion or 'does not apply'}")
@@ -144,11 +143,11 @@ def check_config(
     """Compare weights of this project and their provenance with a config.
 
     Returns:
-        The provenance, with the config's pixel statistics where the checkpoint tells none.
+        The provenance, with the config's pixel statistics if the checkpoint states none.
 
     Raises:
         vit_adapter.checkpoint.CheckpointMismatchError: names or shapes do not fit.
-        ValueError: the model would compute something else with these weights.
+        ValueError: the model would compute something different with these weights.
     """
     with torch.device("meta"):
         model: nn.Module = instantiate(cfg.model)
@@ -160,18 +159,19 @@ def check_config(
         fusion = backbone.vit_feature_fusion if isinstance(backbone, ViTAdapter) else None
         if fusion != provenance.vit_feature_fusion:
             raise ValueError(
-                f"the config has vit_feature_fusion={fusion!r}, but the weights belong to "
-                f"{provenance.vit_feature_fusion!r}: they would load and compute wrong features"
+                f"the config has vit_feature_fusion={fusion!r}, but the weights are for "
+                f"{provenance.vit_feature_fusion!r}: they would load, but compute wrong features"
             )
     pixels = pixels_of(cfg)
     if pixels == provenance.pixels:
         return provenance
     if provenance.pixels_are_known:
         raise ValueError(
-            f"the config normalises pixels by {pixels}, the weights need {provenance.pixels}; "
-            "change model.pixel_mean, model.pixel_std and image_format of the mappers"
+            f"the config normalises pixels with {pixels}, but the weights need "
+            f"{provenance.pixels}; change model.pixel_mean, model.pixel_std and the image_format "
+            "of the mappers"
         )
-    return replace(provenance, pixels=pixels, notes=("the pixels are those of the config",))
+    return replace(provenance, pixels=pixels, notes=("pixel statistics are from the config",))
 
 
 def pixels_of(cfg: DictConfig) -> PixelStatistics:
@@ -193,7 +193,7 @@ def write(path: Path, weights: Mapping[str, Tensor], provenance: Provenance, rev
     if reverse:
         atomic_save({"state_dict": dict(weights), "meta": {METADATA_KEY: metadata}}, path)
     elif path.suffix == ".safetensors":
-        # The format has no tensors that share memory, or with gaps.
+        # The format does not support tensors that share memory or have gaps.
         dense = torch.contiguous_format
         tensors = {name: tensor.clone(memory_format=dense) for name, tensor in weights.items()}
         content = safetensors.torch.save(
@@ -214,7 +214,7 @@ def run(args: argparse.Namespace) -> None:
     check_paths(args.input, args.output, args.reverse, args.force)
     if args.overrides and not args.config_file:
         raise ValueError(
-            f"{args.overrides[0]!r} changes a config, but none is given; add --config-file CONFIG"
+            f"{args.overrides[0]!r} overrides a config, but none is given; add --config-file CONFIG"
         )
     cfg = load_config(args.config_file, args.overrides) if args.config_file else None
     stored, weights = read(args.input)

@@ -21,7 +21,7 @@ from typing import Any
 
 from vit_adapter.utils.atomic import atomic_open
 
-# fvcore does, each time that it is imported; nobody who draws can do anything about it.
+# fvcore triggers this warning when it is imported; users can do nothing about it.
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
 
 # ruff: noqa: E402
@@ -43,13 +43,13 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".p
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 # Labels are unreadable on small images, so their pictures are enlarged to this long side (pixels).
 MIN_PICTURE_SIDE = 640
-SEGMENT_OPACITY = 0.6  # of the colours of a segmentation, under which the image stays visible
+SEGMENT_OPACITY = 0.6  # opacity of segment colours, which keeps the image visible
 
 logger = logging.getLogger("vit_adapter.demo")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         description="Draw a model's boxes and masks, or its segmentation, on images.",
         epilog="exit status: 0 all drawn, 1 some images could not be read, 2 nothing could be done",
@@ -74,16 +74,16 @@ def build_parser() -> argparse.ArgumentParser:
         type=_probability,
         default=0.5,
         metavar="SCORE",
-        help="draw instances of at least this score (default: %(default)s)",
+        help="draw instances with at least this score (default: %(default)s)",
     )
-    add("--limit", type=_positive, metavar="N", help="use the first N images only")
+    add("--limit", type=_positive, metavar="N", help="use only the first N images")
     add(
         "--montage",
         type=_picture_file,
         metavar="FILE",
-        help="also lay all pictures out on one sheet",
+        help="also arrange all pictures on one sheet",
     )
-    # the overrides as Detectron2's demo takes them
+    # overrides in the form of Detectron2's demo
     add("--opts", nargs="+", default=[], help=argparse.SUPPRESS)
     return parser
 
@@ -110,12 +110,12 @@ def _picture_file(text: str) -> Path:
 
 
 def find_images(patterns: Iterable[str]) -> list[Path]:
-    """Return the files that paths, folders and globs name, each once.
+    """Return the files that match paths, folders and globs, each only once.
 
-    The order is that of the patterns, inside a folder or glob that of the names.
+    They are in the order of the patterns, and sorted by name within a folder or glob.
 
     Raises:
-        FileNotFoundError: a pattern matches no image. (A file named outright counts as one.)
+        FileNotFoundError: a pattern matches no image. (A path of a file counts as an image.)
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
@@ -129,8 +129,8 @@ def find_images(patterns: Iterable[str]) -> list[Path]:
             matches = sorted(f for f in files if f.is_file() and f.suffix.lower() in IMAGE_SUFFIXES)
         if not matches:
             raise FileNotFoundError(
-                f"no image found at {pattern!r}; expected an image, or a folder or a glob with "
-                f"files of the types {' '.join(IMAGE_SUFFIXES)}"
+                f"no image found at {pattern!r}; expected an image, or a folder or glob with "
+                f"files that end in {' '.join(IMAGE_SUFFIXES)}"
             )
         found.update(dict.fromkeys(matches))
     return list(found)
@@ -140,7 +140,7 @@ def dataset_images(predictor: LazyPredictor) -> list[Path]:
     """Return the image files of the config's test data set.
 
     Raises:
-        ValueError: it names none, or one that is not there.
+        ValueError: it names none, or the data set cannot be read.
     """
     try:
         names = register_test_data(deepcopy(predictor.cfg))
@@ -148,12 +148,12 @@ def dataset_images(predictor: LazyPredictor) -> list[Path]:
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"the config's test data cannot be read, give --input: {error}") from error
     if not records:
-        raise ValueError("the config names no test data to take images from; give --input")
+        raise ValueError("the config names no test data, so there are no images; give --input")
     return [Path(record["file_name"]) for record in records]
 
 
 def picture_paths(images: Sequence[Path], folder: Path) -> list[Path]:
-    """Return where each picture goes: ``folder`` mirrors the tree in which the images lie.
+    """Return the path of each picture; ``folder`` mirrors the folders of the images.
 
     Raises:
         ValueError: a picture would replace an input image.
@@ -173,7 +173,7 @@ def picture_paths(images: Sequence[Path], folder: Path) -> list[Path]:
     return paths
 
 
-@matplotlib.rc_context({"text.parse_math": False})  # a class may be called "$5$" or "cash$$"
+@matplotlib.rc_context({"text.parse_math": False})  # class names such as "$5$" are not formulas
 def draw(
     image: np.ndarray, prediction: Mapping[str, Any], metadata: Metadata, threshold: float
 ) -> tuple[Image.Image, int]:
@@ -181,15 +181,15 @@ def draw(
 
     Args:
         image: (H, W, 3) uint8, BGR.
-        prediction: a predictor's, in the frame of ``image``: ``instances``, or else ``sem_seg``.
+        prediction: a predictor's result, in the frame of ``image``: ``instances`` or ``sem_seg``.
         metadata: names of the classes; ``stuff_colors`` is the palette of a segmentation.
-        threshold: lowest score of instances that are drawn.
+        threshold: lowest score of instances to draw.
 
     Returns:
-        RGB picture, enlarged where the image is small, and how many instances or different
-        classes are on it.
+        RGB picture, enlarged if the image is small, and the number of instances or different
+        classes in it.
     """
-    np.random.seed(0)  # of the visualizer's colours, so that they are the same every time
+    np.random.seed(0)  # for the visualizer's colours, so that they are the same every time
     scale = max(1.0, MIN_PICTURE_SIDE / max(image.shape[:2]))
     visualizer = Visualizer(image[:, :, ::-1], metadata, scale=scale)
     if "instances" in prediction:
@@ -203,17 +203,17 @@ def draw(
 
 
 def save_atomically(picture: Image.Image, path: Path) -> None:
-    """Write a picture so that at ``path`` there is at any time a whole file or none."""
+    """Write a picture so that ``path`` never holds an incomplete file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_open(path, "wb", flush=False) as stream:
         picture.save(stream, format=Image.registered_extensions()[path.suffix.lower()])
 
 
 def montage(pictures: Sequence[Path], gap: int = 8) -> Image.Image:
-    """Lay pictures out on one white sheet, as square as can be, row by row.
+    """Arrange pictures on one white sheet, row by row, as square as possible.
 
     Args:
-        pictures: files, at least one; every cell has the size of the largest.
+        pictures: at least one file; every cell has the size of the largest picture.
         gap: pixels between two cells.
     """
     opened = [Image.open(path).convert("RGB") for path in pictures]
@@ -249,7 +249,7 @@ def run(args: argparse.Namespace) -> list[Path]:
                 image = read_image(image_path)
                 prediction = predictor(image)
             except (OSError, ValueError) as error:
-                logger.error("%s is left out: %s", image_path, error)
+                logger.error("%s is skipped: %s", image_path, error)
                 unreadable.append(image_path)
                 continue
             picture, found = draw(image, prediction, predictor.metadata, args.confidence_threshold)
@@ -273,7 +273,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logger.error("%s", error)
         return 2
     if unreadable:
-        logger.error("%d images could not be drawn, see above", len(unreadable))
+        logger.error("%d images could not be drawn; see above", len(unreadable))
     return 1 if unreadable else 0
 
 

@@ -2,13 +2,13 @@
 
     fuzz_op.py SECONDS [--seed N] [--sets baseline avx2 avx512] [--build FOLDER]
 
-Compiles the unmodified kernels of csrc/ for the host, with the sanitizers: those of the CPU for
-each instruction set that is asked for and that this machine has, and the device code on an
-emulation of CUDA. Then calls them for the given time with random shapes and contents, points on
-pixels' edges, infinite and NaN numbers and misaligned arrays among them. Results of finite inputs
-are compared with the definition, evaluated point by point in double.
+Compiles the unmodified kernels of csrc/ for the host, with the sanitizers: the CPU kernels for each
+requested instruction set that this machine has, and the device code with an emulation of CUDA. Then
+it calls them for the given time with random shapes and contents, including points on the edges of
+pixels, infinite and NaN values and misaligned arrays. Results of finite inputs are compared with
+the definition, evaluated point by point in double precision.
 
-Exits with status 1 at the first finding, and prints the seed that repeats it
+Exits with status 1 at the first finding, and prints the seed that reproduces it
 (``fuzz_op.py 0 --seed N``). Needs the source tree and GCC or Clang on Linux; compiling takes
 about a minute on two cores.
 """
@@ -30,10 +30,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 HARNESS = ROOT / "tests" / "unit" / "ops" / "fuzzing"
 EMULATION = ROOT / "tests" / "unit" / "ops" / "cuda_emulation"
-# -w: host compilers do not know the device code's pragmas. -O0 compiles in the least time.
+# -w: host compilers do not know the device code's pragmas. -O0: fastest compilation.
 FLAGS = ["-std=c++17", "-O0", "-w"]
-# -no-pie: programs at random addresses can lie where AddressSanitizer of GCC before 13.3 puts its
-# heap, on systems with vm.mmap_rnd_bits=32; such runs crash before they begin.
+# -no-pie: with vm.mmap_rnd_bits=32, a program at a random address may overlap the heap of the
+# AddressSanitizer in GCC before 13.3, and then crashes at its start.
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-no-pie"]
 INSTRUCTION_SETS = {
     "baseline": [],
@@ -61,11 +61,11 @@ def build(folder: Path, sets: Sequence[str]) -> Path:
     """Compile the program in a folder.
 
     Args:
-        folder: where objects and the program go; made if it is missing.
-        sets: names of `INSTRUCTION_SETS`.
+        folder: folder for the object files and the program; created if it does not exist.
+        sets: names from `INSTRUCTION_SETS`.
 
     Returns:
-        The program; ``fuzz SECONDS SEED`` and ``large`` are its commands.
+        Path of the program; its commands are ``fuzz SECONDS SEED`` and ``large``.
 
     Raises:
         RuntimeError: there is no compiler, or it fails.
@@ -78,7 +78,7 @@ def build(folder: Path, sets: Sequence[str]) -> Path:
     defines = [f"-DFUZZ_{name.upper()}" for name in sets]
     jobs = {
         ROOT / "csrc" / "cpu" / f"ms_deform_attn_{name}.cpp": INSTRUCTION_SETS[name]
-        for name in reversed(sets)  # the slowest first
+        for name in reversed(sets)  # slowest compilation first
     }
     jobs |= {path: defines for path in sorted(HARNESS.glob("*.cpp"))}
 
@@ -95,19 +95,19 @@ def build(folder: Path, sets: Sequence[str]) -> Path:
 
 
 def run(command: Sequence[str]) -> None:
-    """Run the compiler; raise RuntimeError with what it wrote if it fails."""
+    """Run the compiler; raise RuntimeError with its output if it fails."""
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     if process.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed:\n{process.stderr}")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Build the program, let it run, and return its exit status."""
+    """Build and run the program, and return its exit status."""
     parser = argparse.ArgumentParser(description="Fuzz multi-scale deformable attention.")
-    parser.add_argument("seconds", type=float, help="how long; 0 runs one case")
-    parser.add_argument("--seed", type=int, default=None, help="of the first case (default: time)")
+    parser.add_argument("seconds", type=float, help="how long to run; 0 runs one case")
+    parser.add_argument("--seed", type=int, default=None, help="first seed (default: the time)")
     parser.add_argument("--sets", nargs="+", choices=list(INSTRUCTION_SETS), default=None)
-    parser.add_argument("--build", type=Path, default=None, help="keep what is compiled there")
+    parser.add_argument("--build", type=Path, default=None, help="keep compiled files there")
     options = parser.parse_args(arguments)
     sets = options.sets or available_sets()
     missing = set(sets) - set(available_sets())

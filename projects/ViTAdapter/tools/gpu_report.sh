@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Shows in one command what only a GPU can show:
+# Runs all checks that need a GPU in one command:
 #
 #     VIT_ADAPTER_BUILD=cuda pip install --no-build-isolation -e .
 #     projects/ViTAdapter/tools/gpu_report.sh [FOLDER]
 #
-# makes sure that there are kernels for CUDA, and runs the tests that need a GPU, the operator's
-# also under compute-sanitizer (memcheck and racecheck, where it is installed), and the benchmarks
-# of operator and backbone; the summary holds the operator's figures against their limits. Every
-# step's output goes to a file in FOLDER (default output/gpu); the exit status is 1 if a step
-# failed. PYTHON names the interpreter. Other projects' kernels are compared if installed (see
-# benchmark_formulations.py).
+# Makes sure that there are kernels for CUDA. Then runs the tests that need a GPU, those of the
+# operator also under compute-sanitizer (memcheck and racecheck, if it is installed), and the
+# benchmarks of operator and backbone; the summary compares the operator's figures with their
+# limits. Every step's output goes to a file in FOLDER (default output/gpu); the exit status is 1 if
+# a step failed. PYTHON names the interpreter. Kernels of other projects are compared if they are
+# installed (see benchmark_formulations.py).
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 python=${PYTHON:-python}
@@ -32,14 +32,14 @@ step() { # step NAME COMMAND...
 check() { # check TOOL OPTION...: the operator's tests under compute-sanitizer
   local tool=$1
   shift
-  # Without PyTorch's pool every tensor is a block of its own, and nothing can overrun unseen.
+  # Without PyTorch's pool every tensor is a separate block, so every overrun is detected.
   step "$tool" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 \
     compute-sanitizer --tool "$tool" --error-exitcode 1 "$@" "$python" -m pytest -q -m cuda \
     tests/unit/ops/test_functional.py tests/unit/ops/test_registration.py
 }
 
 step gpu nvidia-smi
-# Without kernels plain PyTorch would pass the tests.
+# Without the kernels, plain PyTorch would pass the tests.
 step kernels "$python" -c "from vit_adapter.ops import extension_info; info = extension_info()
 print(info); raise SystemExit(info['backends']['cuda'] != 'kernel')"
 step tests "$python" -m pytest -q -m cuda tests
@@ -47,7 +47,7 @@ if command -v compute-sanitizer > /dev/null; then
   check memcheck --report-api-errors no # PyTorch tries calls that may fail
   check racecheck
 else
-  echo "== memcheck and racecheck left out: no compute-sanitizer in PATH"
+  echo "== memcheck and racecheck skipped: no compute-sanitizer in PATH"
   status=1
 fi
 step operator "$python" $tools/benchmark_op.py --device cuda --output "$folder"

@@ -1,16 +1,17 @@
-"""Hold what ``benchmark_op.py`` measured on a GPU against what the operator should reach there.
+"""Compare the GPU figures of ``benchmark_op.py`` with the operator's limits.
 
     gpu_summary.py FOLDER/benchmark_op.json
 
-prints a table: for each case at 896 pixels and above, in float32 with local points,
+prints a table with the following ratios, for each case of 896 pixels and more in float32 with local
+points:
 
-* the forward pass relative to the bandwidth bound, at most 3;
-* the backward pass relative to the forward pass, at most 3;
-* the deterministic backward pass relative to the usual one, at most 3;
-* forward and backward together relative to the fastest other kernel, at most 1.
+* the forward pass to the bandwidth bound, at most 3;
+* the backward pass to the forward pass, at most 3;
+* the deterministic backward pass to the usual one, at most 3;
+* forward and backward together to the fastest other kernel, at most 1.
 
-Ends with status 1 if one of them is not reached or was not measured; without another project's
-kernel there is nothing to compare with, which is no failure.
+Ends with status 1 if a limit is exceeded or a ratio was not measured. A missing kernel of another
+project, so that there is nothing to compare with, is not a failure.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Record = Mapping[str, Any]
 
 
 def ratios(records: Mapping[str, Record]) -> dict[str, float | None]:
-    """Return what is limited, for the records of one case by formulation; None: not measured."""
+    """Return the ratios for the records of one case by formulation; None: not measured."""
     ours = records["ours"]
     backward = ours["training_ms"] - ours["forward_ms"]
     fixed_order = records.get("ours, deterministic")
@@ -55,7 +56,7 @@ def ratios(records: Mapping[str, Record]) -> dict[str, float | None]:
 
 
 def group_by_case(records: Sequence[Record]) -> dict[str, dict[str, Record]]:
-    """Return case -> formulation -> record, of the cases that count."""
+    """Return case -> formulation -> record, for the cases that count."""
     cases: dict[str, dict[str, Record]] = {}
     for record in records:
         large = int(record["case"].split()[1]) >= SMALLEST_SIDE
@@ -65,7 +66,7 @@ def group_by_case(records: Sequence[Record]) -> dict[str, dict[str, Record]]:
 
 
 def cell(name: str, ratio: float | None) -> tuple[str, bool]:
-    """Return what the table says of a ratio, and whether that is good enough."""
+    """Return the text for a ratio in the table, and whether it is within its limit."""
     if ratio is None:
         return "not measured", name == "ours / fastest other"
     reached = ratio <= LIMITS[name]
@@ -74,7 +75,7 @@ def cell(name: str, ratio: float | None) -> tuple[str, bool]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; return the exit status."""
-    parser = argparse.ArgumentParser(description="Hold a GPU's figures against their limits.")
+    parser = argparse.ArgumentParser(description="Compare a GPU's figures with their limits.")
     parser.add_argument("file", type=Path, help="benchmark_op.json")
     content = json.loads(parser.parse_args(arguments).file.read_text())
     print(f"{content['machine']}; float32, local points\n")

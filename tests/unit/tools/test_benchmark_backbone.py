@@ -1,4 +1,4 @@
-"""The benchmark of the backbone runs, and its variants differ in the operator alone."""
+"""The benchmark of the backbone runs, and its variants differ only in the operator."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_prints_forward_and_training_step(tool, capsys):
     assert re.fullmatch(r"\| tiny \| training step \| \d+ \| \d+ \| \d+\.\d\dx \|", training)
 
 
-def test_variants_compute_the_same_by_different_means(tool, monkeypatch):
+def test_variants_compute_the_same_in_different_ways(tool, monkeypatch):
     used = []
 
     def record(*inputs: object) -> torch.Tensor:
@@ -47,7 +47,7 @@ def test_variants_compute_the_same_by_different_means(tool, monkeypatch):
     assert set(used[calls:]) == {"1"}
 
 
-def test_table_names_the_gain_of_compiling(tool):
+def test_table_shows_the_gain_of_compiling(tool):
     times = {"ours": 200.0, "grid_sample": 300.0, "compiled": 160.0}
     expected = "| tiny | forward | 300 | 200 | 1.50x | 160 | 1.25x |"
     assert tool.row("tiny", "forward", times) == expected

@@ -1,4 +1,4 @@
-"""The benchmark of the modes counts what a training step keeps."""
+"""The benchmark of the modes counts the memory that a training step keeps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def tool(project_root, monkeypatch) -> ModuleType:
 
 
 class Squares(nn.Module):
-    """Keeps its input and its one activation, each once though both are read twice."""
+    """Autograd keeps its input and its activation, each once although both are used twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ def test_frozen_needs_the_least_memory(tool, capsys):
     assert full[0] == 8.0  # as published for ViT-Adapter-T; its ViT alone has 5.5
     assert frozen[0] < 8.0 - 5.5 and light[0] > 5.5
     assert frozen[1] < full[1]
-    if select_backend("cpu") == "kernel":  # plain PyTorch keeps every sample that the adapter reads
+    if select_backend("cpu") == "kernel":  # plain PyTorch keeps all samples of the adapter
         assert frozen[1] < light[1]
     for column in range(2, 5):
         assert frozen[column] < min(light[column], full[column])

@@ -1,4 +1,4 @@
-"""The operator's benchmark runs, writes what it promises, and draws the points it claims to."""
+"""The operator's benchmark runs, writes all its files, and draws the right points."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def tool(project_root, monkeypatch) -> ModuleType:
 
 @pytest.fixture
 def small(tool, monkeypatch) -> None:
-    """One case that takes no time."""
+    """A single small case, which is fast."""
     monkeypatch.setattr(tool, "CASES", {"small": tool.Case(64, 2, 8, (16,), (8, 16, 32))})
 
 
-def test_writes_tables_numbers_and_a_picture(tool, small, tmp_path, capsys):
+def test_writes_tables_numbers_and_a_chart(tool, small, tmp_path, capsys):
     threads = str(torch.get_num_threads())
     options = ["--repeats", "1", "--threads", threads, "--output", str(tmp_path)]
     tool.main([*options, "--dtypes", "float32", "bfloat16", "--points", "local"])
@@ -59,14 +59,14 @@ def test_writes_tables_numbers_and_a_picture(tool, small, tmp_path, capsys):
         assert ours < reference
 
 
-def test_counts_the_bytes_that_have_to_move(tool):
+def test_counts_the_bytes_that_must_be_moved(tool):
     inputs = tool.make_inputs(tool.Case(512, 6, 64, (16,), (8, 16, 32)), "uniform")
     forward, training = tool.minimal_bytes(inputs)
     assert forward == pytest.approx(10.7e6, rel=0.01)
     assert training - forward == pytest.approx(19.9e6, rel=0.01)
 
 
-def test_kernels_of_others_may_refuse_but_ours_may_not(tool, capsys):
+def test_only_kernels_of_other_projects_may_refuse(tool, capsys):
     def refuse(*inputs: object) -> None:
         raise RuntimeError('not implemented for "Half"\nin a file')
 

@@ -1,4 +1,4 @@
-"""The tool that converts checkpoints: what it writes, says and refuses."""
+"""The tool that converts checkpoints: what it writes, prints and refuses."""
 
 import importlib.util
 import json
@@ -36,7 +36,7 @@ def tool():
 
 @pytest.fixture
 def convert(tool, monkeypatch, caplog):
-    """The tool's main function; messages go to ``caplog``."""
+    """The tool's main function; ``caplog`` gets the messages."""
     monkeypatch.setattr(tool, "setup_logger", lambda name: None)
     monkeypatch.setattr(logging.getLogger("vit_adapter"), "propagate", True)
     return lambda *arguments: tool.main([str(argument) for argument in arguments])
@@ -44,7 +44,7 @@ def convert(tool, monkeypatch, caplog):
 
 @pytest.fixture(scope="module")
 def weights() -> dict[str, Tensor]:
-    """A small detector under the original's names."""
+    """A small detector with the original's names."""
     with torch.random.fork_rng():
         return revert_state_dict(instantiate(model_zoo.get_config(CONFIG).model).state_dict())
 
@@ -64,7 +64,7 @@ def same(state_dict: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_there_and_back(convert, original, weights, tmp_path, capsys, suffix) -> None:
+def test_converting_there_and_back(convert, original, weights, tmp_path, capsys, suffix) -> None:
     ours, theirs = tmp_path / f"ours{suffix}", tmp_path / "theirs.pth"
     assert convert(original, ours, "--config-file", CONFIG) == 0
     printed = capsys.readouterr().out
@@ -91,7 +91,7 @@ def test_segmentors(convert, tmp_path, capsys, head) -> None:
     assert "tree: segmentation\nvit_feature_fusion: per_interaction\n" in capsys.readouterr().out
 
 
-def test_pixels_travel_with_the_weights(convert, original, tmp_path) -> None:
+def test_pixel_statistics_are_stored_with_the_weights(convert, original, tmp_path) -> None:
     assert convert(original, tmp_path / "ours.pth") == 0
     assert convert(original, tmp_path / "ours.safetensors") == 0
     expected = {
@@ -107,7 +107,7 @@ def test_pixels_travel_with_the_weights(convert, original, tmp_path) -> None:
         assert json.loads(file.metadata()["vit_adapter"]) == expected
 
 
-def test_a_config_fills_in_unknown_pixels(convert, weights, tmp_path, capsys) -> None:
+def test_a_config_provides_unknown_pixel_statistics(convert, weights, tmp_path, capsys) -> None:
     torch.save(weights, tmp_path / "bare.pth")
     save_file(weights, tmp_path / "bare.safetensors")
     assert convert(tmp_path / "bare.safetensors", tmp_path / "a.pth", "--config-file", CONFIG) == 0
@@ -116,7 +116,7 @@ def test_a_config_fills_in_unknown_pixels(convert, weights, tmp_path, capsys) ->
     arguments = (tmp_path / "bare.pth", tmp_path / "b.pth", "--config-file", CONFIG, *half)
     assert convert(*arguments) == 0
     assert torch.load(tmp_path / "b.pth")["vit_adapter"]["pixel_mean"] == [127.5] * 3
-    assert "note: the pixels are those of the config" in capsys.readouterr().out
+    assert "note: pixel statistics are from the config" in capsys.readouterr().out
 
 
 def test_a_backbone_alone(convert, weights, tmp_path, caplog) -> None:
@@ -131,7 +131,7 @@ def test_a_backbone_alone(convert, weights, tmp_path, caplog) -> None:
     assert convert(source, target) == 2
     assert "choose one with --tree detection or --tree segmentation" in caplog.text
     assert convert(source, target, "--tree", "segmentation", "--config-file", CONFIG) == 2
-    assert "vit_feature_fusion='last', but the weights belong to 'per_interaction'" in caplog.text
+    assert "vit_feature_fusion='last', but the weights are for 'per_interaction'" in caplog.text
     assert not target.exists()
     assert convert(source, target, "--tree", "detection", "--config-file", CONFIG) == 0
 
@@ -145,7 +145,7 @@ def test_a_model_of_another_size_is_refused(convert, original, tmp_path, caplog)
     assert not target.exists()
 
 
-def test_other_pixels_than_the_configs_are_refused(convert, weights, tmp_path, caplog) -> None:
+def test_other_pixel_statistics_are_refused(convert, weights, tmp_path, caplog) -> None:
     source = tmp_path / "half.pth"
     config = META.replace(IMAGENET, "mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]")
     torch.save({"state_dict": weights, "meta": {"config": config}}, source)
@@ -154,7 +154,7 @@ def test_other_pixels_than_the_configs_are_refused(convert, weights, tmp_path, c
     assert convert(source, tmp_path / "ours.pth") == 0
 
 
-def test_files_are_not_replaced_unasked(convert, original, tmp_path, caplog) -> None:
+def test_files_are_replaced_only_with_force(convert, original, tmp_path, caplog) -> None:
     before = original.read_bytes()
     target = tmp_path / "ours.pth"
     target.write_text("precious")
@@ -174,9 +174,9 @@ def test_files_are_not_replaced_unasked(convert, original, tmp_path, caplog) -> 
     ("arguments", "message"),
     [
         (["missing.pth", "ours.pth"], "checkpoint 'missing.pth' does not exist"),
-        (["original.pth.tar", "ours.bin"], "has to end in .pth or .safetensors"),
-        (["--reverse", "original.pth.tar", "a.safetensors"], "has to end in .pth or .pth.tar"),
-        (["original.pth.tar", "nowhere/ours.pth"], "no folder nowhere"),
+        (["original.pth.tar", "ours.bin"], "must end in .pth or .safetensors"),
+        (["--reverse", "original.pth.tar", "a.safetensors"], "must end in .pth or .pth.tar"),
+        (["original.pth.tar", "nowhere/ours.pth"], "the folder nowhere of OUT does not exist"),
         (
             ["original.pth.tar", "ours.pth", "--config-file", "coco/mask_rcn"],
             "mean coco/mask_rcnn",
@@ -186,7 +186,7 @@ def test_files_are_not_replaced_unasked(convert, original, tmp_path, caplog) -> 
         (["--reverse", "original.pth.tar", "ours.pth"], "no counterpart in the original's models"),
     ],
 )
-def test_slips_of_the_command_line(
+def test_mistakes_in_the_command_line(
     convert, original, tmp_path, monkeypatch, caplog, arguments, message
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -197,7 +197,7 @@ def test_slips_of_the_command_line(
 
 
 class Traced:
-    """Leaves a trace when it is unpickled."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -218,7 +218,7 @@ class Traced:
         ("numbers.pth", "stores a float under 'lr', expected a tensor"),
     ],
 )
-def test_files_that_are_no_checkpoint_of_the_original(
+def test_files_that_are_not_checkpoints_of_the_original(
     convert, original, tmp_path, caplog, name, message
 ) -> None:
     trace, path = tmp_path / "trace", tmp_path / name

@@ -1,4 +1,4 @@
-"""The demo tool: what it finds, draws, writes, and how it ends."""
+"""The demo tool: what it finds, draws and writes, and its exit status."""
 
 import importlib.util
 import json
@@ -28,7 +28,7 @@ CONFIG = "quick_start/mask_rcnn_vit_adapter_shapes"
 
 
 class FakePredictor:
-    """Finds in every image one object, its left half, with a score of 0.7."""
+    """Finds one object in every image: its left half, with a score of 0.7."""
 
     metadata = Metadata(thing_classes=["half"])
 
@@ -50,7 +50,7 @@ class FakePredictor:
 
 
 class FakeSegmenter(FakePredictor):
-    """Finds two of three classes: one in the left half, one in the right."""
+    """Finds two of three classes, one in each half."""
 
     metadata = Metadata(
         stuff_classes=["road", "sky", "tree"],
@@ -74,7 +74,7 @@ def module():
 
 @pytest.fixture
 def demo(module, monkeypatch, caplog):
-    """The tool's main function with a fake model; messages go to ``caplog``."""
+    """The tool's main function with a fake model; ``caplog`` gets the messages."""
     monkeypatch.setattr(module, "LazyPredictor", FakePredictor)
     monkeypatch.setattr(module, "setup_logger", lambda name: None)
     log = logging.getLogger("vit_adapter.demo")
@@ -87,7 +87,7 @@ def demo(module, monkeypatch, caplog):
 
 @pytest.fixture
 def images(tmp_path):
-    """A folder with images of several types, one of them in a sub-folder."""
+    """A folder of images of several types, one in a sub-folder."""
     folder = tmp_path / "images"
     (folder / "sub").mkdir(parents=True)
     picture = Image.new("RGB", (60, 40), (10, 20, 200))
@@ -108,7 +108,7 @@ def test_draws_a_folder(demo, images, tmp_path):
     assert files(tmp_path / "out") == ["a.jpg", "alpha.png", "b.png", "c.tif.png", "grey.png"]
 
 
-def test_draws_globs_and_files_once_each_and_keeps_their_tree(demo, images, tmp_path):
+def test_globs_and_files_are_drawn_once_and_keep_their_folders(demo, images, tmp_path):
     inputs = [f"{images}/**/*.jpg", images / "b.png", images / "a.jpg"]
     assert demo("--input", *inputs, "--output", tmp_path / "out") == 0
     assert files(tmp_path / "out") == ["a.jpg", "b.png", "sub/a.jpg"]
@@ -124,7 +124,7 @@ def test_limit_and_montage(demo, images, tmp_path):
     assert Image.open(sheet).size == (2 * width + 8, 2 * height + 8)
 
 
-def test_masks_and_boxes_are_drawn_large_and_alike_every_time(demo, images, tmp_path):
+def test_masks_and_boxes_are_drawn_large_and_the_same_every_time(demo, images, tmp_path):
     for name in ("one", "two"):
         assert demo("--input", images / "b.png", "--output", tmp_path / name) == 0
     one, two = ((tmp_path / name / "b.png").read_bytes() for name in ("one", "two"))
@@ -159,7 +159,7 @@ def test_threshold(demo, images, tmp_path, caplog):
     assert "0 instances on 1 pictures" in caplog.text
 
 
-def test_unreadable_files_are_named_and_left_out(demo, images, tmp_path, caplog):
+def test_unreadable_files_are_named_and_skipped(demo, images, tmp_path, caplog):
     whole = (images / "b.png").read_bytes()
     (images / "cut.png").write_bytes(whole[: len(whole) // 2])
     (images / "text.jpg").write_text("no image")
@@ -168,7 +168,7 @@ def test_unreadable_files_are_named_and_left_out(demo, images, tmp_path, caplog)
     assert demo("--input", images, "--output", tmp_path / "out") == 1
     assert files(tmp_path / "out") == ["a.jpg", "alpha.png", "b.png", "c.tif.png", "grey.png"]
     for name in ("cut.png", "text.jpg", "pixel.png", "empty.png"):
-        assert f"{images / name} is left out" in caplog.text
+        assert f"{images / name} is skipped" in caplog.text
     assert "4 images could not be drawn" in caplog.text
 
 
@@ -188,7 +188,7 @@ def test_images_are_never_overwritten(demo, images, caplog):
     assert (images / "b.png").read_bytes() == before
 
 
-def test_a_picture_is_whole_or_absent(demo, images, tmp_path, monkeypatch, caplog):
+def test_a_picture_is_complete_or_absent(demo, images, tmp_path, monkeypatch, caplog):
     def save_half(picture, stream, format):
         stream.write(b"half a picture")
         raise OSError("No space left on device")
@@ -217,7 +217,7 @@ def test_impossible_arguments_are_refused(demo, tmp_path, capsys, arguments):
 
 @pytest.fixture
 def real_demo(demo, module, monkeypatch):
-    """The same with the real predictor."""
+    """The tool's main function with the real predictor."""
     monkeypatch.setattr(module, "LazyPredictor", vit_adapter.LazyPredictor)
     return demo
 
@@ -231,7 +231,7 @@ def real_demo(demo, module, monkeypatch):
         (["--opts", "train.devise=cpu"], "train.devise"),
     ],
 )
-def test_config_and_weights_that_cannot_be_used_are_named(
+def test_unusable_config_and_weights_are_named(
     real_demo, images, tmp_path, caplog, arguments, message
 ):
     assert real_demo("--input", images, "--output", tmp_path / "out", *arguments) == 2
@@ -254,7 +254,7 @@ def test_without_input_the_test_data_are_drawn(real_demo, small_shapes, tmp_path
 
 
 def write_own_data(folder, kind):
-    """Write an image with its label and return the overrides that name them as validation data."""
+    """Write an image with its label and return overrides that use them as validation data."""
     images, labels = folder / "images", folder / "labels"
     images.mkdir(parents=True)
     labels.mkdir()
@@ -282,11 +282,11 @@ def write_own_data(folder, kind):
     ("kind", "config"),
     [("instances", CONFIG), ("semantic", "quick_start/upernet_vit_adapter_tiny_scratch")],
 )
-def test_without_input_after_a_run_on_own_data(module, tmp_path, kind, config):
+def test_without_input_after_a_run_on_custom_data(module, tmp_path, kind, config):
     overrides = write_own_data(tmp_path / "val", kind)
     cfg = apply_overrides(vit_adapter.model_zoo.get_config(config), overrides)
     save_config(apply_custom_data(cfg), str(tmp_path))
-    DatasetCatalog.remove("custom_val")  # the demo is another process
+    DatasetCatalog.remove("custom_val")  # in practice the demo is another process
     MetadataCatalog.remove("custom_val")
     predictor = SimpleNamespace(cfg=LazyConfig.load(str(tmp_path / "config.yaml")))
     assert module.dataset_images(predictor) == [tmp_path / "val/images/a.png"]
@@ -296,12 +296,12 @@ def test_without_input_after_a_run_on_own_data(module, tmp_path, kind, config):
 
 
 def test_without_input_and_test_data(module):
-    with pytest.raises(ValueError, match="names no test data .* give --input"):
+    with pytest.raises(ValueError, match="names no test data, .* give --input"):
         module.dataset_images(SimpleNamespace(cfg=OmegaConf.create({"dataloader": {}})))
 
 
 @pytest.mark.parametrize("predictor", [FakePredictor, FakeSegmenter])
-def test_class_names_are_no_formulas(demo, module, monkeypatch, images, tmp_path, predictor):
+def test_class_names_are_not_formulas(demo, module, monkeypatch, images, tmp_path, predictor):
     names = ["cash$$", "$5", "$_$"]
 
     class Predictor(predictor):
@@ -326,5 +326,5 @@ def test_as_a_program(images, tmp_path):
     done = subprocess.run([*command, "--input", *images], capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     assert "2/2" in done.stderr  # the progress bar
-    assert "notes.txt is left out" in done.stdout
+    assert "notes.txt is skipped" in done.stdout
     assert files(tmp_path / "out") == ["b.png"]

@@ -1,4 +1,4 @@
-"""What is said of a GPU's figures."""
+"""The summary of a GPU's figures."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def make_records(case: str = "S 896 injector", **changes: tuple[float, float]) -
 
 @pytest.fixture
 def summarise(project_root, tmp_path):
-    """Runs the tool on records; returns the last line of its table and the exit status."""
+    """Run the tool on records; return the last row of its table and the exit status."""
 
     def run(records: list[dict]) -> tuple[str, int]:
         file = tmp_path / "benchmark_op.json"

@@ -33,7 +33,7 @@ def write_labels(path: Path, values: np.ndarray = LABELS, key: str | None = None
         savemat(path, {key: values, "names": ["a", "b"]})
         return
     picture = Image.fromarray(values)
-    if "mapillary" in str(path):  # the official files have palettes
+    if "mapillary" in str(path):  # its official files have palettes
         picture.putpalette(list(range(256)) * 3)
     picture.save(path)
 
@@ -128,10 +128,10 @@ def below(name: str, root: Path) -> list[Split]:
 
 
 def generate(name: str, root: Path) -> dict[str, Path]:
-    """Write a file of all official values for each split, as the definition of a set says.
+    """Write a label file with all official values for each split of a data set.
 
     Returns:
-        For each registered name the prepared labels that belong there.
+        Registered name -> path of its prepared labels.
     """
     prepared = {}
     for split in below(name, root):
@@ -159,7 +159,7 @@ def root(tmp_path: Path):
 
 
 def load(name: str, root: Path) -> list[dict[str, str]]:
-    """The records of both splits, by the loaders that training uses."""
+    """The records of both splits, from the loaders that training uses."""
     if name == "ade20k":
         folder = root / "ADEChallengeData2016"
         return [
@@ -198,7 +198,7 @@ def test_prepared_data_can_be_loaded(name: str, root: Path) -> None:
     assert not list(root.rglob("*.incomplete"))
 
 
-def test_what_is_prepared_is_what_is_registered(name: str, root: Path) -> None:
+def test_prepared_names_are_the_registered_ones(name: str, root: Path) -> None:
     prepared = generate(name, root)
     prepare(name, root, allow_subset=True)
     for split in below(name, root):
@@ -245,7 +245,7 @@ def test_several_processes_write_the_same(root: Path) -> None:
         assert np.array_equal(found, table[np.roll(LABELS, i)])
 
 
-def test_nothing_there(name: str, root: Path) -> None:
+def test_missing_download(name: str, root: Path) -> None:
     assert run([name, "--root", str(root)]) == 1
     with pytest.raises(PreparationError) as error:
         prepare(name, root)
@@ -257,13 +257,13 @@ def test_nothing_there(name: str, root: Path) -> None:
         assert re.search(r"https?://", split.image_origin + split.label_origin)
 
 
-def test_incomplete_download_counts_what_is_there(name: str, root: Path) -> None:
+def test_incomplete_download_is_counted(name: str, root: Path) -> None:
     download(name, root)
     with pytest.raises(PreparationError) as error:
         prepare(name, root)
     for split in SETS[name].splits:
         assert f"there are 1 images instead of {split.count:,}" in str(error.value)
-    assert len(list(root.rglob("*_detectron2"))) == 0  # nothing was begun
+    assert len(list(root.rglob("*_detectron2"))) == 0  # nothing was started
 
 
 def test_missing_files_are_named(name: str, root: Path) -> None:
@@ -298,7 +298,7 @@ def test_missing_image_of_a_list_is_named(root: Path) -> None:
         ("mapillary", 66),
     ],
 )
-def test_values_of_no_official_file(name: str, value: int, root: Path) -> None:
+def test_values_that_no_official_file_has(name: str, value: int, root: Path) -> None:
     DOWNLOADS[name](root)
     split = below(name, root)[0]
     path = min(split.official.rglob(f"*{split.official_suffix}"))
@@ -307,7 +307,7 @@ def test_values_of_no_official_file(name: str, value: int, root: Path) -> None:
         prepare(name, root, allow_subset=True)
 
 
-def test_interrupted_run_goes_on(root: Path) -> None:
+def test_interrupted_run_continues(root: Path) -> None:
     folder = root / "ADEChallengeData2016"
     ade20k(root)
     write_image(folder / "images/training/ADE_2.jpg")
@@ -335,7 +335,7 @@ def test_program(root: Path, project_root: Path, monkeypatch: pytest.MonkeyPatch
     assert len(load("coco_stuff_10k", root)) == 2
 
 
-def test_help_describes_every_set(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_describes_every_data_set(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run(["--help"])
     text = capsys.readouterr().out
@@ -344,7 +344,7 @@ def test_help_describes_every_set(capsys: pytest.CaptureFixture[str]) -> None:
         assert data_set.layout in text
 
 
-def test_unknown_set_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_data_set_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run(["ade"])
     assert "invalid choice: 'ade' (choose from 'ade20k', 'cityscapes'" in capsys.readouterr().err
