@@ -1,10 +1,10 @@
-# make setup   the environment in .venv, the dependencies, Detectron2 and the compiled kernels
-# make demo    trains, evaluates and draws a small detector on generated images
-# make lint    checks style and format of the code
-# make test    does that and runs the tests, in as many processes as there are cores
-# make clean   removes what building and testing leave behind (.venv and results stay)
+# make setup   create .venv, install the dependencies and Detectron2, and compile the kernels
+# make demo    train a small detector on generated images, evaluate it and draw its predictions
+# make lint    check style and format of the code
+# make test    lint, then run the tests in one process per core
+# make clean   remove the files of building and testing (but not .venv and results)
 #
-# Each step leaves a stamp in .venv and is repeated only when what it depends on has changed.
+# Each step writes a stamp in .venv and is repeated only if its dependencies have changed.
 # Variables: PYTHON, VIT_ADAPTER_BUILD (see setup.py), DETECTRON2_ARCHIVE (a downloaded source
 # archive of Detectron2 v0.6), PYTEST_ARGS (-n 0: all tests in one process).
 
@@ -31,13 +31,13 @@ setup: $(STAMPS)/extension
 $(STAMPS)/environment:
 	@test -n "$(PYTHON)" || { echo "No Python found: install Python 3.11, or set PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { \
-	  echo "$(PYTHON) is not Python 3.11 or later, as requirements.txt needs: set PYTHON=..." >&2; exit 1; }
+	  echo "$(PYTHON) is older than Python 3.11, which requirements.txt needs: set PYTHON=..." >&2; exit 1; }
 	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV) || { \
-	  echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu install python3-venv." >&2; exit 1; }
+	  echo "$(PYTHON) cannot create a virtual environment; on Debian and Ubuntu install python3-venv." >&2; exit 1; }
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/requirements: requirements.txt $(STAMPS)/environment
-	@echo "== dependencies (some gigabytes on the first run) =="
+	@echo "== dependencies (several gigabytes on the first run) =="
 	$(PIP) install -r requirements.txt
 	@touch $@
 
@@ -46,7 +46,7 @@ $(STAMPS)/detectron2: $(TOOLS)/install_detectron2.py $(TOOLS)/detectron2_patches
 	$(RUN) $(TOOLS)/install_detectron2.py $(if $(DETECTRON2_ARCHIVE),--archive "$(DETECTRON2_ARCHIVE)")
 	@touch $@
 
-# Holds the value of VIT_ADAPTER_BUILD, and is newer than the extension only if that has changed.
+# Holds the value of VIT_ADAPTER_BUILD, and is newer than the extension only if the value changed.
 $(STAMPS)/build-choice: FORCE | $(STAMPS)/environment
 	@echo "$(VIT_ADAPTER_BUILD)" | cmp -s - $@ || echo "$(VIT_ADAPTER_BUILD)" > $@
 
@@ -69,7 +69,7 @@ lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-# One thread each: processes with more threads than there are cores wait for each other.
+# One thread per process: more threads than cores would slow each other down.
 test: setup lint
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist worksteal --durations=15 $(PYTEST_ARGS)
 

@@ -2,17 +2,17 @@
 
 The environment chooses what is compiled::
 
-    VIT_ADAPTER_BUILD=auto  (default) CUDA kernels where the CUDA compiler, a CUDA build of PyTorch
-                            and a reason to want them are there (a visible GPU, or FORCE_CUDA=1 or
-                            TORCH_CUDA_ARCH_LIST), else CPU kernels. What does not compile is left
-                            out: the package then computes in plain PyTorch, and
-                            ``vit_adapter/build_report.txt`` says why, compiler output included.
-    VIT_ADAPTER_BUILD=cpu   CPU kernels; a failing compilation fails the installation.
-    VIT_ADAPTER_BUILD=cuda  CPU and CUDA kernels; likewise.
-    VIT_ADAPTER_BUILD=none  nothing is compiled.
-    MAX_JOBS                how many files are compiled at once (default: one per core).
+    VIT_ADAPTER_BUILD=auto  (default) CUDA kernels if there are the CUDA compiler, a CUDA build of
+                            PyTorch and a reason to build them (a visible GPU, FORCE_CUDA=1 or
+                            TORCH_CUDA_ARCH_LIST), otherwise CPU kernels. Kernels that do not
+                            compile are left out: the package then computes in plain PyTorch, and
+                            ``vit_adapter/build_report.txt`` says why, with the compiler output.
+    VIT_ADAPTER_BUILD=cpu   CPU kernels; the installation fails if they do not compile.
+    VIT_ADAPTER_BUILD=cuda  CPU and CUDA kernels; the installation fails if they do not compile.
+    VIT_ADAPTER_BUILD=none  no kernels.
+    MAX_JOBS                number of files compiled at the same time (default: one per core).
 
-PyTorch must be installed already, and pip must see it: ``pip install --no-build-isolation -e .``
+PyTorch must already be installed and visible to pip: ``pip install --no-build-isolation -e .``
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ PACKAGE = Path("projects/ViTAdapter/vit_adapter")
 CHOICES = ("auto", "cpu", "cuda", "none")
 REPORT = "build_report.txt"
 
-# -fopenmp: without it at::parallel_for compiles to a plain loop, without a word.
+# -fopenmp: without it, at::parallel_for silently compiles to a plain loop.
 # -g0: Python's own flags ask for debug information, which triples time and size.
-# -Wno-psabi: vector types are passed between functions of one file only.
+# -Wno-psabi: vector types are only passed between functions of the same file.
 CXX_FLAGS = ["-O3", "-g0", "-Wno-psabi", *([] if sys.platform == "darwin" else ["-fopenmp"])]
 NVCC_FLAGS = ["-O3"]
 
-# Kernels for one instruction set live in files of their own; the program chooses at run time.
+# The kernels of each instruction set have their own files; the program chooses at run time.
 INSTRUCTION_SET_FLAGS = {
     "_avx2.cpp": ["-mavx2", "-mfma", "-mf16c"],
     "_avx512.cpp": [
@@ -51,7 +51,7 @@ INSTRUCTION_SET_FLAGS = {
         *("-mfma", "-mf16c"),
     ],
 }
-# Where no GPU is visible to say which: all toolkits from CUDA 11.8 to 13 know these.
+# Used if no GPU is visible; all toolkits from CUDA 11.8 to 13 support these.
 DEFAULT_CUDA_ARCHITECTURES = "7.5;8.0;9.0+PTX"
 
 INSTALL_REQUIRES = [
@@ -80,7 +80,7 @@ INSTALL_REQUIRES = [
 
 
 def requested_build() -> str:
-    """Returns the value of VIT_ADAPTER_BUILD; raises ValueError for anything but the choices."""
+    """Returns the value of VIT_ADAPTER_BUILD; raises ValueError if it is not a valid choice."""
     value = os.environ.get("VIT_ADAPTER_BUILD", "auto")
     if value not in CHOICES:
         raise ValueError(f"VIT_ADAPTER_BUILD={value}: expected one of {', '.join(CHOICES)}.")
@@ -88,35 +88,35 @@ def requested_build() -> str:
 
 
 def import_build_extension() -> tuple[type[build_ext], str]:
-    """Returns (PyTorch's build_ext class, "") or (setuptools' one, why PyTorch's is not there)."""
+    """Returns (PyTorch's build_ext, "") or (setuptools' one, why PyTorch's is not available)."""
     nvcc = shutil.which("nvcc")
     if nvcc and "CUDA_HOME" not in os.environ and not find_cuda_runtime(Path(nvcc).parents[1]):
-        # A wrapper script in a folder of programs; PyTorch would take that folder for the toolkit.
+        # nvcc is a wrapper script, and PyTorch would look for the toolkit next to it.
         if find_cuda_runtime(Path("/usr/local/cuda")):
             os.environ["CUDA_HOME"] = "/usr/local/cuda"
     try:
         from torch.utils.cpp_extension import BuildExtension
-    except (ImportError, OSError) as error:  # absent, or one of its libraries is
+    except (ImportError, OSError) as error:  # it or one of its libraries is missing
         hint = "install PyTorch first, then run pip with --no-build-isolation"
         return build_ext, f"PyTorch cannot be imported while building ({error}); {hint}."
-    # Without ninja, which would give every file the same flags.
+    # Not with ninja, which would give every file the same flags.
     return BuildExtension.with_options(use_ninja=False), ""
 
 
 def find_cuda_runtime(toolkit: Path) -> bool:
-    """Says whether a folder holds the CUDA runtime's headers, as a toolkit does."""
+    """Whether a folder has the headers of the CUDA runtime, as a toolkit does."""
     return (toolkit / "include" / "cuda_runtime.h").is_file()
 
 
 def kernel_kinds(requested: str) -> tuple[str, ...]:
-    """Returns what to try to build, best first: ``"cuda"`` (CPU and CUDA kernels) or ``"cpu"``."""
+    """Returns the kinds to try, best first: ``"cuda"`` (CPU and CUDA kernels) or ``"cpu"``."""
     import torch
     from torch.utils.cpp_extension import CUDA_HOME
 
     if requested == "cuda" and torch.version.cuda is None:
         raise RuntimeError(
             f"VIT_ADAPTER_BUILD=cuda needs a CUDA build of PyTorch, but torch {torch.__version__} "
-            "is none (ROCm is not supported); install one, or use VIT_ADAPTER_BUILD=cpu."
+            "is not one (ROCm is not supported); install one, or use VIT_ADAPTER_BUILD=cpu."
         )
     if requested != "auto":
         return (requested,)
@@ -130,7 +130,7 @@ def kernel_kinds(requested: str) -> tuple[str, ...]:
 
 
 def source_files(kind: str) -> list[str]:
-    """Lists the sources of the extension, relative to the root, as setuptools wants them."""
+    """Lists the sources of the extension relative to the root, as setuptools needs them."""
     files = [*Path("csrc").glob("*.cpp"), *Path("csrc/cpu").glob("*.cpp")]
     if platform.machine().lower() not in ("x86_64", "amd64"):
         files = [file for file in files if not file.name.endswith(tuple(INSTRUCTION_SET_FLAGS))]
@@ -140,7 +140,7 @@ def source_files(kind: str) -> list[str]:
 
 
 def make_extension(kind: str) -> Extension:
-    """Describes ``vit_adapter._C`` with the kernels of a kind, ``"cpu"`` or ``"cuda"``."""
+    """Describes ``vit_adapter._C`` with the kernels of one kind, ``"cpu"`` or ``"cuda"``."""
     import torch
     from torch.utils.cpp_extension import CppExtension, CUDAExtension
 
@@ -160,7 +160,7 @@ def make_extension(kind: str) -> Extension:
 
 @contextlib.contextmanager
 def captured_output() -> Iterator[Callable[[], str]]:
-    """Collects what this process and its children (the compilers) write, and shows it at the end.
+    """Collects the output of this process and its children, the compilers; shows it at the end.
 
     Yields a function that returns the text so far.
     """
@@ -190,9 +190,9 @@ def captured_output() -> Iterator[Callable[[], str]]:
 
 
 def compile_in_parallel(compile_files: Callable[..., list[str]]) -> Callable[..., list[str]]:
-    """Wraps a compiler's ``compile`` so that C++ files are compiled side by side, then CUDA files.
+    """Wraps a compiler's ``compile`` to compile C++ files in parallel, and then CUDA files.
 
-    CUDA files go one by one, because PyTorch exchanges the compiler's command for them.
+    CUDA files are compiled one by one, because PyTorch replaces the compiler's command for them.
     """
 
     def compile_all(sources: list[str], **options: object) -> list[str]:
@@ -212,7 +212,7 @@ TorchBuildExtension, TORCH_PROBLEM = (
 
 
 class BuildKernels(TorchBuildExtension):
-    """Builds the extension; under ``auto`` does without it where building fails, and says so."""
+    """Builds the extension; with ``auto``, leaves it out and reports why if building fails."""
 
     def run(self) -> None:
         requested = requested_build()
@@ -225,19 +225,19 @@ class BuildKernels(TorchBuildExtension):
                 break
             problems.append(problem)
         else:
-            self.extensions = []  # nothing to install
+            self.extensions = []  # there is nothing to install
             remove_extension(self.package_folder())
         self.write_report(problems)
 
     def try_build(self, kind: str, *, must_succeed: bool) -> tuple[str, str] | None:
-        """Builds the kernels of a kind; returns None, or (what went wrong, the full output)."""
+        """Builds the kernels of one kind; returns None, or (what went wrong, the full output)."""
         before = self.inplace, self.compiler
         with captured_output() as output:
             try:
-                # The command holds on to this object, whose other attributes setuptools has filled.
+                # Update this object in place: setuptools has set its other attributes.
                 vars(self.extensions[0]).update(vars(make_extension(kind)))
                 super().run()
-            except Exception as error:  # compilers, PyTorch and setuptools raise many kinds
+            except Exception as error:  # compilers, PyTorch and setuptools may raise anything
                 if must_succeed:
                     raise
                 self.inplace, self.compiler = before  # changed by the failed run
@@ -261,17 +261,17 @@ class BuildKernels(TorchBuildExtension):
         return ROOT / PACKAGE if self.inplace else Path(self.build_lib) / "vit_adapter"
 
     def write_report(self, problems: list[tuple[str, str]]) -> None:
-        """Says what went wrong, in the log and in a file beside the package's modules.
+        """Reports what went wrong, in the log and in a file in the package's folder.
 
-        The file begins with a summary that ends at its first empty line; all output follows.
+        The file starts with a summary, up to the first empty line; the full output follows.
         """
         report = self.package_folder() / REPORT
         report.unlink(missing_ok=True)
         if not problems:
             return
-        outcome = "the CPU kernels alone" if self.extensions else "plain PyTorch"
+        outcome = "only the CPU kernels" if self.extensions else "plain PyTorch"
         summary = [f"vit_adapter will compute with {outcome}.", *(what for what, _ in problems)]
-        summary += ["After mending the cause, run `pip install --no-build-isolation -e .` again."]
+        summary += ["Fix the cause, then run `pip install --no-build-isolation -e .` again."]
         text = "\n".join([*summary, "", *(output for _, output in problems)])
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(text, encoding="utf-8")
@@ -279,7 +279,7 @@ class BuildKernels(TorchBuildExtension):
 
 
 def cause(error: Exception, output: str) -> str:
-    """Says why in one line: the compiler's first error, else the exception's text, shortened."""
+    """Returns the cause in one line: the compiler's first error, or the shortened exception."""
     for line in output.splitlines():
         if " error:" in line:
             return line.strip()
@@ -288,7 +288,7 @@ def cause(error: Exception, output: str) -> str:
 
 
 def remove_extension(folder: Path) -> None:
-    """Deletes an extension that an earlier build left in a folder: it would still be imported."""
+    """Deletes an extension of an earlier build from a folder, which would still be imported."""
     for path in folder.glob("_C.*"):
         path.unlink()
 

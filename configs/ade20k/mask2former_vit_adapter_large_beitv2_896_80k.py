@@ -1,6 +1,6 @@
 """Mask2Former, ViT-Adapter-L from BEiTv2 weights, ADE20K, 896 px, 80k iterations.
 
-The published 61.2 mIoU "at a single scale" has a flip: ``test.multi_scale.enabled=True
+The published 61.2 mIoU "at a single scale" includes a flip: ``test.multi_scale.enabled=True
 test.multi_scale.scales=[1.0]``.
 """
 

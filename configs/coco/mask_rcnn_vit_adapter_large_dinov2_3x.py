@@ -1,7 +1,7 @@
 """Mask R-CNN, ViT-Adapter-L from DINOv2 weights, COCO 3x with multi-scale training.
 
-The published model was trained with mean and deviation 127.5, and tested with those of ImageNet,
-which stand here. To train as it was: ``model.pixel_mean=[127.5,127.5,127.5]
+The published model was trained with mean and std 127.5, and tested with those of ImageNet, which
+are used here. To train in the same way: ``model.pixel_mean=[127.5,127.5,127.5]
 model.pixel_std=[127.5,127.5,127.5]``.
 """
 

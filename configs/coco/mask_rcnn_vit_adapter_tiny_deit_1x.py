@@ -10,4 +10,4 @@ from ..common.weights import deit_tiny as _weights
 
 model.backbone.bottom_up = _backbone
 train.vit_checkpoint = _weights
-optimizer.lr, optimizer.weight_decay = 2e-4, 0.01  # of this one model
+optimizer.lr, optimizer.weight_decay = 2e-4, 0.01  # only for this model

@@ -34,7 +34,7 @@ def _layer_decay(decay_rate, lr, weight_decay, first_layer_names=()):
             weight_decay="${..weight_decay}",
             decay_rate=decay_rate,
             first_layer_names=list(first_layer_names),
-            as_published=True,  # False: without the original's accidents
+            as_published=True,  # False: without the mistakes of the original
         ),
         lr=lr,  # for batch 16
         weight_decay=weight_decay,
@@ -43,13 +43,13 @@ def _layer_decay(decay_rate, lr, weight_decay, first_layer_names=()):
 
 # large models
 layer_decay = _layer_decay(decay_rate=0.8, lr=1e-4, weight_decay=0.05)
-# The published DINOv2 detectors; DINOv3 has no published ones and takes the same.
+# As in the published DINOv2 detectors; there are none for DINOv3, which uses the same.
 dino_small = _layer_decay(decay_rate=0.70, lr=1e-4, weight_decay=0.05)
 dino_base = _layer_decay(decay_rate=0.60, lr=1e-4, weight_decay=0.05)
 dino_large = _layer_decay(decay_rate=0.65, lr=1e-4, weight_decay=0.05)
-# The published Uni-Perceiver detector
+# As in the published Uni-Perceiver detector
 uniperceiver_base = _layer_decay(decay_rate=0.65, lr=1e-4, weight_decay=0.05)
-# ViTDet's rate for the base size, which EVA-02's own detectors take as well; large ones take 0.8
+# ViTDet's rate for the base size, also used by EVA-02's own detectors; large sizes use 0.8
 vitdet_base = _layer_decay(decay_rate=0.70, lr=1e-4, weight_decay=0.05)
 
 # Semantic segmentation with UPerNet
@@ -67,7 +67,7 @@ semantic_fpn = _deepcopy(custom_keys)
 semantic_fpn.params.custom_keys = {}
 semantic_fpn.lr, semantic_fpn.weight_decay = 1e-4, 1e-4
 
-# Mask2Former on BEiT-B and BEiT-L: as published, these parts train at the lowest rate of all.
+# Mask2Former with BEiT-B and BEiT-L: as published, these parts train at the lowest rate.
 _lowest = [
     f"head.transformer_decoder.{name}"
     for name in ("mask_embed", "cls_embed", "level_embed", "query_embed", "query_feat")

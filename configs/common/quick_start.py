@@ -1,10 +1,10 @@
-"""What the quick-start configs share: Mask R-CNN from scratch, small enough for two CPU cores.
+"""Shared parts of the quick-start configs: Mask R-CNN from scratch, for two CPU cores.
 
-Made for images of about 256 px and a few hundred to a few thousand of them: a narrow pyramid and
-narrow heads, fewer sampled regions, anchors a quarter of the usual ones, and a norm in the pyramid,
-which has to learn from nothing. It is a group norm: over the few and unlike images of a batch, a
-batch norm learns statistics of the batch and fails at test time. The data are the generated shapes,
-unless ``data.*`` names others; masks are read as bitmaps, for which polygons will do as well.
+Made for a few hundred to a few thousand images of about 256 px: a narrow pyramid and narrow heads,
+fewer sampled regions, anchors of a quarter of the usual size, and a norm in the pyramid, because it
+is trained from scratch. This is a group norm: with few and different images in a batch, a batch
+norm would learn the statistics of the batch and fail at test time. The data are the generated
+shapes, unless ``data.*`` names others. Masks are read as bitmaps, which also works for polygons.
 """
 
 from detectron2.config import LazyCall as L

@@ -1,7 +1,7 @@
-"""What the quick-start configs of semantic segmentation share: small enough for two CPU cores.
+"""Shared parts of the quick-start configs for semantic segmentation, for two CPU cores.
 
-Made for images of about 256 to 512 px and a few hundred of them: crops of 256 pixels in batches of
-4, group norms (batch norms learn the statistics of such a batch, and fail at test time), and whole
+Made for a few hundred images of about 256 to 512 px: crops of 256 pixels in batches of 4, group
+norms (batch norms would learn the statistics of such a batch and fail at test time), and whole
 images at test time. The data are the generated shapes, unless ``data.*`` names others. A leaf adds
 the model and its number of classes, ``num_classes``.
 """

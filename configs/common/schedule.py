@@ -1,8 +1,8 @@
 """COCO schedules: x0.1 at two epochs, after a linear warm-up of 500 iterations from 0.001.
 
-Semantic segmentation: a straight line to 0, times a linear warm-up of 1500 iterations from 1e-6.
-``train.epochs`` and an override of ``train.max_iter`` take milestones and line with them, and limit
-the warm-up to a tenth of the run (``vit_adapter.engine.schedule``).
+Semantic segmentation: linear decay to 0, times a linear warm-up of 1500 iterations from 1e-6.
+``train.epochs`` and an override of ``train.max_iter`` move the milestones and the end of the decay,
+and limit the warm-up to a tenth of the run (``vit_adapter.engine.schedule``).
 """
 
 from detectron2.config import LazyCall as L
@@ -24,14 +24,14 @@ def _multi_step(epochs, milestones):
 lr_1x = _multi_step(epochs=12, milestones=[8, 11])  # iterations 58,640 and 80,630
 lr_3x = _multi_step(epochs=36, milestones=[27, 33])  # iterations 197,910 and 241,890
 
-# from scratch on small data: the same shape over any number of iterations
+# From scratch on small data: the same shape over any number of iterations
 lr_scratch = _multi_step(epochs=12, milestones=[9, 11])
 lr_scratch.warmup_iters = 100
 
-# for any number of iterations: train_40k, train_80k, train_160k
+# For any number of iterations: train_40k, train_80k, train_160k
 lr_poly = L(WarmupPoly)(
     max_iter="${train.max_iter}", power=1.0, warmup_iters=1500, warmup_factor=1e-6
 )
 
-# Semantic FPN's, as PVT's
+# Semantic FPN, as in PVT
 lr_semantic_fpn = L(WarmupPoly)(max_iter="${train.max_iter}", power=0.9, warmup_iters=0)

@@ -1,19 +1,20 @@
-"""The ``test`` node of semantic models, named by the crop: windows, and multi-scale testing.
+"""The ``test`` nodes of semantic models, named by crop size: windows, and multi-scale testing.
 
 Strides are the original's, about two thirds of the crop. ``test.multi_scale.enabled=True`` switches
-from a single scale to several ones with flips, and the one scale with a flip is
+from a single scale to several scales with flips. For a single scale with a flip use
 ``test.multi_scale.enabled=True test.multi_scale.scales=[1.0]``.
 
-The views are the original's, made from the image as it is stored: within ``data.test_scale`` times
-the scale, then stretched to multiples of 32. Those that are smaller than the crop are tested as
-they are for plain ViTs and padded at 896 pixels. For BEiT, whose position biases belong to one
-size, views are enlarged instead until the shorter side is that of the crop, and are not stretched.
+The views are the original's, made from the stored image: resized to fit within ``data.test_scale``
+times the scale, then stretched to multiples of 32. Views that are smaller than the crop stay as
+they are for plain ViTs, and the ``_padded`` nodes pad them. For the other nodes of BEiT, whose
+position biases belong to one size, views are enlarged until their shorter side is that of the crop,
+and are not stretched.
 """
 
 _scales = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
 
 
-# For any size of image, in one piece
+# Images of any size, without windows
 whole_images = dict(
     sliding_window=None,
     multi_scale=dict(enabled=False, scales=list(_scales), flip=True, min_side=1, size_divisor=32),
@@ -42,9 +43,9 @@ beit_640 = _test(640, 426, _scales, enlarge=True)
 # Cityscapes
 beit_896 = _test(896, 512, [*_scales, 2.0], enlarge=True)
 
-# ADE20K and COCO-Stuff 164K: sides of 640, 768 and 896 pixels on black
+# ADE20K and COCO-Stuff 164K: sides of 640, 768 and 896 pixels, padded with black
 beit_896_padded = _test(896, 512, [5 / 7, 6 / 7, 1.0], pad_value=[0.0, 0.0, 0.0])
-# 800, 832, 864 and 896 pixels on the mean colour
+# Sides of 800, 832, 864 and 896 pixels, padded with the mean colour
 beitv2_896_padded = _test(
     896, 512, [25 / 28, 26 / 28, 27 / 28, 1.0], pad_value="${model.pixel_mean}"
 )

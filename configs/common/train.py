@@ -1,13 +1,13 @@
-"""The ``train`` node: what the training script itself reads.
+"""The ``train`` node, which the training script itself reads.
 
-COCO train2017 has 117,266 images with annotations: at 16 images per iteration an epoch is
+COCO train2017 has 117,266 images with annotations. With 16 images per iteration an epoch is
 117,266 / 16 = 7,329.1, rounded up to 7,330 iterations. All schedules train in float32. The DeiT
-models published for the 3x schedule were trained in float16 (``train.amp.enabled=True``); the
-original turned that off after their release. It trains UPerNet in float16 but with BEiT and
+models published for the 3x schedule were trained in float16 (``train.amp.enabled=True``), which
+the original turned off after their release. It trains UPerNet in float16, except with BEiT and
 AugReg-L.
 
-``epochs`` and ``auto_scale_lr`` fit a schedule to other data and another batch
-(``vit_adapter.engine.schedule``); the published ones use neither.
+``epochs`` and ``auto_scale_lr`` adapt a schedule to other data and another batch size
+(``vit_adapter.engine.schedule``); the published schedules use neither.
 """
 
 _epoch = 7330
@@ -18,26 +18,26 @@ def _train(max_iter, period, eval_period, base_batch_size=16):
         output_dir="./output",
         init_checkpoint="",  # weights of the whole model, matched strictly
         vit_checkpoint="",  # weights of a plain ViT for the trunk: path, URL, timm:<name>
-        vit_patch_resize="pseudo_inverse",  # of its patch kernel; "bilinear" as the original
-        allow_mismatch=[],  # regular expressions: keys of init_checkpoint that need not match
-        freeze=[],  # regular expressions: parameters that are not trained
+        vit_patch_resize="pseudo_inverse",  # for its patch kernel; "bilinear" as in the original
+        allow_mismatch=[],  # regular expressions of keys of init_checkpoint that need not match
+        freeze=[],  # regular expressions of parameters that are not trained
         max_iter=max_iter,
-        epochs=None,  # a number: sets max_iter and what depends on it from the size of the data
+        epochs=None,  # a number sets max_iter and what depends on it from the size of the data
         auto_scale_lr=False,  # True: optimizer.lr x total batch / base_batch_size
-        base_batch_size=base_batch_size,  # the total batch that optimizer.lr is meant for
+        base_batch_size=base_batch_size,  # the total batch size that optimizer.lr is made for
         amp=dict(enabled=False, dtype="float16"),
         ddp=dict(broadcast_buffers=False, find_unused_parameters=False),
         checkpointer=dict(period=period, max_to_keep=3),  # period 0: only after the last iteration
         eval_period=eval_period,  # 0: only after the last iteration
         log_period=20,
         device="auto",  # cuda if there is one
-        seed=-1,  # negative: a random one
+        seed=-1,  # negative: a random seed
     )
 
 
 train_1x = _train(max_iter=12 * _epoch, period=_epoch, eval_period=_epoch)  # 87,960
 train_3x = _train(max_iter=36 * _epoch, period=_epoch, eval_period=_epoch)  # 263,880
-# Semantic segmentation: a checkpoint and an evaluation at every tenth
+# Semantic segmentation: a checkpoint and an evaluation after every tenth of the run
 train_40k = _train(max_iter=40_000, period=4_000, eval_period=4_000)
 train_80k = _train(max_iter=80_000, period=8_000, eval_period=8_000)
 train_160k = _train(max_iter=160_000, period=16_000, eval_period=16_000)

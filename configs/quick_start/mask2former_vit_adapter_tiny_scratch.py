@@ -1,4 +1,4 @@
-"""Mask2Former, ViT-Adapter-T from scratch, for a small data set of one's own (``data.*``)."""
+"""Mask2Former, ViT-Adapter-T from scratch, for small custom data (``data.*``)."""
 
 from ..common.models.mask2former import task, tiny as model
 from ..common.models.vit_adapter_seg import tiny_scratch as _backbone

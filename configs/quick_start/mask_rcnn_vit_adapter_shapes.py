@@ -5,8 +5,8 @@ from ..common.quick_start import data, dataloader, model, optimizer, task, train
 from ..common.schedule import lr_poly as lr_multiplier
 
 model.backbone.bottom_up = _backbone
-model.backbone.norm = "BN"  # the images are alike: what it learns holds at test time
-# Many regions of few images, each at little cost: bins are sampled once, masks are 14x14 pixels.
+model.backbone.norm = "BN"  # the images are similar, so its statistics also fit at test time
+# Many regions per image, each at little cost: bins are sampled once, masks are 14x14 pixels.
 model.roi_heads.batch_size_per_image = 64
 model.roi_heads.box_pooler.sampling_ratio = model.roi_heads.mask_pooler.sampling_ratio = 1
 model.roi_heads.mask_pooler.output_size = 7

@@ -1,4 +1,4 @@
-"""Mask R-CNN, plain ViT-T from scratch, for a small data set of one's own (``data.*``)."""
+"""Mask R-CNN, plain ViT-T from scratch, for small custom data (``data.*``)."""
 
 from ..common.models.vit_baseline import vit_tiny_scratch as _backbone
 from ..common.quick_start import data, dataloader, lr_multiplier, model, optimizer, task, train

@@ -1,4 +1,4 @@
-"""UPerNet, ViT-Adapter-T from scratch, for a small data set of one's own (``data.*``)."""
+"""UPerNet, ViT-Adapter-T from scratch, for small custom data (``data.*``)."""
 
 from ..common.models.upernet import model, task
 from ..common.models.vit_adapter_seg import tiny_scratch as _backbone

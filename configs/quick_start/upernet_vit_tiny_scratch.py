@@ -1,4 +1,4 @@
-"""UPerNet, plain ViT-T from scratch, for a small data set of one's own (``data.*``)."""
+"""UPerNet, plain ViT-T from scratch, for small custom data (``data.*``)."""
 
 from ..common.models.upernet import model, task
 from ..common.models.vit_baseline_seg import vit_tiny_scratch as _backbone

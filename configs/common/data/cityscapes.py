@@ -1,4 +1,4 @@
-"""Cityscapes, 19 classes: crops of 896 pixels; images are tested as they are."""
+"""Cityscapes, 19 classes: crops of 896 pixels; images are tested at their own size."""
 
 from vit_adapter.data import class_names
 

@@ -1,7 +1,7 @@
-"""COCO instance segmentation, and the ``data`` node for a data set of the user's own.
+"""COCO instance segmentation, and the ``data`` node for custom data.
 
-1x trains at a short side of 800 and a long side of at most 1333 pixels, 3x mixes sizes and crops as
-DETR does; both test at 800/1333. Training leaves out images without annotations.
+1x trains with a short side of 800 and a long side of at most 1333 pixels; 3x mixes sizes and crops
+like DETR. Both test at 800/1333. Training leaves out images without annotations.
 """
 
 from detectron2.config import LazyCall as L
@@ -14,7 +14,7 @@ from detectron2.data import (
 from vit_adapter.data import CheckedDatasetMapper, coco_1x_train, coco_3x_train, coco_test
 from vit_adapter.evaluation import build_coco_evaluator
 
-# COCO-format files that take the place of the data sets named below; empty = not used
+# COCO-format files that replace the data sets named below; empty = not used
 data = dict(train_json="", train_images="", val_json="", val_images="")
 
 

@@ -1,7 +1,7 @@
 """Mapillary Vistas: its own 65 classes, or the 19 of Cityscapes; crops of 896 pixels.
 
 The original trains on Mapillary before Cityscapes: on both splits, with the classes of Cityscapes,
-tested on Cityscapes. That is ``dataloader_for_cityscapes``.
+and tests on Cityscapes. ``dataloader_for_cityscapes`` does the same.
 """
 
 from vit_adapter.data import class_names

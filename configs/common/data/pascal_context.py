@@ -1,6 +1,6 @@
 """PASCAL-Context, 59 classes: crops of 480 pixels.
 
-Training limits the longer side, 520 times the ratio, and testing the shorter one.
+Training limits the longer side to 520 times the ratio; testing limits the shorter side.
 """
 
 from vit_adapter.data import class_names

@@ -1,7 +1,7 @@
-"""What the data configs of semantic segmentation share.
+"""Shared parts of the data configs for semantic segmentation.
 
 ``data`` holds what a leaf or an override changes: sizes (``crop_size`` is (height, width); scales
-are limits of the longer and the shorter side), and files that take the place of the data sets.
+are limits of the longer and the shorter side), and files that replace the data sets.
 """
 
 from detectron2.config import LazyCall as L
@@ -19,14 +19,14 @@ from vit_adapter.evaluation import SemSegEvaluator
 def make_data(crop, scale, test_scale=None):
     """The ``data`` node for square crops; tests at the scale of the training by default."""
     return dict(
-        # folders of images and of label maps, and the names of the classes: a list or a JSON
-        # file; empty = the data sets named below
+        # folders of images and of label maps, and the names of the classes (a list or a JSON
+        # file); empty = the data sets named below
         train_images="",
         train_labels="",
         val_images="",
         val_labels="",
         classes="",
-        check_all=False,  # read all of these files before training, not only some of them
+        check_all=False,  # read all of these files before training, not only some
         crop_size=[crop, crop],
         scale=list(scale),
         test_scale=list(test_scale or scale),
@@ -52,7 +52,7 @@ def make_dataloader(train, test, size_divisor=32):
                 pixel_mean="${model.pixel_mean}",
             ),
             total_batch_size=16,
-            aspect_ratio_grouping=False,  # all crops have one size
+            aspect_ratio_grouping=False,  # all crops have the same size
             num_workers=4,
         ),
         test=L(build_detection_test_loader)(

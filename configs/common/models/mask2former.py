@@ -1,4 +1,4 @@
-"""Mask2Former on multi-scale deformable attention, as in the published ViT-Adapter segmentors.
+"""Mask2Former with multi-scale deformable attention, as in the published ViT-Adapter segmentors.
 
 A leaf sets ``model.backbone``, the number of classes and, where they differ, the queries::
 
@@ -6,7 +6,7 @@ A leaf sets ``model.backbone``, the number of classes and, where they differ, th
     model.backbone = ...
     model.head.transformer_decoder.num_classes = _num_classes
 
-The tasks are switched by ``semantic_on``, ``instance_on`` and ``panoptic_on``; the latter two need
+``semantic_on``, ``instance_on`` and ``panoptic_on`` switch the tasks; the latter two need
 ``thing_classes``.
 """
 
@@ -28,7 +28,7 @@ _strides = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 def _criterion():
     return L(SetCriterion)(
         num_classes="${..head.transformer_decoder.num_classes}",
-        # the costs of the matching are the weights of the losses
+        # matching costs and loss weights are the same
         matcher=L(HungarianMatcher)(
             cost_class="${..class_weight}",
             cost_mask="${..mask_weight}",
@@ -78,7 +78,7 @@ def _mask2former(embed_dim, num_heads, encoder_ffn_dim, decoder_ffn_dim, use_che
             pixel_decoder=pixel_decoder, transformer_decoder=transformer_decoder
         ),
         criterion=_criterion(),
-        # ImageNet statistics in RGB, on the 0 to 255 scale
+        # ImageNet mean and std in RGB, on the 0 to 255 scale
         pixel_mean=[123.675, 116.28, 103.53],
         pixel_std=[58.395, 57.12, 57.375],
         semantic_on=True,

@@ -1,15 +1,15 @@
 """Mask R-CNN with FPN, as in the published ViT-Adapter detectors.
 
-A leaf sets ``model.backbone.bottom_up``; all else is Detectron2's own. Its usual Mask R-CNN is what
-the library under the original calls Mask R-CNN (anchors, assignment to levels, box coding, L1 box
-losses, RoIAlign, numbers of proposals, test thresholds) but for the input: RGB, divided by the
-ImageNet deviation. New weights of pyramid and heads are drawn by Detectron2's initialisers.
+A leaf sets ``model.backbone.bottom_up``; everything else is Detectron2's own. Its usual Mask R-CNN
+equals that of the library that the original builds on (anchors, assignment to levels, box coding,
+L1 box losses, RoIAlign, numbers of proposals, test thresholds), except for the input: RGB, divided
+by the ImageNet std. New weights of pyramid and heads come from Detectron2's initialisers.
 
-The matchers differ in what becomes of the candidates that overlap a ground truth most. In the
-original all of them are given to it where their IoU is at least 0.3 (anchors) or 0.5 (proposals),
-even those that overlap another one more, and a later ground truth takes them from an earlier one.
-Here such anchors are foreground at any IoU, such proposals are treated as all others, and each
-candidate stays with the ground truth that it overlaps most.
+The matchers treat the candidates that overlap a ground truth most differently. The original assigns
+all of them to it if their IoU is at least 0.3 (anchors) or 0.5 (proposals), even those that overlap
+another ground truth more, and a later ground truth takes them from an earlier one. Here such
+anchors are foreground at any IoU, such proposals are treated like all others, and each candidate
+stays with the ground truth that it overlaps most.
 """
 
 from detectron2.config import LazyCall as L
@@ -100,7 +100,7 @@ model = L(GeneralizedRCNN)(
         ),
     ),
     input_format="RGB",
-    # ImageNet statistics in RGB, on the 0 to 255 scale
+    # ImageNet mean and std in RGB, on the 0 to 255 scale
     pixel_mean=[123.675, 116.28, 103.53],
     pixel_std=[58.395, 57.12, 57.375],
 )

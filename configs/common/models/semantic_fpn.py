@@ -34,7 +34,7 @@ model = L(SemanticSegmentor)(
         loss_average="all",  # "valid": the usual mean over pixels with a class
         ignore_value=255,
     ),
-    # ImageNet statistics in RGB, on the 0 to 255 scale
+    # ImageNet mean and std in RGB, on the 0 to 255 scale
     pixel_mean=[123.675, 116.28, 103.53],
     pixel_std=[58.395, 57.12, 57.375],
 )

@@ -46,7 +46,7 @@ model = L(SemanticSegmentor)(
             ignore_value="${..main.ignore_value}",
         ),
     ),
-    # ImageNet statistics in RGB, on the 0 to 255 scale
+    # ImageNet mean and std in RGB, on the 0 to 255 scale
     pixel_mean=[123.675, 116.28, 103.53],
     pixel_std=[58.395, 57.12, 57.375],
 )

@@ -1,9 +1,9 @@
 """Plain ViTs for detection: global attention in four blocks, windows of 14x14 tokens in the rest.
 
-The sizes stand here alone; what is built around a ViT derives the rest from its ``depth``.
-``img_size`` is the image size of the pre-training, which fixes the grid of the position embedding:
-224 for DeiT, 384 for the AugReg weights of the large size. DINOv2's grid of 37x37 patches is one of
-592 px at patch size 16.
+Only this file has the sizes; adapters and baselines derive the rest from ``depth``. ``img_size`` is
+the image size of the pre-training, which fixes the grid of the position embedding: 224 for DeiT,
+384 for the AugReg weights of the large size. DINOv2's grid of 37x37 patches is that of 592 px at
+patch size 16.
 """
 
 from detectron2.config import LazyCall as L
@@ -30,7 +30,7 @@ def _plain_vit(embed_dim, depth, num_heads, img_size, drop_path_rate, window_siz
     )
 
 
-# drop_path_rate is that of a ViT without an adapter.
+# drop_path_rate is for a ViT without an adapter.
 tiny = _plain_vit(192, 12, 3, img_size=224, drop_path_rate=0.1)
 small = _plain_vit(384, 12, 6, img_size=224, drop_path_rate=0.1)
 base = _plain_vit(768, 12, 12, img_size=224, drop_path_rate=0.1)
@@ -51,6 +51,6 @@ uniperceiver_base = L(UniPerceiver)(
     use_checkpoint=False,
 )
 
-# Not pre-trained, for images too small to be worth windows.
+# Not pre-trained, for images that are too small for windows.
 tiny_scratch = _plain_vit(192, 12, 3, img_size=256, drop_path_rate=0.0, window_size=0)
 micro_scratch = _plain_vit(96, 4, 3, img_size=128, drop_path_rate=0.0, window_size=0)

@@ -1,7 +1,7 @@
-"""ViT-Adapter for semantic segmentation: the sizes of detection, attending and fusing otherwise.
+"""ViT-Adapter for semantic segmentation: sizes as for detection, but other attention and fusion.
 
-All blocks attend globally, and the tokens after each interaction are added to one output. BEiT's
-position biases are made for the crop of the training, ``data.crop_size``.
+All blocks have global attention, and the tokens after each interaction are added to one output.
+BEiT's position biases are made for the training crop, ``data.crop_size``.
 """
 
 from copy import deepcopy as _deepcopy
@@ -72,6 +72,6 @@ uniperceiver_large = _with_trunk(_large, UniPerceiver, 0.4, img_size=224)
 
 beit3_giant = _segmentation(_giant_beit3)
 
-# The original saves the memory of activations in all large models.
+# As in the original, all large models recompute activations to save memory.
 for _backbone in (large, beit_large, uniperceiver_large, beit3_giant):
     _backbone.use_checkpoint = _backbone.vit.use_checkpoint = True

@@ -1,7 +1,7 @@
-"""What ViT-Adapter is compared with: a ViT with a few up-samplings, and ViTDet in the paper's form.
+"""Baselines for detection: a ViT with a few up-samplings, and ViTDet in the paper's form.
 
-Both take the tokens after the last block of each quarter, the one with global attention. ViTDet
-adds a residual bottleneck to that block.
+Both use the tokens after the last block of each quarter, which has global attention. ViTDet adds a
+residual bottleneck to that block.
 """
 
 from copy import deepcopy as _deepcopy

@@ -1,4 +1,4 @@
-"""The plain-ViT comparator for semantic segmentation: global attention in all blocks."""
+"""The plain-ViT baseline for semantic segmentation: global attention in all blocks."""
 
 from copy import deepcopy as _deepcopy
 
@@ -30,7 +30,7 @@ vit_tiny_scratch = _segmentation(_tiny_scratch)
 vit_base_augreg = _segmentation(_base)
 vit_base_augreg.vit.img_size = 384
 
-# BEiT's own segmentor takes the tokens after other blocks.
+# BEiT's own segmentor uses the tokens after different blocks.
 beit_large = L(BEiTBaseline)(vit=_deepcopy(_beit_adapter.vit), out_indexes=[7, 11, 15, 23])
 beit_large.vit.drop_path_rate = 0.2
 beit_large.vit.use_checkpoint = False  # as in the original

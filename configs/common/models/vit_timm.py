@@ -1,7 +1,7 @@
 """ViTs of timm for detection: global attention in four blocks, windows of 14x14 tokens in the rest.
 
 Learned positions keep the grid of the pre-training (``img_size=None``). ``embed_dim`` and ``depth``
-are the model's own; they stand here because what is built around a ViT derives the rest from them.
+are those of the model; they are given here because adapters derive the rest from them.
 """
 
 from detectron2.config import LazyCall as L
