@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import random
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-# Before anything reads them: no window system, no downloads.
+# Before anything reads them: no window system, no downloads, none of the machine's own data.
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["DETECTRON2_DATASETS"] = tempfile.mkdtemp(prefix="vit_adapter_tests_")
+atexit.register(shutil.rmtree, os.environ["DETECTRON2_DATASETS"], ignore_errors=True)
 
 SKIP_REASONS = {
     "cuda": (torch.cuda.is_available, "needs a CUDA device"),
@@ -36,13 +40,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keeps generated data in a temporary folder, and the threads at two on every machine."""
+def _two_threads() -> Iterator[None]:
+    """Keeps the threads at two on every machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(min(2, threads))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DETECTRON2_DATASETS", str(tmp_path_factory.mktemp("datasets")))
-        yield
+    yield
     torch.set_num_threads(threads)
 
 
