@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -205,3 +206,10 @@ def test_importing_needs_no_data_and_respects_the_variable(tmp_path: Path) -> No
     )
     assert done.stdout.strip() == str(tmp_path / "absent/mapillary_vistas/training/images")
     assert not (tmp_path / "absent").exists()
+
+
+def test_listed_names_are_the_lines(tmp_path: Path) -> None:
+    names_file = tmp_path / "train.txt"
+    names_file.write_text("b 1\r\n\n a/2 \n")
+    split = replace(SPLITS["coco_stuff_10k_train"], names_file=names_file)
+    assert split.listed_names() == ["b 1", "a/2"]

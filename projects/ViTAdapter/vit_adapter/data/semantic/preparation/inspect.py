@@ -17,7 +17,7 @@ class PreparationError(ValueError):
 def split_names(split: Split) -> list[str]:
     """Return the sorted names of a split: those of its list, or of all images in its folder."""
     if split.names_file is not None:
-        return sorted(split.names_file.read_text(encoding="utf-8").split())
+        return sorted(split.listed_names())
     return sorted(_names(split.images, split.image_suffix))
 
 

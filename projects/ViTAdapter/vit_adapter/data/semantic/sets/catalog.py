@@ -111,7 +111,7 @@ def _load(split: Split, preparation: str) -> list[dict[str, str]]:
                 f"The data set {split.name!r} needs {split.names_file}, a list of its images, "
                 f"which does not exist. {advice}"
             )
-        names = split.names_file.read_text(encoding="utf-8").split()
+        names = split.listed_names()
     return find_label_pairs(
         split.images,
         split.prepared,

@@ -40,7 +40,7 @@ class Split:
         prepared: folder of the prepared labels, PNG files of class indices.
         names_file: text file with one name per line; None if all images of the folder belong to it.
         count: official number of images.
-        image_origin: archive and official site of the images, for messages.
+        image_origin: archive and official site of the images and of ``names_file``, for messages.
         label_origin: archive and official site of the labels, for messages.
         image_suffix: suffix of the images' file names.
         official_suffix: suffix of the official label files' names.
@@ -76,6 +76,11 @@ class Split:
             prepared=root / self.prepared,
             names_file=None if self.names_file is None else root / self.names_file,
         )
+
+    def listed_names(self) -> list[str]:
+        """Read the names in ``names_file``; empty lines and spaces around a name do not count."""
+        lines = self.names_file.read_text(encoding="utf-8").splitlines()
+        return [line.strip() for line in lines if line.strip()]
 
 
 @dataclass(frozen=True, kw_only=True)
