@@ -17,6 +17,7 @@ ONE_STAGE = Layout(
     tree="detection",
     theirs=r"bbox_head\.fused_",
     ours=r"head\.cls_score\.",
+    example="bbox_head.fused_cls.weight",
     rules=lambda names: [
         *backbone_of_detector(),
         *pyramid(names),
@@ -46,6 +47,14 @@ def test_heads_tell_the_layout(name: str, layout: str, tree: str | None) -> None
     names = ["pos_embed" if name == "pos_embed" else "backbone.pos_embed", name]
     assert layout_of_theirs(names).name == layout
     assert find_tree(names) == tree
+
+
+@pytest.mark.parametrize("layout", table._LAYOUTS, ids=lambda layout: layout.name)
+def test_each_layout_recognises_its_example(layout: Layout) -> None:
+    names = [layout.example] if layout is table.BACKBONE else ["backbone.pos_embed", layout.example]
+    assert layout_of_theirs(names) is layout
+    if layout.tree:
+        assert layout_of_ours(convert(tensors(*names)).state_dict, layout.tree) is layout
 
 
 def test_no_names_count_as_a_backbone() -> None:

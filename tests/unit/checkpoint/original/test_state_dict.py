@@ -12,7 +12,7 @@ from vit_adapter.checkpoint.original import (
     revert,
     revert_state_dict,
 )
-from vit_adapter.checkpoint.original.layouts.table import UNSUPPORTED
+from vit_adapter.checkpoint.original.layouts.table import UNSUPPORTED, Unsupported
 
 TRUNK = (
     "pos_embed",
@@ -190,30 +190,10 @@ def test_moving_averages_of_the_training_are_dropped() -> None:
     assert "moving average" in conversion.dropped["ema_backbone_pos_embed"]
 
 
-UNSUPPORTED_NAMES = {
-    "the semantic branch of HTC++": ["roi_head.semantic_head.convs.0.conv.weight"],
-    "the neck of HTC++": ["neck.0.attn.qkv.weight", "neck.1.lateral_convs.0.conv.bias"],
-    "the proposals of Sparse R-CNN": ["rpn_head.init_proposal_bboxes.weight"],
-    "the stages of Cascade Mask R-CNN": [
-        "roi_head.bbox_head.0.fc_cls.bias",
-        "roi_head.mask_head.2.conv_logits.bias",
-    ],
-    "the head of ATSS": ["bbox_head.atss_cls.weight"],
-    "the head of GFL": ["bbox_head.gfl_cls.weight", "bbox_head.integral.project"],
-    "another one-stage head": ["bbox_head.retina_cls.weight"],
-    "the neck without a pyramid": ["neck.convs.0.conv.weight"],
-    "the group norms of the pyramid": ["neck.fpn_convs.0.gn.bias"],
-    "the pyramid's extra levels": ["neck.fpn_convs.3.conv.weight"],
-    "DINOv3's adapter": ["segmentation_model.1.predictor.query_feat.weight"],
-    "a neck other than a plain FPN": ["neck.bottleneck.weight"],
-}
-
-
-@pytest.mark.parametrize("part", UNSUPPORTED.values())
-def test_parts_without_a_counterpart_are_named(part: str) -> None:
-    names = next(names for start, names in UNSUPPORTED_NAMES.items() if part.startswith(start))
-    count = "1 key" if len(names) == 1 else f"{len(names)} keys"
-    message = f"not supported by this project: {part} ({count}): {', '.join(names)}"
+@pytest.mark.parametrize("entry", UNSUPPORTED, ids=lambda entry: entry.example)
+def test_parts_without_a_counterpart_are_named(entry: Unsupported) -> None:
+    names = entry.example, f"{entry.example}_too"
+    message = f"not supported by this project: {entry.part} (2 keys): {', '.join(names)}"
     with pytest.raises(ValueError, match=re.escape(message)):
         convert(tensors("backbone.pos_embed", "neck.lateral_convs.0.conv.bias", *names))
 

@@ -129,9 +129,10 @@ def _rename(
 
 def _describe_theirs(names: Sequence[str]) -> str:
     """List names by the part of the original that they belong to."""
+    unsupported = {entry.pattern: entry.part for entry in UNSUPPORTED}
     parts: dict[str | None, list[str]] = {}
     for name in names:
-        parts.setdefault(_first(UNSUPPORTED, name), []).append(name)
+        parts.setdefault(_first(unsupported, name), []).append(name)
     strangers = parts.pop(None, [])
     lines = [
         f"not supported by this project: {part} ({_count(of_part)}): {', '.join(of_part)}"

@@ -56,8 +56,14 @@ DETECTOR_BACKBONE = Layout(
     tree=None,
     theirs=r"backbone\.",
     ours=r"backbone\.",
+    example="backbone.pos_embed",
     rules=lambda names: backbone_of_detector(),
 )
 BACKBONE = Layout(
-    name="a backbone alone", tree=None, theirs="", ours="", rules=lambda names: _backbone("", "")
+    name="a backbone alone",
+    tree=None,
+    theirs="",
+    ours="",
+    example="pos_embed",
+    rules=lambda names: _backbone("", ""),
 )

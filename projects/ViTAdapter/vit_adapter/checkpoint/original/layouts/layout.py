@@ -1,7 +1,7 @@
 """The description of one kind of checkpoint, and rules that several kinds share."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from vit_adapter.checkpoint.original.rules import Rule
@@ -20,6 +20,7 @@ class Layout:
         theirs: regular expression that matches the start of some name in the original's
             checkpoints of this kind, such as ``decode_head\.``.
         ours: the same for our checkpoints.
+        example: one of the original's names of this kind, for messages and tests.
         rules: called with the names of a checkpoint, the original's or ours; returns the renaming
             rules.
     """
@@ -28,13 +29,15 @@ class Layout:
     tree: str | None
     theirs: str
     ours: str
-    rules: Callable[[Iterable[str]], Sequence[Rule]]
+    example: str
+    rules: Callable[[Collection[str]], Sequence[Rule]]
 
 
 def convolution(theirs: str, ours: str, *, norm: str = "bn") -> list[Rule]:
-    """Rules for a convolution and an optional norm, which Detectron2 keeps inside it.
+    """Rules for a convolution and an optional norm, where Detectron2 keeps the norm inside it.
 
-    ``norm`` is the original's name of the norm: "bn" for a batch norm, "gn" for a group norm.
+    The towers of Detectron2's dense heads do not: their norms have numbers of their own. ``norm``
+    is the original's name of the norm: "bn" for a batch norm, "gn" for a group norm.
     """
     return [
         Rule(f"{theirs}.conv.{{leaf}}", f"{ours}.{{leaf}}"),

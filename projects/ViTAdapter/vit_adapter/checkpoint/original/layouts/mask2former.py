@@ -1,6 +1,6 @@
 """Mask2Former of the segmentors and, with the same parts, of the panoptic detector."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from functools import partial
 
 from vit_adapter.checkpoint.original.layouts.backbone import backbone_of_segmentor
@@ -35,7 +35,7 @@ _MASK2FORMER = {
 }
 
 
-def _rules(names: Iterable[str], head: str) -> list[Rule]:
+def _rules(names: Collection[str], head: str) -> list[Rule]:
     heads = [Rule(f"{head}.{theirs}", f"head.{ours}") for theirs, ours in _MASK2FORMER.items()]
     return [*backbone_of_segmentor(), *heads]
 
@@ -49,6 +49,7 @@ MASK2FORMER = Layout(
         r"decode_head\.(pixel_decoder|transformer_decoder|query_feat|(query|level|cls|mask)_embed)\."
     ),
     ours=_OURS,
+    example="decode_head.query_feat.weight",
     rules=partial(_rules, head="decode_head"),
 )
 PANOPTIC_MASK2FORMER = Layout(
@@ -56,5 +57,6 @@ PANOPTIC_MASK2FORMER = Layout(
     tree="detection",
     theirs=r"panoptic_head\.",
     ours=_OURS,
+    example="panoptic_head.query_feat.weight",
     rules=partial(_rules, head="panoptic_head"),
 )

@@ -6,7 +6,7 @@ the same order of classes with the background last, encode boxes in the same way
 rows and columns in this order in the first fully connected layer.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from vit_adapter.checkpoint.original.layouts.backbone import NUM_OUTPUTS, backbone_of_detector
 from vit_adapter.checkpoint.original.layouts.layout import Layout, convolution, find_numbers
@@ -17,7 +17,7 @@ __all__ = ["MASK_RCNN", "PROPOSALS", "pyramid"]
 _FIRST_STAGE = 2  # log2 of the stride of a backbone's first output
 
 
-def pyramid(names: Iterable[str]) -> list[Rule]:
+def pyramid(names: Collection[str]) -> list[Rule]:
     """Rules for a pyramid on all or only the last outputs of the backbone.
 
     Detectron2 numbers levels by log2 of the stride, the original from zero. Extra levels, without
@@ -56,7 +56,7 @@ _HEADS = [
 ]
 
 
-def _rules(names: Iterable[str]) -> list[Rule]:
+def _rules(names: Collection[str]) -> list[Rule]:
     return [*backbone_of_detector(), *pyramid(names), *PROPOSALS, *_HEADS]
 
 
@@ -66,5 +66,6 @@ MASK_RCNN = Layout(
     tree="detection",
     theirs=r"(neck|rpn_head|roi_head|bbox_head)\.",
     ours=r"backbone\.(bottom_up\.|fpn_)|proposal_generator\.|roi_heads\.",
+    example="roi_head.bbox_head.fc_cls.weight",
     rules=_rules,
 )

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from vit_adapter.checkpoint.original.layouts.backbone import BACKBONE, DETECTOR_BACKBONE
 from vit_adapter.checkpoint.original.layouts.layout import Layout
@@ -21,27 +22,71 @@ _LAYOUTS = (
 )
 """The first layout that recognises a name is used, so special ones come before general ones."""
 
-KNOWN_MODELS = ", ".join(layout.name for layout in _LAYOUTS)
-"""The names of all layouts, for messages."""
+KNOWN_MODELS = ", ".join(f"{layout.name} ({layout.example})" for layout in _LAYOUTS)
+"""The names of all layouts, each with an example of the original's names, for messages."""
 
-UNSUPPORTED = {
-    r"roi_head\.(semantic_head|semantic_roi_extractor)\.": "the semantic branch of HTC++",
-    r"neck\.\d+\.": "the neck of HTC++ (extra attention before the pyramid)",
-    r"rpn_head\.init_proposal_": "the proposals of Sparse R-CNN",
-    r"roi_head\.(bbox|mask)_head\.\d+\.": "the stages of Cascade Mask R-CNN, HTC++ or Sparse R-CNN",
-    r"bbox_head\.atss_": "the head of ATSS",
-    r"bbox_head\.(gfl_|integral\.)": "the head of GFL",
-    r"bbox_head\.": "another one-stage head",
-    r"neck\.convs\.": "the neck without a pyramid (1x1 convolutions alone)",
-    r"neck\.(lateral|fpn)_convs\.\d+\.gn\.": "the group norms of the pyramid",
-    r"neck\.fpn_convs\.": "the pyramid's extra levels (strided convolutions)",
-    r"segmentation_model\.": "DINOv3's adapter, which reads the normalised outputs of its ViT",
-    r"neck\.": "a neck other than a plain FPN",
-}
-"""Parts of the original's models that are not supported: pattern of their names -> description.
 
-The first pattern that matches the start of a name is used.
-"""
+class Unsupported(NamedTuple):
+    """A part of the original's models that this project does not have.
+
+    Attributes:
+        pattern: regular expression that matches the start of its names.
+        part: what it is, for messages.
+        example: one of its names.
+    """
+
+    pattern: str
+    part: str
+    example: str
+
+
+UNSUPPORTED = (
+    Unsupported(
+        r"roi_head\.(semantic_head|semantic_roi_extractor)\.",
+        "the semantic branch of HTC++",
+        "roi_head.semantic_head.convs.0.conv.weight",
+    ),
+    Unsupported(
+        r"neck\.\d+\.",
+        "the neck of HTC++ (extra attention before the pyramid)",
+        "neck.0.attn.qkv.weight",
+    ),
+    Unsupported(
+        r"rpn_head\.init_proposal_",
+        "the proposals of Sparse R-CNN",
+        "rpn_head.init_proposal_bboxes.weight",
+    ),
+    Unsupported(
+        r"roi_head\.(bbox|mask)_head\.\d+\.",
+        "the stages of Cascade Mask R-CNN, HTC++ or Sparse R-CNN",
+        "roi_head.bbox_head.0.fc_cls.bias",
+    ),
+    Unsupported(r"bbox_head\.atss_", "the head of ATSS", "bbox_head.atss_cls.weight"),
+    Unsupported(r"bbox_head\.(gfl_|integral\.)", "the head of GFL", "bbox_head.gfl_cls.weight"),
+    Unsupported(r"bbox_head\.", "another one-stage head", "bbox_head.retina_cls.weight"),
+    Unsupported(
+        r"neck\.convs\.",
+        "the neck without a pyramid (1x1 convolutions alone)",
+        "neck.convs.0.conv.weight",
+    ),
+    Unsupported(
+        r"neck\.(lateral|fpn)_convs\.\d+\.gn\.",
+        "the group norms of the pyramid",
+        "neck.fpn_convs.0.gn.bias",
+    ),
+    Unsupported(
+        r"neck\.fpn_convs\.",
+        "the pyramid's extra levels (strided convolutions)",
+        "neck.fpn_convs.3.conv.weight",
+    ),
+    Unsupported(
+        r"segmentation_model\.",
+        "DINOv3's adapter, which reads the normalised outputs of its ViT",
+        "segmentation_model.1.predictor.query_feat.weight",
+    ),
+    Unsupported(r"neck\.", "a neck other than a plain FPN", "neck.bottleneck.weight"),
+)
+"""The first whose pattern matches a name is used, so special ones come before general ones."""
 
 
 def layout_of_theirs(names: Iterable[str]) -> Layout:

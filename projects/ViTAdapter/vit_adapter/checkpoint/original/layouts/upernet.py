@@ -1,6 +1,6 @@
 """UPerNet, with or without its auxiliary head."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from vit_adapter.checkpoint.original.layouts.backbone import backbone_of_segmentor
 from vit_adapter.checkpoint.original.layouts.layout import Layout, convolution
@@ -11,7 +11,7 @@ __all__ = ["UPERNET"]
 _SIDE = "sem_seg_head.auxiliary."
 
 
-def _rules(names: Iterable[str]) -> list[Rule]:
+def _rules(names: Collection[str]) -> list[Rule]:
     """Rules for one head, or for two heads that are both parts of ``sem_seg_head``."""
     auxiliary = any(name.startswith(("auxiliary_head.", _SIDE)) for name in names)
     head = "sem_seg_head.main" if auxiliary else "sem_seg_head"
@@ -34,5 +34,6 @@ UPERNET = Layout(
     tree="segmentation",
     theirs=r"(decode|auxiliary)_head\.",
     ours=r"sem_seg_head\.",
+    example="decode_head.conv_seg.weight",
     rules=_rules,
 )
