@@ -180,6 +180,7 @@ class TestConfigs:
         assert load_config(tmp_path).train.init_checkpoint.endswith("model_0000009.pth")
         assert_same(LazyPredictor(tmp_path, overrides=OVERRIDES)(image)["instances"], expected)
         (tmp_path / "model_final.pth").write_bytes(weights.read_bytes())
+        (tmp_path / "last_checkpoint").write_text("model_final.pth")
         assert load_config(str(tmp_path)).train.init_checkpoint.endswith("model_final.pth")
         assert_same(LazyPredictor(tmp_path, overrides=OVERRIDES)(image)["instances"], expected)
 

@@ -69,6 +69,16 @@ def test_every_way_to_name_a_config(tmp_path: Path) -> None:
     assert folder.train.max_iter == 3
 
 
+def test_output_folder_names_its_last_weights(tmp_path: Path) -> None:
+    save_config(load_config("quick_start/mask_rcnn_vit_adapter_shapes"), str(tmp_path))
+    for name in ("model_final.pth", "model_0000099.pth"):  # continued, and then interrupted
+        (tmp_path / name).touch()
+    (tmp_path / "last_checkpoint").write_text("model_0000099.pth")
+    assert load_config(tmp_path).train.init_checkpoint == str(tmp_path / "model_0000099.pth")
+    (tmp_path / "model_0000099.pth").unlink()
+    assert load_config(tmp_path).train.init_checkpoint == str(tmp_path / "model_final.pth")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

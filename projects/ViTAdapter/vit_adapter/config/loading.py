@@ -125,8 +125,9 @@ def _load_output_folder(folder: Path) -> DictConfig:
         )
     weights = folder / run_files.FINAL_CHECKPOINT
     pointer = folder / run_files.LAST_CHECKPOINT
-    if not weights.is_file() and pointer.is_file():
-        weights = folder / pointer.read_text(encoding="utf-8").strip()
+    if pointer.is_file():  # a finished run that was continued has newer weights than its final ones
+        newest = folder / pointer.read_text(encoding="utf-8").strip()
+        weights = newest if newest.is_file() else weights
     if not weights.is_file():
         raise MissingFileError(
             f"folder {folder} has {run_files.CONFIG} but no {weights.name}; train first, or give "
