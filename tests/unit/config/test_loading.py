@@ -42,6 +42,8 @@ def test_missing_config_suggests_similar_files(config_file: str) -> None:
     [
         ("", "use --config-file"),
         ("nowhere/model.py", "There is no folder 'nowhere'"),
+        ("~/nowhere/model.py", f"There is no folder '{Path.home()}/nowhere'"),
+        ("coco/mask_rcnn_vit_adapter_tiny_deit_3x.py", r"leave out \.py"),
         ("coco/mask_rcnn_vit_adaptor_tiny_deit_3x", "Did you mean coco/mask_rcnn_vit_adapter_tiny"),
     ],
 )

@@ -108,7 +108,7 @@ def _load_named(name: str) -> DictConfig:
         return read_config(str(path))
     if path.suffix in _SUFFIXES or path.is_absolute():
         raise MissingFileError(
-            f"config file {name!r} does not exist (looked from {Path.cwd()}).{_near_files(name)}"
+            f"config file {name!r} does not exist (looked from {Path.cwd()}).{_near_configs(path)}"
         )
     try:
         return read_config(model_zoo.get_config_file(name))
@@ -138,9 +138,12 @@ def _load_output_folder(folder: Path) -> DictConfig:
     return cfg
 
 
-def _near_files(config_file: str) -> str:
-    folder = os.path.dirname(config_file) or "."
-    if not os.path.isdir(folder):
-        return f" There is no folder {folder!r} either."
-    names = [name for name in sorted(os.listdir(folder)) if name.endswith(_SUFFIXES)]
-    return did_you_mean(config_file, [os.path.join(folder, name) for name in names])
+def _near_configs(missing: Path) -> str:
+    """Hint at what was meant by a config file that does not exist."""
+    zoo_name = missing.with_suffix("").as_posix()
+    if zoo_name in model_zoo.list_configs():
+        return f" In the model zoo, {zoo_name} is the name of a config: leave out {missing.suffix}."
+    if not missing.parent.is_dir():
+        return f" There is no folder {str(missing.parent)!r} either."
+    files = [file for file in sorted(missing.parent.iterdir()) if file.suffix in _SUFFIXES]
+    return did_you_mean(str(missing), map(str, files))
