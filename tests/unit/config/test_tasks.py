@@ -43,9 +43,19 @@ def test_the_number_of_classes_goes_where_the_config_says() -> None:
     assert cfg.model == {"head": {"num_classes": 5}, "other": 3}
 
 
-@pytest.mark.parametrize("key", [None, "model.heads.num_classes", "model.head", 80])
-def test_number_of_classes_under_an_unknown_key(key: object) -> None:
-    with pytest.raises(UsageError, match=f"task.num_classes={key!r} must be the key"):
+@pytest.mark.parametrize(
+    ("key", "found"),
+    [
+        (None, "None"),
+        ("model.heads.num_classes", "None"),
+        ("model.head", "several values"),
+        ("", "several values"),
+        (80, "None"),
+    ],
+)
+def test_number_of_classes_under_an_unknown_key(key: object, found: str) -> None:
+    message = f"task.num_classes={key!r} must be the key .* but the config has {found} there"
+    with pytest.raises(UsageError, match=message):
         set_num_classes(make_config(num_classes=key), 5)
 
 

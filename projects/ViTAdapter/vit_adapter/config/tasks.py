@@ -79,9 +79,10 @@ def num_classes(cfg: DictConfig) -> tuple[str, int]:
     key = OmegaConf.select(cfg, "task.num_classes")
     value = OmegaConf.select(cfg, key) if isinstance(key, str) else None
     if type(value) is not int:
+        found = "several values" if OmegaConf.is_config(value) else repr(value)
         raise UsageError(
             f"task.num_classes={key!r} must be the key of the model's number of classes, such as "
-            f"model.roi_heads.num_classes, but the config has {value!r} there."
+            f"model.roi_heads.num_classes, but the config has {found} there."
         )
     return key, value
 
