@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,25 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
         raise RuntimeError("disk full")
     assert os.listdir(tmp_path) == ["results.json"]
     assert file.read_text() == "old"
+
+
+@pytest.fixture()
+def full_disk() -> Iterator[None]:
+    """Let files of more than 64 KiB fail to be written."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_failed_save_names_the_cause_and_keeps_the_old_file(tmp_path: Path) -> None:
+    file = tmp_path / "w.pth"
+    file.write_bytes(b"old")
+    with pytest.raises(OSError, match="File too large"):
+        atomic_save({"model": {"a": torch.zeros(1 << 16)}}, file)
+    assert os.listdir(tmp_path) == ["w.pth"] and file.read_bytes() == b"old"
 
 
 def test_without_flushing_nothing_waits_for_the_disk(

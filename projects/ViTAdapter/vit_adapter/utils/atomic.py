@@ -49,9 +49,18 @@ def atomic_open(
 
 
 def atomic_save(obj: object, path: str | os.PathLike[str]) -> None:
-    """Do ``torch.save(obj, path)``, but never leave an incomplete file at ``path``."""
+    """Do ``torch.save(obj, path)``, but never leave an incomplete file at ``path``.
+
+    Raises:
+        OSError: the file cannot be written, for example because the disk is full.
+    """
     with atomic_open(path, "wb") as stream:
-        torch.save(obj, stream)
+        try:
+            torch.save(obj, stream)
+        except RuntimeError as error:  # of torch.save's archive, which hides what went wrong
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 @contextmanager
