@@ -200,6 +200,21 @@ def test_test_data_are_the_training_data_of_a_run_without_validation(tmp_path: P
     assert len(DatasetCatalog.get("custom_train")) == 1
 
 
+def test_labels_of_another_task(tmp_path: Path) -> None:
+    train = write_data(tmp_path / "train", ["cell"])
+    for more in ({}, paths("train", train)):
+        cfg = make_config(**more, val_labels="labels")
+        message = "data.val_labels cannot be used: .* 'instances', which needs data.train_json and"
+        with pytest.raises(UsageError, match=message):
+            apply_custom_data(cfg)
+
+
+def test_other_keys_of_the_data_are_no_paths() -> None:
+    cfg = make_config(train_scale="512")
+    apply_custom_data(cfg)
+    assert dataset_names(cfg, "test") == ["coco_2017_val"]
+
+
 @pytest.mark.parametrize(
     ("given", "missing"),
     [("train_json", "train_images"), ("val_images", "val_json")],

@@ -19,13 +19,15 @@ from omegaconf.errors import GrammarParseError
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.literals import literal
 
-__all__ = ["read_value"]
+__all__ = ["DATA_PATHS", "read_value"]
 
-_PATHS = frozenset(
-    ["train.output_dir", "train.init_checkpoint", "train.vit_checkpoint"]
-    + ["data.train_images", "data.train_json", "data.train_labels"]
+DATA_PATHS = frozenset(
+    ["data.train_images", "data.train_json", "data.train_labels"]
     + ["data.val_images", "data.val_json", "data.val_labels"]
 )
+"""The keys of custom data."""
+
+_PATHS = DATA_PATHS | {"train.output_dir", "train.init_checkpoint", "train.vit_checkpoint"}
 """Always a text and never a list, even if the config has neither."""
 
 _TEXTS = frozenset(["data.classes", "train.freeze", "train.allow_mismatch"])

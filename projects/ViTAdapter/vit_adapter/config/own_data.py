@@ -7,12 +7,14 @@ data.val_labels data.classes``). The number of classes is set accordingly.
 
 import logging
 import os
+from collections.abc import Sequence
 
 from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.literals import literals
+from vit_adapter.config.override_values import DATA_PATHS
 from vit_adapter.config.tasks import (
     OwnData,
     Task,
@@ -58,14 +60,15 @@ def apply_custom_data(cfg: DictConfig, *, training: bool = True) -> DictConfig:
 
     Raises:
         UsageError: labels are given without their image folder or vice versa, label maps without
-            ``data.classes``, or the config does not state its task.
+            ``data.classes``, labels of another task, or the config does not state its task.
         FileNotFoundError, ValueError: the data are broken (see ``register_coco_format`` and
             ``register_label_folders``), or training and validation have different classes.
     """
-    if not _names_own_data(cfg):
+    given = sorted(key for key in DATA_PATHS if OmegaConf.select(cfg, key))
+    if not given:
         return cfg
     task = stated_task(cfg)
-    own = _own_data(task)
+    own = _own_data(task, given)
     train, val = (_paths(cfg, split, own.labels) for split in ("train", "val"))
     if train and training:
         _register(own, "custom_train", *train, cfg)
@@ -149,16 +152,19 @@ def dataset_names(cfg: DictConfig, split: str) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
-def _names_own_data(cfg: DictConfig) -> bool:
-    data = cfg.get("data") or {}
-    return any(data.get(key) for key in data if key.startswith(("train_", "val_")))
-
-
-def _own_data(task: Task) -> OwnData:
+def _own_data(task: Task, given: Sequence[str]) -> OwnData:
+    """Return how the data of a task are given; refuse keys of another task."""
     if task.own_data is None:
         raise UsageError(
             f"the config is for the task {task.name!r}, whose data cannot be given as paths such "
             "as data.train_images; register them by name in Detectron2's catalogs."
+        )
+    labels = task.own_data.labels
+    others = [key for key in given if not key.endswith(("_images", f"_{labels}"))]
+    if others:
+        raise UsageError(
+            f"{' and '.join(others)} cannot be used: the config is for the task {task.name!r}, "
+            f"which needs data.train_{labels} and data.val_{labels}."
         )
     return task.own_data
 
