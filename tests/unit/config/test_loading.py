@@ -33,8 +33,10 @@ def test_overrides_are_applied(config_file: str) -> None:
 
 def test_missing_config_suggests_similar_files(config_file: str) -> None:
     wrong = config_file.replace("linear_tiny", "linear_tinny")
-    with pytest.raises(UsageError, match=r"does not exist .*Did you mean .*linear_tiny\.py"):
+    with pytest.raises(UsageError, match=r"does not exist .*Did you mean linear_tiny\.py\?"):
         load_config(wrong)
+    with pytest.raises(UsageError, match=r"does not exist \(looked from [^)]*\)\.$"):
+        load_config(config_file.replace("linear_tiny", "mask_rcnn"))
 
 
 @pytest.mark.parametrize(

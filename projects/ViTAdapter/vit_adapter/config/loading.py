@@ -145,5 +145,5 @@ def _near_configs(missing: Path) -> str:
         return f" In the model zoo, {zoo_name} is the name of a config: leave out {missing.suffix}."
     if not missing.parent.is_dir():
         return f" There is no folder {str(missing.parent)!r} either."
-    files = [file for file in sorted(missing.parent.iterdir()) if file.suffix in _SUFFIXES]
-    return did_you_mean(str(missing), map(str, files))
+    files = [file.name for file in sorted(missing.parent.iterdir()) if file.suffix in _SUFFIXES]
+    return did_you_mean(missing.name, files)  # by their names: the folder is the same for all
