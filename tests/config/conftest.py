@@ -12,6 +12,6 @@ from vit_adapter import model_zoo
 
 @pytest.fixture(scope="session")
 def load_config() -> Callable[[str], DictConfig]:
-    """Returns a function that gives a copy of a config, to be changed freely."""
+    """A function that returns a copy of a config, which the test may change."""
     read = cache(model_zoo.get_config)
     return lambda name: copy.deepcopy(read(name))

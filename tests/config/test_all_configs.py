@@ -1,4 +1,4 @@
-"""What every config promises, whatever it trains."""
+"""Properties of every config, whatever it trains."""
 
 import re
 from collections.abc import Callable
@@ -95,19 +95,19 @@ def test_the_task_is_stated(cfg: DictConfig) -> None:
     set_num_classes(cfg, 7)
     text = OmegaConf.to_yaml(cfg, resolve=True)
     counts = re.findall(r"^ .*\bnum_classes: (\S+)$", text, re.MULTILINE)
-    assert set(counts) == {"7", cfg.task.num_classes}  # each head follows that number
+    assert set(counts) == {"7", cfg.task.num_classes}  # every head refers to that number
 
 
-def test_leaf_is_short_and_says_what_it_is(name: str) -> None:
+def test_leaf_is_short_and_describes_itself(name: str) -> None:
     lines = Path(model_zoo.get_config_file(name)).read_text().splitlines()
     assert len(lines) <= MAX_LEAF_LINES
     assert re.match('"""[A-Z].*', lines[0])
 
 
-def test_nothing_needs_python_to_be_stored(cfg: DictConfig, tmp_path: Path) -> None:
+def test_every_config_can_be_stored_as_yaml(cfg: DictConfig, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     LazyConfig.save(cfg, str(path))
-    assert [file.name for file in tmp_path.iterdir()] == ["config.yaml"]  # no pickle beside it
+    assert [file.name for file in tmp_path.iterdir()] == ["config.yaml"]  # no pickle next to it
     text = path.read_text()
     assert "!!python" not in text
     again = LazyConfig.load(str(path))
@@ -117,7 +117,7 @@ def test_nothing_needs_python_to_be_stored(cfg: DictConfig, tmp_path: Path) -> N
     assert instantiate(again.lr_multiplier)(1.0) == instantiate(cfg.lr_multiplier)(1.0)
 
 
-def test_interpolations_lead_somewhere(cfg: DictConfig) -> None:
+def test_interpolations_can_be_resolved(cfg: DictConfig) -> None:
     OmegaConf.resolve(cfg)
     assert not OmegaConf.missing_keys(cfg)
 
@@ -145,7 +145,7 @@ def test_model_and_optimizer_can_be_built(cfg: DictConfig) -> None:
     LRMultiplier(optimizer, instantiate(cfg.lr_multiplier), max_iter=cfg.train.max_iter)
 
 
-def test_backbone_is_what_the_name_says(name: str, cfg: DictConfig) -> None:
+def test_backbone_follows_the_name(name: str, cfg: DictConfig) -> None:
     backbone = bottom_up(cfg.model.backbone)
     kind = re.search(r"_(vit_adapter|vitdet|vit)_", name)[1]
     target = backbone._target_

@@ -17,14 +17,14 @@ from vit_adapter.data import coco_1x_train, coco_3x_train, coco_test
 COCO = [
     name
     for name in model_zoo.list_configs()
-    if re.match("coco/mask_rcnn_vit.*_(deit|augreg)_", name)  # the paper's
+    if re.match("coco/mask_rcnn_vit.*_(deit|augreg)_", name)  # those of the paper
 ]
-TRAIN_IMAGES = 117_266  # COCO train2017 without images that have no annotation
+TRAIN_IMAGES = 117_266  # images of COCO train2017 with annotations
 EPOCHS = {"1x": 12, "3x": 36}
 
-# Published parameter counts of Mask R-CNN in millions and the exact ones behind them. The base size
-# is the one with DeiT weights: the 384 px position grid of AugReg would add 0.29 M, which the
-# published 99.8 M of the backbone alone contain and the 120.2 M of the detector do not.
+# Published parameter counts of Mask R-CNN in millions, and the exact counts. The base size is for
+# DeiT weights: the 384 px position grid of AugReg would add 0.29 M, which the published 99.8 M of
+# the backbone include but the 120.2 M of the detector do not.
 PARAMETERS = {
     ("vit_adapter", "tiny"): ("28.1", 28_068_512),
     ("vit_adapter", "small"): ("47.8", 47_802_368),
@@ -68,7 +68,7 @@ WEIGHTS = {
 
 @dataclass
 class Leaf:
-    """A config and what its name says."""
+    """A config and the parts of its name."""
 
     name: str
     cfg: DictConfig
@@ -133,7 +133,7 @@ def test_drop_path_reaches_the_modules() -> None:
     rates = [getattr(block.drop_path, "drop_prob", 0.0) for block in model.vit.blocks]
     assert rates == pytest.approx([0.1 * i / 11 for i in range(12)])
     extractors = [m for m in model.modules() if type(m).__name__ == "Extractor"]
-    assert [m.drop_path.drop_prob for m in extractors] == [0.1] * 6  # four, and two extra ones
+    assert [m.drop_path.drop_prob for m in extractors] == [0.1] * 6  # four and two extra ones
 
 
 def test_iterations_are_epochs_times_images_over_batch(leaf: Leaf) -> None:

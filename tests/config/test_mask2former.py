@@ -1,4 +1,4 @@
-"""The sizes of Mask2Former follow from few numbers and can be trained."""
+"""The sizes of Mask2Former: a few numbers define them, and the models can be trained."""
 
 import copy
 
@@ -17,7 +17,7 @@ def model(request: pytest.FixtureRequest) -> DictConfig:
     return model_zoo.get_config("common/models/mask2former")[request.param]
 
 
-def test_widths_and_classes_are_given_once(model: DictConfig) -> None:
+def test_widths_and_classes_are_defined_once(model: DictConfig) -> None:
     model = copy.deepcopy(model)
     model.backbone = {"vit": {"embed_dim": 96}}
     model.head.pixel_decoder.embed_dim = 128
@@ -38,7 +38,7 @@ def test_heads_are_32_wide(model: DictConfig) -> None:
     assert decoder.embed_dim == 32 * decoder.num_heads
 
 
-def test_the_tiny_one_trains_on_a_vit_adapter() -> None:
+def test_the_tiny_model_trains_with_a_vit_adapter() -> None:
     cfg = model_zoo.get_config("common/models/mask2former")["tiny"]
     cfg.backbone = model_zoo.get_config("common/models/vit_adapter_seg").tiny_scratch
     cfg.head.transformer_decoder.num_classes = 3

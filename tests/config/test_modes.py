@@ -1,4 +1,4 @@
-"""Every config with a ViT-Adapter runs in every mode, by one override."""
+"""Every config with a ViT-Adapter runs in every mode with a single override."""
 
 from collections.abc import Callable, Iterator
 
@@ -16,7 +16,7 @@ TARGETS = (ViTAdapter, f"{ViTAdapter.__module__}.{ViTAdapter.__qualname__}")
 
 
 def adapters(node: DictConfig, prefix: str) -> Iterator[str]:
-    """Keys of the nodes that make a ViT-Adapter."""
+    """Keys of the nodes that build a ViT-Adapter."""
     if node.get("_target_") in TARGETS:
         yield prefix
     for key, child in node.items():
@@ -25,7 +25,7 @@ def adapters(node: DictConfig, prefix: str) -> Iterator[str]:
 
 
 def trainable_numbers(node: DictConfig) -> int:
-    """Count what a backbone trains; the leaves have few different ones."""
+    """Count the trained parameters of a backbone, cached because leaves share backbones."""
     if str(node) not in _counted:
         with torch.device("meta"):
             adapter = instantiate(node)
@@ -47,10 +47,10 @@ def test_mode_is_one_override(name: str, load_config: Callable[[str], DictConfig
 
 
 @pytest.mark.parametrize("mode", ["frozen", "light"])
-def test_all_that_trains_is_in_the_optimizer(
+def test_all_trained_parameters_are_in_the_optimizer(
     mode: str, load_config: Callable[[str], DictConfig]
 ) -> None:
-    """With layer decay, which goes by the blocks of a ViT whether they train or not."""
+    """Even with layer decay, which assigns groups by the ViT's blocks, trained or not."""
     cfg = load_config("coco/mask_rcnn_vit_adapter_large_augreg_3x")
     apply_overrides(cfg, [f"model.backbone.bottom_up.mode={mode}"])
     with torch.device("meta"):

@@ -60,7 +60,7 @@ OF_TIMM = [key for key in RECIPES if key[1] not in ("uniperceiver", "dinov2")]
 
 
 @pytest.mark.parametrize(("size", "pretraining"), OF_TIMM)
-def test_weights_and_input_are_those_of_timm(
+def test_weights_and_input_agree_with_timm(
     size: str, pretraining: str, load_config: Callable[[str], DictConfig]
 ) -> None:
     cfg = load_config(config_name(size, pretraining))
@@ -78,7 +78,7 @@ def test_weights_and_input_are_those_of_timm(
 @pytest.mark.parametrize(
     ("size", "pretraining"), [key for key in RECIPES if key[1] in ("uniperceiver", "dinov2")]
 )
-def test_published_ones_are_normalised_as_imagenet(
+def test_published_models_use_imagenet_statistics(
     size: str, pretraining: str, load_config: Callable[[str], DictConfig]
 ) -> None:
     model = load_config(config_name(size, pretraining)).model
@@ -113,7 +113,7 @@ def test_uniperceiver(load_config: Callable[[str], DictConfig]) -> None:
 
 
 def reduce(cfg: DictConfig) -> None:
-    """Four narrow blocks and narrow heads."""
+    """A small version of a config: four narrow blocks and narrow heads."""
     overrides = {
         "backbone.bottom_up.vit.depth": 4,
         "backbone.bottom_up.vit.window_sizes": [3, 3, 0, 0],
@@ -134,7 +134,7 @@ def reduce(cfg: DictConfig) -> None:
 
 
 def example(height: int, width: int) -> dict[str, object]:
-    """An image with two boxes and their masks, as the mapper makes it."""
+    """An image with two boxes and their masks, as the mapper returns it."""
     masks = torch.zeros(2, height, width, dtype=torch.bool)
     masks[0, 8:40, 8:48], masks[1, 20:60, 40:80] = True, True
     instances = Instances((height, width))

@@ -1,4 +1,4 @@
-"""The segmentors of the tables: every row is there, and says the same thing in all its parts."""
+"""The segmentors of the tables: every row has a config, whose parts agree with its name."""
 
 import re
 from collections.abc import Callable
@@ -71,7 +71,7 @@ def test_every_row_of_the_tables_has_a_config() -> None:
     assert rows <= set(NAMES)
 
 
-def test_sizes_and_schedule_are_those_of_the_name(name: str, cfg: DictConfig) -> None:
+def test_sizes_and_schedule_follow_the_name(name: str, cfg: DictConfig) -> None:
     crop, thousands = re.search(r"_(\d+)_(\d+)k", name).groups()
     square = [int(crop)] * 2
     assert list(cfg.data.crop_size) == list(cfg.test.sliding_window.crop_size) == square
@@ -102,12 +102,12 @@ def test_the_number_of_classes_is_imported(name: str) -> None:
         ("mask2former", "base", "head.transformer_decoder"),
     ],
 )
-def test_models_have_no_number_of_classes_of_their_own(file: str, name: str, head: str) -> None:
+def test_models_do_not_define_their_number_of_classes(file: str, name: str, head: str) -> None:
     model = model_zoo.get_config(f"common/models/{file}")[name]
     assert OmegaConf.is_missing(OmegaConf.select(model, head), "num_classes")
 
 
-def test_the_weights_are_those_of_the_name(name: str, cfg: DictConfig) -> None:
+def test_the_weights_follow_the_name(name: str, cfg: DictConfig) -> None:
     pretraining = re.search(r"_(tiny|small|base|large|giant)_([a-z0-9]+)_\d", name)[2]
     file_name = cfg.train.vit_checkpoint.rsplit("/", 1)[-1].lower()
     marks = {"augreg": "_16-i21k", "uniperceiver": "uni-perceiver", "beit": "beit_"}

@@ -41,7 +41,7 @@ def load(name: str) -> DictConfig:
 
 
 def number(name: str, key: str = "num_classes") -> int:
-    """A number of a config, which is for those that import it."""
+    """A value that a config defines for the configs that import it."""
     return LazyConfig.load(str(FOLDER / f"{name}.py"), key)
 
 
@@ -72,7 +72,7 @@ def test_the_number_of_classes_is_that_of_the_data(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_data_are_looked_for_where_detectron2_looks(name: str) -> None:
+def test_data_are_in_the_folders_of_detectron2(name: str) -> None:
     for split in ("train", "test"):
         with pytest.raises(FileNotFoundError, match="DETECTRON2_DATASETS"):
             instantiate(load(name).dataloader[split].dataset)

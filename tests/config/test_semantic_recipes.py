@@ -10,7 +10,7 @@ IMAGENET, HALF = [123.675, 116.28, 103.53], [127.5] * 3
 
 
 class Recipe(NamedTuple):
-    """What a row says beyond the name of its config."""
+    """The content of a row apart from the name of its config."""
 
     lr: float
     weight_decay: float
@@ -94,7 +94,7 @@ RECIPES = {
 
 
 def read(cfg: DictConfig) -> Recipe:
-    """What a config says."""
+    """The recipe in a config."""
     model, params, test = cfg.model, cfg.optimizer.params, cfg.test
     decoder = model.head.transformer_decoder if "head" in model else None
     return Recipe(

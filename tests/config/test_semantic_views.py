@@ -1,8 +1,8 @@
 """The sizes at which each published recipe tests images, at one scale and at several.
 
-They follow from the original's test pipelines, whose arithmetic is mmcv's: limits are scaled and
-rounded down, sides are rounded half up, and then, but for BEiT below 896 pixels and on Cityscapes,
-stretched to multiples of 32. For BEiT the shorter side is that of the crop at least.
+They follow from the original's test pipelines, which use mmcv's arithmetic: limits are scaled and
+rounded down, sides are rounded half up and then stretched to multiples of 32, except for BEiT below
+896 pixels and on Cityscapes. There the shorter side is at least that of the crop.
 """
 
 from collections.abc import Callable
@@ -50,7 +50,7 @@ BEITV2_896 = [
 ]
 CITYSCAPES = ["cityscapes/mask2former_vit_adapter_large_beit_896_80k"]
 
-# configs, size of the image, the single scale, the views
+# configs, size of the image, size at a single scale, sizes of the views
 EXPECTED: list[tuple[list[str], Size, Size, list[Size]]] = [
     (
         PLAIN_512, (512, 683), (512, 704),
@@ -95,7 +95,7 @@ CASES = [(name, *row) for names, *row in EXPECTED for name in names]
 
 
 def views(cfg: DictConfig, size: Size) -> list[Size]:
-    """What the model is shown of an image; mirrored images have the size of the plain ones."""
+    """The sizes of the views that the model sees; mirrored views have the same size."""
     cfg.test.sliding_window = None
     model = nn.Identity().eval()
     augmented = T.AugInput(np.zeros((*size, 3), np.uint8))

@@ -44,7 +44,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture()
 def command(project_root: Path, shapes: Path, tmp_path: Path) -> list[str]:
-    """A complete command line with an output folder of its own."""
+    """A complete command line with its own output folder."""
     return [
         "--config-file",
         str(project_root / CONFIG),
@@ -59,7 +59,7 @@ def command(project_root: Path, shapes: Path, tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Equal sums need an equal number of threads, also in the processes that tests start."""
+    """Use one thread: equal sums need equal numbers of threads, even in child processes."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

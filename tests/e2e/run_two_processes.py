@@ -1,6 +1,7 @@
 """Run several command lines of ``train_net.py`` one after another in the same two CPU processes.
 
-Called with a JSON list of command lines. Starting processes takes most of the time of such a test.
+Called with a JSON list of command lines. They share the processes, because starting processes takes
+most of the time of such a test.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Objects at the bottom and right border of images whose sides are no multiples of 32.
+"""Objects at the bottom and right border of images whose sides are not multiples of 32.
 
 The model pads such images. Masks must reach the last row and column all the same, and what is
 inside the image must not depend on who pads.
@@ -19,7 +19,7 @@ SIZES = [(70, 90), (33, 65), (97, 64), (31, 127), (128, 128)]
 
 @pytest.fixture(scope="module")
 def predictor():
-    """The quick-start model, random but for its mask head, which marks every pixel of every box."""
+    """The quick-start model, random except for its mask head, which marks whole boxes."""
     torch.manual_seed(0)
     predictor = LazyPredictor(
         "quick_start/mask_rcnn_vit_adapter_shapes", overrides=["train.device=cpu"]
@@ -32,7 +32,7 @@ def predictor():
 
 @pytest.fixture
 def whole_image_boxes(predictor, monkeypatch):
-    """Make the box head find two objects: the image, and its lower right quarter."""
+    """Make the box head find two objects: the whole image and its lower right quarter."""
     sizes = []
 
     def note_size(model, batch):
@@ -90,7 +90,7 @@ def test_padding_outside_and_inside_the_backbone_is_the_same(predictor, size):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_padding_does_not_shift_coordinates(predictor, size):
-    """A change at the image's last pixel shows at the feature map's last cell."""
+    """A change of the image's last pixel changes the feature map's last cell."""
     height, width = size
     backbone = predictor.model.backbone.bottom_up
     images = torch.zeros(1, 3, height, width)

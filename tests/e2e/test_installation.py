@@ -1,4 +1,4 @@
-"""setup.py: what VIT_ADAPTER_BUILD chooses, and what happens where nothing compiles.
+"""setup.py: the choices of VIT_ADAPTER_BUILD, and what happens if nothing compiles.
 
 Each case builds a real wheel of a small copy of the project whose C++ sources compile in a second.
 """
@@ -49,7 +49,7 @@ UNSET = ("CC", "CXX", "CFLAGS", "CPPFLAGS", "CXXFLAGS", "LDFLAGS", "LDSHARED", "
 
 
 def can_compile() -> bool:
-    """Whether extensions of this Python can be compiled here."""
+    """Whether extensions for this Python can be compiled here."""
     compilers = [name.split()[0] for name in sysconfig.get_config_vars("CC", "CXX")]
     headers = Path(sysconfig.get_path("include")) / "Python.h"
     return all(map(shutil.which, compilers)) and headers.is_file()
@@ -84,7 +84,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def build(project: Path, **variables: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """Builds a wheel; returns the finished process and the names of the wheel's files."""
+    """Build a wheel; return the finished process and the names of the wheel's files."""
     wheels = project.parent / "wheels"
     command = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps"]
     command += ["--no-index", "--disable-pip-version-check", "-w", str(wheels), str(project)]
@@ -116,7 +116,7 @@ def test_auto_compiles_and_packages_the_configs(project: Path) -> None:
 
 
 @needs_compiler
-def test_auto_does_without_a_failing_compiler_and_says_so(project: Path) -> None:
+def test_auto_reports_a_failing_compiler_and_goes_on(project: Path) -> None:
     (project / "csrc" / "bindings.cpp").write_text('#error "this does not compile"\n')
     result, names = build(project, VIT_ADAPTER_BUILD="auto")
     assert result.returncode == 0, result.stderr
@@ -128,7 +128,7 @@ def test_auto_does_without_a_failing_compiler_and_says_so(project: Path) -> None
     assert "pip install --no-build-isolation -e ." in report
 
 
-def test_auto_does_without_a_missing_compiler(project: Path) -> None:
+def test_auto_reports_a_missing_compiler_and_goes_on(project: Path) -> None:
     result, names = build(project, CC="no-such-compiler", CXX="no-such-compiler")
     assert result.returncode == 0, result.stderr
     assert not has_extension(names)
@@ -148,7 +148,7 @@ def test_auto_falls_back_from_cuda_to_cpu_kernels(project: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert has_extension(names)
     report = project.parent / "installed" / "vit_adapter" / "build_report.txt"
-    if torch.version.cuda is None:  # a CPU build of PyTorch: nothing to fall back from
+    if torch.version.cuda is None:  # a CPU build of PyTorch does not try CUDA
         assert not report.exists()
     else:
         assert "only the CPU kernels" in report.read_text()
@@ -177,7 +177,7 @@ def test_cuda_is_refused_without_a_cuda_build_of_pytorch(project: Path) -> None:
 
 
 @pytest.mark.parametrize("choice", [pytest.param("cpu", marks=needs_compiler), "cuda"])
-def test_an_explicit_choice_fails_with_the_compilers_words(project: Path, choice: str) -> None:
+def test_an_explicit_choice_fails_with_the_compiler_output(project: Path, choice: str) -> None:
     (project / "csrc" / "bindings.cpp").write_text('#error "this does not compile"\n')
     result, names = build(project, VIT_ADAPTER_BUILD=choice, CUDA_HOME=str(project / "nowhere"))
     assert result.returncode != 0 and not names

@@ -1,4 +1,4 @@
-"""The notebook runs from its first cell to its last, untrained and with weights."""
+"""The notebook runs from the first cell to the last, with and without trained weights."""
 
 import io
 import os
@@ -29,7 +29,7 @@ SMALL_DATA = (
 
 
 def execute(folder, parameters):
-    """Execute the notebook in a folder; returns its cells by id."""
+    """Execute the notebook in a folder; return its cells by id."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     cells = {cell.id: cell for cell in notebook.cells}
     cells["parameters"].source += "\n" + parameters
@@ -51,9 +51,9 @@ def picture(cell):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder with the data set alone; the notebook's process finds the package.
+    """A folder with only the data set, and an environment in which the notebook finds the package.
 
-    What Jupyter and IPython keep and read elsewhere is in the user's home, which may be read-only.
+    Jupyter and IPython usually keep files in the home folder, which may be read-only.
     """
     for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
@@ -64,7 +64,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_without_weights_it_says_that_the_boxes_mean_nothing(folder):
+def test_without_weights_it_warns_that_the_boxes_are_meaningless(folder):
     cells = execute(folder, "MIN_SCORE = 0.99")
     assert "random start" in text(cells["model"])
     assert "circle, square, triangle" in text(cells["model"])
@@ -96,7 +96,7 @@ def test_weights_in_the_output_folder_are_used(folder):
     assert (np.abs(difference).sum(axis=2) > 50).mean() > 0.01
 
 
-def test_it_is_stored_without_results():
+def test_the_stored_notebook_has_no_results():
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
     codes = [cell for cell in notebook.cells if cell.cell_type == "code"]

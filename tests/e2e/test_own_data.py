@@ -1,4 +1,4 @@
-"""``train_net.py`` on data of the user's own: for epochs of them, with or without masks."""
+"""``train_net.py`` on custom data: training for epochs, with and without masks."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.usefixtures("one_th
 
 @pytest.fixture
 def command(command: list[str]) -> list[str]:
-    """Without periods of its own."""
+    """The command line without overrides of periods."""
     return [text for text in command if "period" not in text or "log_period" in text]
 
 
@@ -24,7 +24,7 @@ def metrics(run: Path, name: str) -> dict[int, float]:
     return {entry["iteration"]: entry[name] for entry in entries if name in entry}
 
 
-def test_epochs_and_the_config_that_they_leave_behind(command: list[str], tmp_path: Path) -> None:
+def test_epochs_and_the_config_that_is_saved(command: list[str], tmp_path: Path) -> None:
     run, again = tmp_path / "run", tmp_path / "again"
     main([*command, "train.epochs=2", "train.auto_scale_lr=True"])
     words = (
@@ -43,7 +43,7 @@ def test_epochs_and_the_config_that_they_leave_behind(command: list[str], tmp_pa
 
     saved = str(run / "config.yaml")
     text = Path(saved).read_text()
-    (run / "last_checkpoint").write_text("model_0000002.pth")  # as if it had been interrupted
+    (run / "last_checkpoint").write_text("model_0000002.pth")  # as after an interruption
     main(["--config-file", saved, "--resume"])
     assert Path(saved).read_text() == text
     assert (list(metrics(run, "bbox/AP")), metrics(run, "lr")) == ([2, 6], rates)

@@ -1,4 +1,4 @@
-"""What the commands show: no warnings of libraries, about which a user can do nothing."""
+"""The commands show no warnings of libraries, about which users can do nothing."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ LIBRARY_WARNING = re.compile(r"^.*(?:Warning: |^[WE]\d{4} ).*$", re.MULTILINE)
 
 
 def screen(project_root: Path, *command: str) -> str:
-    """Both streams of a program that ends well."""
+    """Both output streams of a program that succeeds."""
     result = subprocess.run(
         [sys.executable, *command],
         cwd=project_root,
@@ -27,7 +27,7 @@ def screen(project_root: Path, *command: str) -> str:
 
 
 @pytest.mark.parametrize("line", ["a.py:1: FutureWarning: old", "W1129 14:44:48.889 1] No CUDA"])
-def test_warnings_are_found(line: str) -> None:
+def test_warnings_are_detected(line: str) -> None:
     assert LIBRARY_WARNING.findall(f"first\n{line}\nlast") == [line]
 
 
@@ -37,6 +37,6 @@ def test_training_shows_no_warning_of_a_library(project_root: Path, command: lis
     assert LIBRARY_WARNING.findall(text) == []
 
 
-def test_drawing_starts_without_a_warning_of_a_library(project_root: Path) -> None:
+def test_drawing_shows_no_warning_of_a_library(project_root: Path) -> None:
     text = screen(project_root, "projects/ViTAdapter/tools/demo.py", "--help")
     assert LIBRARY_WARNING.findall(text) == []

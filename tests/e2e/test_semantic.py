@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.usefixtures("one_th
 
 CLASSES = ["circle", "square", "triangle", "speckle", "stripes"]
 TINY = [
-    "data.crop_size=[96,96]",  # more than some images have
+    "data.crop_size=[96,96]",  # larger than some images
     "data.scale=[128,64]",
     "data.test_scale=[128,64]",
     "dataloader.train.total_batch_size=2",
@@ -71,7 +71,7 @@ def test_train_evaluate_and_predict(command: list[str], tmp_path: Path) -> None:
     main([*command, "--eval-only", f"train.init_checkpoint={run / 'model_final.pth'}"])
     assert json.loads((run / "results.json").read_text())["sem_seg"] == trained
 
-    predictor = LazyPredictor(run)  # the config has the names: the folders are not needed
+    predictor = LazyPredictor(run)  # the config has the class names, so no folders are needed
     assert predictor.metadata.stuff_classes == CLASSES
     assert len(predictor.metadata.stuff_colors) == len(CLASSES)
     scores = predictor(np.zeros((50, 70, 3), np.uint8))["sem_seg"]
@@ -93,8 +93,8 @@ def test_epochs(command: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_images_where_nothing_counts_are_no_error(name: str) -> None:
-    """A batch without a single label: losses and gradients are finite."""
+def test_images_without_pixels_that_count_are_no_error(name: str) -> None:
+    """Losses and gradients of a batch without any label are finite."""
     cfg = model_zoo.get_config(f"quick_start/{name}_tiny_scratch")
     model = instantiate(apply_overrides(cfg, MODELS[name].split()).model)
     image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
@@ -106,7 +106,7 @@ def test_images_where_nothing_counts_are_no_error(name: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["semantic_fpn_vit_adapter"], indirect=True)
-def test_labels_of_classes_without_name(command: list[str], tmp_path: Path) -> None:
+def test_labels_of_unnamed_classes(command: list[str], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"semantic_train/\d+\.png has the values .* 2 classes"):
         main([*command, "data.classes=[circle,square]"])
     assert not list((tmp_path / "run").glob("*.pth"))

@@ -1,4 +1,4 @@
-"""Windows and several scales: alike at the end of a training, in ``--eval-only``, in prediction."""
+"""Windows and several scales: the same after training, in ``--eval-only`` and in prediction."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ OVERRIDES = [
 ]
 
 
-def test_all_use_the_test_node_of_the_config(
+def test_all_commands_use_the_test_node_of_the_config(
     project_root: Path, shapes: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"

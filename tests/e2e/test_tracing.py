@@ -1,4 +1,4 @@
-"""Deployment by TorchScript: a traced detector gives what the model gives."""
+"""Deployment with TorchScript: a traced detector gives the same results as the model."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""``train_net.py`` as a user calls it: train, resume, evaluate, several processes."""
+"""``train_net.py`` as users call it: train, resume, evaluate, several processes."""
 
 import json
 import math
@@ -73,8 +73,8 @@ def test_train_resume_and_evaluate(command: list[str], tmp_path: Path) -> None:
     assert math.isfinite(trained["bbox"]["AP"])
     assert [entry["iteration"] for entry in metrics(run) if "bbox/AP" in entry] == [1, 4]
 
-    # The same weights give the same numbers, whichever way they are named; those of the training
-    # stay where they are.
+    # The same weights give the same numbers, however they are named; the results of the training
+    # run stay.
     (run / "results.json").write_text("{}")
     weights = run / "model_final.pth"
     main([*command, "--eval-only", f"train.init_checkpoint={weights}"])
@@ -125,7 +125,7 @@ def test_a_second_run_in_the_same_folder_overwrites_nothing(
     assert not (run / "previous_run_2").exists()
 
 
-def test_same_seed_same_losses(command: list[str], tmp_path: Path) -> None:
+def test_equal_seeds_give_equal_losses(command: list[str], tmp_path: Path) -> None:
     recorded = []
     for name, seed in (("a", 7), ("b", 7), ("c", 8)):
         folder = tmp_path / name
@@ -159,11 +159,11 @@ def test_killed_run_resumes_from_its_last_checkpoint(command: list[str], tmp_pat
     assert f"Starting training from iteration {saved + 1}" in output
     assert load_checkpoint_file(run / "model_final.pth")["iteration"] == 39
     recorded = [int(entry["iteration"]) for entry in metrics(run) if "total_loss" in entry]
-    # Checkpoints come before metrics, so the metrics of the very iteration of the kill may lack.
+    # Checkpoints are written before metrics, so those of the killed iteration may be missing.
     assert recorded in (list(range(40)), [i for i in range(40) if i != saved])
     assert (run / "results.json").is_file()
     assert not unfinished.exists()
-    # train.checkpointer.max_to_keep also counts what the killed process wrote.
+    # train.checkpointer.max_to_keep also counts the checkpoints of the killed process.
     assert len(list(run.glob("model_0*.pth"))) == 3
 
 
@@ -191,7 +191,7 @@ def first_losses(folder: Path) -> dict[str, float]:
 
 
 def one_image(shapes: Path, file: Path) -> Path:
-    """A data set that is the same image twice."""
+    """A data set with the same image twice."""
     content = json.loads((shapes / "annotations/instances_train.json").read_text())
     image = content["images"][0]
     annotations = [a for a in content["annotations"] if a["image_id"] == image["id"]]
@@ -203,7 +203,7 @@ def one_image(shapes: Path, file: Path) -> Path:
 
 
 def confident_weights(command: list[str], folder: Path) -> Path:
-    """Weights whose losses depend on the image; new heads predict the same for any."""
+    """Weights whose losses depend on the image; new heads predict the same for all images."""
     main([*command, "train.max_iter=1", f"train.output_dir={folder}"])
     model = load_checkpoint_file(folder / "model_final.pth")["model"]
     for name, value in model.items():
@@ -216,17 +216,17 @@ def confident_weights(command: list[str], folder: Path) -> Path:
 def test_two_processes_compute_the_losses_of_one(
     command: list[str], shapes: Path, tmp_path: Path
 ) -> None:
-    """The same total batch of two images, once in one process, once one image in each of two.
+    """The same total batch of two images, in one process or one image in each of two processes.
 
     Detectron2 normalises the losses of the region heads by the number of regions in a process and
-    averages over the processes. With twice the same image both have equally many, so the average is
-    that of the joint batch and every loss has to agree ("same").
+    averages over the processes. With the same image twice, both processes have equally many, so the
+    average is that of the joint batch and every loss must agree ("same").
 
-    With two different images, sampler and batch norm have to work together ("different"). The
-    losses of the proposal network are normalised per image and have to agree. With a batch norm
-    for each process ("unsynchronised") they do not, so the comparison sees the difference.
+    With two different images, sampler and batch norm must work together ("different"). The losses
+    of the proposal network are normalised per image and must agree. With a separate batch norm for
+    each process ("unsynchronised") they do not, so the comparison would detect a difference.
 
-    torchrun gives exactly what --num-gpus gives, and the main process alone writes.
+    torchrun gives exactly the same as --num-gpus, and only the main process writes.
     """
     plain_norm = ["model.backbone.norm=BN", "model.backbone.bottom_up.norm=BN"]
     variants = {
@@ -284,13 +284,13 @@ def test_two_processes_train_and_evaluate(command: list[str], tmp_path: Path) ->
 
 
 def workers(process: subprocess.Popen) -> list[int]:
-    """The processes that torchrun has started, in the order of their ranks."""
+    """The processes that torchrun has started, ordered by rank."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
     return [int(child) for child in children.split()]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
-def test_torchrun_goes_on_after_a_worker_was_killed(command: list[str], tmp_path: Path) -> None:
+def test_torchrun_continues_after_a_worker_is_killed(command: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [
         *command,
@@ -316,7 +316,7 @@ def test_torchrun_goes_on_after_a_worker_was_killed(command: list[str], tmp_path
 
 
 def test_two_processes_train_a_frozen_vit_and_resume(command: list[str], tmp_path: Path) -> None:
-    """Gradients of frozen parameters are waited for by nobody, and their values stay."""
+    """No process waits for gradients of frozen parameters, and their values stay."""
     run = tmp_path / "run"
     common = [
         *command,

@@ -1,4 +1,4 @@
-"""``train_net.py`` on bad input: an error that names the thing, and no half-written file."""
+"""``train_net.py`` on bad input: an error that names the cause, and no half-written file."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def test_loss_that_is_not_finite_stops_the_run(command: list[str], tmp_path: Pat
         main([*command, *diverging])
     message = str(caught.value)
     assert "stopped at iteration 1" in message
-    assert "learning rate: 5e+11" in message  # half of the way down to 0
+    assert "learning rate: 5e+11" in message  # halfway to 0
     assert "losses: " in message
     assert ".png" in message.partition("images of the batch: ")[2]
     assert "Lower optimizer.lr" in message
@@ -90,7 +90,7 @@ def test_weights_for_other_classes(
         (["data.val_json=", "data.val_images="], "needs an evaluator"),
     ],
 )
-def test_evaluation_that_cannot_be_done(
+def test_evaluation_that_is_not_possible(
     command: list[str],
     changes: list[str],
     message: str,
