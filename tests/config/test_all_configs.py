@@ -111,7 +111,7 @@ def test_every_config_can_be_stored_as_yaml(cfg: DictConfig, tmp_path: Path) -> 
     text = path.read_text()
     assert "!!python" not in text
     again = LazyConfig.load(str(path))
-    # Classes are stored by name; one more round shows that nothing else has changed.
+    # Classes are stored by name; a second round shows that nothing else has changed.
     LazyConfig.save(again, str(path))
     assert path.read_text() == text
     assert instantiate(again.lr_multiplier)(1.0) == instantiate(cfg.lr_multiplier)(1.0)
@@ -138,7 +138,7 @@ def test_model_and_optimizer_can_be_built(cfg: DictConfig) -> None:
     optimizer = instantiate(cfg.optimizer)
     in_groups = [param for group in optimizer.param_groups for param in group["params"]]
     assert {id(p) for p in in_groups} == {id(p) for p in model.parameters() if p.requires_grad}
-    # Plain numbers only: they are stored in checkpoints, which are read without unpickling objects.
+    # Only plain numbers, because checkpoints store them and are read without unpickling objects.
     for group in optimizer.state_dict()["param_groups"]:
         values = [group["lr"], group["weight_decay"], group["eps"], *group["betas"]]
         assert {type(value) for value in values} == {float} and type(group["betas"]) is tuple

@@ -93,7 +93,7 @@ def test_parameter_count_is_the_published_one(backbone: str, size: str) -> None:
     count = sum(param.numel() for param in model.parameters())
     published, exact = PARAMETERS[backbone, size]
     assert count == exact
-    # The original's tool prints two decimals, the paper has one: 43.747 -> 43.75 -> 43.8.
+    # The original's tool prints two decimals and the paper one: 43.747 -> 43.75 -> 43.8.
     printed = (Decimal(count) / 10**6).quantize(Decimal("0.01"), ROUND_HALF_UP)
     assert str(printed.quantize(Decimal("0.1"), ROUND_HALF_UP)) == published
 

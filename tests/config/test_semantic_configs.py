@@ -16,7 +16,7 @@ from vit_adapter.data.semantic.sets import SETS
 
 FOLDERS = tuple(f"{name}/" for name in SETS)
 NAMES = [name for name in model_zoo.list_configs() if name.startswith(FOLDERS)]
-# The originals' published models (its file names differ), and the paper's Semantic FPN.
+# The original's published models (with different file names), and the paper's Semantic FPN.
 PUBLISHED = {
     "ade20k": [
         *(f"{head}_{backbone}_{size}_deit_512_{schedule}"

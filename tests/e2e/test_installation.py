@@ -43,7 +43,7 @@ BASELINE = """#ifdef __AVX2__
 #error "compiled for more than the baseline"
 #endif
 """
-# What a user may have set for other builds.
+# Variables that users may have set for other builds.
 UNSET = ("CC", "CXX", "CFLAGS", "CPPFLAGS", "CXXFLAGS", "LDFLAGS", "LDSHARED", "FORCE_CUDA",
          "TORCH_CUDA_ARCH_LIST", "VIT_ADAPTER_BUILD")  # fmt: skip
 

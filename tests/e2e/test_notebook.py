@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 PROJECT = Path(vit_adapter.__file__).parents[1]
 NOTEBOOK = PROJECT / "notebooks" / "predictor.ipynb"
 CONFIG = "quick_start/mask_rcnn_vit_adapter_shapes"
-# Makes the notebook's data set, which it registers by importing the package, a small one.
+# Makes the notebook's data set small, which importing the package registers.
 SMALL_DATA = (
     "\nfrom vit_adapter.data import register_shapes\n\nregister_shapes(num_train=1, num_val=1)"
 )
@@ -77,7 +77,7 @@ def test_without_weights_it_warns_that_the_boxes_are_meaningless(folder):
 def test_weights_in_the_output_folder_are_used(folder):
     torch.manual_seed(0)
     predictor = LazyPredictor(CONFIG, overrides=["train.device=cpu"])
-    # Half a dozen sure boxes of class 1, wherever they lie.
+    # Six confident boxes of class 1, at any position.
     heads = predictor.model.roi_heads.box_predictor
     torch.nn.init.zeros_(heads.cls_score.weight)
     heads.cls_score.bias.data = torch.tensor([0.0, 9.0, 0.0, 0.0])

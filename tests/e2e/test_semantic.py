@@ -25,7 +25,7 @@ TINY = [
     "train.seed=7",
     "train.log_period=1",
 ]
-# A model of each kind, as small as it can be
+# A model of each kind, as small as possible
 MODELS = {
     "semantic_fpn_vit_adapter": "model.backbone.bottom_up.vit.embed_dim=96 "
     "model.backbone.out_channels=32 model.sem_seg_head.conv_dims=32",

@@ -85,7 +85,7 @@ def test_train_resume_and_evaluate(command: list[str], tmp_path: Path) -> None:
     assert json.loads((run / "results_eval.json").read_text()) == trained
     assert (run / "results.json").read_text() == "{}"
 
-    # A longer run goes on where the shorter one ended.
+    # A longer run continues where the shorter one ended.
     before = load_checkpoint_file(weights)
     main([*command, "--resume", "train.max_iter=6"])
     assert sorted(losses(run)) == [0, 1, 2, 3, 4, 5]
@@ -94,7 +94,7 @@ def test_train_resume_and_evaluate(command: list[str], tmp_path: Path) -> None:
     steps = {int(state["step"]) for state in after["trainer"]["optimizer"]["state"].values()}
     assert steps == {6}
 
-    # A run that is complete is evaluated once more and otherwise left alone.
+    # A complete run is evaluated once more and otherwise not changed.
     longer = json.loads((run / "results.json").read_text())
     written = weights.stat().st_mtime_ns
     (run / "results.json").unlink()
@@ -110,14 +110,14 @@ def test_a_second_run_in_the_same_folder_overwrites_nothing(
     run = tmp_path / "run"
     main([*command, "train.max_iter=1"])
     first = (run / "model_final.pth").read_bytes()
-    # Starts from a file that lies in the very folder that is tidied up.
+    # Starts from a file in the folder whose files are moved aside.
     main([*command, "train.max_iter=2", f"train.init_checkpoint={run / 'model_final.pth'}"])
     assert (run / "previous_run_1/model_final.pth").read_bytes() == first
     assert (run / "previous_run_1/last_checkpoint").is_file()
     assert sorted(losses(run / "previous_run_1")) == [0]
     assert "previous_run_1/model_final.pth" in (run / "config.yaml").read_text()
     assert sorted(losses(run)) == [0, 1]
-    # As a restart of torchrun it would not be the user who begins again.
+    # If torchrun restarts the command, the user has not asked for a new run.
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     with pytest.raises(SystemExit) as caught:
         main([*command, "train.max_iter=1"])
@@ -149,7 +149,7 @@ def test_killed_run_resumes_from_its_last_checkpoint(command: list[str], tmp_pat
     process.communicate()
     assert not (run / "model_final.pth").exists(), "the run ended before it was killed"
     saved = load_checkpoint_file(run / last.read_text())["iteration"]
-    # What a kill in the middle of a write leaves behind.
+    # A temporary file, as left by a kill in the middle of a write.
     unfinished = run / f".model_0000011.pth{TEMPORARY_MARK}x"
     unfinished.write_bytes(b"half")
     with open(run / "metrics.json", "a") as stream:
@@ -177,7 +177,7 @@ EXACT = [
     "model.backbone.bottom_up.norm=SyncBN",
     "model.backbone.norm=SyncBN",
     "model.backbone.bottom_up.vit.drop_path_rate=0.0",
-    # No flips: each process has a random state of its own.
+    # No flips, because each process has its own random state.
     "dataloader.train.mapper.augmentations._target_=vit_adapter.data.resize",
     "data.val_json=",
     "data.val_images=",

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.usefixtures("one_th
 
 def test_loss_that_is_not_finite_stops_the_run(command: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
-    # It fails in the last iteration, after which a successful run is evaluated and saved.
+    # The run fails in its last iteration, after which it would be evaluated and saved.
     diverging = ["optimizer.lr=1e12", "lr_multiplier.warmup_iters=0", "train.max_iter=2"]
     with pytest.raises(FloatingPointError) as caught:
         main([*command, *diverging])

@@ -20,7 +20,7 @@ from vit_adapter.predictor import as_bgr_uint8
 
 NAME = "quick_start/mask_rcnn_vit_adapter_shapes"
 CPU = ["train.device=cpu"]
-# All random boxes count, so that an untrained model has something to say.
+# All random boxes count, so that an untrained model has predictions.
 OVERRIDES = [*CPU, "model.roi_heads.box_predictor.test_score_thresh=0.0"]
 
 
@@ -253,7 +253,7 @@ class TestWeights:
 
     def test_without_any_the_predictor_says_so(self, caplog):
         log = logging.getLogger("vit_adapter.predictor")
-        log.addHandler(caplog.handler)  # Detectron2's loggers do not propagate once they are set up
+        log.addHandler(caplog.handler)  # Detectron2's loggers do not propagate after their set-up
         try:
             LazyPredictor(NAME, overrides=CPU)
         finally:

@@ -134,7 +134,7 @@ def test_prefix_of_all_names_is_dropped(prefix: str) -> None:
     assert_same(target, source.state_dict())
 
 
-@pytest.mark.parametrize("kept", ["two prefixes", "a name without it", "a name that is lacking"])
+@pytest.mark.parametrize("kept", ["two prefixes", "a name without it", "a missing name"])
 def test_an_ambiguous_prefix_stays(kept: str) -> None:
     model = make_model()
     state_dict = {f"student.{name}": value for name, value in model.state_dict().items()}

@@ -177,7 +177,7 @@ def test_the_size_shows_whether_the_exif_orientation_is_ignored(tmp_path, orient
     upright = (7, 9) if orientation < 5 else (9, 7)
     assert read_sizes(path) == ((7, 9), upright, orientation > 1)
     assert np.array_equal(read_image(path, size=upright), read_image(path))
-    # Where both frames have the same size, upright is meant.
+    # If both frames have the same size, upright is assumed.
     expected = read_image(path) if orientation < 5 else np.asarray(Image.open(path))[..., ::-1]
     assert np.array_equal(read_image(path, size=(7, 9)), expected)
     assert read_image(path, size=(50, 50)).shape[:2] == upright

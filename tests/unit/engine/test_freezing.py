@@ -122,7 +122,7 @@ def test_optimizer_groups_leave_frozen_parameters_out() -> None:
             rates.setdefault(freeze, []).append(
                 {names[id(p)]: group["lr"] for group in groups for p in group["params"]}
             )
-    # Those that remain have the rates that they have without any freezing.
+    # The remaining groups have the same rates as without freezing.
     for before, after in zip(rates[False], rates[True], strict=True):
         assert after == {name: before[name] for name in trainable(model)}
         assert len(after) < len(before)

@@ -259,7 +259,7 @@ def test_a_saved_config_derives_nothing_twice(tmp_path: Path) -> None:
     for overrides in ([], ["train.auto_scale_lr=True"], ["train.epochs=2", "train.eval_period=9"]):
         LazyConfig.save(again(*overrides), str(tmp_path / "again.yaml"))
         assert (tmp_path / "again.yaml").read_text() == (tmp_path / "config.yaml").read_text()
-    # Another batch starts from the one that the saved rate is for.
+    # A change of the batch size starts from the size that the saved rate is for.
     larger = again("dataloader.train.total_batch_size=6")
     assert larger.optimizer.lr == pytest.approx(2 * first.optimizer.lr, rel=1e-12)
     assert larger.train.max_iter == first.train.max_iter

@@ -36,7 +36,7 @@ def set_variables(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str | No
         {"MASTER_ADDR": "node1", "MASTER_PORT": "29500"},
         {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_LOCALID": "1", "LOCAL_WORLD_SIZE": "2"},
         {"RANK": "", "WORLD_SIZE": "", "LOCAL_RANK": ""},
-        # A job of one machine, which may start several processes by --num-gpus.
+        # A job on one machine, which may start several processes with --num-gpus.
         {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "node1", "MASTER_PORT": "23456"},
         {"WORLD_SIZE": "1"},
     ],

@@ -50,7 +50,7 @@ def test_writes_tables_numbers_and_a_chart(tool, small, tmp_path, capsys):
         for run in ("forward", "training"):
             expected = references[record["dtype"]][f"{run}_ms"] / record[f"{run}_ms"]
             assert record[f"{run}_gain"] == expected
-    # Output and gradients, at least; plain PyTorch also keeps its samples.
+    # At least output and gradients; plain PyTorch also keeps its samples.
     inputs = tool.make_inputs(tool.CASES["small"], "local")
     kept = inputs.value.nbytes + inputs.sampling_locations.nbytes + inputs.attention_weights.nbytes
     ours, reference = records[0]["peak_mib"], records[1]["peak_mib"]

@@ -99,11 +99,11 @@ DOWNLOADS: dict[str, Callable[[Path], None]] = {
     "mapillary": mapillary,
 }
 _X = 255
-# By hand from the official class lists, for LABELS as each download stores them.
+# Taken by hand from the official class lists, for LABELS as each download stores them.
 EXPECTED = {
     "ade20k": [[_X, 0, 1, 2], [29, 30, 31, 32], [11, 12, 23, 24]],
     "cityscapes": [[_X, _X, _X, _X], [_X, 16, 17, 18], [3, 4, 11, 12]],
-    # COCO's ids lack 12, 26, 29 and 30 below 34.
+    # COCO has no ids 12, 26, 29 and 30 below 34.
     "coco_stuff_10k": [[_X, 0, 1, 2], [_X, 26, 27, 28], [_X, 11, 22, 23]],
     "coco_stuff_164k": [[0, 1, 2, 3], [26, 27, 28, 29], [11, 12, 23, _X]],
     # Classes 2, 31, 33, 25 of 459 are aeroplane, boat, book and bird; 458 is wood.

@@ -206,7 +206,7 @@ def _set_aside(file: Path) -> str:
 
 
 def _read_torch(file: Path) -> object:
-    # Training scripts often store their parsed command line beside the weights. A Namespace only
+    # Training scripts often store their parsed command line with the weights. A Namespace only
     # holds attributes, so it can be read without running anything.
     try:
         with _readable_namespace():

@@ -28,7 +28,7 @@ def drop_mask_branch(cfg: DictConfig) -> None:
         cfg: its ``model.roi_heads`` and ``dataloader.train.mapper`` are changed in place.
     """
     heads = OmegaConf.select(cfg, "model.roi_heads")
-    if not heads or heads.get("mask_head") is None or not _learns_boxes_alone(cfg):
+    if not heads or heads.get("mask_head") is None or not _learns_only_boxes(cfg):
         return
     for key in _BRANCH:
         if key in heads:
@@ -43,7 +43,7 @@ def drop_mask_branch(cfg: DictConfig) -> None:
     )
 
 
-def _learns_boxes_alone(cfg: DictConfig) -> bool:
+def _learns_only_boxes(cfg: DictConfig) -> bool:
     names = dataset_names(cfg, "train")
     own = OmegaConf.select(cfg, "data.train_json")
     if own and "custom_train" not in names:  # no training, so the file may be missing

@@ -31,7 +31,7 @@ def dump_config(cfg: DictConfig) -> tuple[str, list[str]]:
 
 
 def not_saved(*, lacking: str, **arguments: object) -> None:
-    """Stand in a saved config for an object that YAML cannot hold.
+    """Replace an object that YAML cannot hold in a saved config.
 
     Args:
         lacking: key and name of the object.

@@ -20,7 +20,7 @@ ADAPTER = tuple(f"backbone.interactions.{i}.injector.gamma" for i in range(4))
 DETECTOR = (*ADAPTER, "neck.fpn_convs.0.conv.bias", "rpn_head.rpn_cls.bias")
 SEGMENTOR = (*ADAPTER, "decode_head.conv_seg.bias")
 
-# As the original writes it: values are resolved, data sets hold their own pipelines.
+# As written by the original: values are resolved, and data sets hold their own pipelines.
 CONFIG = """
 model = dict(
     type='MaskRCNN',

@@ -13,7 +13,7 @@ from vit_adapter.checkpoint.loading import CheckpointMismatchError
 from vit_adapter.checkpoint.pretrained import load_pretrained_vit
 
 SIZES = {"img_size": 64, "embed_dim": 24, "depth": 2, "num_heads": 3}
-BESIDES = {
+EXTRAS = {
     "token_embed.embeddings.weight": (30, 24),
     "loss_prepare.bias": (4,),
     "logit_scale": (),
@@ -35,7 +35,7 @@ def as_published(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         name = name.replace("patch_embed.proj.", "embeddings.")
         name = re.sub(r"patch_embed\.(?=\w+_pos_embed)", "embeddings_st_pos.", name)
         raw[name.replace("visual_embed.", "video_embed.")] = value
-    return raw | {name: torch.ones(shape) for name, shape in BESIDES.items()}
+    return raw | {name: torch.ones(shape) for name, shape in EXTRAS.items()}
 
 
 def save(weights: dict[str, Tensor], folder: Path, container: str | None = "model") -> Path:
@@ -50,7 +50,7 @@ def test_published_names(tmp_path: Path) -> None:
     assert "video_embed.embeddings_st_pos.spatial_pos_embed.weight" in raw
     report = load_pretrained_vit(trunk, save(raw, tmp_path))
     torch.testing.assert_close(dict(trunk.state_dict()), weights, rtol=0, atol=0)
-    assert len(report.unused) == len(BESIDES)
+    assert len(report.unused) == len(EXTRAS)
 
 
 def test_converted_names(tmp_path: Path) -> None:

@@ -183,8 +183,8 @@ def test_classes_without_labels_cause_a_warning(
 ) -> None:
     records = masks(tmp_path, *values)
     check_label_files(records, num_classes)
-    told = f"No label map holds the classes {absent} " in caplog.text
-    assert told == (absent is not None) and ("No label map" in caplog.text) == told
+    warned = f"No label map holds the classes {absent} " in caplog.text
+    assert warned == (absent is not None) and ("No label map" in caplog.text) == warned
     if absent:
         assert "255" in caplog.text
 

@@ -119,7 +119,7 @@ def test_values_of_the_official_labels(name: str, expected: dict[int, int]) -> N
 def test_pascal_context_is_in_alphabetical_order() -> None:
     split = SPLITS["pascal_context_59_train"]
     labels, table = split.label_set, split.conversion.table
-    # Some of the 459 classes, from the official list; 0 is none.
+    # Some of the 459 classes, from the official list; 0 is not a class.
     found = {value: labels.names[table[value]] for value in (2, 259, 260, 284, 458)}
     assert found == {2: "aeroplane", 259: "mountain", 260: "mouse", 284: "person", 458: "wood"}
     assert list(labels.names) == sorted(labels.names)

@@ -66,7 +66,7 @@ UNSUPPORTED = (
     Unsupported(r"bbox_head\.", "another one-stage head", "bbox_head.retina_cls.weight"),
     Unsupported(
         r"neck\.convs\.",
-        "the neck without a pyramid (1x1 convolutions alone)",
+        "the neck without a pyramid (only 1x1 convolutions)",
         "neck.convs.0.conv.weight",
     ),
     Unsupported(
