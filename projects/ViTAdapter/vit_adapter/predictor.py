@@ -25,6 +25,7 @@ from vit_adapter.config.model import build_model
 from vit_adapter.config.own_data import register_test_data
 from vit_adapter.config.tasks import given_classes, set_num_classes, stated_task
 from vit_adapter.config.test_time import wrap_for_testing
+from vit_adapter.config.unstated_task import fill_in_task
 from vit_adapter.data.image_io import MIN_SIDE
 from vit_adapter.data.semantic.own_folders import default_colors, read_class_names
 
@@ -76,6 +77,7 @@ class LazyPredictor:
         if isinstance(overrides, str):
             raise TypeError(f"overrides is the string {overrides!r}; pass a list: [{overrides!r}]")
         self.cfg = load_config(config, overrides)
+        fill_in_task(self.cfg)
         self._augmentations, self._input_format = _test_input(self.cfg)
         self.metadata = _class_metadata(self.cfg)
         model = build_model(self.cfg).eval()

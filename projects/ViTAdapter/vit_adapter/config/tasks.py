@@ -17,7 +17,15 @@ from vit_adapter.data.instances.coco_format import register_coco_format
 from vit_adapter.data.semantic.own_folders import read_class_names, register_label_folders
 from vit_adapter.evaluation import SemSegEvaluator, build_coco_evaluator
 
-__all__ = ["OwnData", "Task", "given_classes", "num_classes", "set_num_classes", "stated_task"]
+__all__ = [
+    "TASKS",
+    "OwnData",
+    "Task",
+    "given_classes",
+    "num_classes",
+    "set_num_classes",
+    "stated_task",
+]
 
 
 @dataclass(frozen=True)
@@ -62,12 +70,12 @@ def stated_task(cfg: DictConfig) -> Task:
     if name is None:
         raise UsageError(
             "the config does not say what its model is trained for; add the overrides "
-            f"+task.name=<{' or '.join(_TASKS)}> and +task.num_classes=<key of the number of "
+            f"+task.name=<{' or '.join(TASKS)}> and +task.num_classes=<key of the number of "
             "classes, such as model.roi_heads.num_classes>."
         )
-    if name not in _TASKS:
-        raise UsageError(f"task.name={name!r} is unknown; expected one of {', '.join(_TASKS)}.")
-    return _TASKS[name]
+    if name not in TASKS:
+        raise UsageError(f"task.name={name!r} is unknown; expected one of {', '.join(TASKS)}.")
+    return TASKS[name]
 
 
 def num_classes(cfg: DictConfig) -> tuple[str, int]:
@@ -136,7 +144,7 @@ def _sem_seg_evaluator() -> DictConfig:
     return L(SemSegEvaluator)()
 
 
-_TASKS = {
+TASKS = {
     task.name: task
     for task in (
         # boxes and masks: COCO-format files

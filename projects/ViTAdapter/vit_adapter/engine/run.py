@@ -12,6 +12,7 @@ from vit_adapter.config.errors import UsageError
 from vit_adapter.config.loading import load_config
 from vit_adapter.config.mask_branch import drop_mask_branch
 from vit_adapter.config.own_data import apply_custom_data, check_classes
+from vit_adapter.config.unstated_task import fill_in_task
 from vit_adapter.engine.build import build_optimizer, build_seeded_model, build_train_loader
 from vit_adapter.engine.evaluation import evaluate
 from vit_adapter.engine.freezing import freeze_parameters
@@ -37,6 +38,7 @@ def run(arguments: Namespace) -> None:
     """
     cfg = load_config(arguments.config_file, arguments.overrides)
     set_up_logging(cfg, arguments)
+    fill_in_task(cfg)
     apply_custom_data(cfg, training=not arguments.eval_only)
     drop_mask_branch(cfg)
     check_classes(cfg, training=not arguments.eval_only)
