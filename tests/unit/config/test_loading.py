@@ -97,3 +97,14 @@ def test_config_that_cannot_be_read(tmp_path: Path, name: str, content: str, mes
     (tmp_path / name).write_text(content)
     with pytest.raises(UsageError, match=rf"(?s)config file {tmp_path / name} .*{message}"):
         load_config(str(tmp_path / name))
+
+
+def test_error_of_a_config_in_the_model_zoo_keeps_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of a file: only a name that does not exist is a mistake of the command line."""
+    (tmp_path / "broken.py").write_text("raise ValueError('on purpose')")
+    monkeypatch.setattr(model_zoo, "config_root", lambda: tmp_path)
+    with pytest.raises(ValueError, match="on purpose") as caught:
+        load_config("broken")
+    assert not isinstance(caught.value, UsageError)

@@ -111,9 +111,10 @@ def _load_named(name: str) -> DictConfig:
             f"config file {name!r} does not exist (looked from {Path.cwd()}).{_near_configs(path)}"
         )
     try:
-        return read_config(model_zoo.get_config_file(name))
+        config_file = model_zoo.get_config_file(name)
     except ValueError as error:  # no such name
         raise UsageError(str(error)) from error
+    return read_config(config_file)
 
 
 def _load_output_folder(folder: Path) -> DictConfig:
