@@ -19,8 +19,6 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from vit_adapter.utils.atomic import atomic_open
-
 # fvcore triggers this warning when it is imported; users can do nothing about it.
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
 
@@ -38,6 +36,7 @@ from vit_adapter import LazyPredictor
 from vit_adapter.config.arguments import add_config_arguments
 from vit_adapter.config.own_data import register_test_data
 from vit_adapter.data import read_image
+from vit_adapter.utils.atomic import atomic_open
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")

@@ -34,8 +34,8 @@ def fill_in_task(cfg: DictConfig) -> None:
     if len(names) == len(keys) == 1:
         cfg.task = {"name": names[0], "num_classes": keys[0]}
         logger.warning(
-            "The config does not state its task. Add task = dict(name=%r, num_classes=%r), which is "
-            "assumed now.",
+            "The config does not state its task. Add task = dict(name=%r, num_classes=%r), which "
+            "is assumed now.",
             names[0],
             keys[0],
         )
