@@ -127,6 +127,23 @@ def test_hooks_may_change_gradients_before_the_step() -> None:
     assert abs(trainer.model.linear.weight.item() - before) == 0.125 * 0.5
 
 
+def test_hooks_see_gradients_without_the_loss_scale() -> None:
+    seen = []
+
+    class Look(HookBase):
+        def after_backward(self) -> None:
+            seen.append(self.trainer.model.linear.weight.grad.item())
+
+    plain, scaled = make_trainer([2.0]), make_trainer([2.0])
+    scaled.model.load_state_dict(plain.model.state_dict())
+    scaled.precision.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    for trainer in (plain, scaled):
+        trainer.register_hooks([Look()])
+        trainer.train(0, 1)
+    assert seen[0] == seen[1] != 0
+    assert plain.model.linear.weight.equal(scaled.model.linear.weight)
+
+
 def test_phases_can_be_combined_differently() -> None:
     """The gradients of two batches are used in one step."""
 

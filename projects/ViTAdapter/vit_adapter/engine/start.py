@@ -46,7 +46,7 @@ def load_start(cfg: DictConfig, model: nn.Module, *, resume: bool) -> object | N
         if not resumed and not options.init_checkpoint:
             load_trunk(cfg, model)
         rest = checkpointer.resume_or_load(options.init_checkpoint, resume=resumed)
-    return rest.get("trainer", {}) if resumed else None
+    return (rest.get("trainer") or {}) if resumed else None
 
 
 def load_trained(cfg: DictConfig, model: nn.Module, *, resume: bool) -> None:

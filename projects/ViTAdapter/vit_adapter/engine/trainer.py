@@ -128,13 +128,15 @@ class Trainer(TrainerBase):
         self.precision.scaler.scale(sum(losses.values())).backward()
 
     def after_backward(self) -> None:
-        """Call the hooks that act on gradients; in float16 these are multiplied by the loss scale.
+        """Call the hooks that act on gradients, which have no loss scale in them any more.
 
         Hooks of Detectron2 0.6 do not have this method.
         """
-        for hook in self._hooks:
-            if hasattr(hook, "after_backward"):
-                hook.after_backward()
+        hooks = [hook for hook in self._hooks if hasattr(hook, "after_backward")]
+        if hooks:
+            self.precision.scaler.unscale_(self.optimizer)
+        for hook in hooks:
+            hook.after_backward()
 
     def step(self) -> None:
         """Apply the gradients with the optimizer, then drop them."""
