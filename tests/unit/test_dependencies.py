@@ -23,8 +23,8 @@ ALLOWED = {
     "checkpoint": {"backbone", "layers", "utils"},
     "model_zoo": {"utils"},
     "config": {"checkpoint", "data", "evaluation", "layers", "model_zoo", "segmentation", "utils"},
-    "engine": {"checkpoint", "config", "data", "evaluation", "layers", "ops", "solver", "utils"},
-    "predictor": {"checkpoint", "config", "data", "model_zoo"},
+    "engine": {"checkpoint", "config", "data", "ops", "utils"},
+    "predictor": {"checkpoint", "config", "data"},
     "yacs": {"model_zoo", "backbone", "checkpoint", "segmentation"},
 }
 MODULES = sorted(set(PACKAGE.rglob("*.py")) - {PACKAGE / "__init__.py"})

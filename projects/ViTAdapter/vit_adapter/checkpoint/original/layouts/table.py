@@ -20,7 +20,8 @@ _LAYOUTS = (
     DETECTOR_BACKBONE,
     BACKBONE,
 )
-"""The first layout that recognises a name is used, so special ones come before general ones."""
+"""The first layout that recognises a name is used. A new one goes in front: the one of Mask R-CNN
+takes every detector, and the one of UPerNet every segmentor."""
 
 KNOWN_MODELS = ", ".join(f"{layout.name} ({layout.example})" for layout in _LAYOUTS)
 """The names of all layouts, each with an example of the original's names, for messages."""
