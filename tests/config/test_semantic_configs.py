@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vit_adapter import model_zoo
 from vit_adapter.backbone import BEiT
-from vit_adapter.config.own_data import dataset_names
+from vit_adapter.config.data_checks import dataset_names
 from vit_adapter.config.tasks import num_classes
 from vit_adapter.data.checks import class_names
 from vit_adapter.data.semantic.sets import SETS

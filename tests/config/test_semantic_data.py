@@ -5,7 +5,7 @@ from detectron2.config import LazyConfig, instantiate
 from omegaconf import DictConfig
 
 from vit_adapter import model_zoo
-from vit_adapter.config.own_data import dataset_names
+from vit_adapter.config.data_checks import dataset_names
 from vit_adapter.data import SemanticMapper, semantic_test, semantic_train
 from vit_adapter.data.checks import class_names
 from vit_adapter.data.semantic.sets import SETS

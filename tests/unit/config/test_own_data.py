@@ -16,14 +16,10 @@ from detectron2.evaluation import COCOEvaluator
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
+from vit_adapter.config.data_checks import check_classes, dataset_names
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.overrides import apply_overrides
-from vit_adapter.config.own_data import (
-    apply_custom_data,
-    check_classes,
-    dataset_names,
-    register_test_data,
-)
+from vit_adapter.config.own_data import apply_custom_data, register_test_data
 from vit_adapter.config.tasks import given_classes, set_num_classes
 from vit_adapter.engine.setup import save_config
 

@@ -10,9 +10,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
+from vit_adapter.config.data_checks import check_classes, dataset_names
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.overrides import apply_overrides
-from vit_adapter.config.own_data import apply_custom_data, check_classes, dataset_names
+from vit_adapter.config.own_data import apply_custom_data
 from vit_adapter.config.tasks import given_classes
 from vit_adapter.data import SemanticMapper, semantic_dataset_dicts
 from vit_adapter.engine.run import evaluate_checkpoint

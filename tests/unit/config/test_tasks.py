@@ -5,8 +5,8 @@ from detectron2.config import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from vit_adapter import model_zoo
+from vit_adapter.config.data_checks import check_classes
 from vit_adapter.config.errors import UsageError
-from vit_adapter.config.own_data import check_classes
 from vit_adapter.config.tasks import num_classes, set_num_classes, stated_task
 
 KEY = "model.head.num_classes"

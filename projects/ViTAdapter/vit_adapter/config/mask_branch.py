@@ -7,7 +7,7 @@ from pathlib import Path
 from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 
-from vit_adapter.config.own_data import dataset_names
+from vit_adapter.config.data_checks import dataset_names
 from vit_adapter.data.instances.coco_file import read_coco_json
 
 __all__ = ["drop_mask_branch"]

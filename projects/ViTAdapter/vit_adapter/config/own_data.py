@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 
+from vit_adapter.config.data_checks import dataset_names
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.literals import literals
 from vit_adapter.config.override_values import DATA_PATHS
@@ -19,24 +20,17 @@ from vit_adapter.config.tasks import (
     OwnData,
     Task,
     given_classes,
-    num_classes,
     set_num_classes,
     stated_task,
 )
 from vit_adapter.data.catalog import unregister
 from vit_adapter.data.checks import (
-    check_has_objects,
-    check_mask_format,
-    check_num_classes,
     check_same_classes,
     class_names,
 )
-from vit_adapter.data.semantic.sets import check_prepared
 
 __all__ = [
     "apply_custom_data",
-    "check_classes",
-    "dataset_names",
     "register_test_data",
 ]
 
@@ -102,54 +96,6 @@ def register_test_data(cfg: DictConfig) -> list[str]:
     given = OmegaConf.select(cfg, "data.val_images", default=None)
     apply_custom_data(cfg, training=not given)
     return dataset_names(cfg, "test")
-
-
-def check_classes(cfg: DictConfig, *, training: bool) -> None:
-    """Check the data sets against their files, the model and the mapper before training starts.
-
-    Args:
-        cfg: the config. If it states no task, a warning replaces the check of the number of
-            classes.
-        training: whether the training data are used. The test data are used if there is an
-            evaluator.
-
-    Raises:
-        UsageError: the config states an unknown task, or no number of classes.
-        ValueError: the numbers of classes differ, there is nothing to learn from, or the mapper
-            cannot read the masks.
-        FileNotFoundError: the folders of a public data set do not exist.
-    """
-    used = {"train": training, "test": cfg.dataloader.get("evaluator") is not None}
-    splits = [split for split, is_used in used.items() if is_used]
-    names = {split: dataset_names(cfg, split) for split in splits}
-    distinct = list(dict.fromkeys(name for group in names.values() for name in group))
-    for name in distinct:
-        check_prepared(name)
-    if "task" in cfg:
-        task, (key, count) = stated_task(cfg), num_classes(cfg)
-        for name in distinct:
-            check_num_classes(name, count, override_key=key, kind=task.kind)
-    elif distinct:
-        logger.warning(
-            "The config has no node 'task', so the model's number of classes is not checked "
-            "against that of %s.",
-            ", ".join(distinct),
-        )
-    if training:
-        for name in names["train"]:
-            check_has_objects(name)
-    mapper = OmegaConf.select(cfg, "dataloader.train.mapper") or {}
-    if training and mapper.get("use_instance_mask") and "instance_mask_format" in mapper:
-        for name in names["train"]:
-            check_mask_format(name, mapper.instance_mask_format)
-
-
-def dataset_names(cfg: DictConfig, split: str) -> list[str]:
-    """Names of the data sets of ``dataloader.train`` or ``dataloader.test`` (``split``)."""
-    names = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names")
-    if names is None:
-        return []
-    return [names] if isinstance(names, str) else list(names)
 
 
 def _own_data(task: Task, given: Sequence[str]) -> OwnData:

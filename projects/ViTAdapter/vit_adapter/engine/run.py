@@ -8,10 +8,11 @@ from torch.utils.data import Dataset
 
 import vit_adapter.data  # noqa: F401  (registers the data sets of the project)
 from vit_adapter.checkpoint.run_files import EVALUATION_CONFIG
+from vit_adapter.config.data_checks import check_classes
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.loading import load_config
 from vit_adapter.config.mask_branch import drop_mask_branch
-from vit_adapter.config.own_data import apply_custom_data, check_classes
+from vit_adapter.config.own_data import apply_custom_data
 from vit_adapter.config.unstated_task import fill_in_task
 from vit_adapter.engine.build import build_optimizer, build_seeded_model, build_train_loader
 from vit_adapter.engine.evaluation import evaluate
