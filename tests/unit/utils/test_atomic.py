@@ -82,6 +82,16 @@ def test_failed_save_names_the_cause_and_keeps_the_old_file(tmp_path: Path) -> N
     assert os.listdir(tmp_path) == ["w.pth"] and file.read_bytes() == b"old"
 
 
+@pytest.mark.usefixtures("full_disk")
+def test_failed_write_names_the_file(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OSError, match=f"File too large: '{tmp_path}/label.png'"),
+        atomic_open(tmp_path / "label.png", "wb", flush=False) as stream,
+    ):
+        stream.write(bytes(1 << 17))
+    assert os.listdir(tmp_path) == []
+
+
 def test_without_flushing_nothing_waits_for_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

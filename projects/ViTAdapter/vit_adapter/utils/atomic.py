@@ -31,6 +31,9 @@ def atomic_open(
         mode: ``"w"`` or ``"wb"``.
         flush: wait until the file is on the disk, so that it survives a power cut. Use False for
             many files that can be created again.
+
+    Raises:
+        OSError: the file cannot be written; the message names it.
     """
     path = Path(os.path.abspath(os.fspath(path)))
     temporary = _temporary(path)
@@ -44,6 +47,10 @@ def atomic_open(
         os.replace(temporary, path)
         if flush:
             _flush_folder(path.parent)  # otherwise a power cut could lose the new name
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # such as a full disk
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
