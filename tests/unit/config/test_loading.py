@@ -83,6 +83,16 @@ def test_output_folder_names_its_last_weights(tmp_path: Path) -> None:
     assert load_config(tmp_path).train.init_checkpoint == str(tmp_path / "model_final.pth")
 
 
+def test_output_folder_that_was_moved(tmp_path: Path) -> None:
+    cfg = load_config("quick_start/mask_rcnn_vit_adapter_shapes", ["train.output_dir=elsewhere"])
+    moved = tmp_path / "run ${1}"
+    moved.mkdir()
+    save_config(cfg, str(moved))
+    (moved / "model_final.pth").touch()
+    assert load_config(moved).train.output_dir == str(moved)
+    assert load_config(moved, ["train.output_dir=new"]).train.output_dir == "new"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -46,7 +46,8 @@ def resolve_config(config: str | os.PathLike[str] | Mapping) -> DictConfig:
     Args:
         config: path of a config file (.py, or the .yaml that training saves), a name in the model
             zoo, the output folder of a training run, or a config object (left unchanged). For a
-            folder, ``train.init_checkpoint`` of the result names the last weights in it.
+            folder, ``train.init_checkpoint`` of the result names the last weights in it, and
+            ``train.output_dir`` names the folder itself.
 
     Raises:
         TypeError: it is none of these.
@@ -118,7 +119,7 @@ def _load_named(name: str) -> DictConfig:
 
 
 def _load_output_folder(folder: Path) -> DictConfig:
-    """Load the config of a training run, set to start from the run's last weights."""
+    """Load the config of a training run, set to its folder and to its last weights."""
     config_file = folder / run_files.CONFIG
     if not config_file.is_file():
         raise MissingFileError(
@@ -136,6 +137,8 @@ def _load_output_folder(folder: Path) -> DictConfig:
         )
     cfg = read_config(str(config_file))
     OmegaConf.update(cfg, "train.init_checkpoint", literal(str(weights)), force_add=True)
+    # The folder may have been moved since: its run is continued, and evaluated, where it is now.
+    OmegaConf.update(cfg, "train.output_dir", literal(str(folder)), force_add=True)
     return cfg
 
 
