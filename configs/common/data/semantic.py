@@ -7,12 +7,7 @@ are limits of the longer and the shorter side), and files that replace the data 
 from detectron2.config import LazyCall as L
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
 
-from vit_adapter.data import (
-    SemanticMapper,
-    semantic_dataset_dicts,
-    semantic_test,
-    semantic_train,
-)
+from vit_adapter.data import SemanticMapper, semantic_dataset_dicts, semantic_test, semantic_train
 from vit_adapter.evaluation import SemSegEvaluator
 
 

@@ -28,13 +28,7 @@ from typing import NamedTuple
 import torch
 from benchmark_formulations import Formulation, available_formulations
 from benchmark_report import to_markdown, to_picture
-from benchmark_timing import (
-    MEBIBYTE,
-    copy_bandwidth,
-    describe_machine,
-    medians,
-    peak_memory,
-)
+from benchmark_timing import MEBIBYTE, copy_bandwidth, describe_machine, medians, peak_memory
 from torch import Tensor
 
 from vit_adapter.ops import ms_deform_attn_reference

@@ -11,15 +11,7 @@ import torch
 from detectron2.modeling.backbone import Backbone
 from torch import Tensor, nn
 
-from vit_adapter import (
-    BEiT,
-    BEiTBaseline,
-    PlainViT,
-    TimmViT,
-    UniPerceiver,
-    ViTAdapter,
-    ViTBaseline,
-)
+from vit_adapter import BEiT, BEiTBaseline, PlainViT, TimmViT, UniPerceiver, ViTAdapter, ViTBaseline
 from vit_adapter.backbone import ViTTrunk
 
 DIM = 32

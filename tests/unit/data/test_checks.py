@@ -3,12 +3,7 @@
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from vit_adapter.data import (
-    check_mask_format,
-    check_num_classes,
-    check_same_classes,
-    class_names,
-)
+from vit_adapter.data import check_mask_format, check_num_classes, check_same_classes, class_names
 from vit_adapter.data.checks import check_registered
 
 

@@ -11,12 +11,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.structures import BitMasks, Instances
 from torch import Tensor
 
-from vit_adapter.mask2former import (
-    HungarianMatcher,
-    Mask2Former,
-    Mask2FormerHead,
-    SetCriterion,
-)
+from vit_adapter.mask2former import HungarianMatcher, Mask2Former, Mask2FormerHead, SetCriterion
 
 MakeModel = Callable[..., Mask2Former]
 

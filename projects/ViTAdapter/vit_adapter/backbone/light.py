@@ -14,13 +14,7 @@ import torch
 from torch import Tensor
 
 from vit_adapter.backbone.interaction import BaseExtractor, InteractionSettings
-from vit_adapter.layers import (
-    Linear,
-    PyramidGeometry,
-    map_to_tokens,
-    resize_map,
-    tokens_to_map,
-)
+from vit_adapter.layers import Linear, PyramidGeometry, map_to_tokens, resize_map, tokens_to_map
 from vit_adapter.layers.pyramid import VIT_STRIDE
 
 

@@ -8,10 +8,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from vit_adapter.checkpoint.files import (
-    extract_state_dict,
-    load_checkpoint_file,
-)
+from vit_adapter.checkpoint.files import extract_state_dict, load_checkpoint_file
 from vit_adapter.checkpoint.loading import ADVICE, load_strict, without_prefix
 from vit_adapter.checkpoint.original.provenance import find_tree
 from vit_adapter.checkpoint.run_files import LAST_CHECKPOINT

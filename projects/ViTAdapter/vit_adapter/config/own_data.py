@@ -16,23 +16,11 @@ from vit_adapter.config.data_checks import dataset_names
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.literals import literals
 from vit_adapter.config.override_values import DATA_PATHS
-from vit_adapter.config.tasks import (
-    OwnData,
-    Task,
-    given_classes,
-    set_num_classes,
-    stated_task,
-)
+from vit_adapter.config.tasks import OwnData, Task, given_classes, set_num_classes, stated_task
 from vit_adapter.data.catalog import unregister
-from vit_adapter.data.checks import (
-    check_same_classes,
-    class_names,
-)
+from vit_adapter.data.checks import check_same_classes, class_names
 
-__all__ = [
-    "apply_custom_data",
-    "register_test_data",
-]
+__all__ = ["apply_custom_data", "register_test_data"]
 
 logger = logging.getLogger(__name__)
 

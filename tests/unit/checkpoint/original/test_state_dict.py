@@ -6,12 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vit_adapter.checkpoint.original import (
-    convert,
-    convert_state_dict,
-    revert,
-    revert_state_dict,
-)
+from vit_adapter.checkpoint.original import convert, convert_state_dict, revert, revert_state_dict
 from vit_adapter.checkpoint.original.layouts.table import UNSUPPORTED, Unsupported
 
 TRUNK = (

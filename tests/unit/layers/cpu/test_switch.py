@@ -7,12 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vit_adapter.layers import (
-    PatchUpsampling,
-    linear,
-    normalise_map,
-    scaled_dot_product_attention,
-)
+from vit_adapter.layers import PatchUpsampling, linear, normalise_map, scaled_dot_product_attention
 from vit_adapter.layers.cpu.softmax import softmax
 from vit_adapter.ops import cpu_fast_paths, extension_info
 from vit_adapter.ops.cpu_fast_paths import PRIVATE_NAMES, SWITCH
