@@ -15,6 +15,7 @@ ALLOWED = {
     "ops": set(),
     "layers": {"ops"},
     "backbone": {"layers", "ops", "utils"},
+    "detection": set(),
     "segmentation": {"layers"},
     "mask2former": {"layers"},
     "solver": {"backbone"},
