@@ -210,7 +210,7 @@ class Traced:
     ("name", "message"),
     [
         ("resnet.pth", "not part of any known .*2 keys.: conv1.weight, layer1.0.bn1.weight"),
-        ("cascade.pth", "not supported .* stages of Cascade Mask R-CNN"),
+        ("retina.pth", "not supported .* another one-stage head"),
         ("truncated.pth", "is damaged, incomplete or not in the format"),
         ("pickle.pkl", "is a pickle: .* refused"),
         ("code.pth", "Reading those would run code from the file, so it is refused"),
@@ -222,11 +222,11 @@ def test_files_that_are_not_checkpoints_of_the_original(
     convert, original, tmp_path, caplog, name, message
 ) -> None:
     trace, path = tmp_path / "trace", tmp_path / name
-    cascade = ("backbone.pos_embed", "roi_head.bbox_head.2.fc_cls.bias")
+    retina = ("backbone.pos_embed", "bbox_head.retina_cls.bias")
     resnet = ("conv1.weight", "layer1.0.bn1.weight")
     contents = {
         "resnet.pth": dict.fromkeys(resnet, torch.zeros(1)),
-        "cascade.pth": dict.fromkeys(cascade, torch.zeros(1)),
+        "retina.pth": dict.fromkeys(retina, torch.zeros(1)),
         "code.pth": {"state_dict": Traced(trace)},
         "list.pth": [torch.zeros(1)],
         "numbers.pth": {"lr": 0.1},

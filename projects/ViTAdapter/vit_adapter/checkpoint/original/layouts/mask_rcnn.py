@@ -12,7 +12,7 @@ from vit_adapter.checkpoint.original.layouts.backbone import NUM_OUTPUTS, backbo
 from vit_adapter.checkpoint.original.layouts.layout import Layout, convolution, find_numbers
 from vit_adapter.checkpoint.original.rules import Rule
 
-__all__ = ["MASK_RCNN", "PROPOSALS", "pyramid"]
+__all__ = ["MASK_RCNN", "PROPOSALS", "pyramid", "region_heads"]
 
 _FIRST_STAGE = 2  # log2 of the stride of a backbone's first output
 
@@ -43,21 +43,26 @@ PROPOSALS = [
     Rule("rpn_head.rpn_cls.{leaf}", "proposal_generator.rpn_head.objectness_logits.{leaf}"),
     Rule("rpn_head.rpn_reg.{leaf}", "proposal_generator.rpn_head.anchor_deltas.{leaf}"),
 ]
-_BOX = "roi_head.bbox_head"
-_MASK = "roi_head.mask_head"
-_HEADS = [
-    *convolution(f"{_BOX}.shared_convs.{{i}}", "roi_heads.box_head.conv{i+1}"),
-    Rule(f"{_BOX}.shared_fcs.{{i}}.{{leaf}}", "roi_heads.box_head.fc{i+1}.{leaf}"),
-    Rule(f"{_BOX}.fc_cls.{{leaf}}", "roi_heads.box_predictor.cls_score.{leaf}"),
-    Rule(f"{_BOX}.fc_reg.{{leaf}}", "roi_heads.box_predictor.bbox_pred.{leaf}"),
-    *convolution(f"{_MASK}.convs.{{i}}", "roi_heads.mask_head.mask_fcn{i+1}"),
-    Rule(f"{_MASK}.upsample.{{leaf}}", "roi_heads.mask_head.deconv.{leaf}"),
-    Rule(f"{_MASK}.conv_logits.{{leaf}}", "roi_heads.mask_head.predictor.{leaf}"),
-]
+
+
+def region_heads(stage: str = "") -> list[Rule]:
+    """Rules for the box head and the mask head; ``".{s}"`` if each stage has its own."""
+    their_box, their_mask = f"roi_head.bbox_head{stage}", f"roi_head.mask_head{stage}"
+    box, mask = f"roi_heads.box_head{stage}", f"roi_heads.mask_head{stage}"
+    predictor = f"roi_heads.box_predictor{stage}"
+    return [
+        *convolution(f"{their_box}.shared_convs.{{i}}", f"{box}.conv{{i+1}}"),
+        Rule(f"{their_box}.shared_fcs.{{i}}.{{leaf}}", f"{box}.fc{{i+1}}.{{leaf}}"),
+        Rule(f"{their_box}.fc_cls.{{leaf}}", f"{predictor}.cls_score.{{leaf}}"),
+        Rule(f"{their_box}.fc_reg.{{leaf}}", f"{predictor}.bbox_pred.{{leaf}}"),
+        *convolution(f"{their_mask}.convs.{{i}}", f"{mask}.mask_fcn{{i+1}}"),
+        Rule(f"{their_mask}.upsample.{{leaf}}", f"{mask}.deconv.{{leaf}}"),
+        Rule(f"{their_mask}.conv_logits.{{leaf}}", f"{mask}.predictor.{{leaf}}"),
+    ]
 
 
 def _rules(names: Collection[str]) -> list[Rule]:
-    return [*backbone_of_detector(), *pyramid(names), *PROPOSALS, *_HEADS]
+    return [*backbone_of_detector(), *pyramid(names), *PROPOSALS, *region_heads()]
 
 
 # Any detector that no other layout recognises; the error message then lists its unknown parts.

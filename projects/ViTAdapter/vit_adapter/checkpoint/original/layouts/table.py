@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from vit_adapter.checkpoint.original.layouts.backbone import BACKBONE, DETECTOR_BACKBONE
+from vit_adapter.checkpoint.original.layouts.cascade import CASCADE
 from vit_adapter.checkpoint.original.layouts.layout import Layout
 from vit_adapter.checkpoint.original.layouts.mask2former import MASK2FORMER, PANOPTIC_MASK2FORMER
 from vit_adapter.checkpoint.original.layouts.mask_rcnn import MASK_RCNN
@@ -13,6 +14,7 @@ from vit_adapter.checkpoint.original.layouts.upernet import UPERNET
 __all__ = ["KNOWN_MODELS", "UNSUPPORTED", "layout_of_ours", "layout_of_theirs"]
 
 _LAYOUTS = (
+    CASCADE,
     MASK_RCNN,
     MASK2FORMER,
     PANOPTIC_MASK2FORMER,
@@ -59,8 +61,8 @@ UNSUPPORTED = (
     ),
     Unsupported(
         r"roi_head\.(bbox|mask)_head\.\d+\.",
-        "the stages of Cascade Mask R-CNN, HTC++ or Sparse R-CNN",
-        "roi_head.bbox_head.0.fc_cls.bias",
+        "the stages of HTC++ or Sparse R-CNN",
+        "roi_head.bbox_head.0.cls_fcs.0.weight",
     ),
     Unsupported(r"bbox_head\.atss_", "the head of ATSS", "bbox_head.atss_cls.weight"),
     Unsupported(r"bbox_head\.(gfl_|integral\.)", "the head of GFL", "bbox_head.gfl_cls.weight"),
