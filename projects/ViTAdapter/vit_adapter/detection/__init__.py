@@ -1,7 +1,19 @@
 """Detectors as the original trains them, where Detectron2's own parts give other numbers."""
 
 from vit_adapter.detection.assigner import MaxIoUAssigner
+from vit_adapter.detection.box_predictor import GIoUBoxPredictor
 from vit_adapter.detection.box_transform import ClampedBox2BoxTransform
+from vit_adapter.detection.cascade import CascadeMaskHeads
 from vit_adapter.detection.losses import giou_loss
+from vit_adapter.detection.proposals import InsideAnchorsRPN
+from vit_adapter.detection.sampling import sample_regions
 
-__all__ = ["ClampedBox2BoxTransform", "MaxIoUAssigner", "giou_loss"]
+__all__ = [
+    "CascadeMaskHeads",
+    "ClampedBox2BoxTransform",
+    "GIoUBoxPredictor",
+    "InsideAnchorsRPN",
+    "MaxIoUAssigner",
+    "giou_loss",
+    "sample_regions",
+]

@@ -1,0 +1,68 @@
+"""Sampling of the regions that heads are trained on."""
+
+import torch
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from vit_adapter.detection.assigner import MaxIoUAssigner
+
+__all__ = ["sample_regions"]
+
+
+@torch.no_grad()
+def sample_regions(
+    boxes: Boxes,
+    targets: Instances,
+    *,
+    assigner: MaxIoUAssigner,
+    num_classes: int,
+    batch_size: int,
+    positive_fraction: float,
+) -> Instances:
+    """Assign the boxes of an image to its ground truths, and choose some at random.
+
+    The ground truths are added in front of the boxes. Each is assigned to itself, even if another
+    one is equal. If there are no more boxes than wanted, all are taken in their order.
+
+    Args:
+        boxes: R proposals, in pixels.
+        targets: ground truths, with ``gt_boxes`` and ``gt_classes``.
+        assigner: assigns the proposals.
+        num_classes: label of the background.
+        batch_size: number of regions to choose.
+        positive_fraction: largest share of foreground among ``batch_size``.
+
+    Returns:
+        The regions, first the foreground, then the background, with ``proposal_boxes``,
+        ``gt_classes``, ``gt_boxes`` (that of the region itself for background), ``gt_index`` (which
+        ground truth; 0 for background) and ``is_gt`` (whether the region is a ground truth).
+    """
+    matches, labels = assigner(targets.gt_boxes, boxes)
+    count = len(targets)
+    matches = torch.cat([torch.arange(count, device=matches.device), matches])
+    labels = torch.cat([labels.new_ones(count), labels])
+    boxes = Boxes.cat([targets.gt_boxes, boxes]) if count else boxes
+
+    positive = _choose(labels == 1, int(batch_size * positive_fraction))
+    negative = _choose(labels == 0, batch_size - len(positive))
+    chosen = torch.cat([positive, negative])
+
+    regions = Instances(targets.image_size)
+    regions.proposal_boxes = boxes[chosen]
+    regions.is_gt = chosen < count
+    regions.gt_index = torch.cat([matches[positive], torch.zeros_like(negative)])
+    classes = torch.full_like(chosen, num_classes)
+    classes[: len(positive)] = targets.gt_classes[matches[positive]]
+    regions.gt_classes = classes
+    gt_boxes = regions.proposal_boxes.tensor.clone()
+    gt_boxes[: len(positive)] = targets.gt_boxes.tensor[matches[positive]]
+    regions.gt_boxes = Boxes(gt_boxes)
+    return regions
+
+
+def _choose(mask: Tensor, count: int) -> Tensor:
+    """Indices of at most ``count`` true elements."""
+    indices = mask.nonzero()[:, 0]
+    if len(indices) <= count:
+        return indices
+    return indices[torch.randperm(len(indices), device=indices.device)[:count]]
