@@ -1,4 +1,4 @@
-"""Mask R-CNN becomes Faster R-CNN only if the training data have no masks."""
+"""Mask R-CNN and its cascade lose their mask branch only if the training data have no masks."""
 
 import logging
 from collections.abc import Iterator
@@ -40,6 +40,13 @@ def test_data_with_boxes_only(caplog: pytest.LogCaptureFixture) -> None:
     assert message.startswith("The annotations of branch_boxes have no masks. The model is built")
     drop_mask_branch(cfg)  # as from a saved config
     assert len(caplog.messages) == 1
+
+
+def test_a_cascade(caplog: pytest.LogCaptureFixture) -> None:
+    cfg = config("boxes", name="cascade_mask_rcnn_vit_adapter_tiny_scratch")
+    drop_mask_branch(cfg)
+    assert instantiate(cfg.model.roi_heads).mask_head is None
+    assert "(model.roi_heads.mask_heads=null)" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Mask R-CNN on data with boxes only: trained without its mask branch, as a Faster R-CNN."""
+"""Mask R-CNN and its cascade on data with boxes only: trained without their mask branch."""
 
 import logging
 from contextlib import suppress
@@ -14,7 +14,8 @@ __all__ = ["drop_mask_branch"]
 
 logger = logging.getLogger(__name__)
 
-_BRANCH = ("mask_in_features", "mask_pooler", "mask_head")
+_HEADS = ("mask_head", "mask_heads")  # a cascade has one for each stage
+_BRANCH = ("mask_in_features", "mask_pooler", *_HEADS)
 
 
 def drop_mask_branch(cfg: DictConfig) -> None:
@@ -22,13 +23,15 @@ def drop_mask_branch(cfg: DictConfig) -> None:
 
     Evaluation and prediction call this as well, so that they build the model that was trained. (A
     config saved by training has no branch any more.) Nothing changes if the data do not state
-    their ``mask_format``, or if the model does not learn masks with ``roi_heads.mask_head``.
+    their ``mask_format``, or if the model does not learn masks with ``roi_heads.mask_head`` or
+    ``roi_heads.mask_heads``.
 
     Args:
         cfg: its ``model.roi_heads`` and ``dataloader.train.mapper`` are changed in place.
     """
     heads = OmegaConf.select(cfg, "model.roi_heads")
-    if not heads or heads.get("mask_head") is None or not _learns_only_boxes(cfg):
+    branch = next((key for key in _HEADS if heads and heads.get(key) is not None), None)
+    if branch is None or not _learns_only_boxes(cfg):
         return
     for key in _BRANCH:
         if key in heads:
@@ -37,9 +40,10 @@ def drop_mask_branch(cfg: DictConfig) -> None:
     if mapper.get("use_instance_mask"):
         mapper.use_instance_mask = False
     logger.warning(
-        "The annotations of %s have no masks. The model is built without its mask branch, as a "
-        "Faster R-CNN (model.roi_heads.mask_head=null).",
+        "The annotations of %s have no masks. The model is built without its mask branch "
+        "(model.roi_heads.%s=null).",
         OmegaConf.select(cfg, "data.train_json") or ", ".join(dataset_names(cfg, "train")),
+        branch,
     )
 
 
