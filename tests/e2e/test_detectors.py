@@ -1,0 +1,64 @@
+"""Every kind of detector trains in two processes, evaluates and predicts."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vit_adapter import LazyPredictor
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+ROOT = Path(__file__).parents[2]
+COMMON = [
+    "model.backbone.bottom_up.vit.embed_dim=96",
+    "model.backbone.out_channels=32",
+    "dataloader.train.mapper.augmentations.short_edges=[64]",
+    "dataloader.test.mapper.augmentations.short_edges=[64]",
+    "dataloader.train.total_batch_size=2",
+    "train.device=cpu",
+    "train.max_iter=2",
+    "train.log_period=1",
+]
+# Quick-start configs, and what makes them small
+DETECTORS = {
+    "cascade_mask_rcnn_vit_adapter": [
+        "model.proposal_generator.post_nms_topk=[50,20]",
+        "model.roi_heads.box_heads.0.conv_norm=SyncBN",
+        "model.roi_heads.box_predictors.2.test_score_thresh=0.0",
+        "model.roi_heads.box_predictors.2.test_topk_per_image=5",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_train_in_two_processes_evaluate_and_predict(
+    name: str, shapes: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    command = [
+        *(sys.executable, str(ROOT / "train_net.py"), "--num-gpus", "2"),
+        *("--config-file", f"quick_start/{name}_tiny_scratch", *COMMON, *DETECTORS[name]),
+        f"data.train_json={shapes / 'annotations/instances_train.json'}",
+        f"data.train_images={shapes / 'train'}",
+        f"data.val_json={shapes / 'annotations/instances_val.json'}",
+        f"data.val_images={shapes / 'val'}",
+        f"train.output_dir={run}",
+    ]
+    paths = [str(ROOT / "projects/ViTAdapter"), *sys.path]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    lines = (run / "metrics.json").read_text().splitlines()
+    losses = [entry["total_loss"] for entry in map(json.loads, lines) if "total_loss" in entry]
+    assert len(losses) == 2 and all(map(math.isfinite, losses))
+    assert json.loads((run / "results.json").read_text())["bbox"]["AP"] >= 0
+    detections = LazyPredictor(run)(np.zeros((50, 70, 3), np.uint8))["instances"]
+    assert 0 < len(detections) <= 5
+    assert detections.image_size == (50, 70)
