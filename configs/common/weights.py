@@ -26,6 +26,7 @@ augreg_large = (
 # BEiT (https://arxiv.org/abs/2106.08254): ImageNet-22k, 224 px; the published segmentors use
 # ImageNet mean and std
 beit_base = f"{_beit}/v1.0/beit_base_patch16_224_pt22k_ft22k.pth"
+beit_base_1k = f"{_beit}/v1.0/beit_base_patch16_224_pt22k_ft22kto1k.pth"  # then ImageNet-1k
 beit_large = f"{_beit}/v1.0/beit_large_patch16_224_pt22k_ft22k.pth"
 # BEiTv2 (https://arxiv.org/abs/2208.06366): ImageNet-1k, then ImageNet-21k
 beitv2_large = f"{_beit}/BEiT-v2/beitv2_large_patch16_224_pt1k_ft21k.pth"

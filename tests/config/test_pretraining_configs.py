@@ -1,4 +1,4 @@
-"""Mask R-CNN on ViTs with other pre-trainings: Uni-Perceiver, DINOv2, DINOv3, BEiT-3, EVA-02."""
+"""Mask R-CNN on ViTs with other pre-trainings: Uni-Perceiver, BEiT, DINOv2 and others."""
 
 import re
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig, OmegaConf
 
 from vit_adapter import UniPerceiver, model_zoo
+from vit_adapter.backbone import BEiT
 
 # Size and pre-training: layer decay, drop path
 RECIPES = {
@@ -110,6 +111,25 @@ def test_uniperceiver(load_config: Callable[[str], DictConfig]) -> None:
         "level_embed": 1.0,
     }
     assert {name: rates[name] / 1e-4 for name in expected} == pytest.approx(expected)
+
+
+def test_beit(load_config: Callable[[str], DictConfig]) -> None:
+    cfg = load_config(config_name("base", "beit"))
+    assert cfg.train.vit_checkpoint.endswith("/beit_base_patch16_224_pt22k_ft22kto1k.pth")
+    assert cfg.train.max_iter == 263_880 and not cfg.train.amp.enabled
+    assert (cfg.optimizer.lr, cfg.optimizer.weight_decay) == (1e-4, 0.05)
+    assert "decay_rate" not in cfg.optimizer.params
+    assert (cfg.model.pixel_mean, cfg.model.pixel_std) == IMAGENET
+    adapter = cfg.model.backbone.bottom_up
+    assert list(adapter.vit.window_sizes) == [14, 14, 56] * 4
+    assert (adapter.vit.drop_path_rate, adapter.drop_path_rate) == (0.1, 0.1)
+    assert (adapter.vit.init_values, adapter.init_values) == (0.0, 0.0)
+    assert (adapter.vit.use_checkpoint, adapter.use_checkpoint) == (True, True)
+    with torch.device("meta"):
+        model = instantiate(cfg.model)
+    assert isinstance(model.backbone.bottom_up.vit, BEiT)
+    counts = [sum(p.numel() for p in m.parameters()) for m in (model, model.backbone.bottom_up)]
+    assert counts == [120_687_968, 99_996_272]
 
 
 def reduce(cfg: DictConfig) -> None:

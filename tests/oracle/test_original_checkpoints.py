@@ -252,6 +252,7 @@ RELEASED = [
     ("vit_deit_base", "vit_adapter_base_deit_3x", []),
     ("vit_augreg_large", "vit_adapter_large_augreg_3x", []),
     ("uniperceiver_base", "vit_adapter_base_uniperceiver_3x", []),
+    ("beit_base_hypothetical", "vit_adapter_base_beit_3x", []),  # not released by the authors
     ("vit_dinov2_small", "vit_adapter_small_dinov2_3x", []),
     ("vit_dinov2_base", "vit_adapter_base_dinov2_3x", []),
     ("vit_dinov2_large", "vit_adapter_large_dinov2_3x", []),

@@ -8,7 +8,7 @@ patch size 16.
 
 from detectron2.config import LazyCall as L
 
-from vit_adapter.backbone import PlainViT, UniPerceiver
+from vit_adapter.backbone import BEiT, PlainViT, UniPerceiver
 
 
 def _plain_vit(embed_dim, depth, num_heads, img_size, drop_path_rate, window_size=14):
@@ -48,6 +48,22 @@ uniperceiver_base = L(UniPerceiver)(
     mlp_ratio=4.0,
     drop_path_rate=0.1,
     window_sizes=[14, 14, 0] * 4,
+    use_checkpoint=False,
+)
+
+# BEiT has windows in all blocks: of 56x56 tokens where the others have global attention.
+beit_base = L(BEiT)(
+    img_size=224,
+    patch_size=16,
+    embed_dim=768,
+    depth=12,
+    num_heads=12,
+    mlp_ratio=4.0,
+    qkv_bias=True,
+    init_values=0.0,  # the weights have a layer scale
+    class_token=False,
+    drop_path_rate=0.1,
+    window_sizes=[14, 14, 56] * 4,
     use_checkpoint=False,
 )
 

@@ -6,6 +6,7 @@ from vit_adapter.backbone import ViTAdapter
 
 from .vit import (
     base as _vit_base,
+    beit_base as _beit_base,
     dinov2_base as _dinov2_base,
     dinov2_large as _dinov2_large,
     dinov2_small as _dinov2_small,
@@ -63,6 +64,11 @@ base_dinov2 = _vit_adapter(_dinov2_base, 0.3, deform_num_heads=12, deform_ratio=
 large_dinov2 = _vit_adapter(_dinov2_large, 0.4, deform_num_heads=16, deform_ratio=0.5)
 
 base_uniperceiver = _vit_adapter(_uniperceiver_base, 0.2, deform_num_heads=12, deform_ratio=0.5)
+
+# Published for MMDetection. Its config does not state the windows: they are those of the original's
+# large BEiT detectors.
+base_beit = _vit_adapter(_beit_base, 0.1, deform_num_heads=12, deform_ratio=0.5)
+base_beit.use_checkpoint = base_beit.vit.use_checkpoint = True
 
 # Not among the published models; drop path as for the weights above.
 base_beit3 = _vit_adapter(_beit3_base, 0.3, deform_num_heads=12, deform_ratio=0.5)
