@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from vit_adapter import model_zoo
 from vit_adapter.data import coco_1x_train, coco_3x_train, coco_test
+from vit_adapter.detection import ChannelMapper
 
 COCO = [
     name
@@ -96,6 +97,18 @@ def test_parameter_count_is_the_published_one(backbone: str, size: str) -> None:
     # The original's tool prints two decimals and the paper one: 43.747 -> 43.75 -> 43.8.
     printed = (Decimal(count) / 10**6).quantize(Decimal("0.01"), ROUND_HALF_UP)
     assert str(printed.quantize(Decimal("0.1"), ROUND_HALF_UP)) == published
+
+
+def test_without_fpn_only_the_neck_differs() -> None:
+    cfg = model_zoo.get_config("coco/mask_rcnn_no_fpn_vit_adapter_small_deit_3x")
+    with_fpn = model_zoo.get_config("coco/mask_rcnn_vit_adapter_small_deit_3x")
+    with torch.device("meta"):
+        model = instantiate(cfg.model)
+    assert isinstance(model.backbone, ChannelMapper)
+    assert sum(param.numel() for param in model.parameters()) == 45_442_048
+    assert cfg.model.backbone.bottom_up == with_fpn.model.backbone.bottom_up
+    del cfg.model.backbone, with_fpn.model.backbone
+    assert cfg == with_fpn
 
 
 def test_backbone(leaf: Leaf) -> None:

@@ -134,11 +134,13 @@ def test_beit(load_config: Callable[[str], DictConfig]) -> None:
 
 def reduce(cfg: DictConfig) -> None:
     """A small version of a config: four narrow blocks and narrow heads."""
+    in_timm = "name" in cfg.model.backbone.bottom_up.vit
+    heads = {"model_args": {"num_heads": 3}} if in_timm else {"num_heads": 3}
     overrides = {
+        **{f"backbone.bottom_up.vit.{key}": value for key, value in heads.items()},
         "backbone.bottom_up.vit.depth": 4,
         "backbone.bottom_up.vit.window_sizes": [3, 3, 0, 0],
         "backbone.bottom_up.vit.embed_dim": 48,
-        "backbone.bottom_up.vit.model_args": {"num_heads": 3},
         "backbone.bottom_up.interaction_indexes": [[0, 0], [1, 1], [2, 2], [3, 3]],
         "backbone.bottom_up.conv_inplane": 8,
         "backbone.bottom_up.deform_num_heads": 3,
@@ -166,17 +168,20 @@ def example(height: int, width: int) -> dict[str, object]:
     return {"image": image, "instances": instances, "height": height, "width": width}
 
 
-@pytest.mark.parametrize("pretraining", ["beit3", "dinov3", "eva02"])
-def test_training_step_and_prediction(
-    pretraining: str, load_config: Callable[[str], DictConfig]
-) -> None:
+TRAINED = [config_name("base", pretraining) for pretraining in ("beit", "beit3", "dinov3", "eva02")]
+NO_FPN = "coco/mask_rcnn_no_fpn_vit_adapter_small_deit_3x"
+
+
+@pytest.mark.parametrize("name", [*TRAINED, NO_FPN])
+def test_training_step_and_prediction(name: str, load_config: Callable[[str], DictConfig]) -> None:
     torch.manual_seed(0)
-    cfg = load_config(config_name("base", pretraining))
+    cfg = load_config(name)
     reduce(cfg)
     model = instantiate(cfg.model)
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
-    block = model.backbone.bottom_up.vit.model.blocks[0].mlp.fc2.weight
+    vit = model.backbone.bottom_up.vit
+    block = getattr(vit, "model", vit).blocks[0].mlp.fc2.weight
     before = block.detach().clone()
     with EventStorage():
         losses = model([example(70, 100), example(96, 64)])

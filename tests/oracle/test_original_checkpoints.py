@@ -278,6 +278,15 @@ def test_released_detectors_fit_our_configs(
     check(model, on_meta({**backbone_shapes(described), **shapes}))
 
 
+def test_the_released_detector_without_fpn_fits_our_config() -> None:
+    described = read("keys_det_vit_deit_small")
+    width = described["kwargs"]["embed_dim"]
+    heads = {name: shape for name, shape in mask_rcnn(width).items() if name.startswith("r")}
+    for i in range(4):
+        heads |= conv(f"neck.convs.{i}", 256, width, 1, 1)
+    check_released("coco/mask_rcnn_no_fpn_vit_adapter_small_deit_3x", described, heads)
+
+
 # Of UPerNets that the authors released: backbone, our config, classes.
 RELEASED_UPERNETS = [
     ("vit_deit_tiny", "ade20k/upernet_vit_adapter_tiny_deit_512_160k", 150),

@@ -4,12 +4,14 @@ from vit_adapter.detection.assigner import MaxIoUAssigner
 from vit_adapter.detection.box_predictor import GIoUBoxPredictor
 from vit_adapter.detection.box_transform import ClampedBox2BoxTransform
 from vit_adapter.detection.cascade import CascadeMaskHeads
+from vit_adapter.detection.channel_mapper import ChannelMapper
 from vit_adapter.detection.losses import giou_loss
 from vit_adapter.detection.proposals import InsideAnchorsRPN
 from vit_adapter.detection.sampling import sample_regions
 
 __all__ = [
     "CascadeMaskHeads",
+    "ChannelMapper",
     "ClampedBox2BoxTransform",
     "GIoUBoxPredictor",
     "InsideAnchorsRPN",

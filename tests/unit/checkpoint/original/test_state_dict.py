@@ -51,6 +51,7 @@ def test_a_detectors_backbone_goes_where_detectron2_expects_it() -> None:
         ("neck.lateral_convs.0.conv.weight", "backbone.fpn_lateral2.weight"),
         ("neck.fpn_convs.3.conv.bias", "backbone.fpn_output5.bias"),
         ("neck.fpn_convs.3.bn.running_var", "backbone.fpn_output5.norm.running_var"),
+        ("neck.convs.3.conv.weight", "backbone.convs.3.weight"),
         ("rpn_head.rpn_conv.weight", "proposal_generator.rpn_head.conv.weight"),
         ("rpn_head.rpn_conv.1.conv.bias", "proposal_generator.rpn_head.conv.conv1.bias"),
         ("rpn_head.rpn_cls.bias", "proposal_generator.rpn_head.objectness_logits.bias"),

@@ -1,4 +1,4 @@
-"""Mask R-CNN with FPN.
+"""Mask R-CNN with FPN, or with 1x1 convolutions in its place.
 
 The tables also hold for the libraries that the original builds on, so any of their Mask R-CNNs with
 this neck and these heads has the same names. Nothing is transposed or reordered: both sides have
@@ -43,6 +43,7 @@ PROPOSALS = [
     Rule("rpn_head.rpn_cls.{leaf}", "proposal_generator.rpn_head.objectness_logits.{leaf}"),
     Rule("rpn_head.rpn_reg.{leaf}", "proposal_generator.rpn_head.anchor_deltas.{leaf}"),
 ]
+_CHANNEL_MAPPER = [Rule("neck.convs.{i}.conv.{leaf}", "backbone.convs.{i}.{leaf}")]
 
 
 def region_heads(stage: str = "") -> list[Rule]:
@@ -62,7 +63,8 @@ def region_heads(stage: str = "") -> list[Rule]:
 
 
 def _rules(names: Collection[str]) -> list[Rule]:
-    return [*backbone_of_detector(), *pyramid(names), *PROPOSALS, *region_heads()]
+    necks = [*pyramid(names), *_CHANNEL_MAPPER]
+    return [*backbone_of_detector(), *necks, *PROPOSALS, *region_heads()]
 
 
 # Any detector that no other layout recognises; the error message then lists its unknown parts.

@@ -68,11 +68,6 @@ UNSUPPORTED = (
     Unsupported(r"bbox_head\.(gfl_|integral\.)", "the head of GFL", "bbox_head.gfl_cls.weight"),
     Unsupported(r"bbox_head\.", "another one-stage head", "bbox_head.retina_cls.weight"),
     Unsupported(
-        r"neck\.convs\.",
-        "the neck without a pyramid (only 1x1 convolutions)",
-        "neck.convs.0.conv.weight",
-    ),
-    Unsupported(
         r"neck\.(lateral|fpn)_convs\.\d+\.gn\.",
         "the group norms of the pyramid",
         "neck.fpn_convs.0.gn.bias",
