@@ -11,11 +11,13 @@ from vit_adapter.data.image_io import read_image
 from vit_adapter.data.instances.augmentation import (
     coco_1x_train,
     coco_3x_train,
+    coco_htc_train,
     coco_test,
     flip_and_resize,
     resize,
 )
 from vit_adapter.data.instances.coco_format import register_coco_format
+from vit_adapter.data.instances.jitter import InstanceJitter
 from vit_adapter.data.instances.mapper import CheckedDatasetMapper
 from vit_adapter.data.semantic.augmentation import semantic_test, semantic_train
 from vit_adapter.data.semantic.mapper import SemanticMapper
@@ -24,6 +26,7 @@ from vit_adapter.data.shapes.catalog import generate_shapes, register_shapes
 
 __all__ = [
     "CheckedDatasetMapper",
+    "InstanceJitter",
     "SemanticMapper",
     "check_has_objects",
     "check_mask_format",
@@ -32,6 +35,7 @@ __all__ = [
     "class_names",
     "coco_1x_train",
     "coco_3x_train",
+    "coco_htc_train",
     "coco_test",
     "flip_and_resize",
     "generate_shapes",

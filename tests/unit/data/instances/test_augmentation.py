@@ -10,7 +10,14 @@ from detectron2.structures.masks import polygons_to_bitmask
 from fvcore.transforms.transform import CropTransform, HFlipTransform, NoOpTransform
 from omegaconf import OmegaConf
 
-from vit_adapter.data import coco_1x_train, coco_3x_train, coco_test, flip_and_resize, resize
+from vit_adapter.data import (
+    coco_1x_train,
+    coco_3x_train,
+    coco_htc_train,
+    coco_test,
+    flip_and_resize,
+    resize,
+)
 from vit_adapter.data.instances.augmentation import PolygonMovingCrop, RandomBranch, RandomCrop
 
 DRAWS = 400
@@ -55,7 +62,7 @@ def _near(count, probability, total=DRAWS):
     return abs(count - probability * total) < 4 * (total * probability * (1 - probability)) ** 0.5
 
 
-@pytest.mark.parametrize("train", [coco_1x_train, coco_3x_train, flip_and_resize])
+@pytest.mark.parametrize("train", [coco_1x_train, coco_3x_train, coco_htc_train, flip_and_resize])
 def test_half_of_the_images_are_mirrored_first(train):
     draws = _draw(train(), 480, 640)
     flips = [isinstance(transforms[0], HFlipTransform) for transforms in draws]
@@ -210,3 +217,14 @@ def test_small_sizes_for_the_quick_start():
     draws = _draw(flip_and_resize([96, 128], 256), 64, 64)
     heights = {_only(transforms, T.ResizeTransform)[0].new_h for transforms in draws}
     assert heights == {96, 128}
+
+
+def test_htc_draws_any_short_side_within_its_range():
+    draws = _draw(coco_htc_train(), 600, 700)
+    shorts = [_only(transforms, T.ResizeTransform)[0].new_h for transforms in draws]
+    assert min(shorts) < 420 and max(shorts) > 1350
+    assert max(shorts) <= 1600 * 600 / 700  # the long side decides
+    assert len({short % 32 for short in shorts}) == 32
+    fine_tuning = _draw(coco_htc_train((600, 1600), 2000), 600, 600)
+    shorts = [_only(transforms, T.ResizeTransform)[0].new_h for transforms in fine_tuning]
+    assert 600 <= min(shorts) < 650 and 1550 < max(shorts) <= 1600

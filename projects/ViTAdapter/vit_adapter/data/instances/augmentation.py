@@ -121,6 +121,18 @@ def coco_3x_train() -> list[T.Augmentation]:
     ]
 
 
+def coco_htc_train(
+    short_edges: Sequence[int] = (400, 1400), max_size: int = 1600
+) -> list[T.Augmentation]:
+    """Augment for the hybrid task cascade: mirror half of the images, resize within a wide range.
+
+    Args:
+        short_edges: shortest and longest length of the short side, any of which may be drawn.
+        max_size: maximum length of the long side, which takes precedence.
+    """
+    return [T.RandomFlip(), T.ResizeShortestEdge(list(short_edges), max_size, sample_style="range")]
+
+
 def coco_test() -> list[T.Augmentation]:
     """Resize for testing: short side 800, long side at most 1333."""
     return resize()
