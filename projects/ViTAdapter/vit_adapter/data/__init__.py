@@ -18,7 +18,9 @@ from vit_adapter.data.instances.augmentation import (
 )
 from vit_adapter.data.instances.coco_format import register_coco_format
 from vit_adapter.data.instances.jitter import InstanceJitter
+from vit_adapter.data.instances.label_maps import instances_with_label_maps
 from vit_adapter.data.instances.mapper import CheckedDatasetMapper
+from vit_adapter.data.instances.semantic_mapper import InstanceSemanticMapper
 from vit_adapter.data.semantic.augmentation import semantic_test, semantic_train
 from vit_adapter.data.semantic.mapper import SemanticMapper
 from vit_adapter.data.semantic.sets import register_semantic_sets, semantic_dataset_dicts
@@ -27,6 +29,7 @@ from vit_adapter.data.shapes.catalog import generate_shapes, register_shapes
 __all__ = [
     "CheckedDatasetMapper",
     "InstanceJitter",
+    "InstanceSemanticMapper",
     "SemanticMapper",
     "check_has_objects",
     "check_mask_format",
@@ -39,6 +42,7 @@ __all__ = [
     "coco_test",
     "flip_and_resize",
     "generate_shapes",
+    "instances_with_label_maps",
     "read_image",
     "register_coco_format",
     "register_semantic_sets",

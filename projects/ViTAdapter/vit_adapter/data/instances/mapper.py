@@ -22,7 +22,7 @@ from vit_adapter.data.instances.coco_geometry import run_length_problem
 from vit_adapter.data.instances.coco_values import flag
 
 _Record = dict[str, Any]
-_ANNOTATION_ERRORS = (AssertionError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+ANNOTATION_ERRORS = (AssertionError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 class CheckedDatasetMapper(DatasetMapper):
@@ -47,9 +47,8 @@ class CheckedDatasetMapper(DatasetMapper):
         size = (record["height"], record["width"]) if {"height", "width"} <= record.keys() else None
         image = read_image(record["file_name"], self.image_format, size=size)
         utils.check_image_size(record, image)
-        sem_seg = None
-        if "sem_seg_file_name" in record:
-            sem_seg = read_label_map(record.pop("sem_seg_file_name"))
+        image = self._before_augmentation(image, record)
+        sem_seg = self._read_label_map(record)
         aug_input = T.AugInput(image, sem_seg=sem_seg)
         transforms = self._augment(aug_input, record["file_name"])
         # Tensors travel between processes through shared memory; NumPy arrays would be pickled.
@@ -66,6 +65,15 @@ class CheckedDatasetMapper(DatasetMapper):
         elif "annotations" in record:
             self._transform_annotations(record, transforms, image_shape)
         return record
+
+    def _before_augmentation(self, image: np.ndarray, record: _Record) -> np.ndarray:
+        """Return the image (H, W, channels); subclasses may change it and the annotations."""
+        return image
+
+    def _read_label_map(self, record: _Record) -> np.ndarray | None:
+        """Return the label map (H, W) of a record that has one, and remove its name."""
+        file_name = record.pop("sem_seg_file_name", None)
+        return None if file_name is None else read_label_map(file_name)
 
     def _augment(self, aug_input: T.AugInput, file_name: str) -> Transform:
         height, width = aug_input.image.shape[:2]
@@ -93,7 +101,7 @@ class CheckedDatasetMapper(DatasetMapper):
                 continue
             try:
                 transformed.append(self._transform_one(annotation, transforms, image_shape))
-            except _ANNOTATION_ERRORS as error:
+            except ANNOTATION_ERRORS as error:
                 raise ValueError(
                     f"Annotation {index} (from 0) of {file_name} is corrupt: {error!r}. Correct "
                     "it or remove it from the data set."
@@ -102,7 +110,7 @@ class CheckedDatasetMapper(DatasetMapper):
             instances = utils.annotations_to_instances(
                 transformed, image_shape, mask_format=self.instance_mask_format
             )
-        except _ANNOTATION_ERRORS as error:
+        except ANNOTATION_ERRORS as error:
             raise ValueError(
                 f"The annotations of {file_name} cannot be read with instance_mask_format="
                 f"{self.instance_mask_format}: {error!r}. Masks that are run-length codes need "
