@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from detection_cases.cascade import *
+from detection_cases.htc import *
 from detection_cases.parts import *
 from detection_cases.rpn import *
 from detectron2.structures import Boxes

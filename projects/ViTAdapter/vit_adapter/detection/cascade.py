@@ -121,7 +121,9 @@ class CascadeMaskHeads(nn.Module):
         pooled = self._pool_masks(features, [image.pred_boxes for image in instances])
         classes = torch.cat([image.pred_classes for image in instances])
         rows = torch.arange(len(classes), device=classes.device)
-        masks = [head.layers(pooled)[rows, classes].sigmoid() for head in self.mask_head]
+        inputs = self._mask_inputs(pooled, len(self.mask_head))
+        stages = zip(self.mask_head, inputs, strict=True)
+        masks = [head.layers(each)[rows, classes].sigmoid() for head, each in stages]
         mean = torch.stack(masks).mean(dim=0)[:, None]
         for image, part in zip(instances, mean.split([len(i) for i in instances]), strict=True):
             image.pred_masks = part
@@ -217,4 +219,8 @@ class CascadeMaskHeads(nn.Module):
                 chosen.gt_masks = truths.gt_masks[chosen.gt_index]
             foreground.append(chosen)
         pooled = self._pool_masks(features, [image.proposal_boxes for image in foreground])
-        return self.mask_head[stage](pooled, foreground)
+        return self.mask_head[stage](self._mask_inputs(pooled, stage + 1)[-1], foreground)
+
+    def _mask_inputs(self, pooled: Tensor, stages: int) -> list[Tensor]:
+        """What the mask heads of the first stages read, given the pooled features."""
+        return [pooled] * stages

@@ -31,6 +31,6 @@ def test_names_there_and_back() -> None:
 
 
 def test_stages_with_other_parts_are_refused() -> None:
-    names = [*NAMES, "roi_head.mask_head.1.conv_res.conv.bias"]
-    with pytest.raises(ValueError, match="the stages of HTC.. or Sparse R-CNN .*conv_res"):
+    names = [*NAMES, "roi_head.bbox_head.1.cls_fcs.0.weight"]
+    with pytest.raises(ValueError, match="the stages of Sparse R-CNN .*cls_fcs"):
         convert({name: torch.randn(2) for name in names})

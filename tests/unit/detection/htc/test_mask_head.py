@@ -33,13 +33,12 @@ def test_a_first_head_is_detectron2s() -> None:
     )
     theirs.load_state_dict(head.state_dict())
     features = torch.randn(2, 4, 6, 6)
-    assert torch.equal(head.layers(features), theirs.layers(features))
-    assert torch.equal(head.predict(mask_features([head], features)[0]), theirs.layers(features))
+    assert torch.equal(head.layers(mask_features([head], features)[0]), theirs.layers(features))
 
 
 def test_gradients_reach_the_stages_before_but_not_their_predictions() -> None:
     heads = make()
-    heads[1].predict(mask_features(heads[:2], torch.randn(2, 4, 6, 6))[-1]).sum().backward()
+    heads[1].layers(mask_features(heads[:2], torch.randn(2, 4, 6, 6))[-1]).sum().backward()
     assert heads[0].mask_fcn1.weight.grad.any() and heads[1].conv_res.weight.grad.any()
     assert heads[0].predictor.weight.grad is None and heads[2].mask_fcn1.weight.grad is None
 
@@ -47,4 +46,4 @@ def test_gradients_reach_the_stages_before_but_not_their_predictions() -> None:
 def test_no_boxes() -> None:
     heads = make()
     features = mask_features(heads, torch.zeros(0, 4, 6, 6))
-    assert heads[2].predict(features[2]).shape == (0, 3, 12, 12)
+    assert heads[2].layers(features[2]).shape == (0, 3, 12, 12)

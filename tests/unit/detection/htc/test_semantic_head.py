@@ -43,6 +43,13 @@ def test_ignored_pixels_count_in_the_mean() -> None:
     assert make().losses(scores, nothing)["loss_sem_seg"] == 0
 
 
+def test_the_first_pixel_of_each_cell_counts() -> None:
+    scores, labels = torch.randn(2, 5, 3, 4), torch.randint(5, (2, 3, 4))
+    full = torch.full((2, 24, 32), 255)
+    full[:, ::8, ::8] = labels
+    assert make().losses(scores, full) == make().losses(scores, labels)
+
+
 @pytest.mark.parametrize("size", [(17, 16), (16, 24), (1, 1)])
 def test_refuses_labels_of_another_size(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="same multiple; pad the labels"):

@@ -14,7 +14,9 @@ from torch import Tensor
 
 
 class FlowMaskHead(MaskRCNNConvUpsampleHead):
-    """Detectron2's mask head that can also read the features of the head of the stage before.
+    """Detectron2's mask head, in two steps: features that the next stage reads, and masks.
+
+    ``layers`` and ``forward`` start from these features; see :func:`mask_features`.
 
     Args:
         input_shape: channels of the features of a box.
@@ -44,27 +46,22 @@ class FlowMaskHead(MaskRCNNConvUpsampleHead):
             features = conv(features)
         return features
 
-    def predict(self, features: Tensor) -> Tensor:
+    def layers(self, features: Tensor) -> Tensor:
         """Compute logits (R, K, 2 * S, 2 * S) of the result of :meth:`compute_features`."""
         return self.predictor(self.deconv_relu(self.deconv(features)))
-
-    def layers(self, features: Tensor) -> Tensor:
-        """Compute logits (R, K, 2 * S, 2 * S) without a stage before."""
-        return self.predict(self.compute_features(features, None))
 
 
 def mask_features(heads: Sequence[FlowMaskHead], features: Tensor) -> list[Tensor]:
     """Run the heads of successive stages, each of which reads the features of the one before.
 
-    Training of a stage needs the heads up to its own, ``heads[stage].predict(result[-1])``; a test
-    needs the prediction of every head.
+    Training of a stage needs the heads up to its own; testing needs all of them.
 
     Args:
         heads: the heads of the first stages, in order.
         features: (R, C, S, S) of the boxes, the same for all stages.
 
     Returns:
-        (R, C, S, S) of each head, for its ``predict``.
+        (R, C, S, S) of each head, for its ``layers`` or, in training, its ``forward``.
     """
     results: list[Tensor] = []
     for head in heads:

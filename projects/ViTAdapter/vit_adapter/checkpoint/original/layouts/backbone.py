@@ -9,6 +9,7 @@ __all__ = [
     "BACKBONE",
     "DETECTOR_BACKBONE",
     "NUM_OUTPUTS",
+    "backbone_behind_attention",
     "backbone_of_detector",
     "backbone_of_segmentor",
 ]
@@ -44,6 +45,11 @@ def _backbone(theirs: str, ours: str) -> list[Rule]:
 def backbone_of_detector() -> list[Rule]:
     """Rules for the backbone inside Detectron2's pyramid."""
     return _backbone("backbone.", "backbone.bottom_up.")
+
+
+def backbone_behind_attention() -> list[Rule]:
+    """Rules for the backbone inside the attention inside Detectron2's pyramid."""
+    return _backbone("backbone.", "backbone.bottom_up.bottom_up.")
 
 
 def backbone_of_segmentor() -> list[Rule]:

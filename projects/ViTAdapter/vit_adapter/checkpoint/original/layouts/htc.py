@@ -1,14 +1,22 @@
-"""The parts of the hybrid task cascade that no other detector has.
+"""The hybrid task cascade: stages as in Cascade Mask R-CNN, a semantic branch, and attention."""
 
-Its mask heads have the names of a cascade's mask heads, and one convolution more.
-"""
+from collections.abc import Collection
 
-from vit_adapter.checkpoint.original.layouts.layout import convolution
+from vit_adapter.checkpoint.original.layouts.backbone import backbone_behind_attention
+from vit_adapter.checkpoint.original.layouts.layout import Layout, convolution
+from vit_adapter.checkpoint.original.layouts.mask_rcnn import PROPOSALS, pyramid, region_heads
 from vit_adapter.checkpoint.original.rules import Rule
 
-__all__ = ["EXTRA_ATTENTION", "MASK_FLOW", "SEMANTIC_BRANCH"]
+__all__ = ["EXTRA_ATTENTION", "HTC"]
 
-SEMANTIC_BRANCH = [
+EXTRA_ATTENTION = [
+    Rule("neck.0.final_norm.{leaf}", "backbone.bottom_up.final_norm.{leaf}"),
+    Rule("neck.0.ffn.{*}", "backbone.bottom_up.block.mlp.{*}"),
+    Rule("neck.0.{*}", "backbone.bottom_up.block.{*}"),
+]
+_HEADS = [
+    *region_heads(".{s}"),
+    *convolution("roi_head.mask_head.{s}.conv_res", "roi_heads.mask_head.{s}.conv_res"),
     *(
         rule
         for part in ("lateral_convs.{i}", "convs.{i}", "conv_embedding")
@@ -16,9 +24,18 @@ SEMANTIC_BRANCH = [
     ),
     Rule("roi_head.semantic_head.conv_logits.{leaf}", "roi_heads.semantic_head.conv_logits.{leaf}"),
 ]
-MASK_FLOW = convolution("roi_head.mask_head.{i}.conv_res", "roi_heads.mask_head.{i}.conv_res")
-EXTRA_ATTENTION = [
-    Rule("neck.0.final_norm.{leaf}", "backbone.bottom_up.final_norm.{leaf}"),
-    Rule("neck.0.ffn.{*}", "backbone.bottom_up.block.mlp.{*}"),
-    Rule("neck.0.{*}", "backbone.bottom_up.block.{*}"),
-]
+
+
+def _rules(names: Collection[str]) -> list[Rule]:
+    necks = [*EXTRA_ATTENTION, *pyramid(names, neck="neck.1", norm="gn")]
+    return [*backbone_behind_attention(), *necks, *PROPOSALS, *_HEADS]
+
+
+HTC = Layout(
+    name="Hybrid Task Cascade with extra attention",
+    tree="detection",
+    theirs=r"neck\.0\.|roi_head\.(semantic_head|mask_head\.\d+\.conv_res)\.",
+    ours=r"backbone\.bottom_up\.bottom_up\.|roi_heads\.(semantic_head|mask_head\.\d+\.conv_res)\.",
+    example="roi_head.semantic_head.conv_logits.weight",
+    rules=_rules,
+)

@@ -6,6 +6,7 @@ the same order of classes with the background last, encode boxes in the same way
 rows and columns in this order in the first fully connected layer.
 """
 
+import re
 from collections.abc import Collection
 
 from vit_adapter.checkpoint.original.layouts.backbone import NUM_OUTPUTS, backbone_of_detector
@@ -17,13 +18,13 @@ __all__ = ["MASK_RCNN", "PROPOSALS", "pyramid", "region_heads"]
 _FIRST_STAGE = 2  # log2 of the stride of a backbone's first output
 
 
-def pyramid(names: Collection[str]) -> list[Rule]:
+def pyramid(names: Collection[str], *, neck: str = "neck", norm: str = "bn") -> list[Rule]:
     """Rules for a pyramid on all or only the last outputs of the backbone.
 
     Detectron2 numbers levels by log2 of the stride, the original from zero. Extra levels, without
-    a lateral convolution, are not among them.
+    a lateral convolution, are not among them. ``neck`` and ``norm`` are the original's names.
     """
-    laterals = find_numbers(r"neck\.lateral_convs\.(\d+)\.", names)
+    laterals = find_numbers(rf"{re.escape(neck)}\.lateral_convs\.(\d+)\.", names)
     stages = find_numbers(r"backbone\.fpn_lateral(\d+)\.", names)
     first = min(stages, default=_FIRST_STAGE)
     if laterals:
@@ -32,7 +33,9 @@ def pyramid(names: Collection[str]) -> list[Rule]:
         rule
         for level in range(len(laterals or stages))
         for part, ours in (("lateral_convs", "fpn_lateral"), ("fpn_convs", "fpn_output"))
-        for rule in convolution(f"neck.{part}.{level}", f"backbone.{ours}{first + level}")
+        for rule in convolution(
+            f"{neck}.{part}.{level}", f"backbone.{ours}{first + level}", norm=norm
+        )
     ]
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from vit_adapter.checkpoint.original.layouts.backbone import BACKBONE, DETECTOR_BACKBONE
 from vit_adapter.checkpoint.original.layouts.cascade import CASCADE
+from vit_adapter.checkpoint.original.layouts.htc import HTC
 from vit_adapter.checkpoint.original.layouts.layout import Layout
 from vit_adapter.checkpoint.original.layouts.mask2former import MASK2FORMER, PANOPTIC_MASK2FORMER
 from vit_adapter.checkpoint.original.layouts.mask_rcnn import MASK_RCNN
@@ -14,6 +15,7 @@ from vit_adapter.checkpoint.original.layouts.upernet import UPERNET
 __all__ = ["KNOWN_MODELS", "UNSUPPORTED", "layout_of_ours", "layout_of_theirs"]
 
 _LAYOUTS = (
+    HTC,
     CASCADE,
     MASK_RCNN,
     MASK2FORMER,
@@ -45,23 +47,13 @@ class Unsupported(NamedTuple):
 
 UNSUPPORTED = (
     Unsupported(
-        r"roi_head\.(semantic_head|semantic_roi_extractor)\.",
-        "the semantic branch of HTC++",
-        "roi_head.semantic_head.convs.0.conv.weight",
-    ),
-    Unsupported(
-        r"neck\.\d+\.",
-        "the neck of HTC++ (extra attention before the pyramid)",
-        "neck.0.attn.qkv.weight",
-    ),
-    Unsupported(
         r"rpn_head\.init_proposal_",
         "the proposals of Sparse R-CNN",
         "rpn_head.init_proposal_bboxes.weight",
     ),
     Unsupported(
         r"roi_head\.(bbox|mask)_head\.\d+\.",
-        "the stages of HTC++ or Sparse R-CNN",
+        "the stages of Sparse R-CNN",
         "roi_head.bbox_head.0.cls_fcs.0.weight",
     ),
     Unsupported(r"bbox_head\.atss_", "the head of ATSS", "bbox_head.atss_cls.weight"),
