@@ -43,6 +43,7 @@ def _layer_decay(decay_rate, lr, weight_decay, first_layer_names=()):
 
 # large models
 layer_decay = _layer_decay(decay_rate=0.8, lr=1e-4, weight_decay=0.05)
+htc_large = _layer_decay(decay_rate=0.9, lr=1e-4, weight_decay=0.05)
 # As in the published DINOv2 detectors; there are none for DINOv3, which uses the same.
 dino_small = _layer_decay(decay_rate=0.70, lr=1e-4, weight_decay=0.05)
 dino_base = _layer_decay(decay_rate=0.60, lr=1e-4, weight_decay=0.05)

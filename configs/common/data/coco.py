@@ -4,6 +4,8 @@
 like DETR. Both test at 800/1333. Training leaves out images without annotations.
 """
 
+from copy import deepcopy as _deepcopy
+
 from detectron2.config import LazyCall as L
 from detectron2.data import (
     build_detection_test_loader,
@@ -11,7 +13,17 @@ from detectron2.data import (
     get_detection_dataset_dicts,
 )
 
-from vit_adapter.data import CheckedDatasetMapper, coco_1x_train, coco_3x_train, coco_test
+from vit_adapter.data import (
+    CheckedDatasetMapper,
+    InstanceJitter,
+    InstanceSemanticMapper,
+    coco_1x_train,
+    coco_3x_train,
+    coco_htc_train,
+    coco_test,
+    instances_with_label_maps,
+    resize,
+)
 from vit_adapter.evaluation import build_coco_evaluator
 
 # COCO-format files that replace the data sets named below; empty = not used
@@ -50,3 +62,15 @@ def _dataloader(train_augmentations):
 
 dataloader_1x = _dataloader(coco_1x_train)
 dataloader_3x = _dataloader(coco_3x_train)
+
+# For models that also learn from COCO-Stuff's label maps, as they are: 0 to 181, and 255
+dataloader_htc = _deepcopy(dataloader_3x)
+_dataset, _mapper = dataloader_htc["train"].dataset, dataloader_htc["train"].mapper
+_dataset._target_ = instances_with_label_maps
+_dataset.label_root = "coco/stuffthingmaps/train2017"
+_mapper._target_ = InstanceSemanticMapper
+_mapper.num_semantic_classes = "${model.roi_heads.semantic_head.num_classes}"
+_mapper.instance_jitter = L(InstanceJitter)()
+_mapper.augmentations = L(coco_htc_train)()
+_mapper.instance_mask_format = "bitmask"  # targets are cut from whole masks
+dataloader_htc["test"].mapper.augmentations = L(resize)(short_edges=[1400], max_size=1600)

@@ -51,19 +51,37 @@ uniperceiver_base = L(UniPerceiver)(
     use_checkpoint=False,
 )
 
-# BEiT has windows in all blocks: of 56x56 tokens where the others have global attention.
-beit_base = L(BEiT)(
+
+def _beit(embed_dim, depth, num_heads, init_values):
+    """BEiT has windows in all blocks: of 56x56 tokens where the others have global attention."""
+    return L(BEiT)(
+        img_size=224,
+        patch_size=16,
+        embed_dim=embed_dim,
+        depth=depth,
+        num_heads=num_heads,
+        mlp_ratio=4.0,
+        qkv_bias=True,
+        init_values=init_values,  # of the layer scale, which the weights bring
+        class_token=False,
+        drop_path_rate=0.1,
+        window_sizes=([14] * (depth // 4 - 1) + [56]) * 4,
+        use_checkpoint=False,
+    )
+
+
+beit_base = _beit(768, 12, 12, init_values=0.0)
+beit_large = _beit(1024, 24, 16, init_values=1e-6)
+
+uniperceiver_large = L(UniPerceiver)(
     img_size=224,
     patch_size=16,
-    embed_dim=768,
-    depth=12,
-    num_heads=12,
+    embed_dim=1024,
+    depth=24,
+    num_heads=16,
     mlp_ratio=4.0,
-    qkv_bias=True,
-    init_values=0.0,  # the weights have a layer scale
-    class_token=False,
     drop_path_rate=0.1,
-    window_sizes=[14, 14, 56] * 4,
+    window_sizes=([14] * 5 + [0]) * 4,
     use_checkpoint=False,
 )
 

@@ -7,6 +7,7 @@ from vit_adapter.backbone import ViTAdapter
 from .vit import (
     base as _vit_base,
     beit_base as _beit_base,
+    beit_large as _beit_large,
     dinov2_base as _dinov2_base,
     dinov2_large as _dinov2_large,
     dinov2_small as _dinov2_small,
@@ -16,6 +17,7 @@ from .vit import (
     tiny as _vit_tiny,
     tiny_scratch as _vit_tiny_scratch,
     uniperceiver_base as _uniperceiver_base,
+    uniperceiver_large as _uniperceiver_large,
 )
 from .vit_timm import (
     beit3_base as _beit3_base,
@@ -64,6 +66,10 @@ base_dinov2 = _vit_adapter(_dinov2_base, 0.3, deform_num_heads=12, deform_ratio=
 large_dinov2 = _vit_adapter(_dinov2_large, 0.4, deform_num_heads=16, deform_ratio=0.5)
 
 base_uniperceiver = _vit_adapter(_uniperceiver_base, 0.2, deform_num_heads=12, deform_ratio=0.5)
+
+large_uniperceiver = _vit_adapter(_uniperceiver_large, 0.4, deform_num_heads=16, deform_ratio=0.5)
+large_beit = _vit_adapter(_beit_large, 0.4, deform_num_heads=16, deform_ratio=0.5)
+large_beit.init_values = "${.vit.init_values}"
 
 # Published for MMDetection. Its config does not state the windows: they are those of the original's
 # large BEiT detectors.
