@@ -4,6 +4,8 @@ import torch
 from detectron2.modeling.box_regression import Box2BoxTransform
 from torch import Tensor
 
+from vit_adapter.detection.boxes import box_centers, in_float32
+
 __all__ = ["ClampedBox2BoxTransform"]
 
 
@@ -18,18 +20,17 @@ class ClampedBox2BoxTransform(Box2BoxTransform):
         """Decode boxes, without clipping them to the image.
 
         Args:
-            deltas: (N, K * 4), for K classes (dx, dy, dw, dh).
-            boxes: (N, 4), x1, y1, x2, y2 in pixels.
+            deltas: (..., K * 4), for K classes (dx, dy, dw, dh).
+            boxes: (..., 4), x1, y1, x2, y2 in pixels.
 
         Returns:
-            (N, K * 4), in float32 or wider.
+            (..., K * 4), in float32 or wider.
         """
-        deltas = deltas.float() if deltas.itemsize < 4 else deltas
-        boxes = boxes.to(deltas.dtype)
-        sizes = (boxes[:, 2:] - boxes[:, :2])[:, None]
-        centres = boxes[:, None, :2] + 0.5 * sizes
-        scaled = deltas.view(len(deltas), deltas.shape[1] // 4, 4) / deltas.new_tensor(self.weights)
+        deltas = in_float32(deltas)
+        boxes = boxes.to(deltas.dtype).unsqueeze(-2)
+        sizes = boxes[..., 2:] - boxes[..., :2]
+        scaled = deltas.unflatten(-1, (-1, 4)) / deltas.new_tensor(self.weights)
         shifts, scales = scaled.split(2, dim=-1)
-        centres = centres + shifts * sizes
-        half = 0.5 * sizes * scales.clamp(-self.scale_clamp, self.scale_clamp).exp()
-        return torch.cat([centres - half, centres + half], dim=-1).view(deltas.shape)
+        centers = box_centers(boxes) + shifts * sizes
+        half = sizes * scales.clamp(-self.scale_clamp, self.scale_clamp).exp() / 2
+        return torch.cat([centers - half, centers + half], dim=-1).flatten(-2)

@@ -1,0 +1,1 @@
+"""One-stage detectors with one anchor per cell."""
