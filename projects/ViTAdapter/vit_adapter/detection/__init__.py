@@ -5,16 +5,22 @@ from vit_adapter.detection.box_predictor import GIoUBoxPredictor
 from vit_adapter.detection.box_transform import ClampedBox2BoxTransform
 from vit_adapter.detection.cascade import CascadeMaskHeads
 from vit_adapter.detection.channel_mapper import ChannelMapper
+from vit_adapter.detection.dense import ATSS, GFL, ATSSHead, GFLHead, LastLevelStridedConvs
 from vit_adapter.detection.losses import giou_loss
 from vit_adapter.detection.proposals import InsideAnchorsRPN
 from vit_adapter.detection.sampling import sample_regions
 
 __all__ = [
+    "ATSS",
+    "GFL",
+    "ATSSHead",
     "CascadeMaskHeads",
     "ChannelMapper",
     "ClampedBox2BoxTransform",
+    "GFLHead",
     "GIoUBoxPredictor",
     "InsideAnchorsRPN",
+    "LastLevelStridedConvs",
     "MaxIoUAssigner",
     "giou_loss",
     "sample_regions",

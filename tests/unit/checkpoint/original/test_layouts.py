@@ -35,6 +35,8 @@ def tensors(*names: str) -> dict[str, Tensor]:
     [
         ("neck.fpn_convs.0.conv.bias", "Mask R-CNN with FPN", "detection"),
         ("roi_head.bbox_head.2.fc_cls.bias", "Mask R-CNN with FPN", "detection"),  # the nearest
+        ("bbox_head.atss_cls.bias", "ATSS", "detection"),
+        ("bbox_head.gfl_cls.bias", "GFL", "detection"),
         ("decode_head.cls_embed.bias", "Mask2Former", "segmentation"),
         ("panoptic_head.cls_embed.bias", "Mask2Former of the panoptic detector", "detection"),
         ("decode_head.conv_seg.bias", "UPerNet", "segmentation"),

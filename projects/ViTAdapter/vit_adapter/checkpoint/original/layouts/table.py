@@ -4,8 +4,10 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from vit_adapter.checkpoint.original.layouts.atss import ATSS
 from vit_adapter.checkpoint.original.layouts.backbone import BACKBONE, DETECTOR_BACKBONE
 from vit_adapter.checkpoint.original.layouts.cascade import CASCADE
+from vit_adapter.checkpoint.original.layouts.gfl import GFL
 from vit_adapter.checkpoint.original.layouts.htc import HTC
 from vit_adapter.checkpoint.original.layouts.layout import Layout
 from vit_adapter.checkpoint.original.layouts.mask2former import MASK2FORMER, PANOPTIC_MASK2FORMER
@@ -17,6 +19,8 @@ __all__ = ["KNOWN_MODELS", "UNSUPPORTED", "layout_of_ours", "layout_of_theirs"]
 _LAYOUTS = (
     HTC,
     CASCADE,
+    ATSS,
+    GFL,
     MASK_RCNN,
     MASK2FORMER,
     PANOPTIC_MASK2FORMER,
@@ -56,8 +60,6 @@ UNSUPPORTED = (
         "the stages of Sparse R-CNN",
         "roi_head.bbox_head.0.cls_fcs.0.weight",
     ),
-    Unsupported(r"bbox_head\.atss_", "the head of ATSS", "bbox_head.atss_cls.weight"),
-    Unsupported(r"bbox_head\.(gfl_|integral\.)", "the head of GFL", "bbox_head.gfl_cls.weight"),
     Unsupported(r"bbox_head\.", "another one-stage head", "bbox_head.retina_cls.weight"),
     Unsupported(
         r"neck\.(lateral|fpn)_convs\.\d+\.gn\.",
