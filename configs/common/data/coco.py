@@ -1,7 +1,8 @@
 """COCO instance segmentation, and the ``data`` node for custom data.
 
 1x trains with a short side of 800 and a long side of at most 1333 pixels; 3x mixes sizes and crops
-like DETR. Both test at 800/1333. Training leaves out images without annotations.
+like DETR. Both test at 800/1333. Training leaves out images without annotations. ``boxes`` is for
+detectors without masks.
 """
 
 from copy import deepcopy as _deepcopy
@@ -30,7 +31,7 @@ from vit_adapter.evaluation import build_coco_evaluator
 data = dict(train_json="", train_images="", val_json="", val_images="")
 
 
-def _dataloader(train_augmentations):
+def _dataloader(train_augmentations, masks=True):
     return dict(
         train=L(build_detection_train_loader)(
             dataset=L(get_detection_dataset_dicts)(names="coco_2017_train", filter_empty=True),
@@ -38,7 +39,7 @@ def _dataloader(train_augmentations):
                 is_train=True,
                 augmentations=L(train_augmentations)(),
                 image_format="${model.input_format}",
-                use_instance_mask=True,
+                use_instance_mask=masks,
                 instance_mask_format="polygon",
             ),
             total_batch_size=16,
@@ -62,6 +63,7 @@ def _dataloader(train_augmentations):
 
 dataloader_1x = _dataloader(coco_1x_train)
 dataloader_3x = _dataloader(coco_3x_train)
+dataloader_boxes_3x = _dataloader(coco_3x_train, masks=False)
 
 # For models that also learn from COCO-Stuff's label maps, as they are: 0 to 181, and 255
 dataloader_htc = _deepcopy(dataloader_3x)

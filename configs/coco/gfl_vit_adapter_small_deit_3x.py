@@ -1,0 +1,13 @@
+"""GFL, ViT-Adapter-S from DeiT weights, COCO 3x with multi-scale training."""
+
+from ..common.data.coco import data, dataloader_boxes_3x as dataloader
+from ..common.models.dense_detector import gfl as model, task
+from ..common.models.vit_adapter import small as _backbone
+from ..common.optim import custom_keys as optimizer
+from ..common.schedule import lr_3x as lr_multiplier
+from ..common.train import train_3x as train
+from ..common.weights import deit_small as _weights
+
+model.backbone.bottom_up = _backbone
+model.backbone.bottom_up.out_features = "${..in_features}"
+train.vit_checkpoint = _weights
