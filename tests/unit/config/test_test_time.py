@@ -13,7 +13,7 @@ from torch import nn
 from vit_adapter import LazyPredictor, model_zoo
 from vit_adapter.config.test_time import wrap_for_testing
 from vit_adapter.engine.evaluation import evaluate
-from vit_adapter.segmentation import MultiScaleFlip, SlidingWindow
+from vit_adapter.test_time import MultiScaleFlip, SlidingWindow
 
 IMAGE = torch.arange(3 * 12 * 20, dtype=torch.uint8).reshape(3, 12, 20)
 WINDOW = {"crop_size": [8, 8], "stride": [5, 5]}

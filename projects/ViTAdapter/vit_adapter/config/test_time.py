@@ -4,7 +4,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from vit_adapter.config.errors import UsageError
-from vit_adapter.segmentation import MultiScaleFlip, SlidingWindow
+from vit_adapter.test_time import MultiScaleFlip, SlidingWindow
 
 __all__ = ["wrap_for_testing"]
 

@@ -1,4 +1,4 @@
-"""Semantic segmentation: heads for Detectron2's ``SemanticSegmentor``, and test-time methods.
+"""Semantic segmentation: heads for Detectron2's ``SemanticSegmentor``.
 
 Importing this package registers the heads in Detectron2's ``SEM_SEG_HEADS_REGISTRY``.
 """
@@ -7,15 +7,12 @@ from vit_adapter.segmentation.auxiliary import HeadWithAuxiliary
 from vit_adapter.segmentation.fcn import FCNHead
 from vit_adapter.segmentation.losses import pixel_cross_entropy
 from vit_adapter.segmentation.semantic_fpn import SemanticFPNHead
-from vit_adapter.segmentation.test_time import MultiScaleFlip, SlidingWindow
 from vit_adapter.segmentation.upernet import UPerNetHead
 
 __all__ = [
     "FCNHead",
     "HeadWithAuxiliary",
-    "MultiScaleFlip",
     "SemanticFPNHead",
-    "SlidingWindow",
     "UPerNetHead",
     "pixel_cross_entropy",
 ]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vit_adapter.segmentation import MultiScaleFlip, SlidingWindow
+from vit_adapter.test_time import MultiScaleFlip, SlidingWindow
 
 CLASSES = 3
 
