@@ -9,6 +9,7 @@ from vit_adapter.detection.dense import ATSS, GFL, ATSSHead, GFLHead, LastLevelS
 from vit_adapter.detection.losses import giou_loss
 from vit_adapter.detection.proposals import InsideAnchorsRPN
 from vit_adapter.detection.sampling import sample_regions
+from vit_adapter.detection.soft_nms import SoftNMSMethod, soft_nms
 
 __all__ = [
     "ATSS",
@@ -22,6 +23,8 @@ __all__ = [
     "InsideAnchorsRPN",
     "LastLevelStridedConvs",
     "MaxIoUAssigner",
+    "SoftNMSMethod",
     "giou_loss",
     "sample_regions",
+    "soft_nms",
 ]
