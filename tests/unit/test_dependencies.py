@@ -18,7 +18,7 @@ ALLOWED = {
     "segmentation": {"layers"},
     "detection": {"layers", "segmentation"},
     "mask2former": {"layers"},
-    "test_time": {"layers"},
+    "test_time": {"detection", "layers"},
     "solver": {"backbone"},
     "data": {"utils"},
     "evaluation": {"data"},

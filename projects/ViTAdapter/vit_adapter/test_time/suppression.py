@@ -1,0 +1,63 @@
+"""NMS or soft-NMS, as the config chooses, over the candidates of one or more views."""
+
+from dataclasses import dataclass
+
+from detectron2.layers import batched_nms
+from detectron2.structures import Instances
+
+from vit_adapter.detection import soft_nms
+from vit_adapter.detection.soft_nms import check_soft_nms
+
+__all__ = ["Suppression"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suppression:
+    """Keeps the best of overlapping boxes of a class.
+
+    Args:
+        method: "hard" is NMS, as detectors do it; "linear" and "gaussian" are soft-NMS.
+        iou_threshold: for "hard" and "linear"; None for the model's own.
+        sigma, min_score: see :func:`vit_adapter.detection.soft_nms`.
+
+    Raises:
+        ValueError: the method is unknown, or a number is out of range.
+    """
+
+    method: str = "hard"
+    iou_threshold: float | None = None
+    sigma: float = 0.5
+    min_score: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if self.method not in ("hard", "linear", "gaussian"):
+            raise ValueError(f"method must be hard, linear or gaussian, got {self.method!r}")
+        soft = "linear" if self.method == "hard" else self.method
+        threshold = 0.0 if self.iou_threshold is None else self.iou_threshold
+        check_soft_nms(
+            method=soft, iou_threshold=threshold, sigma=self.sigma, min_score=self.min_score
+        )
+
+    def __call__(self, found: Instances, *, own_threshold: float) -> Instances:
+        """Return the instances that are kept, best first; soft-NMS lowers their scores.
+
+        Args:
+            found: with ``pred_boxes``, ``scores`` and ``pred_classes``.
+            own_threshold: used if ``iou_threshold`` is None.
+        """
+        threshold = own_threshold if self.iou_threshold is None else self.iou_threshold
+        boxes, scores, classes = found.pred_boxes.tensor, found.scores, found.pred_classes
+        if self.method == "hard":
+            return found[batched_nms(boxes, scores.float(), classes, threshold)]
+        index, lowered = soft_nms(
+            boxes,
+            scores,
+            classes,
+            method=self.method,
+            iou_threshold=threshold,
+            sigma=self.sigma,
+            min_score=self.min_score,
+        )
+        kept = found[index]
+        kept.scores = lowered
+        return kept
