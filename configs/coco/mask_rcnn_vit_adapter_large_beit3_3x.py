@@ -1,6 +1,7 @@
 """Mask R-CNN, ViT-Adapter-L from BEiT-3 weights, COCO 3x with multi-scale training."""
 
 from ..common.data.coco import data, dataloader_3x as dataloader
+from ..common.detector_testing import test
 from ..common.models.mask_rcnn import model, task
 from ..common.models.vit_adapter import large_beit3 as _backbone
 from ..common.optim import layer_decay as optimizer

@@ -6,6 +6,7 @@ model.pixel_std=[127.5,127.5,127.5]``.
 """
 
 from ..common.data.coco import data, dataloader_3x as dataloader
+from ..common.detector_testing import test
 from ..common.models.mask_rcnn import model, task
 from ..common.models.vit_adapter import large_dinov2 as _backbone
 from ..common.optim import dino_large as optimizer

@@ -1,6 +1,7 @@
 """Mask R-CNN, ViTDet-T from DeiT weights, COCO 1x."""
 
 from ..common.data.coco import data, dataloader_1x as dataloader
+from ..common.detector_testing import test
 from ..common.models.mask_rcnn import model, task
 from ..common.models.vit_baseline import vitdet_tiny as _backbone
 from ..common.optim import custom_keys as optimizer

@@ -12,6 +12,7 @@ from detectron2.config import LazyCall as L
 from vit_adapter.data import class_names, flip_and_resize, resize
 
 from .data.coco import data, dataloader_1x as dataloader
+from .detector_testing import test
 from .models.mask_rcnn import model, task
 from .optim import custom_keys as optimizer
 from .schedule import lr_scratch as lr_multiplier
@@ -36,5 +37,8 @@ dataloader.train.num_workers = 0
 dataloader.test.dataset.names = "shapes_val"
 dataloader.test.mapper.augmentations = L(resize)(short_edges=[256], max_size=512)
 dataloader.test.num_workers = 0
+
+test.augmentation.scales, test.augmentation.max_size = [192, 256, 320], 640
+test.tiles.size, test.tiles.overlap = [256, 256], [64, 64]
 
 optimizer.lr = 5e-4

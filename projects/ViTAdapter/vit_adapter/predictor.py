@@ -24,7 +24,7 @@ from vit_adapter.config.mask_branch import drop_mask_branch
 from vit_adapter.config.model import build_model
 from vit_adapter.config.own_data import register_test_data
 from vit_adapter.config.tasks import given_classes, set_num_classes, stated_task
-from vit_adapter.config.test_time import wrap_for_testing
+from vit_adapter.config.test_time import loader_for_testing, wrap_for_testing
 from vit_adapter.config.unstated_task import fill_in_task
 from vit_adapter.data.image_io import MIN_SIDE
 from vit_adapter.data.semantic.own_folders import default_colors, read_class_names
@@ -53,7 +53,7 @@ class LazyPredictor:
     Attributes:
         cfg: the config after all overrides.
         model: the model in eval mode, including the wrappers of the config's ``test`` (sliding
-            windows, several scales).
+            windows, tiles, several scales, soft-NMS).
         metadata: names and colours of the classes, from the config's test data set; empty if the
             config names none.
 
@@ -191,7 +191,8 @@ def _test_input(cfg: DictConfig) -> tuple[T.AugmentationList, str]:
         raise ValueError(
             f"dataloader.test.mapper.image_format is {mapper.image_format!r}, expected RGB or BGR"
         )
-    return T.AugmentationList(instantiate(mapper.augmentations)), mapper.image_format
+    augmentations = loader_for_testing(cfg).mapper.augmentations
+    return T.AugmentationList(instantiate(augmentations)), mapper.image_format
 
 
 def _class_metadata(cfg: DictConfig) -> Metadata:

@@ -8,12 +8,20 @@ import torch
 from detectron2.config import LazyCall as L
 from detectron2.evaluation import DatasetEvaluator
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 from torch import nn
 
 from vit_adapter import LazyPredictor, model_zoo
-from vit_adapter.config.test_time import wrap_for_testing
+from vit_adapter.config import UsageError, build_model, load_config
+from vit_adapter.config.test_time import loader_for_testing, wrap_for_testing
 from vit_adapter.engine.evaluation import evaluate
-from vit_adapter.test_time import MultiScaleFlip, SlidingWindow
+from vit_adapter.test_time import (
+    DetectorTiles,
+    DetectorViews,
+    MultiScaleFlip,
+    SlidingWindow,
+    Suppression,
+)
 
 IMAGE = torch.arange(3 * 12 * 20, dtype=torch.uint8).reshape(3, 12, 20)
 WINDOW = {"crop_size": [8, 8], "stride": [5, 5]}
@@ -155,3 +163,124 @@ def test_common_nodes_can_be_built_and_keep_the_ratio_of_the_original() -> None:
         )
         padded = {"beit_896_padded": (0, 0, 0), "beitv2_896_padded": (1, 2, 3)}.get(name)
         assert wrapped.model.pad_value == padded
+
+
+DETECTOR = "quick_start/mask_rcnn_vit_adapter_shapes"
+# All random boxes count, so that an untrained model has predictions.
+ALL_BOXES = "model.roi_heads.box_predictor.test_score_thresh=0.0"
+VIEWS = ["test.augmentation.enabled=True", "test.augmentation.scales=[48,64]"]
+TILES = ["test.tiles.enabled=True", "test.tiles.size=[64,64]", "test.tiles.overlap=[16,16]"]
+SOFT = ["test.nms.method=gaussian"]
+
+
+@pytest.fixture(scope="module")
+def detector() -> nn.Module:
+    torch.manual_seed(0)
+    return build_model(load_config(DETECTOR, ["train.device=cpu"])).eval()
+
+
+def test_detectors_are_not_wrapped_unless_asked_for(detector: nn.Module) -> None:
+    cfg = load_config(DETECTOR)
+    assert wrap_for_testing(cfg, detector) is detector
+    assert loader_for_testing(cfg) is cfg.dataloader.test
+
+
+def test_wrappers_of_detectors_have_the_arguments_of_the_config(detector: nn.Module) -> None:
+    soft = wrap_for_testing(load_config(DETECTOR, SOFT), detector)
+    assert isinstance(soft, DetectorViews) and soft.model is detector and soft.scales is None
+    assert soft.nms == Suppression(method="gaussian")
+    views = wrap_for_testing(load_config(DETECTOR, VIEWS), detector)
+    assert isinstance(views, DetectorViews) and views.model is detector
+    assert (views.scales, views.max_size, views.flip) == ((48, 64), 640, True)
+    assert views.nms.is_own
+    tiles = wrap_for_testing(load_config(DETECTOR, TILES), detector)
+    assert isinstance(tiles, DetectorTiles) and tiles.model is detector
+    assert (tiles.size, tiles.overlap) == ((64, 64), (16, 16))
+    every = wrap_for_testing(load_config(DETECTOR, [*SOFT, *VIEWS, *TILES]), detector)
+    assert isinstance(every, DetectorTiles) and isinstance(every.model, DetectorViews)
+    assert every.model.nms == soft.nms and every.model.model is detector
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["+test.nms.sigmas=1"],
+            r"test.nms has .* \['sigmas'\]; expected method, iou",
+        ),
+        (["test.nms.method=soft"], "test.nms: method must be hard, linear or gaussian, got 'soft'"),
+        (
+            [*VIEWS, "+test.augmentation.limits=1"],
+            r"test.augm.* \['limits'\]; expected scales",
+        ),
+        ([*VIEWS, "test.augmentation.max_size=9"], "test.augmentation: max_size must be at least"),
+        (
+            [*TILES, "+test.tiles.stride=9"],
+            r"test.tiles .* \['stride'\]; expected size, over",
+        ),
+        ([*TILES, "test.tiles.overlap=[64,0]"], "test.tiles: overlap must be at least 0 and less"),
+        ([*TILES, "dataloader.test.mapper=null"], "no dataloader.test.mapper.augmentations"),
+        (
+            [*VIEWS, "+test.sliding_window.crop_size=[8,8]", "+test.sliding_window.stride=[8,8]"],
+            "test.augmentation: the model is a SlidingWindow",
+        ),
+    ],
+)
+def test_unusable_nodes_of_detectors_are_usage_errors(
+    overrides: list[str], message: str, detector: nn.Module
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        wrap_for_testing(load_config(DETECTOR, overrides), detector)
+
+
+class KeepingInstances(DatasetEvaluator):
+    def process(self, inputs: list, outputs: list) -> None:
+        self.found = outputs[-1]["instances"]
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        values = [*self.found.scores.tolist(), *self.found.pred_boxes.tensor.flatten().tolist()]
+        areas = self.found.pred_masks.flatten(1).sum(1).tolist()
+        return {"bbox": {str(i): float(v) for i, v in enumerate([*values, *areas])}}
+
+
+@pytest.mark.parametrize("overrides", [SOFT, VIEWS, TILES, [*SOFT, *VIEWS, *TILES]])
+def test_evaluation_and_prediction_treat_detectors_alike(
+    overrides: list[str], detector: nn.Module, tmp_path: Path
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    Image.fromarray(image[:, :, ::-1]).save(tmp_path / "image.png")
+    cfg = load_config(DETECTOR, [*overrides, ALL_BOXES, "train.device=cpu"])
+    cfg.train.output_dir = str(tmp_path)
+    torch.save({"model": detector.state_dict()}, tmp_path / "model.pth")
+    predictor = LazyPredictor(cfg, tmp_path / "model.pth")
+    found = predictor(image)["instances"]
+    assert len(found) > 0 and found.image_size == (70, 90)
+    record = {"file_name": str(tmp_path / "image.png"), "height": 70, "width": 90}
+    cfg.dataloader.test.dataset = [record]
+    cfg.dataloader.evaluator = L(KeepingInstances)()
+    model = build_model(cfg)
+    model.load_state_dict(detector.state_dict())
+    expected = KeepingInstances()
+    expected.process([], [{"instances": found}])
+    assert evaluate(cfg, model) == expected.evaluate()
+
+
+def test_the_views_of_htc_are_the_originals(detector: nn.Module) -> None:
+    nodes = model_zoo.get_config("common/detector_testing")
+    for name, max_size in (("htc", 3000), ("htc_augreg", 1600)):
+        cfg = OmegaConf.create({"test": nodes[name], "dataloader": {"test": {"mapper": {}}}})
+        cfg.test.augmentation.enabled = True
+        views = wrap_for_testing(cfg, detector)
+        assert views.scales == (600, 800, 1000, 1200, 1400, 1600) and views.max_size == max_size
+        assert views.flip and views.max_detections == 1000
+        assert views.nms == Suppression(method="linear", min_score=0.001)
+        # the areas of one object of each size: small, medium, large
+        sizes = [
+            "".join(
+                letter
+                for letter, area in zip("sml", (32**2, 96**2, 96**2 + 1), strict=True)
+                if (low or 0) < area <= (high or 1e9)
+            )
+            for low, high in views.area_ranges
+        ]
+        assert sizes == ["l", "l", "ml", "sm", "sm", "sm"]

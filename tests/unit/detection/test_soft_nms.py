@@ -86,9 +86,9 @@ def test_no_boxes(method: str) -> None:
     ("arguments", "message"),
     [
         ({"method": "hard"}, "linear or gaussian, got 'hard'"),
-        ({"iou_threshold": -0.1}, "iou_threshold of soft-NMS must be >= 0, got -0.1"),
-        ({"sigma": 0.0}, "sigma of soft-NMS must be > 0, got 0.0"),
-        ({"min_score": math.nan}, "min_score of soft-NMS must be >= 0, got nan"),
+        ({"iou_threshold": -0.1}, "iou_threshold must be >= 0, got -0.1"),
+        ({"sigma": 0.0}, "sigma must be > 0, got 0.0"),
+        ({"min_score": math.nan}, "min_score must be >= 0, got nan"),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments: dict, message: str) -> None:

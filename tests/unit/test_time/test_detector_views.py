@@ -11,7 +11,7 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from vit_adapter.test_time import DetectorViews
+from vit_adapter.test_time import DetectorViews, Suppression
 
 Make = Callable[[str], nn.Module]
 SCALES, MAX_SIZE = [24, 31, 60], 70
@@ -159,13 +159,13 @@ def test_soft_nms_at_its_limit_equals_plain_inference_without_nms(
     name: str, make_detector: Make
 ) -> None:
     model, image = make_detector(name), random_image(64, 96)
-    limit = {"method": "gaussian", "sigma": float("inf"), "min_score": 0.0}
+    limit = Suppression(method="gaussian", sigma=float("inf"), min_score=0.0)
     soft = plain(DetectorViews(model, nms=limit), image)
     (holder,) = (module for module in model.modules() if "test_nms_thresh" in vars(module))
     holder.test_nms_thresh = 2.0
     assert_same(soft, plain(model, image))
     # Away from its limit soft-NMS lowers scores.
-    lower = plain(DetectorViews(model, nms={"method": "linear", "iou_threshold": 0.05}), image)
+    lower = plain(DetectorViews(model, nms=Suppression(method="linear", iou_threshold=0.05)), image)
     assert lower.scores.sum() < 0.99 * soft.scores.sum()
 
 
@@ -219,8 +219,6 @@ def test_other_models_are_refused(make: Callable, message: str, make_detector: M
         ({"scales": [20, 30], "area_ranges": [[None, 9]]}, "each of the 2 scales, got 1"),
         ({"area_ranges": [[9, 9]]}, r"more than, at most.*got \[9, 9\]"),
         ({"area_ranges": [[9]]}, r"more than, at most.*got \[9\]"),
-        ({"nms": {"method": "soft"}}, "hard, linear or gaussian, got 'soft'"),
-        ({"nms": {"iou_threshold": -1}}, "iou_threshold .* must be >= 0, got -1"),
     ],
 )
 def test_numbers_out_of_range_are_refused(
@@ -228,6 +226,19 @@ def test_numbers_out_of_range_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         DetectorViews(make_detector("grid"), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "soft"}, "hard, linear or gaussian, got 'soft'"),
+        ({"iou_threshold": -1}, "iou_threshold must be >= 0, got -1"),
+        ({"method": "gaussian", "sigma": 0}, "sigma must be > 0, got 0"),
+    ],
+)
+def test_suppression_out_of_range_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Suppression(**options)
 
 
 def test_images_that_cannot_be_resized_are_refused(make_detector: Make) -> None:

@@ -1,40 +1,103 @@
-"""Test-time wrappers of semantic models that a config selects: sliding windows, several scales."""
+"""Test-time wrappers that a config selects, and what they need from the test data."""
 
+import inspect
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any, TypeVar
+
+from detectron2.config import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from vit_adapter.config.errors import UsageError
-from vit_adapter.test_time import MultiScaleFlip, SlidingWindow
+from vit_adapter.test_time import (
+    DetectorTiles,
+    DetectorViews,
+    MultiScaleFlip,
+    SlidingWindow,
+    Suppression,
+)
 
-__all__ = ["wrap_for_testing"]
+__all__ = ["loader_for_testing", "wrap_for_testing"]
+
+_SEMANTIC = ("sliding_window", "multi_scale")
+_DETECTORS = ("nms", "augmentation", "tiles")
+_T = TypeVar("_T")
 
 
 def wrap_for_testing(cfg: DictConfig, model: nn.Module) -> nn.Module:
     """Wrap a model as ``cfg.test`` says; evaluation and prediction both use this.
 
-    ``test.sliding_window`` has the arguments of :class:`SlidingWindow`. ``test.multi_scale`` has
-    those of :class:`MultiScaleFlip` and the switch ``enabled``. Both are for semantic models; if
-    they are absent or null, whole images are tested at a single scale. The default of ``min_side``
-    is the larger side of a window, the default of ``limits`` is ``data.test_scale``, the limits for
-    a single scale.
+    For semantic models, ``test.sliding_window`` has the arguments of :class:`SlidingWindow`, and
+    ``test.multi_scale`` has those of :class:`MultiScaleFlip` and the switch ``enabled``. The
+    default of ``min_side`` is the larger side of a window, the default of ``limits`` is
+    ``data.test_scale``, the limits for a single scale.
+
+    For detectors, ``test.nms`` has the arguments of :class:`Suppression`. ``test.augmentation`` has
+    those of :class:`DetectorViews`, ``test.tiles`` those of :class:`DetectorTiles`, and each has
+    the switch ``enabled``; both need the images of :func:`loader_for_testing`. A tile is resized
+    as ``dataloader.test.mapper`` would resize an image, or as ``test.augmentation`` says.
+
+    What is absent, null or not enabled changes nothing.
 
     Args:
-        cfg: a config of this project; only ``test`` and ``data.test_scale`` are read.
+        cfg: a config of this project; only ``test``, ``data.test_scale`` and the augmentations of
+            ``dataloader.test.mapper`` are read.
         model: its model.
 
     Returns:
         ``model`` itself, or a wrapper around it in the same mode.
 
     Raises:
-        ValueError: ``test`` has unknown keys, or numbers out of range.
-        TypeError: the wrapper does not have an argument of this name.
+        ValueError: ``test`` has unknown keys, numbers out of range, or what is not for models of
+            this kind.
+        TypeError: a wrapper for semantic models does not have an argument of this name.
     """
     options = OmegaConf.select(cfg, "test", default=None) or {}
-    unknown = sorted(set(options) - {"sliding_window", "multi_scale"})
+    unknown = sorted(set(options) - {*_SEMANTIC, *_DETECTORS})
     if unknown:
         raise UsageError(
-            f"test has the unknown keys {unknown}; expected sliding_window and multi_scale"
+            f"test has the unknown keys {unknown}; expected {', '.join(_SEMANTIC)} for semantic "
+            f"models, {', '.join(_DETECTORS)} for detectors"
         )
+    model = _wrap_semantic(cfg, options, model)
+    nms = _build(Suppression, "nms", _arguments(options.get("nms")))
+    augmentation, tiles = (_enabled(options.get(key)) for key in ("augmentation", "tiles"))
+    if augmentation is not None or not nms.is_own:
+        key = "nms" if augmentation is None else "augmentation"
+        model = _build(DetectorViews, key, augmentation or {}, model=model, nms=nms)
+    if tiles is not None:
+        resize = [] if augmentation is not None else instantiate(_test_mapper(cfg).augmentations)
+        model = _build(DetectorTiles, "tiles", tiles, model=model, augmentations=resize)
+    return model
+
+
+def loader_for_testing(cfg: DictConfig) -> DictConfig:
+    """Return ``cfg.dataloader.test``, without resizing if a wrapper needs the stored images.
+
+    Raises:
+        UsageError: a wrapper needs them, but there is no mapper whose augmentations can be omitted.
+    """
+    options = OmegaConf.select(cfg, "test", default=None) or {}
+    if all(_enabled(options.get(key)) is None for key in ("augmentation", "tiles")):
+        return cfg.dataloader.test
+    _test_mapper(cfg)
+    loader = deepcopy(cfg.dataloader.test)
+    loader.mapper.augmentations = []
+    return loader
+
+
+def _test_mapper(cfg: DictConfig) -> DictConfig:
+    mapper = OmegaConf.select(cfg, "dataloader.test.mapper", default=None) or {}
+    if "augmentations" not in mapper:
+        raise UsageError(
+            "test.augmentation and test.tiles resize images themselves, but the config has no "
+            "dataloader.test.mapper.augmentations to use in their place"
+        )
+    return mapper
+
+
+def _wrap_semantic(cfg: DictConfig, options: Mapping[str, Any], model: nn.Module) -> nn.Module:
     window, multi_scale = options.get("sliding_window"), options.get("multi_scale")
     min_side = 1
     if window is not None:
@@ -46,3 +109,27 @@ def wrap_for_testing(cfg: DictConfig, model: nn.Module) -> nn.Module:
         if arguments.pop("enabled", False):
             model = MultiScaleFlip(model, **arguments)
     return model
+
+
+def _arguments(node: DictConfig | None) -> dict[str, Any]:
+    return {} if node is None else OmegaConf.to_container(node, resolve=True)
+
+
+def _enabled(node: DictConfig | None) -> dict[str, Any] | None:
+    """The arguments in a node with a switch; None if it is absent or off."""
+    arguments = _arguments(node)
+    return arguments if arguments.pop("enabled", False) else None
+
+
+def _build(kind: type[_T], key: str, arguments: Mapping[str, Any], **others: Any) -> _T:
+    """Make what the node ``test.<key>`` has the arguments of."""
+    expected = [name for name in inspect.signature(kind).parameters if name not in others]
+    unknown = sorted(set(arguments) - set(expected))
+    if unknown:
+        raise UsageError(
+            f"test.{key} has the unknown keys {unknown}; expected {', '.join(expected)}"
+        )
+    try:
+        return kind(**arguments, **others)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"test.{key}: {error}") from error

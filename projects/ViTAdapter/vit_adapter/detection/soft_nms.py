@@ -79,11 +79,11 @@ def check_soft_nms(*, method: str, iou_threshold: float, sigma: float, min_score
     if method not in get_args(SoftNMSMethod):
         raise ValueError(f"method of soft-NMS must be linear or gaussian, got {method!r}")
     if not iou_threshold >= 0:
-        raise ValueError(f"iou_threshold of soft-NMS must be >= 0, got {iou_threshold}")
+        raise ValueError(f"iou_threshold must be >= 0, got {iou_threshold}")
     if not sigma > 0:
-        raise ValueError(f"sigma of soft-NMS must be > 0, got {sigma}")
+        raise ValueError(f"sigma must be > 0, got {sigma}")
     if not min_score >= 0:
-        raise ValueError(f"min_score of soft-NMS must be >= 0, got {min_score}")
+        raise ValueError(f"min_score must be >= 0, got {min_score}")
 
 
 def _decay(iou: Tensor, method: str, iou_threshold: float, sigma: float) -> Tensor:

@@ -15,7 +15,7 @@ from tabulate import tabulate
 from torch import nn
 
 from vit_adapter.checkpoint import run_files
-from vit_adapter.config.test_time import wrap_for_testing
+from vit_adapter.config.test_time import loader_for_testing, wrap_for_testing
 from vit_adapter.engine.parallel import share_buffers, unwrap
 from vit_adapter.utils.atomic import atomic_open
 
@@ -53,7 +53,7 @@ def evaluate(
     # The forward pass of a wrapped model waits for every process, and some have fewer images.
     inner = unwrap(model)
     share_buffers(inner)
-    loader = instantiate(cfg.dataloader.test)
+    loader = instantiate(loader_for_testing(cfg))
     evaluator = instantiate(cfg.dataloader.evaluator)
     results = inference_on_dataset(wrap_for_testing(cfg, inner), loader, evaluator)
     if not comm.is_main_process():

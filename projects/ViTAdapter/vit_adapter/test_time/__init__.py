@@ -1,12 +1,13 @@
 """Test-time methods: wrappers around a model that run it more than once on an image.
 
 ``SlidingWindow`` and ``MultiScaleFlip`` are for semantic models, ``DetectorViews`` and
-``DetectorTiles`` for detectors.
+``DetectorTiles`` for detectors. ``Suppression`` is what a detector does with overlapping boxes.
 """
 
 from vit_adapter.test_time.detector_tiles import DetectorTiles
 from vit_adapter.test_time.detector_views import DetectorViews
 from vit_adapter.test_time.multi_scale import MultiScaleFlip
 from vit_adapter.test_time.sliding_window import SlidingWindow
+from vit_adapter.test_time.suppression import Suppression
 
-__all__ = ["DetectorTiles", "DetectorViews", "MultiScaleFlip", "SlidingWindow"]
+__all__ = ["DetectorTiles", "DetectorViews", "MultiScaleFlip", "SlidingWindow", "Suppression"]

@@ -24,6 +24,8 @@ from vit_adapter.test_time.suppression import Suppression
 
 __all__ = ["DetectorViews"]
 
+_OWN_NMS = Suppression()
+
 
 class _View(NamedTuple):
     """What is kept of a view to predict masks in it."""
@@ -50,8 +52,7 @@ class DetectorViews(nn.Module):
         area_ranges: for each scale the areas of the boxes that count, as (more than, at most), in
             square pixels of the original image; None for no limit. By default all boxes count.
         max_detections: largest number of instances; None for the model's own.
-        nms: arguments of :class:`~vit_adapter.test_time.suppression.Suppression`; None for NMS as
-            the model does it.
+        nms: what happens to overlapping boxes; by default NMS as the model does it.
 
     Attributes:
         model: the detector that is applied to each view.
@@ -70,7 +71,7 @@ class DetectorViews(nn.Module):
         flip: bool = False,
         area_ranges: Sequence[Sequence[float | None]] | None = None,
         max_detections: int | None = None,
-        nms: Mapping[str, Any] | None = None,
+        nms: Suppression = _OWN_NMS,
     ) -> None:
         super().__init__()
         candidates.check_detector(model)
@@ -81,7 +82,7 @@ class DetectorViews(nn.Module):
         self.flip = flip
         self.area_ranges = None if area_ranges is None else [tuple(pair) for pair in area_ranges]
         self.max_detections = max_detections
-        self.suppression = Suppression(**nms or {})
+        self.nms = nms
         self.training = model.training
 
     @torch.no_grad()
@@ -153,7 +154,7 @@ class DetectorViews(nn.Module):
             most = candidates.own_setting(
                 self.model, "test_topk_per_image", "max_detections_per_image"
             )
-        merged = self.suppression(found, own_threshold=threshold)
+        merged = self.nms(found, own_threshold=threshold)
         return merged if most < 0 else merged[:most]
 
     def _average_masks(self, merged: Instances, views: Sequence[_View]) -> Tensor:

@@ -38,6 +38,11 @@ class Suppression:
             method=soft, iou_threshold=threshold, sigma=self.sigma, min_score=self.min_score
         )
 
+    @property
+    def is_own(self) -> bool:
+        """Whether this is NMS as every detector does it by itself."""
+        return self.method == "hard" and self.iou_threshold is None
+
     def __call__(self, found: Instances, *, own_threshold: float) -> Instances:
         """Return the instances that are kept, best first; soft-NMS lowers their scores.
 
