@@ -59,6 +59,36 @@ def test_equals_the_slow_loop(method: str, least: float) -> None:
     assert (scores < boxes[1][index]).any()
 
 
+def swapping_soft_nms(boxes: Tensor, scores: Tensor, classes: Tensor, least: float) -> list[int]:
+    """The linear procedure of mmcv, step by step: it swaps boxes in place."""
+    rows = list(zip(range(len(boxes)), boxes.tolist(), scores.tolist(), classes, strict=True))
+    first = 0
+    while first < len(rows):
+        best = max(range(first, len(rows)), key=lambda place: rows[place][2])
+        rows[first], rows[best] = rows[best], rows[first]
+        place = first + 1
+        while place < len(rows):
+            index, box, score, label = rows[place]
+            iou = slow_iou(rows[first][1], box) if label == rows[first][3] else 0.0
+            score *= 1 - iou if iou >= 0.5 else 1
+            rows[place] = (index, box, score, label)
+            if score < least:
+                rows[place] = rows[-1]
+                rows.pop()
+            else:
+                place += 1
+        first += 1
+    return [row[0] for row in rows]
+
+
+def test_equal_scores_have_the_order_of_the_original() -> None:
+    for seed in range(5):
+        boxes, scores, _ = random_boxes(60, seed)
+        scores, classes = scores.mul(4).ceil() / 4, torch.zeros(60)
+        index, _ = soft_nms(boxes, scores, classes, min_score=0.2)
+        assert index.tolist() == swapping_soft_nms(boxes, scores, classes, 0.2)
+
+
 @pytest.mark.parametrize(
     "limit", [{"method": "linear", "iou_threshold": 2.0}, {"method": "gaussian", "sigma": math.inf}]
 )

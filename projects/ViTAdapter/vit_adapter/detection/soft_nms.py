@@ -5,11 +5,13 @@ Bodla et al., *Soft-NMS: Improving Object Detection With One Line of Code*, arXi
 Shapes: N boxes, R of them kept.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
 __all__ = ["SoftNMSMethod", "soft_nms"]
 
@@ -28,8 +30,8 @@ def soft_nms(
 ) -> tuple[Tensor, Tensor]:
     """Take the best box, lower the scores of the boxes of its class that overlap it, and repeat.
 
-    This is the procedure of mmcv, and so is its order of equal scores. It runs on the CPU, because
-    each step depends on the one before.
+    This is the procedure of mmcv, and so is its order of equal scores. It runs on the CPU
+    with NumPy, because each step is small and depends on the one before.
 
     Args:
         boxes: (N, 4) as (x0, y0, x1, y1).
@@ -50,28 +52,14 @@ def soft_nms(
         ValueError: the method is unknown, or a number is out of range.
     """
     check_soft_nms(method=method, iou_threshold=iou_threshold, sigma=sigma, min_score=min_score)
-    device = boxes.device
-    boxes, scores, classes = boxes.cpu(), scores.cpu().clone(), classes.cpu()
-    order = torch.arange(len(boxes))
-    kept: list[Tensor] = []
-    kept_scores: list[Tensor] = []
-    while len(order):
-        best = scores.argmax()
-        kept.append(order[best])
-        kept_scores.append(scores[best])
-        # The first box moves to the place of the best one, which matters for equal scores.
-        rest = torch.arange(len(order))
-        rest[best] = 0
-        rest = rest[1:]
-        iou = box_iou(boxes[order[best]][None], boxes[order[rest]])[0]
-        iou = torch.where(classes[order[rest]] == classes[order[best]], iou, 0)
-        scores = scores[rest] * _decay(iou, method, iou_threshold, sigma)
-        order = order[rest]
-        left = _close_gaps(scores >= min_score)
-        order, scores = order[left], scores[left]
-    if not kept:
-        return order.to(device), scores.to(device)
-    return torch.stack(kept).to(device), torch.stack(kept_scores).to(device)
+    order, lowered = _lower(
+        boxes.detach().cpu().double().numpy().copy(),
+        scores.detach().cpu().double().numpy().copy(),
+        classes.cpu().numpy().copy(),
+        decay=partial(_decay, method=method, iou_threshold=iou_threshold, sigma=sigma),
+        min_score=min_score,
+    )
+    return torch.from_numpy(order).to(boxes.device), torch.from_numpy(lowered).to(scores)
 
 
 def check_soft_nms(*, method: str, iou_threshold: float, sigma: float, min_score: float) -> None:
@@ -86,20 +74,58 @@ def check_soft_nms(*, method: str, iou_threshold: float, sigma: float, min_score
         raise ValueError(f"min_score must be >= 0, got {min_score}")
 
 
-def _decay(iou: Tensor, method: str, iou_threshold: float, sigma: float) -> Tensor:
+def _lower(
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    classes: np.ndarray,
+    *,
+    decay: Callable[[np.ndarray], np.ndarray],
+    min_score: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Do what :func:`soft_nms` does; the arrays are changed in place."""
+    order = np.arange(len(boxes))
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    columns = (boxes, scores, classes, order, areas)
+    first, end = 0, len(boxes)
+    while first < end:
+        best = first + scores[first:end].argmax()
+        for column in columns:
+            column[[first, best]] = column[[best, first]]
+        rest = slice(first + 1, end)
+        iou = _iou(boxes[first], areas[first], boxes[rest], areas[rest])
+        iou[classes[rest] != classes[first]] = 0
+        scores[rest] *= decay(iou)
+        keep = scores[rest] >= min_score
+        if not keep.all():
+            left = _close_gaps(keep)
+            end = first + 1 + len(left)
+            for column in columns:
+                column[first + 1 : end] = column[rest][left]
+        first += 1
+    return order[:end], scores[:end]
+
+
+def _iou(box: np.ndarray, area: float, others: np.ndarray, areas: np.ndarray) -> np.ndarray:
+    """IoU (N,) of a box (4,) and others (N, 4), whose areas are given; 0 if both have none."""
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    common = sides.clip(0).prod(axis=1)
+    union = area + areas - common
+    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+
+
+def _decay(iou: np.ndarray, method: str, iou_threshold: float, sigma: float) -> np.ndarray:
     if method == "linear":
-        return torch.where(iou >= iou_threshold, 1 - iou, 1)
-    return torch.exp(-(iou**2) / sigma)
+        return np.where(iou >= iou_threshold, 1 - iou, 1)
+    return np.exp(-(iou**2) / sigma)
 
 
-def _close_gaps(keep: Tensor) -> Tensor:
+def _close_gaps(keep: np.ndarray) -> np.ndarray:
     """Return the positions that are kept, the gaps before the end filled with the last ones.
 
     Args:
         keep: (N,) bool.
     """
-    count = int(keep.sum())
-    positions = torch.arange(len(keep))
-    gaps = positions[:count][~keep[:count]]
-    positions[gaps] = positions[count:][keep[count:]].flip(0)
+    count = keep.sum()
+    positions = np.arange(len(keep))
+    positions[:count][~keep[:count]] = positions[count:][keep[count:]][::-1]
     return positions[:count]
