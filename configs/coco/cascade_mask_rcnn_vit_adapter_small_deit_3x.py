@@ -1,6 +1,7 @@
 """Cascade Mask R-CNN, ViT-Adapter-S from DeiT weights, COCO 3x with multi-scale training."""
 
 from ..common.data.coco import data, dataloader_3x as dataloader
+from ..common.detector_testing import test
 from ..common.models.cascade_mask_rcnn import model, task
 from ..common.models.vit_adapter import small as _backbone
 from ..common.optim import custom_keys as optimizer

@@ -1,6 +1,7 @@
 """GFL, ViT-Adapter-S from DeiT weights, COCO 3x with multi-scale training."""
 
 from ..common.data.coco import data, dataloader_boxes_3x as dataloader
+from ..common.detector_testing import test
 from ..common.models.dense_detector import gfl as model, task
 from ..common.models.vit_adapter import small as _backbone
 from ..common.optim import custom_keys as optimizer

@@ -1,6 +1,7 @@
 """Hybrid Task Cascade, ViT-Adapter-L from AugReg weights, COCO 3x with multi-scale training."""
 
 from ..common.data.coco import data, dataloader_htc as dataloader
+from ..common.detector_testing import htc_augreg as test
 from ..common.models.htc import model, task
 from ..common.models.vit_adapter import large as _backbone
 from ..common.optim import htc_large as optimizer

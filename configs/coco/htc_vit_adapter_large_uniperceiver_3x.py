@@ -1,6 +1,7 @@
 """Hybrid Task Cascade, ViT-Adapter-L from Uni-Perceiver weights, COCO 3x, multi-scale."""
 
 from ..common.data.coco import data, dataloader_htc as dataloader
+from ..common.detector_testing import htc as test
 from ..common.models.htc import model, task
 from ..common.models.vit_adapter import large_uniperceiver as _backbone
 from ..common.optim import htc_large as optimizer

@@ -1,6 +1,7 @@
 """Mask R-CNN, ViT-Adapter-B from BEiT weights, COCO 3x with multi-scale training."""
 
 from ..common.data.coco import data, dataloader_3x as dataloader
+from ..common.detector_testing import test
 from ..common.models.mask_rcnn import model, task
 from ..common.models.vit_adapter import base_beit as _backbone
 from ..common.optim import custom_keys as optimizer

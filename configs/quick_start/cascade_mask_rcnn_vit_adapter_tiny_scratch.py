@@ -2,7 +2,7 @@
 
 from ..common.models.cascade_mask_rcnn import model as _cascade, task
 from ..common.models.vit_adapter import tiny_scratch as _backbone
-from ..common.quick_start import data, dataloader, lr_multiplier, model, optimizer, train
+from ..common.quick_start import data, dataloader, lr_multiplier, model, optimizer, test, train
 
 model.backbone.bottom_up = _backbone
 for _key in ["_target_", "anchor_matcher", "anchor_boundary_thresh", "smooth_l1_beta"]:

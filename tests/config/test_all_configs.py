@@ -59,8 +59,8 @@ def test_semantic_models_can_be_started_quickly() -> None:
 
 
 def test_has_the_common_keys(cfg: DictConfig) -> None:
-    keys = {"model", "dataloader", "data", "optimizer", "lr_multiplier", "task", "train"}
-    assert set(cfg) - {"test"} == keys
+    keys = {"model", "dataloader", "data", "optimizer", "lr_multiplier", "task", "test", "train"}
+    assert set(cfg) == keys
     assert set(cfg.dataloader) == {"train", "test", "evaluator"}
     if "train_labels" in cfg.data:
         paths = ["train_images", "train_labels", "val_images", "val_labels", "classes"]
