@@ -10,5 +10,4 @@ from ..common.train import train_3x as train
 from ..common.weights import deit_small as _weights
 
 model.backbone.bottom_up = _backbone
-dataloader.train.mapper.instance_mask_format = "bitmask"  # targets are cut from whole masks
 train.vit_checkpoint = _weights

@@ -11,5 +11,4 @@ from ..common.weights import deit_base as _weights
 
 model.backbone.bottom_up = _backbone
 model.backbone.bottom_up.vit.drop_path_rate = 0.2  # Mask R-CNN has 0.1
-dataloader.train.mapper.instance_mask_format = "bitmask"  # targets are cut from whole masks
 train.vit_checkpoint = _weights

@@ -5,9 +5,8 @@ from ..common.models.vit_adapter import tiny_scratch as _backbone
 from ..common.quick_start import data, dataloader, lr_multiplier, model, optimizer, test, train
 
 model.backbone.bottom_up = _backbone
-for _key in ["_target_", "anchor_matcher", "anchor_boundary_thresh", "smooth_l1_beta"]:
+for _key in ["anchor_boundary_thresh", "smooth_l1_beta"]:
     model.proposal_generator[_key] = _cascade.proposal_generator[_key]
-model.proposal_generator.box2box_transform = _cascade.proposal_generator.box2box_transform
 _cascade.roi_heads.num_classes = model.roi_heads.num_classes
 _cascade.roi_heads.batch_size_per_image = model.roi_heads.batch_size_per_image
 for _box_head, _mask_head in zip(

@@ -30,7 +30,6 @@ def test_differs_from_mask_rcnn_only_in_its_heads(
     mask_rcnn = load_config(name.replace("cascade_", ""))
     assert cascade.model.backbone.bottom_up.vit.drop_path_rate == DROP_PATH[name]
     assert cascade.dataloader.train.mapper.instance_mask_format == "bitmask"
-    mask_rcnn.dataloader.train.mapper.instance_mask_format = "bitmask"
     mask_rcnn.model.backbone.bottom_up.vit.drop_path_rate = DROP_PATH[name]
     for key in ("proposal_generator", "roi_heads"):
         del cascade.model[key], mask_rcnn.model[key]

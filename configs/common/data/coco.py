@@ -40,7 +40,7 @@ def _dataloader(train_augmentations, masks=True):
                 augmentations=L(train_augmentations)(),
                 image_format="${model.input_format}",
                 use_instance_mask=masks,
-                instance_mask_format="polygon",
+                instance_mask_format="bitmask",  # targets are cut from whole masks
             ),
             total_batch_size=16,
             num_workers=4,
@@ -74,5 +74,4 @@ _mapper._target_ = InstanceSemanticMapper
 _mapper.num_semantic_classes = "${model.roi_heads.semantic_head.num_classes}"
 _mapper.instance_jitter = L(InstanceJitter)()
 _mapper.augmentations = L(coco_htc_train)()
-_mapper.instance_mask_format = "bitmask"  # targets are cut from whole masks
 dataloader_htc["test"].mapper.augmentations = L(resize)(short_edges=[1400], max_size=1600)

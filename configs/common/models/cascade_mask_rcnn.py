@@ -11,9 +11,7 @@ from detectron2.config import LazyCall as L
 
 from vit_adapter.detection import (
     CascadeMaskHeads,
-    ClampedBox2BoxTransform,
     GIoUBoxPredictor,
-    InsideAnchorsRPN,
     MaxIoUAssigner,
 )
 
@@ -45,16 +43,11 @@ def _box_predictor(stage, stds):
     predictor._target_ = GIoUBoxPredictor
     predictor.input_shape.channels = f"${{....box_heads[{stage}].fc_dims[0]}}"
     predictor.num_classes = "${...num_classes}"
-    predictor.box2box_transform = L(ClampedBox2BoxTransform)(weights=[1 / std for std in stds])
+    predictor.box2box_transform.weights = [1 / std for std in stds]
     predictor.loss_weight = dict(loss_box_reg=10.0)
     return predictor
 
 
-model.proposal_generator._target_ = InsideAnchorsRPN
-model.proposal_generator.anchor_matcher = L(MaxIoUAssigner)(
-    positive=0.7, negative=0.3, min_positive=0.3, low_quality=True
-)
-model.proposal_generator.box2box_transform._target_ = ClampedBox2BoxTransform
 model.proposal_generator.anchor_boundary_thresh = 0.0  # anchors that leave the image are ignored
 model.proposal_generator.post_nms_topk = [2000, 1000]
 model.proposal_generator.smooth_l1_beta = 1 / 9

@@ -1,15 +1,8 @@
 """Mask R-CNN with FPN, as in the published ViT-Adapter detectors.
 
-A leaf sets ``model.backbone.bottom_up``; everything else is Detectron2's own. Its usual Mask R-CNN
-equals that of the library that the original builds on (anchors, assignment to levels, box coding,
-L1 box losses, RoIAlign, numbers of proposals, test thresholds), except for the input: RGB, divided
-by the ImageNet std. New weights of pyramid and heads come from Detectron2's initialisers.
-
-The matchers treat the candidates that overlap a ground truth most differently. The original assigns
-all of them to it if their IoU is at least 0.3 (anchors) or 0.5 (proposals), even those that overlap
-another ground truth more, and a later ground truth takes them from an earlier one. Here such
-anchors are foreground at any IoU, such proposals are treated like all others, and each candidate
-stays with the ground truth that it overlaps most.
+A leaf sets ``model.backbone.bottom_up``. Backbone, heads and losses are Detectron2's own; the parts
+that choose what they learn are the original's. The input is RGB, divided by the ImageNet std. New
+weights of pyramid and heads come from Detectron2's initialisers.
 """
 
 from detectron2.config import LazyCall as L
@@ -17,16 +10,20 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.backbone import FPN
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
-from detectron2.modeling.box_regression import Box2BoxTransform
-from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.modeling.poolers import ROIPooler
-from detectron2.modeling.proposal_generator import RPN, StandardRPNHead
+from detectron2.modeling.proposal_generator import StandardRPNHead
 from detectron2.modeling.roi_heads import (
     FastRCNNConvFCHead,
     FastRCNNOutputLayers,
     MaskRCNNConvUpsampleHead,
-    StandardROIHeads,
+)
+
+from vit_adapter.detection import (
+    AssigningROIHeads,
+    ClampedBox2BoxTransform,
+    InsideAnchorsRPN,
+    MaxIoUAssigner,
 )
 
 _pyramid_scales = [1 / 4, 1 / 8, 1 / 16, 1 / 32]  # p2 to p5
@@ -39,7 +36,7 @@ model = L(GeneralizedRCNN)(
         norm="",
         top_block=L(LastLevelMaxPool)(),  # p6: every second pixel of p5
     ),
-    proposal_generator=L(RPN)(
+    proposal_generator=L(InsideAnchorsRPN)(
         in_features=["p2", "p3", "p4", "p5", "p6"],
         head=L(StandardRPNHead)(in_channels="${...backbone.out_channels}", num_anchors=3),
         anchor_generator=L(DefaultAnchorGenerator)(
@@ -48,10 +45,11 @@ model = L(GeneralizedRCNN)(
             strides=[4, 8, 16, 32, 64],
             offset=0.0,
         ),
-        anchor_matcher=L(Matcher)(
-            thresholds=[0.3, 0.7], labels=[0, -1, 1], allow_low_quality_matches=True
+        anchor_matcher=L(MaxIoUAssigner)(
+            positive=0.7, negative=0.3, min_positive=0.3, low_quality=True
         ),
-        box2box_transform=L(Box2BoxTransform)(weights=[1.0, 1.0, 1.0, 1.0]),
+        anchor_boundary_thresh=-1.0,  # anchors whose centres lie in the padded image
+        box2box_transform=L(ClampedBox2BoxTransform)(weights=[1.0, 1.0, 1.0, 1.0]),
         batch_size_per_image=256,
         positive_fraction=0.5,
         pre_nms_topk=[2000, 1000],  # per level; training, test
@@ -59,12 +57,12 @@ model = L(GeneralizedRCNN)(
         nms_thresh=0.7,
         smooth_l1_beta=0.0,  # plain L1
     ),
-    roi_heads=L(StandardROIHeads)(
+    roi_heads=L(AssigningROIHeads)(
         num_classes=80,
         batch_size_per_image=512,
         positive_fraction=0.25,
-        proposal_matcher=L(Matcher)(
-            thresholds=[0.5], labels=[0, 1], allow_low_quality_matches=False
+        proposal_matcher=L(MaxIoUAssigner)(
+            positive=0.5, negative=0.5, min_positive=0.5, low_quality=True
         ),
         box_in_features=["p2", "p3", "p4", "p5"],
         box_pooler=L(ROIPooler)(
@@ -79,7 +77,7 @@ model = L(GeneralizedRCNN)(
             input_shape=L(ShapeSpec)(channels="${...box_head.fc_dims[1]}"),
             num_classes="${..num_classes}",
             cls_agnostic_bbox_reg=False,
-            box2box_transform=L(Box2BoxTransform)(weights=[10.0, 10.0, 5.0, 5.0]),
+            box2box_transform=L(ClampedBox2BoxTransform)(weights=[10.0, 10.0, 5.0, 5.0]),
             smooth_l1_beta=0.0,  # plain L1
             test_score_thresh=0.05,
             test_nms_thresh=0.5,

@@ -8,6 +8,7 @@ from vit_adapter.detection.channel_mapper import ChannelMapper
 from vit_adapter.detection.dense import ATSS, GFL, ATSSHead, GFLHead, LastLevelStridedConvs
 from vit_adapter.detection.losses import giou_loss
 from vit_adapter.detection.proposals import InsideAnchorsRPN
+from vit_adapter.detection.roi_heads import AssigningROIHeads
 from vit_adapter.detection.sampling import sample_regions
 from vit_adapter.detection.soft_nms import SoftNMSMethod, soft_nms
 
@@ -15,6 +16,7 @@ __all__ = [
     "ATSS",
     "GFL",
     "ATSSHead",
+    "AssigningROIHeads",
     "CascadeMaskHeads",
     "ChannelMapper",
     "ClampedBox2BoxTransform",

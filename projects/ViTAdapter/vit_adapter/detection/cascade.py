@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vit_adapter.detection.assigner import MaxIoUAssigner
 from vit_adapter.detection.box_predictor import choose_deltas
-from vit_adapter.detection.sampling import sample_regions
+from vit_adapter.detection.sampling import sample_regions, select_foreground
 
 __all__ = ["CascadeMaskHeads"]
 
@@ -212,12 +212,10 @@ class CascadeMaskHeads(nn.Module):
         regions: list[Instances],
         targets: list[Instances],
     ) -> dict[str, Tensor]:
-        foreground = []
-        for image, truths in zip(regions, targets, strict=True):
-            chosen = image[image.gt_classes < self.num_classes]
-            if len(chosen):  # an image without objects need not have masks
-                chosen.gt_masks = truths.gt_masks[chosen.gt_index]
-            foreground.append(chosen)
+        foreground = [
+            select_foreground(image, truths, num_classes=self.num_classes)
+            for image, truths in zip(regions, targets, strict=True)
+        ]
         pooled = self._pool_masks(features, [image.proposal_boxes for image in foreground])
         return self.mask_head[stage](self._mask_inputs(pooled, stage + 1)[-1], foreground)
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vit_adapter.detection.assigner import MaxIoUAssigner
 
-__all__ = ["sample_regions"]
+__all__ = ["select_foreground", "sample_regions"]
 
 
 @torch.no_grad()
@@ -58,6 +58,20 @@ def sample_regions(
     gt_boxes[: len(positive)] = targets.gt_boxes.tensor[matches[positive]]
     regions.gt_boxes = Boxes(gt_boxes)
     return regions
+
+
+def select_foreground(regions: Instances, targets: Instances, *, num_classes: int) -> Instances:
+    """The foreground among the regions of an image, with the ``gt_masks`` of their ground truths.
+
+    Args:
+        regions: from :func:`sample_regions`.
+        targets: the ground truths; without objects they need not have masks.
+        num_classes: label of the background.
+    """
+    foreground = regions[regions.gt_classes < num_classes]
+    if len(foreground):
+        foreground.gt_masks = targets.gt_masks[foreground.gt_index]
+    return foreground
 
 
 def _choose(mask: Tensor, count: int) -> Tensor:

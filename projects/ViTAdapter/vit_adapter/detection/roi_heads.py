@@ -1,0 +1,66 @@
+"""The heads of Mask R-CNN as the original trains them."""
+
+from detectron2.modeling.roi_heads import StandardROIHeads
+from detectron2.structures import ImageList, Instances
+from torch import Tensor
+
+from vit_adapter.detection.sampling import sample_regions, select_foreground
+
+__all__ = ["AssigningROIHeads"]
+
+
+class AssigningROIHeads(StandardROIHeads):
+    """Detectron2's box and mask heads, trained on the regions that the original samples.
+
+    Proposals are assigned before the ground truths are added to them. Detectron2 adds them first,
+    so that each ground truth is the box that overlaps itself most, and low-quality matching has no
+    effect. Arguments are those of ``StandardROIHeads``; ``proposal_matcher`` is a
+    :class:`MaxIoUAssigner`.
+    """
+
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+        targets: list[Instances] | None = None,
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """Compute the losses in training, the detections at test time.
+
+        Args:
+            images: not used.
+            features: maps of a pyramid.
+            proposals: of each image, with ``proposal_boxes``.
+            targets: in training, ground truths with ``gt_boxes``, ``gt_classes`` and, if the model
+                has masks, ``gt_masks``.
+
+        Returns:
+            The sampled regions and the losses; at test time, the detections and no losses.
+        """
+        if not self.training:
+            return super().forward(images, features, proposals)
+        regions = self.label_and_sample_proposals(proposals, targets)
+        losses = self._forward_box(features, regions)
+        if self.mask_on:
+            foreground = [
+                select_foreground(image, truths, num_classes=self.num_classes)
+                for image, truths in zip(regions, targets, strict=True)
+            ]
+            losses |= self._forward_mask(features, foreground)
+        return regions, losses
+
+    def label_and_sample_proposals(
+        self, proposals: list[Instances], targets: list[Instances]
+    ) -> list[Instances]:
+        """The regions of each image that the heads are trained on; see :func:`sample_regions`."""
+        return [
+            sample_regions(
+                image.proposal_boxes,
+                truths,
+                assigner=self.proposal_matcher,
+                num_classes=self.num_classes,
+                batch_size=self.batch_size_per_image,
+                positive_fraction=self.positive_fraction,
+            )
+            for image, truths in zip(proposals, targets, strict=True)
+        ]
