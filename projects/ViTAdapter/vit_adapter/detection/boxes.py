@@ -10,6 +10,7 @@ from torch import Tensor
 
 __all__ = [
     "box_centers",
+    "box_distances",
     "clip_boxes",
     "generalized_overlap",
     "in_float32",
@@ -27,6 +28,14 @@ def in_float32(values: Tensor) -> Tensor:
 def box_centers(boxes: Tensor) -> Tensor:
     """Centres (..., 2), as (x, y), of boxes (..., 4)."""
     return (boxes[..., :2] + boxes[..., 2:]) / 2
+
+
+def box_distances(points: Tensor, boxes: Tensor) -> Tensor:
+    """Distances (..., 4) from points (..., 2) to the left, top, right and bottom of boxes (..., 4).
+
+    They are negative where the point lies outside.
+    """
+    return torch.cat((points - boxes[..., :2], boxes[..., 2:] - points), dim=-1)
 
 
 def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:

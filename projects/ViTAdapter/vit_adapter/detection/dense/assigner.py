@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vit_adapter.detection.boxes import box_centers, overlap
+from vit_adapter.detection.boxes import box_centers, box_distances, overlap
 
 __all__ = ["candidate_thresholds", "match_anchors", "nearest_anchors"]
 
@@ -44,8 +44,7 @@ def match_anchors(
         return matched, best
     candidates = nearest_anchors(anchors, gt_boxes, topk=topk)
     ious = overlap(boxes[candidates], gt_boxes)[0]
-    centers = box_centers(boxes)[candidates]
-    sides = torch.cat((centers - gt_boxes[:, :2], gt_boxes[:, 2:] - centers), dim=-1)  # (C, G, 4)
+    sides = box_distances(box_centers(boxes)[candidates], gt_boxes)  # (C, G, 4)
     positive = (ious >= candidate_thresholds(ious)) & (sides.amin(-1) > _MARGIN)
     taken, ious = candidates[positive], ious[positive]
     best = best.scatter_reduce(0, taken, ious, "amax")

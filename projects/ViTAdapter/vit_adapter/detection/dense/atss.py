@@ -12,7 +12,7 @@ from detectron2.modeling.box_regression import Box2BoxTransform
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from vit_adapter.detection.boxes import box_centers
+from vit_adapter.detection.boxes import box_centers, box_distances
 from vit_adapter.detection.dense.detector import AnchorTargets, AssigningDetector
 from vit_adapter.detection.dense.head import DenseHead, conv3x3
 from vit_adapter.detection.dense.losses import mean_over_processes
@@ -117,6 +117,5 @@ def centerness_targets(anchors: Tensor, boxes: Tensor) -> Tensor:
     Returns:
         (P,).
     """
-    centers = box_centers(anchors)
-    sides = torch.stack((centers - boxes[:, :2], boxes[:, 2:] - centers))  # (2, P, 2)
-    return (sides.amin(0) / sides.amax(0)).prod(-1).sqrt()
+    sides = box_distances(box_centers(anchors), boxes).unflatten(-1, (2, 2))
+    return (sides.amin(-2) / sides.amax(-2)).prod(-1).sqrt()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vit_adapter.detection.boxes import box_centers, overlap
+from vit_adapter.detection.boxes import box_centers, box_distances, overlap
 from vit_adapter.detection.dense.detector import AnchorTargets, AssigningDetector
 from vit_adapter.detection.dense.head import DenseHead
 from vit_adapter.detection.dense.losses import (
@@ -131,8 +131,7 @@ class GFL(AssigningDetector):
     def _distribution_loss(self, sides: Tensor, centers: Tensor, boxes: Tensor) -> Tensor:
         """Mean (P,) over the four sides, given centres (P, 2) and boxes (P, 4) in strides."""
         reg_max = self.head.reg_max
-        distances = torch.cat((centers - boxes[:, :2], boxes[:, 2:] - centers), dim=-1)
-        distances = distances.clamp(0, reg_max - _MARGIN)
+        distances = box_distances(centers, boxes).clamp(0, reg_max - _MARGIN)
         logits = sides.reshape(-1, reg_max + 1)
         return distribution_focal_loss(logits, distances.flatten()).view(-1, 4).mean(-1)
 
