@@ -3,42 +3,149 @@
 They lie in the folder named by ``VIT_ADAPTER_GOLDEN_DETECTION``, by default
 ``tests/oracle/golden_detection``. Sizes come from the arrays, constants are those of the original's
 configs. Parameters have the original's names and go through the converter.
+
+A test says with :func:`reads` which arrays it reads. It fails if it leaves one of them out, and
+``test_golden_detection.py`` fails if there are arrays that no test reads.
 """
 
 import os
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from detectron2.structures import BitMasks, Boxes, ImageList, Instances
-from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from vit_adapter import model_zoo
 from vit_adapter.checkpoint import load_strict
-from vit_adapter.checkpoint.original import convert_state_dict
+from vit_adapter.checkpoint.original import convert, convert_state_dict
 
 FOLDER = Path(
     os.environ.get("VIT_ADAPTER_GOLDEN_DETECTION") or Path(__file__).parents[1] / "golden_detection"
 )
-Arrays = dict[str, Tensor]
+INPUTS = "in."  # how the names of the inputs of a case begin
+Arrays = Mapping[str, Tensor]
+
+CLAIMS: list[tuple[str, tuple[str, ...]]] = []
+"""Which files the tests read, and which of their arrays."""
 
 
-def read(name: str) -> Arrays:
-    with np.load(FOLDER / f"{name}.npz") as data:
+def read(name: str) -> dict[str, Tensor]:
+    """All arrays of a file."""
+    with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as data:
         return {key: torch.from_numpy(data[key]) for key in data.files}
 
 
-def check(computed: Tensor, expected: Tensor) -> None:
-    """Compare to 1e-9 of the largest magnitude; whole numbers exactly."""
+class Case(Arrays):
+    """The arrays of a file that one test reads, and the inputs that they belong to.
+
+    Args:
+        kind: what comes before the first "_" in the name of the file.
+        arrays: by name.
+        unread: names of the arrays that nobody has asked for yet.
+        prefix: only the names that begin with this are visible, without it.
+    """
+
+    def __init__(
+        self, kind: str, arrays: dict[str, Tensor], unread: set[str], prefix: str = ""
+    ) -> None:
+        self.kind = kind
+        self.unread = unread
+        self._arrays = arrays
+        self._prefix = prefix
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.unread.discard(self._prefix + name)
+        return self._arrays[self._prefix + name]
+
+    def __contains__(self, name: object) -> bool:
+        return f"{self._prefix}{name}" in self._arrays
+
+    def __iter__(self) -> Iterator[str]:
+        start = self._prefix
+        return (name.removeprefix(start) for name in self._arrays if name.startswith(start))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def within(self, prefix: str) -> "Case":
+        """The arrays whose names begin with ``prefix``, without it."""
+        return Case(self.kind, self._arrays, self.unread, self._prefix + prefix)
+
+    def numbered(self, name: str) -> list[Tensor]:
+        """The arrays ``name0``, ``name1``, ..."""
+        count = sum(each.removeprefix(name).isdecimal() for each in self if each.startswith(name))
+        return [self[f"{name}{i}"] for i in range(count)]
+
+
+def matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def open_case(file: str, names: tuple[str, ...]) -> Case:
+    """The inputs in a file, and the arrays with one of the names."""
+    arrays = {k: v for k, v in read(file).items() if k.startswith(INPUTS) or matches(k, names)}
+    unread = {name for name in arrays if not name.startswith(INPUTS)}
+    return Case(file.partition("_")[0], arrays, unread)
+
+
+def reads(files: str, *names: str) -> pytest.MarkDecorator:
+    """Run a test, which has an argument ``case``, for each of some files.
+
+    Args:
+        files: names without suffix, with wildcards; several are separated by spaces.
+        names: of arrays, with wildcards.
+    """
+    CLAIMS.extend((file, names) for file in files.split())
+    found = sorted(path.stem for file in files.split() for path in FOLDER.glob(f"{file}.npz"))
+    params = [(file, names) for file in found]
+    return pytest.mark.parametrize("case", params, ids=found, indirect=True)
+
+
+def check(computed: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
+    """Compare relative to the largest magnitude; whole numbers exactly.
+
+    Results in float32 are compared if the tolerance allows it.
+    """
     computed = computed.detach()
     if not expected.is_floating_point():
         assert torch.equal(computed.to(expected.dtype), expected)
         return
-    assert computed.dtype == torch.float64
+    assert computed.dtype == torch.float64 or tolerance > 1e-7
     assert computed.shape == expected.shape
-    scale = expected.abs().max().item() if expected.numel() else 0.0
-    torch.testing.assert_close(computed, expected, rtol=0, atol=1e-9 * max(scale, 1e-3))
+    scale = max(expected.abs().max().item() if expected.numel() else 0.0, 1e-3)
+    torch.testing.assert_close(
+        computed.to(expected.dtype), expected, rtol=0, atol=tolerance * scale
+    )
+
+
+def check_detections(
+    found: tuple[Tensor, Tensor, Tensor], expected: Arrays, image: int, tolerance: float = 1e-9
+) -> Tensor:
+    """Compare boxes (N, 4), scores (N,) and labels (N,), paired by label and box.
+
+    Args:
+        found: boxes, scores and labels.
+        expected: arrays ``boxes``, ``scores`` and ``labels``, numbered by image.
+        image: number of the image.
+        tolerance: see :func:`check`.
+
+    Returns:
+        (N,), which detection is the first expected one, the second, ...
+    """
+    boxes, scores, labels = found
+    expected_boxes, expected_labels = expected[f"boxes{image}"], expected[f"labels{image}"]
+    assert len(boxes) == len(expected_boxes)
+    distances = torch.cdist(expected_boxes, boxes.to(expected_boxes.dtype))
+    distances[expected_labels[:, None] != labels] = torch.inf
+    pairs = distances.argmin(dim=1) if len(boxes) else labels
+    assert len(pairs.unique()) == len(boxes)
+    check(labels[pairs], expected_labels)
+    check(boxes[pairs], expected_boxes, tolerance)
+    check(scores[pairs], expected[f"scores{image}"], tolerance)
+    return pairs
 
 
 def load_parameters(part: nn.Module, parameters: Arrays, *, theirs: str, ours: str) -> None:
@@ -54,20 +161,42 @@ def load_parameters(part: nn.Module, parameters: Arrays, *, theirs: str, ours: s
     load_strict(part, {k.removeprefix(f"{ours}."): v for k, v in converted.items()})
 
 
-def check_gradients(part: nn.Module, case: Arrays, prefix: str, *, theirs: str, ours: str) -> None:
-    """Compare the gradients of the parameters ``<prefix>.grad.param.<the original's name>``."""
-    start = f"{prefix}grad.param."
-    expected = {k.removeprefix(start): v for k, v in case.items() if k.startswith(start)}
+def check_gradients(
+    part: nn.Module, expected: Arrays, *, kind: str, theirs: str, ours: str
+) -> None:
+    """Compare the gradients of some parameters, which have the original's names.
+
+    ``kind`` is that of the case; the other arguments are as in :func:`load_parameters`.
+    """
     assert expected
-    converted = convert_state_dict({f"{theirs}.{k}": v for k, v in expected.items()})
-    parameters = dict(part.named_parameters())
-    for name, gradient in converted.items():
-        check(parameters[name.removeprefix(f"{ours}.")].grad, gradient)
+    conversion = convert({f"{theirs}.{k}": v for k, v in read(f"{kind}_params").items()})
+    for name, gradient in expected.items():
+        our_name = conversion.names[f"{theirs}.{name}"].removeprefix(f"{ours}.")
+        check(part.get_parameter(our_name).grad, gradient)
 
 
-def read_features(case: Arrays) -> Arrays:
-    levels = sum(name.startswith("in.feat") for name in case)
-    return {f"p{i + 2}": case[f"in.feat{i}"].clone().requires_grad_() for i in range(levels)}
+def check_feature_gradients(features: Arrays, expected: Case) -> None:
+    """Compare the gradients of features.
+
+    Args:
+        features: of the pyramid, finest first.
+        expected: ``feat<level>`` for some levels; for all of them, ``feat_abs_sum``.
+    """
+    gradients = [
+        torch.zeros_like(feature) if feature.grad is None else feature.grad
+        for feature in features.values()
+    ]
+    for level, gradient in enumerate(gradients):
+        if f"feat{level}" in expected:
+            check(gradient, expected[f"feat{level}"])
+    if "feat_abs_sum" in expected:
+        check(torch.stack([each.abs().sum() for each in gradients]), expected["feat_abs_sum"])
+
+
+def read_features(case: Case, *, first: int = 2) -> dict[str, Tensor]:
+    """The maps of a pyramid whose finest level is p2, or p``first``."""
+    maps = case.numbered("in.feat")
+    return {f"p{i + first}": each.clone().requires_grad_() for i, each in enumerate(maps)}
 
 
 def read_sizes(case: Arrays) -> list[tuple[int, int]]:
@@ -80,15 +209,15 @@ def read_images(case: Arrays) -> ImageList:
     return ImageList(torch.empty(len(sizes), 3, *case["in.batch_shape"].tolist()), sizes)
 
 
-def read_targets(case: Arrays) -> list[Instances]:
+def read_targets(case: Arrays, *, empty: bool = False) -> list[Instances]:
+    """The ground truths of each image; none if ``empty``."""
     targets = []
     for i, size in enumerate(read_sizes(case)):
-        truths = Instances(
-            size, gt_boxes=Boxes(case[f"in.gt_bboxes{i}"]), gt_classes=case[f"in.gt_labels{i}"]
-        )
+        boxes, classes = case[f"in.gt_bboxes{i}"], case[f"in.gt_labels{i}"]
+        truths = Instances(size, gt_boxes=Boxes(boxes), gt_classes=classes)
         if f"in.gt_masks{i}" in case:
             truths.gt_masks = BitMasks(case[f"in.gt_masks{i}"])
-        targets.append(truths)
+        targets.append(truths[:0] if empty else truths)
     return targets
 
 
@@ -97,9 +226,3 @@ def read_proposals(case: Arrays, name: str) -> list[Instances]:
         Instances(size, proposal_boxes=Boxes(case[f"{name}{i}"]))
         for i, size in enumerate(read_sizes(case))
     ]
-
-
-def cascade_config(channels: int) -> DictConfig:
-    model = model_zoo.get_config("common/models/cascade_mask_rcnn").model
-    model.backbone.out_channels = channels
-    return model
