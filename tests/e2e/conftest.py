@@ -4,11 +4,9 @@ The model is the quick-start one made tiny by overrides, the data are a few gene
 as COCO-format files, so nearly all of the time goes into starting Python.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from vit_adapter.data import generate_shapes
 
@@ -55,12 +53,3 @@ def command(project_root: Path, shapes: Path, tmp_path: Path) -> list[str]:
         f"data.val_images={shapes / 'val'}",
         f"train.output_dir={tmp_path / 'run'}",
     ]
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Use one thread: equal sums need equal numbers of threads, even in child processes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
