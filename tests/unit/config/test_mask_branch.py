@@ -49,6 +49,14 @@ def test_a_cascade(caplog: pytest.LogCaptureFixture) -> None:
     assert "(model.roi_heads.mask_heads=null)" in caplog.text
 
 
+def test_a_hybrid_task_cascade() -> None:
+    cfg = model_zoo.get_config("coco/htc_vit_adapter_large_beit_3x")
+    cfg.dataloader.train.dataset.names = "branch_boxes"
+    drop_mask_branch(cfg)
+    assert cfg.model.roi_heads.mask_heads is None
+    assert cfg.dataloader.train.mapper.instance_jitter is None  # it cuts objects out by their masks
+
+
 @pytest.mark.parametrize(
     "names", [["polygons"], ["run_lengths"], ["boxes", "polygons"], ["unknown"], []]
 )

@@ -41,8 +41,8 @@ class Patches(Backbone):
         return {name: ShapeSpec(channels=32, stride=STRIDES[name]) for name in self.convs}
 
 
-def make_family(family: str) -> nn.Module:
-    """Build a small model with 3 classes (and 5 semantic ones) for training."""
+def make_family(family: str, *, masks: bool = True) -> nn.Module:
+    """Build a small model with 3 classes (and 5 semantic ones), without masks if told so."""
     config = model_zoo.get_config(f"common/models/{FAMILIES[family]}")
     model = config[family] if family in config else config.model
     patches = LazyCall(Patches)(out_features=list(model.backbone.in_features))
@@ -63,6 +63,9 @@ def make_family(family: str) -> nn.Module:
         head.conv_dims = [8 for _ in head.conv_dims]
     for head in heads.get("mask_heads") or [heads.mask_head]:
         head.conv_dims = [8, 8]
+    if not masks:
+        for key in {"mask_in_features", "mask_pooler", "mask_head", "mask_heads"} & set(heads):
+            heads[key] = None
     return adapt_sync_batch_norm(instantiate(model))
 
 
@@ -72,11 +75,11 @@ def family(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def make_detector() -> Callable[[str], nn.Module]:
+def make_detector() -> Callable[..., nn.Module]:
     """Build the small model of a family, always with the same weights."""
 
-    def make(family: str) -> nn.Module:
+    def make(family: str, **options: bool) -> nn.Module:
         torch.manual_seed(0)
-        return make_family(family)
+        return make_family(family, **options)
 
     return make

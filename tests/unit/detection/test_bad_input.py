@@ -81,7 +81,7 @@ def train(model: nn.Module, batch: Sequence[dict[str, object]]) -> dict[str, Ten
 
 @pytest.mark.parametrize("batch", BATCHES)
 def test_unusual_objects(
-    family: str, batch: str, load: Callable, make_detector: Callable[[str], nn.Module]
+    family: str, batch: str, load: Callable, make_detector: Callable[..., nn.Module]
 ) -> None:
     inputs = [load([annotate(box) for box in boxes]) for boxes in BATCHES[batch]]
     assert [len(image["instances"]) for image in inputs] == [len(b) for b in BATCHES[batch]]
@@ -90,7 +90,7 @@ def test_unusual_objects(
 
 @pytest.mark.parametrize("kind", LEFT_OUT)
 def test_objects_that_cannot_be_learnt_are_left_out(
-    family: str, kind: str, load: Callable, make_detector: Callable[[str], nn.Module]
+    family: str, kind: str, load: Callable, make_detector: Callable[..., nn.Module]
 ) -> None:
     inputs = load([annotate(box) for box in LEFT_OUT[kind]])
     assert len(inputs["instances"]) == 0
@@ -98,7 +98,7 @@ def test_objects_that_cannot_be_learnt_are_left_out(
 
 
 def test_crowds_are_left_out(
-    family: str, load: Callable, make_detector: Callable[[str], nn.Module]
+    family: str, load: Callable, make_detector: Callable[..., nn.Module]
 ) -> None:
     inputs = load([annotate(OBJECT, iscrowd=1), annotate(OTHER, iscrowd=1)])
     assert len(inputs["instances"]) == 0

@@ -21,6 +21,8 @@ _BRANCH = ("mask_in_features", "mask_pooler", *_HEADS)
 def drop_mask_branch(cfg: DictConfig) -> None:
     """Remove the mask branch from the model if the training data are known to have no masks.
 
+    The jitter of instances, which needs masks, is removed with it.
+
     Evaluation and prediction call this as well, so that they build the model that was trained. (A
     config saved by training has no branch any more.) Nothing changes if the data do not state
     their ``mask_format``, or if the model does not learn masks with ``roi_heads.mask_head`` or
@@ -39,6 +41,8 @@ def drop_mask_branch(cfg: DictConfig) -> None:
     mapper = cfg.dataloader.train.get("mapper") or {}
     if mapper.get("use_instance_mask"):
         mapper.use_instance_mask = False
+    if mapper.get("instance_jitter") is not None:  # it cuts objects out by their masks
+        mapper.instance_jitter = None
     logger.warning(
         "The annotations of %s have no masks. The model is built without its mask branch "
         "(model.roi_heads.%s=null).",

@@ -27,8 +27,8 @@ class HybridTaskCascadeHeads(CascadeMaskHeads):
     Args:
         semantic_head: the semantic branch.
         semantic_pooler: pools its embedding inside boxes.
-        options: of :class:`~vit_adapter.detection.CascadeMaskHeads`. The mask heads are
-            ``FlowMaskHead``.
+        options: of :class:`~vit_adapter.detection.CascadeMaskHeads`. The mask heads, if there are
+            any, are ``FlowMaskHead``.
     """
 
     def __init__(
@@ -80,10 +80,11 @@ class HybridTaskCascadeHeads(CascadeMaskHeads):
             regions = self._sample(stage, proposals, targets)
             predictions = self._predict(stage, features, regions)
             proposals = self._refine(stage, predictions, regions)
-            refined = self._sample(stage, proposals, targets)
             with get_event_storage().name_scope(f"stage{stage}"):
                 of_stage = self.box_predictor[stage].losses(predictions, regions)
-                of_stage |= self._mask_losses(stage, features, refined, targets)
+                if self.mask_head is not None:
+                    refined = self._sample(stage, proposals, targets)
+                    of_stage |= self._mask_losses(stage, features, refined, targets)
             losses |= {f"{name}_stage{stage}": weight * loss for name, loss in of_stage.items()}
         return losses
 
