@@ -90,9 +90,21 @@ def test_labels_of_no_class_are_an_error_that_names_the_file(tmp_path):
         _mapper()(_record(tmp_path, labels))
 
 
-def test_labels_of_another_size_are_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"a\.png is \(20, 29\).*must have the same size"):
+def test_labels_of_another_size_are_an_error_that_names_both_files(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"a\.png has 30 x 20 pixels.*a_labels\.png has 29 x 20\. They must have"
+    ):
         _mapper()(_record(tmp_path, _labels()[:, 1:]))
+
+
+def test_unreadable_labels_are_an_error_that_names_the_file(tmp_path):
+    record = _record(tmp_path, np.zeros((20, 30, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"a_labels\.png has pixels of mode RGB.*one channel"):
+        _mapper()(record)
+    file = tmp_path / "a_labels.png"
+    file.write_bytes(file.read_bytes()[:-30])
+    with pytest.raises(ValueError, match=r"a_labels\.png"):
+        _mapper()(record)
 
 
 @pytest.mark.parametrize("key", ["segmentation", "bbox"])

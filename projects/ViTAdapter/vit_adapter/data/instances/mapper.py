@@ -20,6 +20,7 @@ from fvcore.transforms.transform import Transform
 from vit_adapter.data.image_io import read_image, read_label_map
 from vit_adapter.data.instances.coco_geometry import run_length_problem
 from vit_adapter.data.instances.coco_values import flag
+from vit_adapter.data.semantic.label_checks import check_same_size
 
 _Record = dict[str, Any]
 ANNOTATION_ERRORS = (AssertionError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
@@ -40,7 +41,7 @@ class CheckedDatasetMapper(DatasetMapper):
 
         Raises:
             FileNotFoundError: the image or its label map does not exist.
-            ValueError: an image or annotation is broken.
+            ValueError: an image, label map or annotation is broken, or the map has another size.
             SizeMismatchError: the size of the image differs from the record's.
         """
         record = copy.deepcopy(dataset_dict)
@@ -49,6 +50,8 @@ class CheckedDatasetMapper(DatasetMapper):
         utils.check_image_size(record, image)
         image = self._before_augmentation(image, record)
         sem_seg = self._read_label_map(record)
+        if sem_seg is not None:
+            check_same_size(image, sem_seg, dataset_dict)
         aug_input = T.AugInput(image, sem_seg=sem_seg)
         transforms = self._augment(aug_input, record["file_name"])
         # Tensors travel between processes through shared memory; NumPy arrays would be pickled.
@@ -77,11 +80,6 @@ class CheckedDatasetMapper(DatasetMapper):
 
     def _augment(self, aug_input: T.AugInput, file_name: str) -> Transform:
         height, width = aug_input.image.shape[:2]
-        if aug_input.sem_seg is not None and aug_input.sem_seg.shape != (height, width):
-            raise ValueError(
-                f"The label map of {file_name} is {aug_input.sem_seg.shape}, but the image is "
-                f"{(height, width)} (height, width). They must have the same size."
-            )
         try:
             return self.augmentations(aug_input)
         except ValueError as error:
