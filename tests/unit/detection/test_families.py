@@ -1,6 +1,10 @@
-"""What every family of detectors can do: train in bfloat16 and without masks, predict."""
+"""What every family of detectors can do: train in bfloat16, without masks, in two processes."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,13 +15,13 @@ from torch import nn
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def make_input(*, masks: bool = True) -> dict[str, object]:
-    """An image with two objects, whose masks fill their boxes, and semantic labels."""
-    boxes = torch.tensor([[8, 8, 48, 40], [30, 20, 80, 55]])
+def make_input(*, count: int = 2, masks: bool = True) -> dict[str, object]:
+    """An image with up to two objects, whose masks fill their boxes, and semantic labels."""
+    boxes = torch.tensor([[8, 8, 48, 40], [30, 20, 80, 55]])[:count]
     instances = Instances((60, 90), gt_boxes=Boxes(boxes.float()))
-    instances.gt_classes = torch.tensor([0, 2])
-    if masks:
-        bitmaps = torch.zeros(2, 60, 90, dtype=torch.bool)
+    instances.gt_classes = torch.tensor([0, 2])[:count]
+    if masks and count:  # as the mapper does
+        bitmaps = torch.zeros(count, 60, 90, dtype=torch.bool)
         for bitmap, (x1, y1, x2, y2) in zip(bitmaps, boxes, strict=True):
             bitmap[y1:y2, x1:x2] = True
         instances.gt_masks = BitMasks(bitmaps)
@@ -47,3 +51,17 @@ def test_data_without_masks(family: str, make_detector: Callable[..., nn.Module]
         (found,) = model.eval()([{"image": make_input()["image"], "height": 120, "width": 180}])
     fields = found["instances"].get_fields()
     assert fields.keys() == {"pred_boxes", "scores", "pred_classes"}
+
+
+@pytest.mark.slow
+def test_two_processes() -> None:
+    """See the program."""
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("two_processes.py"))],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "trained all families"
