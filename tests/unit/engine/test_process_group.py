@@ -1,9 +1,13 @@
-"""Which processes share a machine, and a run of one process."""
+"""Which processes share a machine, a run of one process, and the end of a group."""
 
 import os
+from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed as dist
 from detectron2.utils import comm
+from torch.nn.parallel import DistributedDataParallel
 
 from vit_adapter.config.errors import UsageError
 from vit_adapter.engine import process_group
@@ -53,3 +57,26 @@ def test_one_process_needs_no_group() -> None:
     seen = []
     run_among_others(seen.append, Process(0, 1, 0, "env://", "cuda"), (os.getpid(),))
     assert seen == [os.getpid()]
+
+
+def threads_of_groups() -> list[str]:
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    return [name for name in names if "gloo" in name]
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/task").exists(), reason="needs the threads that Linux lists"
+)
+def test_no_thread_of_a_group_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Detectron2 caches groups, and a model in a reference cycle holds one."""
+    monkeypatch.setattr(comm, "_LOCAL_PROCESS_GROUP", None)
+    dist.init_process_group("gloo", store=dist.HashStore(), world_size=1, rank=0)
+    comm._LOCAL_PROCESS_GROUP = dist.new_group([0])
+    comm._get_global_gloo_group()
+    model = DistributedDataParallel(torch.nn.Linear(1, 1))
+    model.itself = [model]
+    del model
+    assert threads_of_groups()
+    process_group._leave_group()
+    assert threads_of_groups() == []
+    assert not dist.is_initialized()

@@ -1,5 +1,6 @@
 """One process of a run: joining and leaving the group of processes."""
 
+import gc
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -90,7 +91,19 @@ def run_among_others(main: Callable[..., None], process: Process, arguments: tup
     comm.synchronize()
     main(*arguments)
     # Skipped after a failure: the launcher stops the other processes, so this would wait forever.
+    _leave_group()
+
+
+def _leave_group() -> None:
+    """Leave the process group and end its threads.
+
+    A group that Detectron2's ``comm`` or a trained model still refers to keeps its threads. They
+    would run while the interpreter shuts down, which can abort the process.
+    """
     dist.destroy_process_group()
+    comm._LOCAL_PROCESS_GROUP = None
+    comm._get_global_gloo_group.cache_clear()
+    gc.collect()  # the trainer and its hooks refer to each other
 
 
 def _meet(process: Process) -> dist.Store:
