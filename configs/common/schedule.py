@@ -1,5 +1,7 @@
 """COCO schedules: x0.1 at two epochs, after a linear warm-up of 500 iterations from 0.001.
 
+With large-scale jitter: a cosine to 0.01, one step an epoch, after a warm-up of 2000 iterations.
+
 Semantic segmentation: linear decay to 0, times a linear warm-up of 1500 iterations from 1e-6.
 ``train.epochs`` and an override of ``train.max_iter`` move the milestones and the end of the decay,
 and limit the warm-up to a tenth of the run (``vit_adapter.engine.schedule``).
@@ -7,7 +9,7 @@ and limit the warm-up to a tenth of the run (``vit_adapter.engine.schedule``).
 
 from detectron2.config import LazyCall as L
 
-from vit_adapter.solver import WarmupMultiStep, WarmupPoly
+from vit_adapter.solver import WarmupCosine, WarmupMultiStep, WarmupPoly
 
 
 def _multi_step(epochs, milestones):
@@ -23,6 +25,20 @@ def _multi_step(epochs, milestones):
 
 lr_1x = _multi_step(epochs=12, milestones=[8, 11])  # iterations 58,640 and 80,630
 lr_3x = _multi_step(epochs=36, milestones=[27, 33])  # iterations 197,910 and 241,890
+
+
+def _cosine(epochs):
+    return L(WarmupCosine)(
+        max_iter="${train.max_iter}",
+        epochs=epochs,
+        end_factor=0.01,
+        warmup_iters=2000,
+        warmup_factor=0.001,
+    )
+
+
+# Detectors from MAE with large-scale jitter
+lr_25ep, lr_50ep = _cosine(25), _cosine(50)
 
 # From scratch on small data: the same shape over any number of iterations
 lr_scratch = _multi_step(epochs=12, milestones=[9, 11])

@@ -3,8 +3,8 @@
 COCO train2017 has 117,266 images with annotations. With 16 images per iteration an epoch is
 117,266 / 16 = 7,329.1, rounded up to 7,330 iterations. All schedules train in float32. The DeiT
 models published for the 3x schedule were trained in float16 (``train.amp.enabled=True``), which
-the original turned off after their release. It trains UPerNet in float16, except with BEiT and
-AugReg-L.
+the original turned off after their release. It trains the detectors from MAE in float16, and
+UPerNet, except with BEiT and AugReg-L.
 
 ``epochs`` and ``auto_scale_lr`` adapt a schedule to other data and another batch size
 (``vit_adapter.engine.schedule``); the published schedules use neither.
@@ -37,6 +37,9 @@ def _train(max_iter, period, eval_period, base_batch_size=16):
 
 train_1x = _train(max_iter=12 * _epoch, period=_epoch, eval_period=_epoch)  # 87,960
 train_3x = _train(max_iter=36 * _epoch, period=_epoch, eval_period=_epoch)  # 263,880
+# Large-scale jitter
+train_25ep = _train(max_iter=25 * _epoch, period=_epoch, eval_period=_epoch)  # 183,250
+train_50ep = _train(max_iter=50 * _epoch, period=_epoch, eval_period=_epoch)  # 366,500
 # Semantic segmentation: a checkpoint and an evaluation after every tenth of the run
 train_40k = _train(max_iter=40_000, period=4_000, eval_period=4_000)
 train_80k = _train(max_iter=80_000, period=8_000, eval_period=8_000)

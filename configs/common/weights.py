@@ -3,6 +3,7 @@
 _deit = "https://dl.fbaipublicfiles.com/deit"
 _augreg = "https://storage.googleapis.com/vit_models/augreg"
 _beit = "https://github.com/addf400/files/releases/download"
+_mae = "https://dl.fbaipublicfiles.com/mae"
 _uniperceiver = "https://github.com/czczup/ViT-Adapter/releases/download/v0.3.1"
 _dinov2 = "https://dl.fbaipublicfiles.com/dinov2"
 
@@ -23,6 +24,8 @@ augreg_large = (
     f"{_augreg}/L_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.1-sd_0.1"
     "--imagenet2012-steps_20k-lr_0.01-res_384.npz"
 )
+# MAE (https://arxiv.org/abs/2111.06377): ImageNet-1k without labels, 224 px, ImageNet mean and std
+mae_base = f"{_mae}/pretrain/mae_pretrain_vit_base.pth"
 # BEiT (https://arxiv.org/abs/2106.08254): ImageNet-22k, 224 px; the published segmentors use
 # ImageNet mean and std
 beit_base = f"{_beit}/v1.0/beit_base_patch16_224_pt22k_ft22k.pth"

@@ -44,6 +44,11 @@ DETECTORS = {
         "400.73",
     ),
     "mask_rcnn_deit_adapter_small": ("mask_rcnn_vit_adapter_small_deit_3x", [], "47.80"),
+    "upgraded_mask_rcnn_mae_adapter_base_lsj_50ep": (
+        "mask_rcnn_vit_adapter_base_mae_lsj_50ep",
+        [],
+        "120.07",
+    ),
 }
 # Plain ViTs, of which there is no list
 BASELINES = {
@@ -90,3 +95,15 @@ def test_detectors_convert_both_ways(name: str) -> None:
 @pytest.mark.parametrize(("config", "millions"), BASELINES.items())
 def test_parameters_of_the_baselines(config: str, millions: int) -> None:
     assert round(count(build(config, [])) / 1e6) == millions
+
+
+def test_parameters_of_the_released_detector_from_mae() -> None:
+    """The paper prints 122 M: unlike the config, the released model has two extra extractors."""
+    extra = "model.backbone.bottom_up.use_extra_extractor=True"
+    model = build("mask_rcnn_vit_adapter_base_mae_lsj_50ep", [extra])
+    assert f"{count(model) / 1e6:.2f}" == "122.07"
+
+
+@pytest.mark.parametrize("epochs", [25, 50])
+def test_parameters_of_the_plain_vit_from_mae(epochs: int) -> None:
+    assert count(build(f"mask_rcnn_vit_base_mae_lsj_{epochs}ep", [])) == 115_480_816

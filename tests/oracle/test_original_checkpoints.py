@@ -231,19 +231,6 @@ def test_detectors(name: str) -> None:
     check(model, on_meta({**backbone_shapes(described), **heads}))
 
 
-# Of the detectors trained from MAE
-UPGRADES = [
-    "{vit}.layer_scale=False",
-    "model.backbone.bottom_up.use_extra_extractor=False",
-    "model.backbone.norm=SyncBN",
-    "model.proposal_generator.head.conv_dims=[-1,-1]",
-    "model.roi_heads.box_head.conv_dims=[256,256,256,256]",
-    "model.roi_heads.box_head.fc_dims=[1024]",
-    "model.roi_heads.box_head.conv_norm=SyncBN",
-    "model.roi_heads.box_predictor.input_shape.channels=1024",
-    "model.roi_heads.mask_head.conv_norm=SyncBN",
-]
-
 # Of Mask R-CNNs that the authors released: backbone, our config, overrides as in the documentation.
 RELEASED = [
     ("vit_deit_tiny", "vit_adapter_tiny_deit_3x", []),
@@ -256,7 +243,8 @@ RELEASED = [
     ("vit_dinov2_small", "vit_adapter_small_dinov2_3x", []),
     ("vit_dinov2_base", "vit_adapter_base_dinov2_3x", []),
     ("vit_dinov2_large", "vit_adapter_large_dinov2_3x", []),
-    ("vit_mae_base", "vit_adapter_base_deit_3x", UPGRADES),
+    ("vit_mae_base", "vit_adapter_base_mae_lsj_25ep", []),
+    ("vit_mae_base", "vit_adapter_base_mae_lsj_50ep", []),
     ("baseline_deit_tiny", "vit_tiny_deit_3x", []),
     ("baseline_deit_base", "vit_base_deit_3x", []),
     ("baseline_augreg_large", "vit_large_augreg_3x", []),
@@ -268,7 +256,7 @@ def test_released_detectors_fit_our_configs(
     backbone: str, config: str, overrides: list[str]
 ) -> None:
     described = read(f"keys_det_{backbone}")
-    heads = upgraded_mask_rcnn if overrides is UPGRADES else mask_rcnn
+    heads = upgraded_mask_rcnn if "mae" in backbone else mask_rcnn
     cfg = model_zoo.get_config(f"coco/mask_rcnn_{config}")
     vit = "model.backbone.bottom_up.vit"
     apply_overrides(cfg, [override.format(vit=vit) for override in overrides])

@@ -1,8 +1,8 @@
 """COCO instance segmentation, and the ``data`` node for custom data.
 
 1x trains with a short side of 800 and a long side of at most 1333 pixels; 3x mixes sizes and crops
-like DETR. Both test at 800/1333. Training leaves out images without annotations. ``boxes`` is for
-detectors without masks.
+like DETR; ``lsj`` is large-scale jitter. All test at 800/1333. Training leaves out images without
+annotations. ``boxes`` is for detectors without masks.
 """
 
 from copy import deepcopy as _deepcopy
@@ -21,6 +21,7 @@ from vit_adapter.data import (
     coco_1x_train,
     coco_3x_train,
     coco_htc_train,
+    coco_lsj_train,
     coco_test,
     instances_with_label_maps,
     resize,
@@ -64,6 +65,8 @@ def _dataloader(train_augmentations, masks=True):
 dataloader_1x = _dataloader(coco_1x_train)
 dataloader_3x = _dataloader(coco_3x_train)
 dataloader_boxes_3x = _dataloader(coco_3x_train, masks=False)
+dataloader_lsj = _dataloader(coco_lsj_train)
+dataloader_lsj["train"].mapper.recompute_boxes = True  # from what the crop leaves of the masks
 
 # For models that also learn from COCO-Stuff's label maps, as they are: 0 to 181, and 255
 dataloader_htc = _deepcopy(dataloader_3x)

@@ -11,7 +11,9 @@ from detectron2.config import LazyCall as L
 from vit_adapter.backbone import BEiT, PlainViT, UniPerceiver
 
 
-def _plain_vit(embed_dim, depth, num_heads, img_size, drop_path_rate, window_size=14):
+def _plain_vit(
+    embed_dim, depth, num_heads, img_size, drop_path_rate, window_size=14, layer_scale=True
+):
     quarter = depth // 4
     return L(PlainViT)(
         img_size=img_size,
@@ -21,7 +23,7 @@ def _plain_vit(embed_dim, depth, num_heads, img_size, drop_path_rate, window_siz
         num_heads=num_heads,
         mlp_ratio=4.0,
         qkv_bias=True,
-        layer_scale=True,
+        layer_scale=layer_scale,
         drop_path_rate=drop_path_rate,
         # 0 = global: blocks 2, 5, 8, 11 of 12; blocks 5, 11, 17, 23 of 24
         window_sizes=([window_size] * (quarter - 1) + [0]) * 4,
@@ -34,6 +36,7 @@ def _plain_vit(embed_dim, depth, num_heads, img_size, drop_path_rate, window_siz
 tiny = _plain_vit(192, 12, 3, img_size=224, drop_path_rate=0.1)
 small = _plain_vit(384, 12, 6, img_size=224, drop_path_rate=0.1)
 base = _plain_vit(768, 12, 12, img_size=224, drop_path_rate=0.1)
+base_mae = _plain_vit(768, 12, 12, img_size=224, drop_path_rate=0.1, layer_scale=False)
 large = _plain_vit(1024, 24, 16, img_size=384, drop_path_rate=0.4)
 dinov2_small = _plain_vit(384, 12, 6, img_size=592, drop_path_rate=0.1)
 dinov2_base = _plain_vit(768, 12, 12, img_size=592, drop_path_rate=0.1)

@@ -6,6 +6,7 @@ from vit_adapter.backbone import ViTAdapter
 
 from .vit import (
     base as _vit_base,
+    base_mae as _base_mae,
     beit_base as _beit_base,
     beit_large as _beit_large,
     dinov2_base as _dinov2_base,
@@ -64,6 +65,10 @@ large = _vit_adapter(_vit_large, 0.4, deform_num_heads=16, deform_ratio=0.5)
 small_dinov2 = _vit_adapter(_dinov2_small, 0.2, deform_num_heads=6, deform_ratio=1.0)
 base_dinov2 = _vit_adapter(_dinov2_base, 0.3, deform_num_heads=12, deform_ratio=0.5)
 large_dinov2 = _vit_adapter(_dinov2_large, 0.4, deform_num_heads=16, deform_ratio=0.5)
+
+# The rate is for 25 epochs.
+base_mae = _vit_adapter(_base_mae, 0.1, deform_num_heads=12, deform_ratio=0.5)
+base_mae.use_extra_extractor = False
 
 base_uniperceiver = _vit_adapter(_uniperceiver_base, 0.2, deform_num_heads=12, deform_ratio=0.5)
 

@@ -12,6 +12,7 @@ from vit_adapter.backbone import ViTBaseline
 
 from .vit import (
     base as _vit_base,
+    base_mae as _vit_base_mae,
     large as _vit_large,
     small as _vit_small,
     tiny as _vit_tiny,
@@ -30,6 +31,7 @@ def _baseline(vit, residual=False):
 vit_tiny, vitdet_tiny = _baseline(_vit_tiny), _baseline(_vit_tiny, residual=True)
 vit_small, vitdet_small = _baseline(_vit_small), _baseline(_vit_small, residual=True)
 vit_base, vitdet_base = _baseline(_vit_base), _baseline(_vit_base, residual=True)
+vit_base_mae = _baseline(_vit_base_mae)
 vit_large, vitdet_large = _baseline(_vit_large), _baseline(_vit_large, residual=True)
 
 vit_tiny_scratch, vitdet_tiny_scratch = _baseline(_scratch), _baseline(_scratch, residual=True)

@@ -1,10 +1,12 @@
 """The schedules: hand-computed multipliers, and refused arguments."""
 
+import math
+
 import pytest
 import torch
 from detectron2.solver import LRMultiplier
 
-from vit_adapter.solver import WarmupMultiStep, WarmupPoly
+from vit_adapter.solver import WarmupCosine, WarmupMultiStep, WarmupPoly
 
 # COCO 1x: 12 epochs of 7330 iterations, steps after epochs 8 and 11.
 ONE_EPOCH = 7330
@@ -124,3 +126,51 @@ def test_poly_without_warm_up_is_a_straight_line() -> None:
 def test_poly_arguments_that_do_not_fit(wrong: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         WarmupPoly(**{"max_iter": 10, **wrong})
+
+
+# COCO with large-scale jitter
+LSJ_25 = {"max_iter": 25 * ONE_EPOCH, "epochs": 25, "end_factor": 0.01, "warmup_iters": 2000}
+
+
+def slow_cosine(iteration: int) -> float:
+    """The original's two steps: the annealed value of the epoch, which the warm-up then reduces."""
+    epoch = iteration // ONE_EPOCH
+    annealed = 0.01 + 0.5 * (1 - 0.01) * (math.cos(math.pi * epoch / 25) + 1)
+    if iteration >= 2000:
+        return annealed
+    return annealed * (1 - (1 - iteration / 2000) * (1 - 0.001))
+
+
+def test_cosine_values() -> None:
+    schedule = WarmupCosine(**LSJ_25)
+    last = 25 * ONE_EPOCH - 1
+    for iteration in (0, 1, 1999, 2000, ONE_EPOCH - 1, ONE_EPOCH, 10 * ONE_EPOCH + 5, last):
+        expected = slow_cosine(iteration)
+        assert schedule(iteration / LSJ_25["max_iter"]) == pytest.approx(expected, rel=1e-12)
+    assert schedule(0.0) == 0.001
+    assert 0.01 < schedule(last / (last + 1)) < 0.015
+    assert schedule(1.0) == pytest.approx(0.01)
+
+
+def test_cosine_changes_once_an_epoch_at_the_exact_iteration() -> None:
+    for max_iter in (97, 1000, 183_250):
+        schedule = WarmupCosine(max_iter=max_iter, epochs=7, warmup_iters=0)
+        starts = [-(-max_iter * epoch // 7) for epoch in range(8)]
+        for epoch, (start, end) in enumerate(zip(starts, starts[1:], strict=False)):
+            expected = (1 + math.cos(math.pi * epoch / 7)) / 2
+            for iteration in (start, end - 1):
+                assert schedule(iteration / max_iter) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"max_iter": 0}, "max_iter and epochs must be >= 1, got 0 and 25"),
+        ({"epochs": 0}, "max_iter and epochs must be >= 1"),
+        ({"end_factor": 1.5}, r"end_factor must be in \[0, 1\], got 1.5"),
+        ({"warmup_iters": -1}, "warmup_iters must be >= 0"),
+    ],
+)
+def test_cosine_arguments_that_do_not_fit(wrong: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        WarmupCosine(**{**LSJ_25, **wrong})

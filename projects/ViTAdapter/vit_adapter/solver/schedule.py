@@ -86,6 +86,51 @@ class WarmupMultiStep(ParamScheduler):
         return self.gamma ** bisect_right(self.milestones, iteration) * self.warmup(iteration)
 
 
+class WarmupCosine(ParamScheduler):
+    """Half a cosine from 1 to ``end_factor``, one step an epoch, times a linear ramp at the start.
+
+    Iteration i (from 0) gets ``end_factor + (1 - end_factor) * (1 + cos(pi * e / epochs)) / 2``,
+    where e = 0, 1, ... is its epoch, times the ramp, which rises from ``warmup_factor`` at
+    iteration 0 to 1 at iteration ``warmup_iters``. With another ``max_iter`` the epochs scale, so
+    the shape is the same; the warm-up does not scale.
+
+    Args:
+        max_iter: iterations of the whole run, >= 1.
+        epochs: steps of the whole run, >= 1.
+        end_factor: end of the cosine, in [0, 1]; the last epoch is one step above it.
+        warmup_iters: length of the ramp in iterations; 0 for none.
+        warmup_factor: start of the ramp, in [0, 1].
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_iter: int,
+        epochs: int,
+        end_factor: float = 0.0,
+        warmup_iters: int = 500,
+        warmup_factor: float = 0.001,
+    ) -> None:
+        if max_iter < 1 or epochs < 1:
+            raise ValueError(f"max_iter and epochs must be >= 1, got {max_iter} and {epochs}")
+        if not 0.0 <= end_factor <= 1.0:
+            raise ValueError(f"end_factor must be in [0, 1], got {end_factor}")
+        self.max_iter = max_iter
+        self.epochs = epochs
+        self.end_factor = end_factor
+        self.warmup = _Ramp(warmup_iters, warmup_factor)
+
+    def __call__(self, where: float) -> float:
+        """Multiplier of the base learning rate at progress ``where`` = iteration / max_iter."""
+        iteration = math.floor(where * self.max_iter + _EPSILON)
+        epoch = iteration * self.epochs // self.max_iter
+        cosine = (1.0 + math.cos(math.pi * epoch / self.epochs)) / 2.0
+        return (self.end_factor + (1.0 - self.end_factor) * cosine) * self.warmup(iteration)
+
+
 class WarmupPoly(ParamScheduler):
     """Polynomial decay to 0, times a linear ramp over the first iterations.
 

@@ -14,6 +14,7 @@ from vit_adapter.data import (
     coco_1x_train,
     coco_3x_train,
     coco_htc_train,
+    coco_lsj_train,
     coco_test,
     flip_and_resize,
     resize,
@@ -62,7 +63,9 @@ def _near(count, probability, total=DRAWS):
     return abs(count - probability * total) < 4 * (total * probability * (1 - probability)) ** 0.5
 
 
-@pytest.mark.parametrize("train", [coco_1x_train, coco_3x_train, coco_htc_train, flip_and_resize])
+@pytest.mark.parametrize(
+    "train", [coco_1x_train, coco_3x_train, coco_htc_train, coco_lsj_train, flip_and_resize]
+)
 def test_half_of_the_images_are_mirrored_first(train):
     draws = _draw(train(), 480, 640)
     flips = [isinstance(transforms[0], HFlipTransform) for transforms in draws]
@@ -228,3 +231,22 @@ def test_htc_draws_any_short_side_within_its_range():
     fine_tuning = _draw(coco_htc_train((600, 1600), 2000), 600, 600)
     shorts = [_only(transforms, T.ResizeTransform)[0].new_h for transforms in fine_tuning]
     assert 600 <= min(shorts) < 650 and 1550 < max(shorts) <= 1600
+
+
+def test_large_scale_jitter():
+    draws = _draw(coco_lsj_train(), 480, 640, count=2000)
+    factors = []
+    for _, scaling, crop in draws:
+        factors.append(scaling.new_w / 1024)
+        assert scaling.new_h == pytest.approx(scaling.new_w * 480 / 640, abs=1)
+        assert (crop.h, crop.w) == (min(1024, scaling.new_h), min(1024, scaling.new_w))
+    assert min(factors) < 0.11 and max(factors) > 1.99
+    assert np.mean(factors) == pytest.approx(1.05, abs=0.06)
+    # The two axes are drawn apart.
+    large = [(s, c) for _, s, c in draws if s.new_h > 1200]
+    rows, columns = zip(
+        *((c.y0 / (s.new_h - 1024), c.x0 / (s.new_w - 1024)) for s, c in large), strict=True
+    )
+    assert abs(np.corrcoef(rows, columns)[0, 1]) < 0.2
+    smaller = _draw(coco_lsj_train(size=100), 480, 640, count=50)
+    assert max(crop.w for _, _, crop in smaller) == 100

@@ -25,6 +25,7 @@ COCO_TEST_SHORT_EDGE = 800
 _PRE_CROP_SHORT_EDGES = (400, 500, 600)
 _PRE_CROP_RANGE = (384, 600)
 _FINAL_CROP = (1024, 1024)
+_JITTER = (0.1, 2.0)  # factors of the size
 
 
 class PolygonMovingCrop(CropTransform):
@@ -131,6 +132,24 @@ def coco_htc_train(
         max_size: maximum length of the long side, which takes precedence.
     """
     return [T.RandomFlip(), T.ResizeShortestEdge(list(short_edges), max_size, sample_style="range")]
+
+
+def coco_lsj_train(size: int = 1024) -> list[T.Augmentation]:
+    """Augment with large-scale jitter: mirror half of the images, resize in a wide range, crop.
+
+    The image is resized to fit into a square of ``size`` times a factor uniform in 0.1..2, then
+    cropped to at most ``size`` x ``size``, which may contain no instance. The position of the crop
+    is drawn for each axis, while Detectron2's ``FixedSizeCrop`` draws one for both. For boxes of
+    what is left of the masks, the mapper needs ``recompute_boxes`` and masks as "bitmask".
+
+    Args:
+        size: side of the crop.
+    """
+    return [
+        T.RandomFlip(),
+        T.ResizeScale(*_JITTER, size, size),
+        RandomCrop("absolute", (size, size)),
+    ]
 
 
 def coco_test() -> list[T.Augmentation]:

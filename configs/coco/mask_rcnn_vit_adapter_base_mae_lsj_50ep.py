@@ -1,0 +1,14 @@
+"""Mask R-CNN with norms, ViT-Adapter-B from MAE weights, COCO, large-scale jitter, 50 epochs."""
+
+from ..common.data.coco import data, dataloader_lsj as dataloader
+from ..common.detector_testing import test
+from ..common.models.mask_rcnn_norms import model, task
+from ..common.models.vit_adapter import base_mae as _backbone
+from ..common.optim import custom_keys as optimizer
+from ..common.schedule import lr_50ep as lr_multiplier
+from ..common.train import train_50ep as train
+from ..common.weights import mae_base as _weights
+
+model.backbone.bottom_up = _backbone
+model.backbone.bottom_up.vit.drop_path_rate = 0.2
+train.vit_checkpoint = _weights
