@@ -21,6 +21,7 @@ def _train(max_iter, period, eval_period, base_batch_size=16):
         vit_patch_resize="pseudo_inverse",  # for its patch kernel; "bilinear" as in the original
         allow_mismatch=[],  # regular expressions of keys of init_checkpoint that need not match
         freeze=[],  # regular expressions of parameters that are not trained
+        clip_grad_norm=None,  # largest L2 norm of all gradients; null: they are not clipped
         max_iter=max_iter,
         epochs=None,  # a number sets max_iter and what depends on it from the size of the data
         auto_scale_lr=False,  # True: optimizer.lr x total batch / base_batch_size

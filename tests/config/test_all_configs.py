@@ -77,6 +77,7 @@ def test_has_the_common_keys(cfg: DictConfig) -> None:
         "vit_patch_resize",
         "allow_mismatch",
         "freeze",
+        "clip_grad_norm",
         "max_iter",
         "epochs",
         "auto_scale_lr",

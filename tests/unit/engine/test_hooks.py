@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from vit_adapter.checkpoint.checkpointer import Checkpointer
+from vit_adapter.engine.clipping import GradientClipping
 from vit_adapter.engine.freezing import FrozenNorms
 from vit_adapter.engine.hooks import (
     EvaluationHook,
@@ -181,13 +182,18 @@ def make_config(**train: object) -> DictConfig:
     )
 
 
-def test_norms_are_frozen_only_if_something_is_frozen() -> None:
-    kinds = [
-        [type(hook) for hook in training_hooks(make_config(**options), nn.Linear(1, 1))]
-        for options in ({}, {"freeze": []}, {"freeze": ["a"]})
-    ]
-    always = [hooks.IterationTimer, hooks.LRScheduler]
-    assert kinds == [always, always, [*always, FrozenNorms]]
+@pytest.mark.parametrize(
+    ("options", "more"),
+    [
+        ({}, []),
+        ({"freeze": [], "clip_grad_norm": None}, []),
+        ({"freeze": ["a"]}, [FrozenNorms]),
+        ({"clip_grad_norm": 1.0}, [GradientClipping]),
+    ],
+)
+def test_hooks_that_the_config_asks_for(options: dict, more: list[type]) -> None:
+    kinds = [type(hook) for hook in training_hooks(make_config(**options), nn.Linear(1, 1))]
+    assert kinds == [hooks.IterationTimer, hooks.LRScheduler, *more]
 
 
 @pytest.mark.parametrize("main_process", [True, False])
