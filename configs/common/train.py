@@ -41,6 +41,9 @@ train_3x = _train(max_iter=36 * _epoch, period=_epoch, eval_period=_epoch)  # 26
 # Large-scale jitter
 train_25ep = _train(max_iter=25 * _epoch, period=_epoch, eval_period=_epoch)  # 183,250
 train_50ep = _train(max_iter=50 * _epoch, period=_epoch, eval_period=_epoch)  # 366,500
+# Fine-tuning after Objects365
+train_o365 = _train(max_iter=20_000, period=500, eval_period=500, base_batch_size=64)
+train_o365["clip_grad_norm"] = 0.1
 # Semantic segmentation: a checkpoint and an evaluation after every tenth of the run
 train_40k = _train(max_iter=40_000, period=4_000, eval_period=4_000)
 train_80k = _train(max_iter=80_000, period=8_000, eval_period=8_000)

@@ -3,10 +3,13 @@
 from collections.abc import Callable
 
 import pytest
+import torch
 from detectron2.config import instantiate
 from omegaconf import DictConfig
+from torch import nn
 
 from vit_adapter.data import InstanceJitter, coco_htc_train, resize
+from vit_adapter.detection import GIoUBoxPredictor
 
 DROP_PATH = {"augreg": 0.4, "beit": 0.3, "beitv2": 0.3, "uniperceiver": 0.4}
 IMAGENET = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -40,3 +43,55 @@ def test_data(load_config: Callable[[str], DictConfig]) -> None:
     assert mapper.instance_jitter.probability == 0.5
     assert repr(list(mapper.augmentations.augs)) == repr(coco_htc_train())
     assert repr(instantiate(test.mapper.augmentations)) == repr(resize([1400], 1600))
+
+
+FINE_TUNING = "coco/htc_vit_adapter_large_beitv2_o365"
+
+
+def test_fine_tuning_after_objects365(load_config: Callable[[str], DictConfig]) -> None:
+    cfg = load_config(FINE_TUNING)
+    train, loaders, optimizer = cfg.train, cfg.dataloader, cfg.optimizer
+    assert (train.max_iter, train.eval_period, train.checkpointer.period) == (20_000, 500, 500)
+    assert (train.clip_grad_norm, train.base_batch_size) == (0.1, 64)
+    assert (optimizer.params.decay_rate, optimizer.lr, optimizer.weight_decay) == (0.8, 1e-4, 0.05)
+    schedule = instantiate(cfg.lr_multiplier)
+    values = {i: schedule(i / 20_000) for i in (0, 250, 500, 10_000, 19_999)}
+    assert values == pytest.approx({0: 0.001, 250: 0.5005, 500: 1, 10_000: 1, 19_999: 1})
+    mapper = instantiate(loaders.train.mapper)
+    assert mapper.instance_jitter is None
+    assert repr(list(mapper.augmentations.augs)) == repr(coco_htc_train((600, 1600), 2000))
+    assert repr(instantiate(loaders.test.mapper.augmentations)) == repr(resize([1000], 2000))
+    attention = cfg.model.backbone.bottom_up
+    adapter = attention.bottom_up
+    assert attention.use_checkpoint and adapter.use_checkpoint and adapter.vit.use_checkpoint
+    rates = attention.drop_path_rate, adapter.drop_path_rate, adapter.vit.drop_path_rate
+    assert rates == (0.3, 0.3, 0.3)
+
+
+def test_heads_after_objects365(load_config: Callable[[str], DictConfig]) -> None:
+    with torch.device("meta"):
+        model = instantiate(load_config(FINE_TUNING).model)
+    for head, predictor in zip(
+        model.roi_heads.box_head, model.roi_heads.box_predictor, strict=True
+    ):
+        assert isinstance(head.conv4.norm, nn.SyncBatchNorm)
+        assert isinstance(predictor, GIoUBoxPredictor)
+        assert predictor.loss_weight == {"loss_box_reg": 10.0}
+        assert predictor.bbox_pred.out_features == 4
+        assert predictor.test_score_thresh == 0.001
+    assert isinstance(model.backbone.fpn_lateral2.norm, nn.GroupNorm)
+    assert isinstance(model.backbone.fpn_output5.norm, nn.GroupNorm)
+
+
+def test_single_scale_test(load_config: Callable[[str], DictConfig]) -> None:
+    """Soft-NMS, and more boxes for AugReg."""
+    names = [f"coco/htc_vit_adapter_large_{pretraining}_3x" for pretraining in DROP_PATH]
+    for name in [*names, FINE_TUNING]:
+        cfg = load_config(name)
+        assert (cfg.test.nms.method, cfg.test.nms.min_score) == ("linear", 0.001)
+        predictor = cfg.model.roi_heads.box_predictors[2]
+        assert (predictor.test_score_thresh, predictor.test_nms_thresh) == (0.001, 0.5)
+        assert predictor.test_topk_per_image == (300 if "augreg" in name else 100)
+        resizing = instantiate(cfg.dataloader.test.mapper.augmentations)
+        limits = ([1000], 2000) if name == FINE_TUNING else ([1400], 1600)
+        assert repr(resizing) == repr(resize(*limits))

@@ -78,3 +78,12 @@ _mapper.num_semantic_classes = "${model.roi_heads.semantic_head.num_classes}"
 _mapper.instance_jitter = L(InstanceJitter)()
 _mapper.augmentations = L(coco_htc_train)()
 dataloader_htc["test"].mapper.augmentations = L(resize)(short_edges=[1400], max_size=1600)
+
+# For fine-tuning after Objects365
+dataloader_htc_o365 = _deepcopy(dataloader_htc)
+dataloader_htc_o365["train"].total_batch_size = 64
+dataloader_htc_o365["train"].mapper.instance_jitter = None
+dataloader_htc_o365["train"].mapper.augmentations = L(coco_htc_train)(
+    short_edges=[600, 1600], max_size=2000
+)
+dataloader_htc_o365["test"].mapper.augmentations = L(resize)(short_edges=[1000], max_size=2000)

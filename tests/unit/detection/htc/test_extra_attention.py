@@ -66,3 +66,21 @@ def test_whole_branches_are_dropped_in_training_only() -> None:
 def test_refuses_other_numbers(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must divide the 64 channels of 'res5'"):
         ExtraAttention(bottom_up=Maps(64), **options)
+
+
+def test_recomputed_activations_give_the_same_gradients() -> None:
+    torch.manual_seed(0)
+    maps = Maps(64)
+    fixed = maps(torch.randn(2, 3, 64, 96))
+    fixed["res5"].requires_grad_()
+    maps.forward = lambda images: fixed
+    gradients = []
+    for use_checkpoint in (False, True):
+        torch.manual_seed(1)
+        neck = ExtraAttention(bottom_up=maps, drop_path_rate=0.3, use_checkpoint=use_checkpoint)
+        calls = []
+        neck.block.norm1.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        output = neck(torch.zeros(2, 3, 64, 96))["res5"]
+        gradients.append(torch.autograd.grad(output.square().sum(), fixed["res5"])[0])
+        assert len(calls) == 1 + use_checkpoint
+    torch.testing.assert_close(*gradients)

@@ -6,7 +6,8 @@ Shapes: B batch, C channels, H/W image sides in pixels, h/w sides of a map.
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import Backbone
 from timm.models.vision_transformer import Block
-from torch import Tensor, nn
+from torch import Tensor, is_grad_enabled, nn
+from torch.utils.checkpoint import checkpoint
 
 from vit_adapter.layers import map_to_tokens, tokens_to_map
 
@@ -22,6 +23,7 @@ class ExtraAttention(Backbone):
         num_heads: attention heads; must divide the channels of the last output.
         mlp_ratio: hidden width of the MLP relative to the channels.
         drop_path_rate: stochastic depth of both branches, in [0, 1).
+        use_checkpoint: recompute the block in the backward pass instead of storing its activations.
 
     Raises:
         ValueError: the heads do not divide the channels, or the rate is outside [0, 1).
@@ -34,6 +36,7 @@ class ExtraAttention(Backbone):
         num_heads: int = 32,
         mlp_ratio: float = 4.0,
         drop_path_rate: float = 0.0,
+        use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
         shapes = bottom_up.output_shape()
@@ -45,6 +48,7 @@ class ExtraAttention(Backbone):
                 f"drop_path_rate be in [0, 1), got {num_heads} and {drop_path_rate}"
             )
         self.bottom_up = bottom_up
+        self.use_checkpoint = use_checkpoint
         self.block = Block(
             channels,
             num_heads,
@@ -73,9 +77,13 @@ class ExtraAttention(Backbone):
         """Compute the backbone's outputs of images (B, 3, H, W), as name -> (B, C, h, w)."""
         features = self.bottom_up(images)
         last = features[self.in_feature]
-        tokens = self.final_norm(self.block(map_to_tokens(last)))
+        tokens = map_to_tokens(last)
+        if self.use_checkpoint and is_grad_enabled():
+            tokens = checkpoint(self.block, tokens, use_reentrant=False)
+        else:
+            tokens = self.block(tokens)
         # Contiguous for the batch norms that may follow: see the backbone's maps.
-        attended = tokens_to_map(tokens, last.shape[-2:]).contiguous()
+        attended = tokens_to_map(self.final_norm(tokens), last.shape[-2:]).contiguous()
         return {**features, self.in_feature: attended}
 
     def output_shape(self) -> dict[str, ShapeSpec]:
