@@ -2,14 +2,19 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from detectron2.config import instantiate
-from omegaconf import DictConfig
+from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import EventStorage
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from vit_adapter import LazyPredictor
 from vit_adapter.data import InstanceJitter, coco_htc_train, resize
 from vit_adapter.detection import GIoUBoxPredictor
+from vit_adapter.test_time import DetectorViews, Suppression
 
 DROP_PATH = {"augreg": 0.4, "beit": 0.3, "beitv2": 0.3, "uniperceiver": 0.4}
 IMAGENET = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -95,3 +100,64 @@ def test_single_scale_test(load_config: Callable[[str], DictConfig]) -> None:
         resizing = instantiate(cfg.dataloader.test.mapper.augmentations)
         limits = ([1000], 2000) if name == FINE_TUNING else ([1400], 1600)
         assert repr(resizing) == repr(resize(*limits))
+
+
+def reduce(cfg: DictConfig) -> None:
+    """A small version of the fine-tuned detector: four narrow blocks and narrow heads."""
+    adapter = "backbone.bottom_up.bottom_up"
+    overrides = {
+        f"{adapter}.vit.embed_dim": 64,
+        f"{adapter}.vit.depth": 4,
+        f"{adapter}.vit.num_heads": 4,
+        f"{adapter}.vit.window_sizes": [3, 3, 5, 5],
+        f"{adapter}.interaction_indexes": [[0, 0], [1, 1], [2, 2], [3, 3]],
+        f"{adapter}.conv_inplane": 8,
+        f"{adapter}.deform_num_heads": 4,
+        f"{adapter}.norm": "BN",
+        "backbone.out_channels": 32,
+        "proposal_generator.post_nms_topk": [50, 20],
+        "roi_heads.semantic_head.num_classes": 5,
+    }
+    for stage in range(3):
+        heads = f"roi_heads.box_heads.{stage}"
+        overrides |= {
+            f"{heads}.conv_dims": [32],
+            f"{heads}.conv_norm": "BN",
+            f"{heads}.fc_dims": [32],
+            f"roi_heads.mask_heads.{stage}.conv_dims": [32, 32],
+        }
+    for key, value in overrides.items():
+        OmegaConf.update(cfg.model, key, value, merge=False)
+    cfg.model.roi_heads.box_predictors[2].test_topk_per_image = 7
+
+
+def test_training_step_and_prediction_with_soft_nms(
+    load_config: Callable[[str], DictConfig],
+) -> None:
+    torch.manual_seed(0)
+    cfg = load_config(FINE_TUNING)
+    reduce(cfg)
+    model = instantiate(cfg.model)
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    masks = torch.zeros(1, 64, 96, dtype=torch.bool)
+    masks[0, 8:40, 8:48] = True
+    boxes = Boxes(torch.tensor([[8.0, 8, 48, 40]]))
+    instances = Instances((64, 96), gt_boxes=boxes, gt_classes=torch.tensor([3]))
+    instances.gt_masks = BitMasks(masks)
+    image = torch.randint(0, 256, (3, 64, 96)).byte()
+    labels = torch.randint(0, 5, (64, 96))
+    with EventStorage():
+        losses = model([{"image": image, "instances": instances, "sem_seg": labels}])
+    assert {"loss_box_reg_stage2", "loss_mask_stage2", "loss_sem_seg"} <= set(losses)
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    sum(losses.values()).backward()
+    optimizer.step()
+
+    cfg.dataloader.test.mapper.augmentations.short_edges = [64]
+    cfg.train.vit_checkpoint = ""
+    predictor = LazyPredictor(cfg)
+    assert isinstance(predictor.model, DetectorViews)
+    assert predictor.model.nms == Suppression(method="linear", min_score=0.001)
+    found = predictor(np.zeros((40, 60, 3), np.uint8))["instances"]
+    assert len(found) == 7  # the limit of the model, after soft-NMS

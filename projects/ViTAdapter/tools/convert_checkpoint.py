@@ -29,7 +29,7 @@ from vit_adapter import ViTAdapter
 from vit_adapter.backbone.pyramid_backbone import PyramidBackbone
 from vit_adapter.checkpoint import load_checkpoint_file, load_strict
 from vit_adapter.checkpoint.files import extract_state_dict
-from vit_adapter.checkpoint.original import Conversion, convert, revert
+from vit_adapter.checkpoint.original import Conversion, convert, revert, take_moving_averages
 from vit_adapter.checkpoint.original.config_text import PixelStatistics
 from vit_adapter.checkpoint.original.provenance import (
     METADATA_KEY,
@@ -68,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
         choices=TREES,
         help="origin of a backbone without heads, or its destination with --reverse",
     )
+    add("--ema", action="store_true", help="convert the moving averages (ema_*) of the weights")
     add("--force", action="store_true", help="replace OUT if it exists")
     add_config_arguments(parser.add_argument_group("the config that the checkpoint must fit"))
     return parser
@@ -216,6 +217,8 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(
             f"{args.overrides[0]!r} overrides a config, but none is given; add --config-file CONFIG"
         )
+    if args.reverse and args.ema:
+        raise ValueError("--ema is for the original's checkpoints and does not go with --reverse")
     cfg = load_config(args.config_file, args.overrides) if args.config_file else None
     stored, weights = read(args.input)
     if args.reverse:
@@ -223,6 +226,7 @@ def run(args: argparse.Namespace) -> None:
         conversion = revert(weights, tree=left.tree if left else args.tree)
         ours, theirs = weights, conversion.state_dict
     else:
+        weights = take_moving_averages(weights) if args.ema else weights
         conversion = convert(weights)
         ours, theirs = conversion.state_dict, weights
     provenance = read_provenance(stored, theirs, args.tree)
@@ -230,6 +234,8 @@ def run(args: argparse.Namespace) -> None:
         provenance = check_config(cfg, ours, provenance)
     print_table(conversion, weights)
     print_provenance(provenance)
+    if any(name.startswith("ema_") for name in conversion.dropped):
+        print("note: the moving averages (ema_*) are left out; --ema converts them instead")
     if cfg is not None:
         print(f"every name and shape fits {' '.join([args.config_file, *args.overrides])}")
     write(args.output, conversion.state_dict, provenance, args.reverse)

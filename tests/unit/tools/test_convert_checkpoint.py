@@ -240,3 +240,18 @@ def test_files_that_are_not_checkpoints_of_the_original(
     assert convert(path, tmp_path / "ours.pth") == 2
     assert re.search(message, caplog.text)
     assert not (tmp_path / "ours.pth").exists() and not trace.exists()
+
+
+def test_moving_averages(convert, weights, tmp_path, capsys, caplog) -> None:
+    averages = {f"ema_{name.replace('.', '_')}": tensor + 1 for name, tensor in weights.items()}
+    torch.save({"state_dict": weights | averages}, tmp_path / "original.pth")
+    ours, theirs = tmp_path / "ours.pth", tmp_path / "theirs.pth"
+    assert convert(tmp_path / "original.pth", ours) == 0
+    assert "note: the moving averages (ema_*) are left out" in capsys.readouterr().out
+    assert same(revert_state_dict(load_state_dict_file(ours)), weights)
+    assert convert(tmp_path / "original.pth", ours, "--ema", "--force") == 0
+    assert "left out;" not in capsys.readouterr().out
+    expected = {name: tensor + 1 for name, tensor in weights.items()}
+    assert same(revert_state_dict(load_state_dict_file(ours)), expected)
+    assert convert("--reverse", ours, theirs, "--ema") == 2
+    assert "does not go with --reverse" in caplog.text

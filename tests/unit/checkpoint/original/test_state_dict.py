@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from vit_adapter.checkpoint.original import convert, convert_state_dict, revert, revert_state_dict
+from vit_adapter.checkpoint.original import (
+    convert,
+    convert_state_dict,
+    revert,
+    revert_state_dict,
+    take_moving_averages,
+)
 from vit_adapter.checkpoint.original.layouts.table import UNSUPPORTED, Unsupported
 
 TRUNK = (
@@ -215,3 +221,20 @@ def test_two_names_must_not_become_one() -> None:
 def test_values_must_be_tensors(direction: type) -> None:
     with pytest.raises(ValueError, match="a tensor for every key, got dict for 'state_dict'"):
         direction({"state_dict": {}})
+
+
+def test_moving_averages_can_take_the_place_of_the_weights() -> None:
+    weight, average, counter = torch.zeros(2), torch.ones(2), torch.tensor(3)
+    original = {
+        "backbone.pos_embed": weight,
+        "backbone.norm1.num_batches_tracked": counter,
+        "ema_backbone_pos_embed": average,
+    }
+    taken = take_moving_averages(original)
+    assert list(taken) == list(original)[:2]
+    assert taken["backbone.pos_embed"] is average
+    assert taken["backbone.norm1.num_batches_tracked"] is counter
+    original["backbone.level_embed"] = weight
+    message = r"1 of 3 tensors have no moving average \(ema_\*\), such as 'backbone.level_embed'"
+    with pytest.raises(ValueError, match=message):
+        take_moving_averages(original)

@@ -7,6 +7,7 @@ from vit_adapter.checkpoint.original.state_dict import (
     convert_state_dict,
     revert,
     revert_state_dict,
+    take_moving_averages,
 )
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "convert_state_dict",
     "revert",
     "revert_state_dict",
+    "take_moving_averages",
 ]

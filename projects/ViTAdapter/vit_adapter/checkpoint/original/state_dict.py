@@ -20,10 +20,18 @@ from vit_adapter.checkpoint.original.layouts.layout import find_numbers
 from vit_adapter.checkpoint.original.relative_index import with_relative_indexes
 from vit_adapter.checkpoint.original.rules import Renamer
 
-__all__ = ["Conversion", "convert", "convert_state_dict", "revert", "revert_state_dict"]
+__all__ = [
+    "Conversion",
+    "convert",
+    "convert_state_dict",
+    "revert",
+    "revert_state_dict",
+    "take_moving_averages",
+]
 
+_AVERAGE = "ema_"
 _IGNORED = {
-    r"ema_\w+$": "moving average of another tensor, used only in training",
+    rf"{_AVERAGE}\w+$": "moving average of another tensor, which the training kept",
     r"(backbone\.)?blocks\.\d+\.attn\.relative_position_index$": "follows from the window size",
 }
 """Buffers of the original that no model needs: pattern -> why not."""
@@ -55,6 +63,34 @@ def revert_state_dict(
 ) -> dict[str, Tensor]:
     """Return only the state dict of :func:`revert`."""
     return revert(state_dict, tree=tree).state_dict
+
+
+def take_moving_averages(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Replace the original's tensors by their moving averages, which some trainings keep.
+
+    Args:
+        state_dict: with the original's names; the average of ``a.b`` is called ``ema_a_b``.
+
+    Returns:
+        All names except those of the averages.
+
+    Raises:
+        ValueError: tensors other than whole numbers have no average.
+    """
+    result, without = {}, []
+    for name, value in state_dict.items():
+        if name.startswith(_AVERAGE):
+            continue
+        average = state_dict.get(_AVERAGE + name.replace(".", "_"))
+        if average is None and value.is_floating_point():
+            without.append(name)
+        result[name] = value if average is None else average
+    if without:
+        raise ValueError(
+            f"{len(without)} of {len(result)} tensors have no moving average ({_AVERAGE}*), such "
+            f"as {without[0]!r}; convert the weights themselves"
+        )
+    return result
 
 
 def convert(state_dict: Mapping[str, Tensor]) -> Conversion:
