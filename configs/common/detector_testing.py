@@ -25,7 +25,10 @@ def _test(method, scales, max_size, areas=None, most=None):
     )
 
 
-test = _test("hard", range(400, 1200 + 1, 100), 4000)
+_detectron2_scales = range(400, 1200 + 1, 100)
+
+test = _test("hard", _detectron2_scales, 4000)
+soft_nms = _test("linear", _detectron2_scales, 4000)
 
 # COCO's small, medium and large objects, in square pixels of the original image
 _large, _from_medium, _to_medium = [96**2, None], [32**2, None], [None, 96**2]

@@ -53,6 +53,9 @@ uniperceiver_base = _layer_decay(decay_rate=0.65, lr=1e-4, weight_decay=0.05)
 # ViTDet's rate for the base size, also used by EVA-02's own detectors; large sizes use 0.8
 vitdet_base = _layer_decay(decay_rate=0.70, lr=1e-4, weight_decay=0.05)
 
+# ViTDet's rate and decay for its largest size; norms and biases are not decayed here.
+vitdet_giant = _layer_decay(decay_rate=0.90, lr=1e-4, weight_decay=0.1)
+
 # Semantic segmentation with UPerNet
 seg_tiny = _layer_decay(decay_rate=0.95, lr=12e-5, weight_decay=0.01)
 seg_deit = _layer_decay(decay_rate=0.95, lr=6e-5, weight_decay=0.01)

@@ -26,6 +26,10 @@ def _multi_step(epochs, milestones):
 lr_1x = _multi_step(epochs=12, milestones=[8, 11])  # iterations 58,640 and 80,630
 lr_3x = _multi_step(epochs=36, milestones=[27, 33])  # iterations 197,910 and 241,890
 
+# ViTDet's largest model: x0.1 after 8/9 and 26/27 of the run
+lr_vitdet = _multi_step(epochs=27, milestones=[24, 26])
+lr_vitdet.warmup_iters = 250
+
 # Fine-tuning: constant after the warm-up, for any number of iterations
 lr_constant = _multi_step(epochs=1, milestones=[])
 

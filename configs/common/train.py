@@ -41,6 +41,8 @@ train_3x = _train(max_iter=36 * _epoch, period=_epoch, eval_period=_epoch)  # 26
 # Large-scale jitter
 train_25ep = _train(max_iter=25 * _epoch, period=_epoch, eval_period=_epoch)  # 183,250
 train_50ep = _train(max_iter=50 * _epoch, period=_epoch, eval_period=_epoch)  # 366,500
+# ViTDet's largest model: 75 epochs of 64 images
+train_vitdet = _train(max_iter=138_281, period=5_000, eval_period=5_000, base_batch_size=64)
 # Fine-tuning after Objects365
 train_o365 = _train(max_iter=20_000, period=500, eval_period=500, base_batch_size=64)
 train_o365["clip_grad_norm"] = 0.1

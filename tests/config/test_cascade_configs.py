@@ -9,17 +9,12 @@ from omegaconf import DictConfig
 
 from vit_adapter import model_zoo
 
-CASCADES = [name for name in model_zoo.list_configs() if name.startswith("coco/cascade_mask_rcnn")]
 DROP_PATH = {
     "coco/cascade_mask_rcnn_vit_adapter_small_deit_3x": 0.2,
     "coco/cascade_mask_rcnn_vit_adapter_base_deit_3x": 0.3,
     "coco/cascade_mask_rcnn_vit_small_deit_3x": 0.1,
     "coco/cascade_mask_rcnn_vit_base_deit_3x": 0.2,
 }
-
-
-def test_the_published_sizes_are_there() -> None:
-    assert set(DROP_PATH) <= set(CASCADES)
 
 
 @pytest.mark.parametrize("name", DROP_PATH)
@@ -38,7 +33,7 @@ def test_differs_from_mask_rcnn_only_in_its_heads(
 
 def test_heads_are_those_of_the_original() -> None:
     with torch.device("meta"):
-        model = instantiate(model_zoo.get_config(CASCADES[0]).model)
+        model = instantiate(model_zoo.get_config(next(iter(DROP_PATH))).model)
     rpn, heads = model.proposal_generator, model.roi_heads
     assert (rpn.pre_nms_topk, rpn.post_nms_topk) == (
         {True: 2000, False: 1000},

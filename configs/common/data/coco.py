@@ -68,6 +68,12 @@ dataloader_boxes_3x = _dataloader(coco_3x_train, masks=False)
 dataloader_lsj = _dataloader(coco_lsj_train)
 dataloader_lsj["train"].mapper.recompute_boxes = True  # from what the crop leaves of the masks
 
+# ViTDet at 1280 px
+dataloader_lsj_1280 = _deepcopy(dataloader_lsj)
+dataloader_lsj_1280["train"].total_batch_size = 64
+dataloader_lsj_1280["train"].mapper.augmentations.size = 1280
+dataloader_lsj_1280["test"].mapper.augmentations = L(resize)(short_edges=[1280], max_size=1280)
+
 # For models that also learn from COCO-Stuff's label maps, as they are: 0 to 181, and 255
 dataloader_htc = _deepcopy(dataloader_3x)
 _dataset, _mapper = dataloader_htc["train"].dataset, dataloader_htc["train"].mapper

@@ -1,14 +1,17 @@
-"""Baselines for detection: a ViT with a few up-samplings, and ViTDet in the paper's form.
+"""Backbones for detection without an adapter.
 
-Both use the tokens after the last block of each quarter, which has global attention. ViTDet adds a
-residual bottleneck to that block.
+Baselines: a ViT with a few up-samplings, and ViTDet in the form of ViT-Adapter's paper. Both use
+the tokens after the last block of each quarter, which has global attention. ViTDet adds a residual
+bottleneck to that block.
+
+``single_scale``: only the last tokens, for ViTDet's own pyramid (``cascade_mask_rcnn_vitdet.py``).
 """
 
 from copy import deepcopy as _deepcopy
 
 from detectron2.config import LazyCall as L
 
-from vit_adapter.backbone import ViTBaseline
+from vit_adapter.backbone import SingleScaleViT, ViTBaseline
 
 from .vit import (
     base as _vit_base,
@@ -18,6 +21,7 @@ from .vit import (
     tiny as _vit_tiny,
     tiny_scratch as _scratch,
 )
+from .vit_timm import beit3_giant as _beit3_giant
 
 
 def _baseline(vit, residual=False):
@@ -35,3 +39,7 @@ vit_base_mae = _baseline(_vit_base_mae)
 vit_large, vitdet_large = _baseline(_vit_large), _baseline(_vit_large, residual=True)
 
 vit_tiny_scratch, vitdet_tiny_scratch = _baseline(_scratch), _baseline(_scratch, residual=True)
+
+single_scale_giant_beit3 = L(SingleScaleViT)(vit=_beit3_giant)
+single_scale_giant_beit3.vit.drop_path_rate = 0.5  # as ViTDet's largest model
+single_scale_giant_beit3.vit.use_checkpoint = True

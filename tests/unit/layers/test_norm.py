@@ -2,12 +2,19 @@
 
 import pytest
 import torch
+from detectron2.layers import get_norm
 from torch import nn
 
-from vit_adapter.layers import ChannelLayerNorm, ConvNormSequential, build_norm, normalise_map
+from vit_adapter.layers import (
+    ChannelLayerNorm,
+    ConvNormSequential,
+    build_norm,
+    norm_builder,
+    normalise_map,
+)
 
 
-@pytest.mark.parametrize("name", ["BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN", ""])
+@pytest.mark.parametrize("name", ["BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN", "LN", ""])
 def test_every_name_normalises_on_one_cpu_process(name: str) -> None:
     norm = build_norm(name, 32).train()
     features = torch.randn(2, 32, 3, 5)
@@ -18,6 +25,11 @@ def test_names_give_the_right_classes() -> None:
     assert type(build_norm("BN", 4)) is nn.BatchNorm2d
     assert type(build_norm("SyncBN", 4)) is nn.SyncBatchNorm
     assert type(build_norm("", 4)) is nn.Identity
+    assert (type(build_norm("LN", 4)), build_norm("LN", 4).eps) == (ChannelLayerNorm, 1e-6)
+
+
+def test_a_builder_is_a_norm_for_detectron2() -> None:
+    assert type(get_norm(norm_builder("LN"), 4)) is ChannelLayerNorm
 
 
 def test_unknown_name() -> None:

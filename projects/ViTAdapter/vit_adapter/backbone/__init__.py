@@ -3,6 +3,7 @@
 from vit_adapter.backbone.beit import BEiT
 from vit_adapter.backbone.beit_baseline import BEiTBaseline
 from vit_adapter.backbone.plain_vit import PlainViT
+from vit_adapter.backbone.single_scale import SingleScaleViT
 from vit_adapter.backbone.spatial_prior import SpatialPriorModule
 from vit_adapter.backbone.timm_vit import TimmViT
 from vit_adapter.backbone.trunk import ViTTrunk
@@ -14,6 +15,7 @@ __all__ = [
     "BEiT",
     "BEiTBaseline",
     "PlainViT",
+    "SingleScaleViT",
     "SpatialPriorModule",
     "TimmViT",
     "UniPerceiver",

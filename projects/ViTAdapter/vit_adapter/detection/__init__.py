@@ -11,6 +11,7 @@ from vit_adapter.detection.padded_rcnn import PaddedRCNN
 from vit_adapter.detection.proposals import InsideAnchorsRPN
 from vit_adapter.detection.roi_heads import AssigningROIHeads
 from vit_adapter.detection.sampling import sample_regions
+from vit_adapter.detection.simple_pyramid import SimpleFeaturePyramid
 from vit_adapter.detection.soft_nms import SoftNMSMethod, soft_nms
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "LastLevelStridedConvs",
     "MaxIoUAssigner",
     "PaddedRCNN",
+    "SimpleFeaturePyramid",
     "SoftNMSMethod",
     "giou_loss",
     "sample_regions",

@@ -4,7 +4,13 @@ from vit_adapter.layers.cpu.attention import scaled_dot_product_attention
 from vit_adapter.layers.cpu.dense import Linear, linear
 from vit_adapter.layers.cpu.patch_upsampling import PatchUpsampling
 from vit_adapter.layers.deform_attn import MSDeformAttn
-from vit_adapter.layers.norm import ChannelLayerNorm, ConvNormSequential, build_norm, normalise_map
+from vit_adapter.layers.norm import (
+    ChannelLayerNorm,
+    ConvNormSequential,
+    build_norm,
+    norm_builder,
+    normalise_map,
+)
 from vit_adapter.layers.position import resize_position_embedding
 from vit_adapter.layers.pyramid import (
     GridSize,
@@ -34,6 +40,7 @@ __all__ = [
     "fix_traced_size",
     "linear",
     "map_to_tokens",
+    "norm_builder",
     "normalise_map",
     "num_positions",
     "pad_to_multiple",

@@ -3,6 +3,9 @@
 Shapes: B batch, C channels, H/W height and width of a map.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from detectron2.layers import FrozenBatchNorm2d, get_norm
@@ -11,7 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vit_adapter.layers.cpu.batch_norm import normalise_cells
 
-_NAMES = ("BN", "SyncBN", "naiveSyncBN", "naiveSyncBN_N", "FrozenBN", "GN")
+_NAMES = ("BN", "SyncBN", "naiveSyncBN", "naiveSyncBN_N", "FrozenBN", "GN", "LN")
+_LAYER_NORM_EPS = 1e-6  # of Detectron2's "LN", which its version 0.6 does not have
 
 
 def build_norm(norm: str, channels: int) -> nn.Module:
@@ -19,7 +23,7 @@ def build_norm(norm: str, channels: int) -> nn.Module:
 
     Args:
         norm: "BN", "SyncBN", "naiveSyncBN" (also synchronises CPU processes), "naiveSyncBN_N",
-            "FrozenBN", "GN", or "" for none.
+            "FrozenBN", "GN", "LN" (over the channels of every position), or "" for none.
         channels: channels of the map.
 
     Raises:
@@ -29,7 +33,18 @@ def build_norm(norm: str, channels: int) -> nn.Module:
         return nn.Identity()
     if norm not in _NAMES:
         raise ValueError(f"unknown norm {norm!r}; expected one of {', '.join(_NAMES)} or ''")
+    if norm == "LN":
+        return ChannelLayerNorm(channels, eps=_LAYER_NORM_EPS)
     return get_norm(norm, channels)
+
+
+def norm_builder(norm: str) -> Callable[[int], nn.Module]:
+    """Return what builds a norm of a number of channels; Detectron2's heads accept it as a norm.
+
+    Args:
+        norm: see :func:`build_norm`.
+    """
+    return partial(build_norm, norm)
 
 
 class ChannelLayerNorm(nn.LayerNorm):
