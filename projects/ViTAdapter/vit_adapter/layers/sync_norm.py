@@ -1,6 +1,7 @@
 """Which batch norm a run uses: this module alone decides what "SyncBN" means."""
 
 import logging
+from typing import Any
 
 import torch.distributed as dist
 from detectron2.layers import NaiveSyncBatchNorm
@@ -15,9 +16,15 @@ logger = logging.getLogger(__name__)
 class GlooSyncBatchNorm(NaiveSyncBatchNorm):
     """Batch norm over all processes on the CPU, with statistics in float32.
 
-    All processes have equal weight. This gives the statistics of the joint batch if all processes
-    hold maps of the same shape.
+    Processes count by their number of maps, which may be 0. This gives the statistics of the joint
+    batch if all maps have the same size.
+
+    Args:
+        arguments, options: of ``nn.BatchNorm2d``.
     """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, stats_mode="N", **options)
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalise (B, C, H, W); the dtype is kept.
