@@ -22,6 +22,7 @@ from detection_cases.nms import *
 from detection_cases.reader import CLAIMS, FOLDER, INPUTS, Case, matches, open_case
 from detection_cases.roi_ops import *
 from detection_cases.rpn import *
+from detectron2.layers import ROIAlign
 from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
 from torch import Tensor
@@ -31,14 +32,20 @@ from torchvision.ops import batched_nms
 NOT_READ = ["htc_aug"]  # several views of an image
 
 
+class Float64ROIAlign(ROIAlign):
+    def forward(self, input: Tensor, rois: Tensor) -> Tensor:
+        return super().forward(input.double(), rois)
+
+
 @pytest.fixture(autouse=True)
 def _float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Everything is built in float64, and Detectron2's boxes, losses and NMS keep it."""
+    """Everything is built in float64, and Detectron2's boxes, masks, losses and NMS keep it."""
 
     def keep(boxes: Boxes, tensor: Tensor) -> None:
         boxes.tensor = tensor.reshape(-1, 4)
 
     monkeypatch.setattr(Boxes, "__init__", keep)
+    monkeypatch.setattr("detectron2.structures.masks.ROIAlign", Float64ROIAlign)
     for module in ("roi_heads.fast_rcnn", "proposal_generator.proposal_utils"):
         monkeypatch.setattr(f"detectron2.modeling.{module}.batched_nms", batched_nms)
     cross_entropy = functional.binary_cross_entropy_with_logits

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.structures import BitMasks, Boxes, ImageList, Instances
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from vit_adapter.checkpoint import load_strict
@@ -121,30 +122,31 @@ def check(computed: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
     )
 
 
-def check_detections(
-    found: tuple[Tensor, Tensor, Tensor], expected: Arrays, image: int, tolerance: float = 1e-9
-) -> Tensor:
-    """Compare boxes (N, 4), scores (N,) and labels (N,), paired by label and box.
+def check_detections(found: tuple[Tensor, Tensor, Tensor], expected: Arrays, image: int) -> Tensor:
+    """Compare boxes (N, 4), scores (N,) and labels (N,) in any order.
 
     Args:
         found: boxes, scores and labels.
         expected: arrays ``boxes``, ``scores`` and ``labels``, numbered by image.
         image: number of the image.
-        tolerance: see :func:`check`.
 
     Returns:
         (N,), which detection is the first expected one, the second, ...
     """
     boxes, scores, labels = found
-    expected_boxes, expected_labels = expected[f"boxes{image}"], expected[f"labels{image}"]
+    expected_boxes, expected_scores, expected_labels = (
+        expected[f"{name}{image}"] for name in ("boxes", "scores", "labels")
+    )
     assert len(boxes) == len(expected_boxes)
-    distances = torch.cdist(expected_boxes, boxes.to(expected_boxes.dtype))
-    distances[expected_labels[:, None] != labels] = torch.inf
-    pairs = distances.argmin(dim=1) if len(boxes) else labels
-    assert len(pairs.unique()) == len(boxes)
+    differences = torch.cdist(
+        torch.cat([expected_boxes, expected_scores[:, None]], dim=1),
+        torch.cat([boxes, scores[:, None]], dim=1),
+    )
+    differences[expected_labels[:, None] != labels] = 1e9  # pairs of another label come last
+    pairs = torch.from_numpy(linear_sum_assignment(differences)[1])
     check(labels[pairs], expected_labels)
-    check(boxes[pairs], expected_boxes, tolerance)
-    check(scores[pairs], expected[f"scores{image}"], tolerance)
+    check(boxes[pairs], expected_boxes)
+    check(scores[pairs], expected_scores)
     return pairs
 
 
