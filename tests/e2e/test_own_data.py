@@ -75,3 +75,28 @@ def test_boxes_without_masks(command: list[str], shapes: Path, tmp_path: Path) -
     for predictor in (LazyPredictor(run), LazyPredictor(command[1], weights, command[2:])):
         instances = predictor(np.zeros((50, 70, 3), np.uint8))["instances"]
         assert instances.has("pred_boxes") and not instances.has("pred_masks")
+
+
+def test_a_hybrid_task_cascade_without_label_maps(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    names = ("data.", "dataloader.test.mapper", "train.", "dataloader.train.")
+    small = [
+        "model.backbone.bottom_up.bottom_up.vit.embed_dim=64",
+        "model.backbone.out_channels=32",
+        *(f"model.roi_heads.box_heads.{stage}.conv_dims=[8]" for stage in range(3)),
+        *(f"model.roi_heads.mask_heads.{stage}.conv_dims=[32,32]" for stage in range(3)),
+        "train.vit_checkpoint=",
+        "train.max_iter=2",
+        "dataloader.evaluator=null",
+    ]
+    given = [text for text in command if text.startswith(names) and "short_edges" not in text]
+    htc = ["--config-file", "coco/htc_vit_adapter_large_augreg_3x", *given, *small]
+    htc.append("dataloader.train.mapper.augmentations._target_=vit_adapter.data.resize")
+    htc.append("dataloader.train.mapper.augmentations.short_edges=[64]")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="stuffthingmaps.*model.roi_heads.semantic_head=n"):
+        main(htc)
+    main([*htc, "model.roi_heads.semantic_head=null"])
+    assert set(metrics(tmp_path / "run", "total_loss")) == {0, 1}
+    assert not metrics(tmp_path / "run", "loss_sem_seg")

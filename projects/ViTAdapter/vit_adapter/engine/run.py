@@ -13,6 +13,7 @@ from vit_adapter.config.errors import UsageError
 from vit_adapter.config.loading import load_config
 from vit_adapter.config.mask_branch import drop_mask_branch
 from vit_adapter.config.own_data import apply_custom_data
+from vit_adapter.config.semantic_branch import drop_label_maps
 from vit_adapter.config.unstated_task import fill_in_task
 from vit_adapter.engine.build import build_optimizer, build_seeded_model, build_train_loader
 from vit_adapter.engine.evaluation import evaluate
@@ -42,6 +43,7 @@ def run(arguments: Namespace) -> None:
     fill_in_task(cfg)
     apply_custom_data(cfg, training=not arguments.eval_only)
     drop_mask_branch(cfg)
+    drop_label_maps(cfg)
     check_classes(cfg, training=not arguments.eval_only)
     if arguments.eval_only:
         evaluate_checkpoint(cfg, resume=arguments.resume)

@@ -51,9 +51,14 @@ def test_records_get_the_maps_of_their_names(custom_data, monkeypatch):
 def test_missing_maps_are_found_before_training(custom_data):
     root = custom_data / "labels"
     (root / "1.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of 2 images .*labels/1\.png \(file not found"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"1 of 2 images .*labels/1\.png \(file not found.*semantic_head=null",
+    ):
         instances_with_label_maps(names="with_maps", label_root=str(root))
-    with pytest.raises(FileNotFoundError, match=r"no_such does not exist.*label_root"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no_such does not exist.*label_root.*semantic_head=null"
+    ):
         instances_with_label_maps(names="with_maps", label_root=str(custom_data / "no_such"))
 
 

@@ -79,8 +79,15 @@ def test_testing_reads_neither_labels_nor_annotations(tmp_path):
 def test_a_missing_label_map_is_an_error_that_names_the_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no_such_file\.png"):
         _mapper()(_record(tmp_path, sem_seg_file_name=str(tmp_path / "no_such_file.png")))
-    with pytest.raises(ValueError, match=r"a\.png has no 'sem_seg_file_name'.*label_root"):
+    with pytest.raises(ValueError, match=r"a\.png has no 'sem_seg_file_name'.*label_root.*null"):
         _mapper()(_record(tmp_path, sem_seg_file_name=ABSENT))
+
+
+@pytest.mark.parametrize("file_name", [ABSENT, "no_such_file.png"])
+def test_models_without_semantic_classes_need_no_label_maps(tmp_path, file_name):
+    mapper = _mapper(num_semantic_classes=None)
+    mapped = mapper(_record(tmp_path, sem_seg_file_name=file_name))
+    assert "sem_seg" not in mapped and len(mapped["instances"]) == 1
 
 
 def test_labels_of_no_class_are_an_error_that_names_the_file(tmp_path):

@@ -7,6 +7,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import Backbone
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from vit_adapter import model_zoo
@@ -31,7 +32,7 @@ class Patches(Backbone):
 
 
 @pytest.fixture
-def model() -> nn.Module:
+def config() -> DictConfig:
     torch.manual_seed(0)
     config = model_zoo.get_config("common/models/htc").model
     config.backbone.bottom_up.bottom_up = LazyCall(Patches)()
@@ -43,6 +44,17 @@ def model() -> nn.Module:
     for stage in range(3):
         heads.box_heads[stage].conv_dims, heads.box_heads[stage].fc_dims = [8], [16]
         heads.mask_heads[stage].conv_dims = [8, 8]
+    return config
+
+
+@pytest.fixture
+def model(config: DictConfig) -> nn.Module:
+    return instantiate(config)
+
+
+@pytest.fixture
+def without_labels(config: DictConfig) -> nn.Module:
+    config.roi_heads.semantic_head = None
     return instantiate(config)
 
 
@@ -91,12 +103,43 @@ def test_padding_has_no_label(model: nn.Module) -> None:
 def test_missing_labels_are_named(model: nn.Module) -> None:
     record = example()
     del record["sem_seg"]
-    with pytest.raises(ValueError, match=r"a\.png has no 'sem_seg'.*InstanceSemanticMapper"):
+    with pytest.raises(ValueError, match=r"a\.png has no 'sem_seg'.*semantic_head=null"):
         model([record])
 
 
-def test_prediction(model: nn.Module) -> None:
-    model.eval()
+def test_the_semantic_branch_can_be_left_out(without_labels: nn.Module) -> None:
+    record = example()
+    del record["sem_seg"]
+    with EventStorage():
+        losses = without_labels([record])
+    assert {"loss_mask_stage2", "loss_cls_stage2"} < set(losses)
+    assert not [name for name in losses if "sem_seg" in name]
+    sum(losses.values()).backward()
+    parameters = dict(without_labels.named_parameters())
+    assert not [name for name in parameters if "semantic" in name]
+    assert not [name for name, p in parameters.items() if p.grad is None]
+
+
+def test_the_mask_branch_can_be_left_out(config: DictConfig) -> None:
+    for key in ("mask_in_features", "mask_pooler", "mask_heads"):
+        config.roi_heads[key] = None
+    model, record = instantiate(config), example()
+    record["instances"].remove("gt_masks")
+    with EventStorage():
+        losses = model([record])
+    stages = {f"loss_{n}_stage{s}" for n in ("cls", "box_reg") for s in range(3)}
+    assert set(losses) == {"loss_rpn_cls", "loss_rpn_loc", "loss_sem_seg", *stages}
+
+
+def test_a_semantic_branch_without_its_pooler_is_an_error(config: DictConfig) -> None:
+    config.roi_heads.semantic_pooler = None
+    with pytest.raises(ValueError, match="semantic_head needs a semantic_pooler"):
+        instantiate(config.roi_heads)
+
+
+@pytest.mark.parametrize("kind", ["model", "without_labels"])
+def test_prediction(kind: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(kind).eval()
     with torch.no_grad():
         (found,) = model([{"image": example()["image"], "height": 120, "width": 180}])
     instances = found["instances"]

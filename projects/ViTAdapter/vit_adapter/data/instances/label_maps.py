@@ -12,6 +12,10 @@ from detectron2.data import get_detection_dataset_dicts
 from vit_adapter.data.catalog import data_root
 
 _NUM_EXAMPLES = 3
+_WITHOUT = (
+    "To train without the semantic branch, which needs no label maps: "
+    "model.roi_heads.semantic_head=null."
+)
 
 
 def instances_with_label_maps(
@@ -39,7 +43,8 @@ def instances_with_label_maps(
     folder = data_root() / label_root
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"The folder of label maps {folder} does not exist. Correct label_root."
+            f"The folder of label maps {folder} does not exist. Correct "
+            f"dataloader.train.dataset.label_root. {_WITHOUT}"
         )
     wanted = [f"{Path(record['file_name']).stem}.png" for record in records]
     if len(set(wanted)) < len(wanted):
@@ -54,7 +59,7 @@ def instances_with_label_maps(
         more = ", ..." if len(missing) > _NUM_EXAMPLES else ""
         raise FileNotFoundError(
             f"{len(missing)} of {len(wanted)} images have no label map: "
-            f"{', '.join(missing[:_NUM_EXAMPLES])}{more} (file not found)."
+            f"{', '.join(missing[:_NUM_EXAMPLES])}{more} (file not found). {_WITHOUT}"
         )
     pairs = zip(records, wanted, strict=True)
     return [{**record, "sem_seg_file_name": str(folder / name)} for record, name in pairs]

@@ -17,7 +17,7 @@ class InstanceSemanticMapper(CheckedDatasetMapper):
 
     Args:
         num_semantic_classes: number of semantic classes; label maps hold 0 to this number minus 1,
-            and 255 for pixels without a class.
+            and 255 for pixels without a class. None: label maps are neither needed nor read.
         instance_jitter: moves the objects of training images before the augmentations. Label maps
             stay as they are, as in the published models. None for no change.
         options: of Detectron2's ``DatasetMapper``.
@@ -26,7 +26,7 @@ class InstanceSemanticMapper(CheckedDatasetMapper):
     def __init__(
         self,
         *,
-        num_semantic_classes: int,
+        num_semantic_classes: int | None,
         instance_jitter: InstanceJitter | None = None,
         **options: Any,
     ) -> None:
@@ -36,13 +36,14 @@ class InstanceSemanticMapper(CheckedDatasetMapper):
 
     def _read_label_map(self, record: dict[str, Any]) -> np.ndarray | None:
         file_name = record.pop("sem_seg_file_name", None)
-        if not self.is_train:
+        if not self.is_train or self.num_semantic_classes is None:
             return None
         if file_name is None:
             raise ValueError(
                 f"The record of {record['file_name']} has no 'sem_seg_file_name', but the model "
                 "learns semantic labels, too. Name the folder of the label maps in "
-                "dataloader.train.dataset.label_root."
+                "dataloader.train.dataset.label_root, or train without the semantic branch: "
+                "model.roi_heads.semantic_head=null."
             )
         return check_values(read_label_map(file_name), self.num_semantic_classes, file_name)
 

@@ -22,21 +22,32 @@ class HybridTaskCascadeHeads(CascadeMaskHeads):
     """A cascade in which each mask head learns from the boxes that its own stage has refined.
 
     Mask heads read the features of the stage before, and box and mask heads those of a semantic
-    branch.
+    branch, if there is one.
 
     Args:
-        semantic_head: the semantic branch.
-        semantic_pooler: pools its embedding inside boxes.
+        semantic_head: the semantic branch; None without it.
+        semantic_pooler: pools its embedding inside boxes; not used without the branch.
         options: of :class:`~vit_adapter.detection.CascadeMaskHeads`. The mask heads, if there are
             any, are ``FlowMaskHead``.
+
+    Raises:
+        ValueError: there is a semantic head without its pooler.
     """
 
     def __init__(
-        self, *, semantic_head: FusedSemanticHead, semantic_pooler: ROIPooler, **options: Any
+        self,
+        *,
+        semantic_head: FusedSemanticHead | None = None,
+        semantic_pooler: ROIPooler | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(**options)
         self.semantic_head = semantic_head
-        self.semantic_fusion = SemanticFusion(pooler=semantic_pooler)
+        self.semantic_fusion = None
+        if semantic_head is not None:
+            if semantic_pooler is None:
+                raise ValueError("semantic_head needs a semantic_pooler; give both, or neither")
+            self.semantic_fusion = SemanticFusion(pooler=semantic_pooler)
 
     def forward(
         self,
@@ -52,11 +63,13 @@ class HybridTaskCascadeHeads(CascadeMaskHeads):
             images, features, proposals, targets: see
                 :meth:`~vit_adapter.detection.CascadeMaskHeads.forward`.
             labels: in training, (B, H, W) int64, semantic classes; see
-                :meth:`FusedSemanticHead.losses`.
+                :meth:`FusedSemanticHead.losses`. Not used without the semantic branch.
 
         Returns:
-            As the cascade does; also the loss ``loss_sem_seg``.
+            As the cascade does; with the semantic branch also the loss ``loss_sem_seg``.
         """
+        if self.semantic_head is None:
+            return super().forward(images, features, proposals, targets)
         scores, embedding = self.semantic_head(features)
         features = {**features, _EMBEDDING: embedding}
         result, losses = super().forward(images, features, proposals, targets)
@@ -68,7 +81,7 @@ class HybridTaskCascadeHeads(CascadeMaskHeads):
         self, features: Features, instances: list[Instances]
     ) -> list[Instances]:
         """Add ``pred_masks`` to boxes that are known."""
-        if _EMBEDDING not in features:
+        if self.semantic_head is not None and _EMBEDDING not in features:
             features = {**features, _EMBEDDING: self.semantic_head(features)[1]}
         return super().forward_with_given_boxes(features, instances)
 
@@ -91,11 +104,14 @@ class HybridTaskCascadeHeads(CascadeMaskHeads):
     def _predict(self, stage: int, features: Features, regions: list[Instances]) -> Predictions:
         boxes = [image.proposal_boxes for image in regions]
         pooled = self.box_pooler([features[name] for name in self.box_in_features], boxes)
-        fused = self.semantic_fusion(pooled, features[_EMBEDDING], boxes)
-        return self.box_predictor[stage](self.box_head[stage](fused))
+        return self.box_predictor[stage](self.box_head[stage](self._fuse(pooled, features, boxes)))
 
     def _pool_masks(self, features: Features, boxes: list[Boxes]) -> Tensor:
-        pooled = super()._pool_masks(features, boxes)
+        return self._fuse(super()._pool_masks(features, boxes), features, boxes)
+
+    def _fuse(self, pooled: Tensor, features: Features, boxes: list[Boxes]) -> Tensor:
+        if self.semantic_fusion is None:
+            return pooled
         return self.semantic_fusion(pooled, features[_EMBEDDING], boxes)
 
     def _mask_inputs(self, pooled: Tensor, stages: int) -> list[Tensor]:
