@@ -52,6 +52,12 @@ def test_the_mask_rcnn_matrix_is_complete() -> None:
     assert "quick_start/mask_rcnn_vit_adapter_shapes" in ALL
 
 
+def test_detectors_can_be_started_quickly() -> None:
+    heads = ("mask_rcnn", "cascade_mask_rcnn", "htc", "atss", "gfl")
+    expected = {f"quick_start/{head}_vit_adapter_tiny_scratch" for head in heads}
+    assert expected <= set(ALL)
+
+
 def test_semantic_models_can_be_started_quickly() -> None:
     models = ("semantic_fpn_vit_adapter", "upernet_vit", "upernet_vit_adapter")
     expected = {f"quick_start/{m}_tiny_scratch" for m in (*models, "mask2former_vit_adapter")}

@@ -16,7 +16,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 COMMON = [
-    "model.backbone.bottom_up.vit.embed_dim=96",
     "model.backbone.out_channels=32",
     "dataloader.train.mapper.augmentations.short_edges=[64]",
     "dataloader.test.mapper.augmentations.short_edges=[64]",
@@ -28,8 +27,16 @@ COMMON = [
 # Quick-start configs, and what makes them small
 DETECTORS = {
     "cascade_mask_rcnn_vit_adapter": [
+        "model.backbone.bottom_up.vit.embed_dim=96",
         "model.proposal_generator.post_nms_topk=[50,20]",
         "model.roi_heads.box_heads.0.conv_norm=SyncBN",
+        "model.roi_heads.box_predictors.2.test_score_thresh=0.0",
+        "model.roi_heads.box_predictors.2.test_topk_per_image=5",
+    ],
+    "htc_vit_adapter": [
+        "model.backbone.bottom_up.bottom_up.vit.embed_dim=96",
+        *(f"model.roi_heads.mask_heads.{stage}.conv_dims=[32,32]" for stage in range(3)),
+        "model.proposal_generator.post_nms_topk=[50,20]",
         "model.roi_heads.box_predictors.2.test_score_thresh=0.0",
         "model.roi_heads.box_predictors.2.test_topk_per_image=5",
     ],

@@ -1,0 +1,16 @@
+"""GFL, ViT-Adapter-T from scratch, for small custom data (``data.*``)."""
+
+from ..common.models.vit_adapter import tiny_scratch as _backbone
+from ..common.quick_start_dense import (
+    data,
+    dataloader,
+    gfl as model,
+    lr_multiplier,
+    optimizer,
+    task,
+    test,
+    train,
+)
+
+model.backbone.bottom_up = _backbone
+model.backbone.bottom_up.out_features = "${..in_features}"
