@@ -1,10 +1,10 @@
-"""Shared parts of the quick-start configs: Mask R-CNN from scratch, for two CPU cores.
+"""Shared parts of the quick-start configs: a small Mask R-CNN, for two CPU cores.
 
 Made for a few hundred to a few thousand images of about 256 px: a narrow pyramid and narrow heads,
-fewer sampled regions, anchors of a quarter of the usual size, and a norm in the pyramid, because it
-is trained from scratch. This is a group norm: with few and different images in a batch, a batch
-norm would learn the statistics of the batch and fail at test time. The data are the generated
-shapes, unless ``data.*`` names others. Masks are read as bitmaps, which also works for polygons.
+fewer sampled regions, anchors of a quarter of the usual size, and a norm in the pyramid, which is
+trained from scratch. This is a group norm: with few and different images in a batch, a batch norm
+would learn the statistics of the batch and fail at test time. The data are the generated shapes,
+unless ``data.*`` names others. Masks are read as bitmaps, which also works for polygons.
 """
 
 from detectron2.config import LazyCall as L

@@ -54,8 +54,10 @@ def test_the_mask_rcnn_matrix_is_complete() -> None:
 
 def test_detectors_can_be_started_quickly() -> None:
     heads = ("mask_rcnn", "cascade_mask_rcnn", "htc", "atss", "gfl")
-    expected = {f"quick_start/{head}_vit_adapter_tiny_scratch" for head in heads}
-    assert expected <= set(ALL)
+    backbones = ("vit_adapter_tiny_scratch", "vit_adapter_small_dinov2", "vit_small_dinov2")
+    assert {f"quick_start/{head}_{backbone}" for head in heads for backbone in backbones} <= set(
+        ALL
+    )
 
 
 def test_semantic_models_can_be_started_quickly() -> None:

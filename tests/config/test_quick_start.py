@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from vit_adapter import model_zoo
 from vit_adapter.config.semantic_branch import drop_label_maps
+from vit_adapter.engine.freezing import freeze_parameters
 
 ALL = [name for name in model_zoo.list_configs() if name.startswith("quick_start/")]
 DETECTORS = [name for name in ALL if name.split("/")[1].startswith(("atss", "gfl", "htc"))]
@@ -43,3 +44,14 @@ def test_htc_needs_no_label_maps(name: str, load_config: Callable[[str], DictCon
     assert cfg.dataloader.train.mapper.use_instance_mask
     drop_label_maps(cfg)
     assert cfg == load_config(name)
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if "_dinov2" in n])
+def test_the_pre_trained_vit_is_frozen(name: str, load_config: Callable[[str], DictConfig]) -> None:
+    cfg = load_config(name)
+    assert "dinov2_vits14" in cfg.train.vit_checkpoint
+    with torch.device("meta"):
+        model = instantiate(cfg.model)
+    freeze_parameters(model, cfg.train.freeze)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained and not any("bottom_up.vit." in name for name in trained)

@@ -88,6 +88,8 @@ uniperceiver_large = L(UniPerceiver)(
     use_checkpoint=False,
 )
 
-# Not pre-trained, for images that are too small for windows.
+# For images that are too small for windows
+dinov2_small_global = _plain_vit(384, 12, 6, img_size=592, drop_path_rate=0.0, window_size=0)
+# Also without pre-training
 tiny_scratch = _plain_vit(192, 12, 3, img_size=256, drop_path_rate=0.0, window_size=0)
 micro_scratch = _plain_vit(96, 4, 3, img_size=128, drop_path_rate=0.0, window_size=0)

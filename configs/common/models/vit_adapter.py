@@ -12,6 +12,7 @@ from .vit import (
     dinov2_base as _dinov2_base,
     dinov2_large as _dinov2_large,
     dinov2_small as _dinov2_small,
+    dinov2_small_global as _dinov2_small_global,
     large as _vit_large,
     micro_scratch as _vit_micro_scratch,
     small as _vit_small,
@@ -91,5 +92,8 @@ large_dinov3 = _vit_adapter(_dinov3_large, 0.4, deform_num_heads=16, deform_rati
 base_eva02 = _vit_adapter(_eva02_base, 0.3, deform_num_heads=12, deform_ratio=0.5)
 large_eva02 = _vit_adapter(_eva02_large, 0.4, deform_num_heads=16, deform_ratio=0.5)
 
+# For small data: see quick_start.py
+small_dinov2_frozen = _vit_adapter(_dinov2_small_global, 0.0, 6, 1.0, norm="GN")
+small_dinov2_frozen.mode = "frozen"
 tiny_scratch = _vit_adapter(_vit_tiny_scratch, 0.0, 6, 1.0, norm="GN")
 micro_scratch = _vit_adapter(_vit_micro_scratch, 0.0, 3, 1.0, conv_inplane=32, norm="BN")

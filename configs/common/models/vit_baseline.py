@@ -16,6 +16,7 @@ from vit_adapter.backbone import SingleScaleViT, ViTBaseline
 from .vit import (
     base as _vit_base,
     base_mae as _vit_base_mae,
+    dinov2_small_global as _dinov2_small,
     large as _vit_large,
     small as _vit_small,
     tiny as _vit_tiny,
@@ -38,6 +39,8 @@ vit_base, vitdet_base = _baseline(_vit_base), _baseline(_vit_base, residual=True
 vit_base_mae = _baseline(_vit_base_mae)
 vit_large, vitdet_large = _baseline(_vit_large), _baseline(_vit_large, residual=True)
 
+# For small data: see quick_start.py
+vit_small_dinov2 = _baseline(_dinov2_small)
 vit_tiny_scratch, vitdet_tiny_scratch = _baseline(_scratch), _baseline(_scratch, residual=True)
 
 single_scale_giant_beit3 = L(SingleScaleViT)(vit=_beit3_giant)

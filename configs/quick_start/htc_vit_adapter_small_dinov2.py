@@ -1,0 +1,17 @@
+"""Hybrid Task Cascade, ViT-Adapter-S on a frozen DINOv2, for small custom data (``data.*``)."""
+
+from ..common.models.vit_adapter import small_dinov2_frozen as _backbone
+from ..common.quick_start_cascade import (
+    data,
+    dataloader,
+    htc as model,
+    lr_multiplier,
+    optimizer,
+    task,
+    test,
+    train,
+)
+from ..common.weights import dinov2_small as _weights
+
+model.backbone.bottom_up.bottom_up = _backbone
+train.vit_checkpoint = _weights

@@ -1,0 +1,17 @@
+"""Hybrid Task Cascade, plain frozen DINOv2-S, for small custom data (``data.*``)."""
+
+from ..common.models.vit_baseline import vit_small_dinov2 as _backbone
+from ..common.quick_start_cascade import (
+    data,
+    dataloader,
+    htc as model,
+    lr_multiplier,
+    optimizer,
+    task,
+    test,
+    train,
+)
+from ..common.weights import dinov2_small as _weights
+
+model.backbone.bottom_up.bottom_up = _backbone
+train.vit_checkpoint, train.freeze = _weights, ["bottom_up.vit"]
