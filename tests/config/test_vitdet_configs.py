@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import instantiate
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.roi_heads import CascadeROIHeads
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
@@ -36,8 +39,13 @@ def test_model(cfg: DictConfig) -> None:
     assert (vit.depth, vit.embed_dim, vit.name) == (40, 1408, "beit3_giant_patch14_224")
     assert list(vit.window_sizes) == ([14] * 9 + [0]) * 4
     assert (count(model), count(vit)) == (1_074_048_062, 1_012_057_216)
-    heads = model.roi_heads
-    assert type(heads) is CascadeROIHeads
+    heads, rpn = model.roi_heads, model.proposal_generator
+    assert (type(rpn), type(heads)) == (RPN, CascadeROIHeads)
+    assert {type(matcher) for matcher in (rpn.anchor_matcher, *heads.proposal_matchers)} == {
+        Matcher
+    }
+    transforms = [rpn.box2box_transform, *(each.box2box_transform for each in heads.box_predictor)]
+    assert {type(transform) for transform in transforms} == {Box2BoxTransform}
     assert [matcher.thresholds[1] for matcher in heads.proposal_matchers] == [0.5, 0.6, 0.7]
     weights = [predictor.box2box_transform.weights for predictor in heads.box_predictor]
     assert [tuple(each) for each in weights] == [(10, 10, 5, 5), (20, 20, 10, 10), (30, 30, 15, 15)]

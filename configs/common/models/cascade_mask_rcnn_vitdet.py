@@ -1,4 +1,4 @@
-"""ViTDet's Cascade Mask R-CNN (arXiv 2203.16527), with Detectron2's own cascade.
+"""ViTDet's Cascade Mask R-CNN (arXiv 2203.16527), with Detectron2's own proposals and cascade.
 
 A leaf sets ``model.backbone.bottom_up``, a ViT with one output. The pyramid is made from this map.
 As in Detectron2's ViTDet: layer norms in pyramid and heads, two convolutions before the proposals,
@@ -9,6 +9,9 @@ four in each box head, and boxes of all classes in common. Training images are p
 from copy import deepcopy as _deepcopy
 
 from detectron2.config import LazyCall as L
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.roi_heads import CascadeROIHeads
 
 from vit_adapter.detection import PaddedRCNN, SimpleFeaturePyramid
@@ -19,12 +22,6 @@ from .mask_rcnn import model, task
 _ious = [0.5, 0.6, 0.7]
 _weights = [(10.0, 5.0), (20.0, 10.0), (30.0, 15.0)]
 _heads = model.roi_heads
-
-
-def _matcher(iou):
-    matcher = _deepcopy(_heads.proposal_matcher)
-    matcher.thresholds = [iou]
-    return matcher
 
 
 def _box_head():
@@ -40,7 +37,7 @@ def _box_predictor(stage, centre, size):
     predictor.input_shape.channels = f"${{....box_heads[{stage}].fc_dims[0]}}"
     predictor.num_classes = "${...num_classes}"
     predictor.cls_agnostic_bbox_reg = True
-    predictor.box2box_transform.weights = [centre, centre, size, size]
+    predictor.box2box_transform = L(Box2BoxTransform)(weights=[centre, centre, size, size])
     return predictor
 
 
@@ -49,12 +46,19 @@ model.train_size = [1280, 1280]
 model.backbone = L(SimpleFeaturePyramid)(
     bottom_up="???", in_feature="res4", out_channels=256, norm="LN"
 )
+model.proposal_generator._target_ = RPN
+model.proposal_generator.anchor_matcher = L(Matcher)(
+    thresholds=[0.3, 0.7], labels=[0, -1, 1], allow_low_quality_matches=True
+)
+model.proposal_generator.box2box_transform._target_ = Box2BoxTransform
 model.proposal_generator.head.conv_dims = [-1, -1]  # -1: as many channels as the input
 
 model.roi_heads._target_ = CascadeROIHeads
 model.roi_heads.mask_head.conv_norm = L(norm_builder)(norm="LN")
 model.roi_heads.box_heads = [_box_head() for _ in _ious]
 model.roi_heads.box_predictors = [_box_predictor(i, *pair) for i, pair in enumerate(_weights)]
-model.roi_heads.proposal_matchers = [_matcher(iou) for iou in _ious]
+model.roi_heads.proposal_matchers = [
+    L(Matcher)(thresholds=[iou], labels=[0, 1], allow_low_quality_matches=False) for iou in _ious
+]
 for _name in ("box_head", "box_predictor", "proposal_matcher"):
     del model.roi_heads[_name]
