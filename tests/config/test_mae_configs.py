@@ -45,6 +45,7 @@ def test_recipe(name: str, load_config: Callable[[str], DictConfig]) -> None:
     assert repr(instantiate(loaders.train.mapper.augmentations)) == repr(coco_lsj_train(1024))
     assert repr(instantiate(loaders.test.mapper.augmentations)) == repr(coco_test())
     assert list(cfg.model.train_size) == [1024, 1024]
+    assert cfg.model.proposal_generator.size_divisibility == 1024  # anchors in the padding, too
 
 
 def test_boxes_enclose_what_a_crop_leaves_of_the_masks(
