@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vit_adapter import BEiT, PlainViT, TimmViT, UniPerceiver, ViTAdapter
+from vit_adapter.layers.matching import Matches
 from vit_adapter.mask2former import (
     HungarianMatcher,
     Mask2FormerHead,
@@ -21,7 +22,6 @@ from vit_adapter.mask2former import (
     MSDeformAttnPixelDecoder,
     SetCriterion,
 )
-from vit_adapter.mask2former.matcher import Matches
 from vit_adapter.mask2former.targets import MaskTargets
 from vit_adapter.segmentation import FCNHead, HeadWithAuxiliary, SemanticFPNHead, UPerNetHead
 

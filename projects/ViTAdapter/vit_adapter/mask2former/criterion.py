@@ -15,7 +15,8 @@ from detectron2.projects.point_rend.point_features import (
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from vit_adapter.mask2former.matcher import HungarianMatcher, Matches
+from vit_adapter.layers.matching import Matches
+from vit_adapter.mask2former.matcher import HungarianMatcher
 from vit_adapter.mask2former.targets import MaskTargets
 from vit_adapter.mask2former.transformer_decoder import MaskPredictions
 

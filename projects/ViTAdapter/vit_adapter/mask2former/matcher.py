@@ -1,33 +1,19 @@
 """Matches queries and regions one-to-one at the least total cost (DETR, arXiv 2005.12872).
 
 Shapes: B batch, Q queries, K classes, h/w grid of the predicted masks, T targets of one image,
-H/W sides of the padded image, P sampled points, N predictions (layers), M matched pairs in a batch.
+H/W sides of the padded image, P sampled points, N predictions (layers).
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from detectron2.projects.point_rend.point_features import point_sample
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from vit_adapter.layers.matching import Matches, match_at_least_cost
 from vit_adapter.mask2former.targets import MaskTargets
 from vit_adapter.mask2former.transformer_decoder import MaskPredictions
-
-
-class Matches(NamedTuple):
-    """Pairs of queries and targets; pair m belongs to the same image in all N predictions.
-
-    Attributes:
-        queries: int64 (N, M), indices of the B * Q queries of the batch.
-        targets: int64 (N, M), indices of the targets of the batch, image by image.
-    """
-
-    queries: Tensor
-    targets: Tensor
 
 
 class HungarianMatcher(nn.Module):
@@ -68,23 +54,16 @@ class HungarianMatcher(nn.Module):
     ) -> Matches:
         """Match each prediction with the targets, which gives min(Q, T) pairs per image.
 
-        The costs of the whole batch go to the CPU together, so this waits for the device only once.
-
         Raises:
             FloatingPointError: a cost is infinite or not a number.
         """
         device_type = predictions[0].class_logits.device.type
         with torch.autocast(device_type, enabled=False):
             costs = [
-                cost
+                self._costs_of_image(predictions, image, target)
                 for image, target in enumerate(targets)
-                for cost in self._costs_of_image(predictions, image, target)
             ]
-        on_cpu = torch.cat([cost.flatten() for cost in costs]).cpu()
-        parts = on_cpu.split([cost.numel() for cost in costs])
-        matrices = [part.view(cost.shape).numpy() for part, cost in zip(parts, costs, strict=True)]
-        num_queries = predictions[0].class_logits.shape[1]
-        return _match(matrices, targets, num_queries, predictions[0].class_logits.device)
+        return match_at_least_cost(costs)
 
     def _costs_of_image(
         self, predictions: Sequence[MaskPredictions], image: int, target: MaskTargets
@@ -122,30 +101,3 @@ class HungarianMatcher(nn.Module):
             + self.cost_mask * entropy / mask_logits.shape[-1]
             + self.cost_dice * cost_dice
         )
-
-
-def _match(
-    costs: Sequence[np.ndarray],
-    targets: Sequence[MaskTargets],
-    num_queries: int,
-    device: torch.device,
-) -> Matches:
-    """Find the pairs from costs (T, Q), listed image by image with N predictions each."""
-    num_predictions = len(costs) // len(targets)
-    first_target = np.cumsum([0] + [len(target.labels) for target in targets])
-    pairs = []  # (2, N, min(Q, T)) for each image
-    for image in range(len(targets)):
-        matched = []
-        for i in range(num_predictions):
-            cost = costs[image * num_predictions + i]
-            if not np.isfinite(cost).all():
-                raise FloatingPointError(
-                    f"image {image} of the batch: the cost of matching queries and targets is "
-                    f"infinite or not a number in prediction {i} of {num_predictions}, so the "
-                    "class or mask logits are; lower the learning rate or clip the gradients"
-                )
-            rows, columns = linear_sum_assignment(cost)
-            matched.append((columns + image * num_queries, rows + first_target[image]))
-        pairs.append(np.array(matched, dtype=np.int64).transpose(1, 0, 2))
-    queries, indices = torch.from_numpy(np.concatenate(pairs, axis=-1)).to(device)
-    return Matches(queries, indices)

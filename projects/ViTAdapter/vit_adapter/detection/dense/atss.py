@@ -15,8 +15,7 @@ from torchvision.ops import sigmoid_focal_loss
 from vit_adapter.detection.boxes import box_centers, box_distances
 from vit_adapter.detection.dense.detector import AnchorTargets, AssigningDetector
 from vit_adapter.detection.dense.head import DenseHead, conv3x3
-from vit_adapter.detection.dense.losses import mean_over_processes
-from vit_adapter.detection.losses import giou_loss
+from vit_adapter.detection.losses import giou_loss, mean_over_processes
 
 __all__ = ["ATSS", "ATSSHead", "centerness_targets"]
 

@@ -15,10 +15,9 @@ from vit_adapter.detection.dense.detector import AnchorTargets, AssigningDetecto
 from vit_adapter.detection.dense.head import DenseHead
 from vit_adapter.detection.dense.losses import (
     distribution_focal_loss,
-    mean_over_processes,
     quality_focal_loss,
 )
-from vit_adapter.detection.losses import giou_loss
+from vit_adapter.detection.losses import giou_loss, mean_over_processes
 
 __all__ = ["GFL", "GFLHead", "Integral", "distances_to_boxes"]
 

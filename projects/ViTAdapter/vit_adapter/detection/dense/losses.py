@@ -5,10 +5,9 @@ Shapes: N anchors, K classes, R largest distance in strides.
 
 import torch
 import torch.nn.functional as F
-from detectron2.utils import comm
 from torch import Tensor
 
-__all__ = ["distribution_focal_loss", "mean_over_processes", "quality_focal_loss"]
+__all__ = ["distribution_focal_loss", "quality_focal_loss"]
 
 
 def quality_focal_loss(
@@ -49,12 +48,3 @@ def distribution_focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
     below = F.cross_entropy(logits, lower, reduction="none")
     above = F.cross_entropy(logits, lower + 1, reduction="none")
     return below * (1 - share) + above * share
-
-
-def mean_over_processes(values: Tensor) -> Tensor:
-    """Average values over all processes, without gradients; at least 1, as they are divisors."""
-    values = values.detach().clone()
-    if comm.get_world_size() > 1:
-        torch.distributed.all_reduce(values)
-        values /= comm.get_world_size()
-    return values.clamp(min=1)
