@@ -13,6 +13,13 @@ from vit_adapter.detection.roi_heads import AssigningROIHeads
 from vit_adapter.detection.sampling import sample_regions
 from vit_adapter.detection.simple_pyramid import SimpleFeaturePyramid
 from vit_adapter.detection.soft_nms import SoftNMSMethod, soft_nms
+from vit_adapter.detection.sparse_rcnn import (
+    InteractionStage,
+    LearnedProposals,
+    ProposalCriterion,
+    ProposalMatcher,
+    SparseHeads,
+)
 
 __all__ = [
     "ATSS",
@@ -25,11 +32,16 @@ __all__ = [
     "GFLHead",
     "GIoUBoxPredictor",
     "InsideAnchorsRPN",
+    "InteractionStage",
     "LastLevelStridedConvs",
+    "LearnedProposals",
     "MaxIoUAssigner",
     "PaddedRCNN",
+    "ProposalCriterion",
+    "ProposalMatcher",
     "SimpleFeaturePyramid",
     "SoftNMSMethod",
+    "SparseHeads",
     "giou_loss",
     "sample_regions",
     "soft_nms",
