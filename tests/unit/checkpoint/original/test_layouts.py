@@ -37,6 +37,7 @@ def tensors(*names: str) -> dict[str, Tensor]:
         ("roi_head.bbox_head.2.fc_cls.bias", "Mask R-CNN with FPN", "detection"),  # the nearest
         ("bbox_head.atss_cls.bias", "ATSS", "detection"),
         ("bbox_head.gfl_cls.bias", "GFL", "detection"),
+        ("rpn_head.init_proposal_features.weight", "Sparse R-CNN", "detection"),
         ("decode_head.cls_embed.bias", "Mask2Former", "segmentation"),
         ("panoptic_head.cls_embed.bias", "Mask2Former of the panoptic detector", "detection"),
         ("decode_head.conv_seg.bias", "UPerNet", "segmentation"),

@@ -12,6 +12,7 @@ from vit_adapter.checkpoint.original.layouts.htc import HTC
 from vit_adapter.checkpoint.original.layouts.layout import Layout
 from vit_adapter.checkpoint.original.layouts.mask2former import MASK2FORMER, PANOPTIC_MASK2FORMER
 from vit_adapter.checkpoint.original.layouts.mask_rcnn import MASK_RCNN
+from vit_adapter.checkpoint.original.layouts.sparse_rcnn import SPARSE_RCNN
 from vit_adapter.checkpoint.original.layouts.upernet import UPERNET
 
 __all__ = ["KNOWN_MODELS", "UNSUPPORTED", "layout_of_ours", "layout_of_theirs"]
@@ -21,6 +22,7 @@ _LAYOUTS = (
     CASCADE,
     ATSS,
     GFL,
+    SPARSE_RCNN,
     MASK_RCNN,
     MASK2FORMER,
     PANOPTIC_MASK2FORMER,
@@ -51,14 +53,9 @@ class Unsupported(NamedTuple):
 
 UNSUPPORTED = (
     Unsupported(
-        r"rpn_head\.init_proposal_",
-        "the proposals of Sparse R-CNN",
-        "rpn_head.init_proposal_bboxes.weight",
-    ),
-    Unsupported(
         r"roi_head\.(bbox|mask)_head\.\d+\.",
-        "the stages of Sparse R-CNN",
-        "roi_head.bbox_head.0.cls_fcs.0.weight",
+        "the stages of another detector",
+        "roi_head.mask_head.0.instance_interactive_conv.fc_norm.bias",
     ),
     Unsupported(r"bbox_head\.", "another one-stage head", "bbox_head.retina_cls.weight"),
     Unsupported(
