@@ -26,6 +26,10 @@ custom_keys = L(AdamW)(
     weight_decay=0.05,
 )
 
+# Sparse R-CNN: lower numbers for the learned proposals
+sparse_rcnn = _deepcopy(custom_keys)
+sparse_rcnn.params.custom_keys.proposal_generator = dict(lr_mult=0.25, decay_mult=0.002)
+
 
 def _layer_decay(decay_rate, lr, weight_decay, first_layer_names=()):
     return L(AdamW)(

@@ -40,6 +40,11 @@ DETECTORS = {
         "model.roi_heads.box_predictors.2.test_score_thresh=0.0",
         "model.roi_heads.box_predictors.2.test_topk_per_image=5",
     ],
+    "sparse_rcnn_vit_adapter": [
+        "model.backbone.bottom_up.vit.embed_dim=96",
+        "model.proposal_generator.num_proposals=20",
+        "model.roi_heads.test_topk_per_image=5",
+    ],
 }
 
 
