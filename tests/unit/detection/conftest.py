@@ -20,6 +20,7 @@ FAMILIES = {
     "htc": "htc",
     "atss": "dense_detector",
     "gfl": "dense_detector",
+    "sparse_rcnn": "sparse_rcnn",
 }
 """Names of the families, and the files in ``configs/common/models`` that have them."""
 
@@ -56,6 +57,12 @@ def make_family(family: str, *, masks: bool = True) -> nn.Module:
         model.num_classes, model.head.conv_dims, model.head.norm = 3, [8], ""
         return instantiate(model)
     heads = model.roi_heads
+    if "stages" in heads:
+        heads.num_classes, heads.stages = 3, heads.stages[:2]
+        model.proposal_generator.num_proposals = 20
+        for stage in heads.stages:
+            stage.dynamic_channels, stage.ffn_channels = 4, 16
+        return instantiate(model)
     heads.num_classes, heads.batch_size_per_image = 3, 16
     model.proposal_generator.post_nms_topk = [20, 20]
     for head in heads.get("box_heads") or [heads.box_head]:
