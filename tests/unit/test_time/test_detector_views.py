@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from detector_families import assert_same, plain, random_image
 from detectron2.data import transforms as T
-from detectron2.structures import Instances
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
@@ -16,27 +16,6 @@ from vit_adapter.test_time import DetectorViews, Suppression
 Make = Callable[[str], nn.Module]
 SCALES, MAX_SIZE = [24, 31, 60], 70
 RANGES = [(150.0, None), (None, 400.0), (100.0, 150.0)]
-
-
-def random_image(height: int, width: int, seed: int = 0) -> Tensor:
-    """Blocks of colour, so that boxes differ in score."""
-    generator = torch.Generator().manual_seed(seed)
-    blocks = torch.randint(0, 256, (3, 6, 7), generator=generator, dtype=torch.uint8)
-    return nn.functional.interpolate(blocks[None], size=(height, width))[0]
-
-
-def plain(model: nn.Module, image: Tensor, **size: int) -> Instances:
-    with torch.no_grad():
-        return model([{"image": image, **size}])[0]["instances"]
-
-
-def assert_same(found: Instances, expected: Instances, **tolerance: float) -> None:
-    assert len(found) == len(expected) > 0 and found.image_size == expected.image_size
-    assert found.get_fields().keys() == expected.get_fields().keys()
-    values = {name: (found.get(name), value) for name, value in expected.get_fields().items()}
-    values["pred_boxes"] = tuple(boxes.tensor for boxes in values["pred_boxes"])
-    for one, other in values.values():
-        torch.testing.assert_close(one, other, **tolerance or {"rtol": 0, "atol": 0})
 
 
 @pytest.mark.parametrize("name", ["grid", "mask_rcnn", "retinanet"])
@@ -199,7 +178,7 @@ def with_keypoints(make_detector: Make) -> nn.Module:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (other, "the model is a Other, expected a GeneralizedRCNN or a DenseDetector"),
+        (other, "the model is a Other, expected a detector that keeps .* test_topk_per_image"),
         (without_proposals, "reads its proposals from files"),
         (with_keypoints, "predicts keypoints"),
     ],

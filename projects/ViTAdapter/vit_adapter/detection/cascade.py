@@ -46,6 +46,9 @@ class CascadeMaskHeads(nn.Module):
         mask_pooler: pools the features of masks; None without masks.
         mask_heads: one per stage; None without masks.
 
+    Attributes:
+        mask_on: whether detections get masks, as in Detectron2's heads.
+
     Raises:
         ValueError: the numbers of stages differ.
     """
@@ -86,6 +89,7 @@ class CascadeMaskHeads(nn.Module):
         self.mask_in_features = list(mask_in_features or [])
         self.mask_pooler = mask_pooler
         self.mask_head = nn.ModuleList(mask_heads) if mask_heads else None
+        self.mask_on = self.mask_head is not None
 
     def forward(
         self,
@@ -116,7 +120,7 @@ class CascadeMaskHeads(nn.Module):
         self, features: Features, instances: list[Instances]
     ) -> list[Instances]:
         """Add ``pred_masks`` (n, 1, height, width) to boxes that are known, if there are masks."""
-        if self.mask_head is None:
+        if not self.mask_on:
             return instances
         pooled = self._pool_masks(features, [image.pred_boxes for image in instances])
         classes = torch.cat([image.pred_classes for image in instances])
@@ -138,7 +142,7 @@ class CascadeMaskHeads(nn.Module):
             predictions = self._predict(stage, features, regions)
             with get_event_storage().name_scope(f"stage{stage}"):
                 of_stage = self.box_predictor[stage].losses(predictions, regions)
-                if self.mask_head is not None:
+                if self.mask_on:
                     of_stage |= self._mask_losses(stage, features, regions, targets)
             losses |= {f"{name}_stage{stage}": weight * loss for name, loss in of_stage.items()}
             if stage + 1 < len(self.stage_weights):

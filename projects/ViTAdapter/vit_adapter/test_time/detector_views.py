@@ -43,8 +43,12 @@ class DetectorViews(nn.Module):
 
     With one view and NMS, the result is exactly that of the model on an image of this size.
 
+    A detector without NMS gives its detections of each view. To merge several views of it, ``nms``
+    needs an ``iou_threshold``.
+
     Args:
-        model: a ``GeneralizedRCNN`` or ``DenseDetector``; the wrapper takes over its mode.
+        model: a detector with Detectron2's conventions, as :mod:`vit_adapter.test_time.candidates`
+            describes them; the wrapper takes over its mode.
         scales: lengths of the shorter side of the views in pixels; None for one view of the size
             that the image has. Views are made from the input image, which should be the original.
         max_size: greatest length of the longer side in pixels, which takes precedence.
@@ -59,7 +63,7 @@ class DetectorViews(nn.Module):
 
     Raises:
         TypeError: the model is of another kind.
-        ValueError: a number is out of range.
+        ValueError: a number is out of range or missing.
     """
 
     def __init__(
@@ -76,6 +80,8 @@ class DetectorViews(nn.Module):
         super().__init__()
         candidates.check_detector(model)
         _check_numbers(scales, max_size, area_ranges, max_detections)
+        if candidates.nms_threshold(model) is None:
+            _check_threshold(nms, num_views=len(scales or [None]) * (1 + flip))
         self.model = model
         self.scales = None if scales is None else tuple(scales)
         self.max_size = max_size
@@ -148,13 +154,10 @@ class DetectorViews(nn.Module):
         return found[keep]
 
     def _merge(self, found: Instances) -> Instances:
-        threshold = candidates.own_setting(self.model, "test_nms_thresh")
         most = self.max_detections
         if most is None:
-            most = candidates.own_setting(
-                self.model, "test_topk_per_image", "max_detections_per_image"
-            )
-        merged = self.nms(found, own_threshold=threshold)
+            most = candidates.max_detections(self.model)
+        merged = self.nms(found, own_threshold=candidates.nms_threshold(self.model))
         return merged if most < 0 else merged[:most]
 
     def _average_masks(self, merged: Instances, views: Sequence[_View]) -> Tensor:
@@ -202,6 +205,16 @@ def _resize_short_side(image: Tensor, scale: int, max_size: int) -> Tensor:
             "max_size."
         ) from error
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1))).to(image.device)
+
+
+def _check_threshold(nms: Suppression, num_views: int) -> None:
+    """Raise a ValueError if a model without NMS needs a threshold that ``nms`` does not have."""
+    is_needed = nms.method == "linear" or (nms.method == "hard" and num_views > 1)
+    if is_needed and nms.iou_threshold is None:
+        raise ValueError(
+            "the model does not remove overlapping boxes and so has no threshold of its own for "
+            f"{nms.method} NMS of {num_views} views; give nms an iou_threshold, such as 0.6"
+        )
 
 
 def _check_numbers(

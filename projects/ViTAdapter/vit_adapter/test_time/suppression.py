@@ -43,25 +43,22 @@ class Suppression:
         """Whether this is NMS as every detector does it by itself."""
         return self.method == "hard" and self.iou_threshold is None
 
-    def __call__(self, found: Instances, *, own_threshold: float) -> Instances:
+    def __call__(self, found: Instances, *, own_threshold: float | None) -> Instances:
         """Return the instances that are kept, best first; soft-NMS lowers their scores.
 
         Args:
             found: with ``pred_boxes``, ``scores`` and ``pred_classes``.
-            own_threshold: used if ``iou_threshold`` is None.
+            own_threshold: used if ``iou_threshold`` is None. If both are None, "hard" keeps all.
         """
         threshold = own_threshold if self.iou_threshold is None else self.iou_threshold
         boxes, scores, classes = found.pred_boxes.tensor, found.scores, found.pred_classes
+        if self.method == "hard" and threshold is None:
+            return found[scores.argsort(descending=True, stable=True)]
         if self.method == "hard":
             return found[batched_nms(boxes, scores.float(), classes, threshold)]
+        own = {"iou_threshold": threshold} if self.method == "linear" else {"sigma": self.sigma}
         index, lowered = soft_nms(
-            boxes,
-            scores,
-            classes,
-            method=self.method,
-            iou_threshold=threshold,
-            sigma=self.sigma,
-            min_score=self.min_score,
+            boxes, scores, classes, method=self.method, min_score=self.min_score, **own
         )
         kept = found[index]
         kept.scores = lowered
