@@ -1,6 +1,7 @@
 """Soft-NMS against a slow, obvious loop, at its limits, and with bad input."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -57,6 +58,21 @@ def test_equals_the_slow_loop(method: str, least: float) -> None:
     assert index.tolist() == [place for place, _ in expected]
     assert scores.tolist() == pytest.approx([score for _, score in expected], rel=1e-12)
     assert (scores < boxes[1][index]).any()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_many_boxes_run_class_by_class(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes, scores, classes = random_boxes(60)
+    monkeypatch.setattr(sys.modules["vit_adapter.detection.soft_nms"], "_SPLIT", 60)
+    index, lowered = soft_nms(boxes, scores, classes, method=method, min_score=0.1)
+    expected = []
+    for number in range(3):
+        (place,) = (classes == number).nonzero(as_tuple=True)
+        of_class = boxes[place], scores[place], classes[place]
+        expected += [(int(place[i]), s) for i, s in slow_soft_nms(*of_class, method, 0.1)]
+    expected.sort(key=lambda one: -one[1])
+    assert index.tolist() == [place for place, _ in expected]
+    assert lowered.tolist() == pytest.approx([score for _, score in expected], rel=1e-12)
 
 
 def swapping_soft_nms(boxes: Tensor, scores: Tensor, classes: Tensor, least: float) -> list[int]:

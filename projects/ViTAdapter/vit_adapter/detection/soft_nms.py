@@ -7,7 +7,7 @@ Shapes: N boxes, R of them kept.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor
 __all__ = ["SoftNMSMethod", "soft_nms"]
 
 SoftNMSMethod = Literal["linear", "gaussian"]
+
+_SPLIT = 10_000  # boxes; from this number on, mmcv treats each class on its own
 
 
 def soft_nms(
@@ -31,7 +33,8 @@ def soft_nms(
     """Take the best box, lower the scores of the boxes of its class that overlap it, and repeat.
 
     This is the procedure of mmcv, and so is its order of equal scores. It runs on the CPU
-    with NumPy, because each step is small and depends on the one before.
+    with NumPy, because each step is small and depends on the one before. From 10,000 boxes on,
+    each class runs on its own, as in mmcv: 30,000 boxes of 80 classes take seconds, not minutes.
 
     Args:
         boxes: (N, 4) as (x0, y0, x1, y1).
@@ -52,13 +55,14 @@ def soft_nms(
         ValueError: the method is unknown, or a number is out of range.
     """
     check_soft_nms(method=method, iou_threshold=iou_threshold, sigma=sigma, min_score=min_score)
-    order, lowered = _lower(
-        boxes.detach().cpu().double().numpy().copy(),
-        scores.detach().cpu().double().numpy().copy(),
-        classes.cpu().numpy().copy(),
-        decay=partial(_decay, method=method, iou_threshold=iou_threshold, sigma=sigma),
-        min_score=min_score,
+    columns = (
+        boxes.detach().cpu().double().numpy(),
+        scores.detach().cpu().double().numpy(),
+        classes.cpu().numpy(),
     )
+    decay = partial(_decay, method=method, iou_threshold=iou_threshold, sigma=sigma)
+    lower = _lower if len(boxes) < _SPLIT else _lower_by_class
+    order, lowered = lower(*columns, decay=decay, min_score=min_score)
     return torch.from_numpy(order).to(boxes.device), torch.from_numpy(lowered).to(scores)
 
 
@@ -82,7 +86,8 @@ def _lower(
     decay: Callable[[np.ndarray], np.ndarray],
     min_score: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Do what :func:`soft_nms` does; the arrays are changed in place."""
+    """Do what :func:`soft_nms` does with all boxes at once."""
+    boxes, scores, classes = boxes.copy(), scores.copy(), classes.copy()
     order = np.arange(len(boxes))
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     columns = (boxes, scores, classes, order, areas)
@@ -103,6 +108,21 @@ def _lower(
                 column[first + 1 : end] = column[rest][left]
         first += 1
     return order[:end], scores[:end]
+
+
+def _lower_by_class(
+    boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, **options: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Do what :func:`soft_nms` does, one class after another."""
+    orders, lowered = [], []
+    for number in np.unique(classes):
+        (of_class,) = np.nonzero(classes == number)
+        order, values = _lower(boxes[of_class], scores[of_class], classes[of_class], **options)
+        orders.append(of_class[order])
+        lowered.append(values)
+    order, values = np.concatenate(orders), np.concatenate(lowered)
+    best = np.argsort(-values, kind="stable")
+    return order[best], values[best]
 
 
 def _iou(box: np.ndarray, area: float, others: np.ndarray, areas: np.ndarray) -> np.ndarray:
