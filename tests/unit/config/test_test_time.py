@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detectron2.config import LazyCall as L
+from detectron2.config import LazyCall as L, LazyConfig
 from detectron2.evaluation import DatasetEvaluator
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
@@ -263,6 +263,22 @@ def test_evaluation_and_prediction_treat_detectors_alike(
     expected = KeepingInstances()
     expected.process([], [{"instances": found}])
     assert evaluate(cfg, model) == expected.evaluate()
+
+
+def test_saved_configs_without_a_test_node_can_be_used(detector: nn.Module, tmp_path: Path) -> None:
+    cfg = load_config(DETECTOR, [ALL_BOXES, "train.device=cpu"])
+    del cfg.test
+    LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
+    torch.save({"model": detector.state_dict()}, tmp_path / "model.pth")
+    arguments = (tmp_path / "config.yaml", tmp_path / "model.pth")
+    predictor = LazyPredictor(*arguments)
+    assert type(predictor.model) is type(detector)
+    added = [f"+{override}" for override in TILES]
+    tiles = LazyPredictor(*arguments, overrides=added)
+    assert isinstance(tiles.model, DetectorTiles)
+    image = np.zeros((70, 90, 3), np.uint8)
+    for one in (predictor, tiles):
+        assert one(image)["instances"].image_size == (70, 90)
 
 
 def test_the_views_of_htc_are_the_originals(detector: nn.Module) -> None:

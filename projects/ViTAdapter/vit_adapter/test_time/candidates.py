@@ -63,9 +63,9 @@ def check_detector(model: nn.Module) -> None:
 
 
 def nms_threshold(model: nn.Module) -> float | None:
-    """Return the IoU above which a detector removes a box; None if it has no NMS."""
+    """Return the IoU above which a detector removes a box; None if it never does."""
     found = _settings(model, _NMS)
-    return found[-1] if found else None  # of the last stage
+    return found[-1] if found and found[-1] < 1 else None  # of the last stage
 
 
 def max_detections(model: nn.Module) -> int:
