@@ -91,6 +91,26 @@ def test_objects_that_tiles_cut_are_joined(masks: bool, size: list[int]) -> None
     assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
 
 
+@pytest.mark.parametrize("labels", [(0, 0), (0, 1)])
+def test_objects_that_touch_or_differ_in_class_stay_apart(labels: tuple[int, int]) -> None:
+    """The left object ends where the right one begins, in the area that both tiles see."""
+    tiles = [(0, 0, 32, 32), (20, 0, 52, 32)]
+    seen = [[(10, 5, 26, 15), (26, 5, 32, 15)], [(0, 5, 6, 15), (6, 5, 20, 15)]]
+    if labels[0] != labels[1]:  # both see one object, but as different classes
+        seen = [[(22, 5, 30, 15)], [(2, 5, 10, 15)]]
+    found = []
+    for number, boxes in enumerate(seen):
+        one = Instances((32, 32), pred_boxes=Boxes(torch.tensor(boxes, dtype=torch.float32)))
+        one.scores = torch.linspace(0.9, 0.8, len(boxes))
+        one.pred_classes = torch.full((len(boxes),), labels[number])
+        found.append(one)
+    joined = join(found, tiles, size=(32, 52), min_iou=0.5).pred_boxes.tensor.tolist()
+    if labels[0] != labels[1]:
+        assert joined == [[22, 5, 30, 15]] * 2
+    else:
+        assert sorted(joined) == [[10, 5, 26, 15], [26, 5, 40, 15]]
+
+
 def test_nothing_is_joined_without_overlap() -> None:
     found = run(DetectorTiles(Finder().eval(), size=[32, 32], overlap=[0, 0]), object_image())
     assert len(found) > len(OBJECTS)
