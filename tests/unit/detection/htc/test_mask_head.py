@@ -1,5 +1,6 @@
 """Mask heads with information flow."""
 
+import pytest
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import MaskRCNNConvUpsampleHead
@@ -47,3 +48,9 @@ def test_no_boxes() -> None:
     heads = make()
     features = mask_features(heads, torch.zeros(0, 4, 6, 6))
     assert heads[2].layers(features[2]).shape == (0, 3, 12, 12)
+
+
+def test_widths_that_cannot_be_added_are_an_error() -> None:
+    options = dict(has_predecessor=False, num_classes=3, conv_dims=[8, 8, 4])
+    with pytest.raises(ValueError, match="conv_dims gives 8 channels .* expected the 4 of"):
+        FlowMaskHead(input_shape=ShapeSpec(channels=4), **options)

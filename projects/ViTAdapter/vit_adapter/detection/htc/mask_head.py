@@ -22,13 +22,21 @@ class FlowMaskHead(MaskRCNNConvUpsampleHead):
         input_shape: channels of the features of a box.
         has_predecessor: whether there is a stage before; False for the first stage.
         options: of Detectron2's head, such as ``num_classes`` and ``conv_dims``.
+
+    Raises:
+        ValueError: the last convolution before the upsampling has other channels than the input.
     """
 
     def __init__(self, *, input_shape: ShapeSpec, has_predecessor: bool, **options: Any) -> None:
         super().__init__(input_shape=input_shape, **options)
+        channels, found = input_shape.channels, self.deconv.in_channels
+        if found != channels:
+            raise ValueError(
+                f"conv_dims gives {found} channels before the upsampling, expected the {channels} "
+                "of the input, to which the next stage adds them"
+            )
         self.conv_res = None
         if has_predecessor:
-            channels = input_shape.channels
             self.conv_res = Conv2d(channels, channels, kernel_size=1, activation=F.relu_)
             weight_init.c2_msra_fill(self.conv_res)
 
