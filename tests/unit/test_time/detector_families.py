@@ -103,6 +103,15 @@ def gfl() -> DictConfig:
     return atss("gfl")
 
 
+def sparse() -> DictConfig:
+    model = model_zoo.get_config("common/models/sparse_rcnn").model
+    model.backbone.bottom_up = L(Convolutions)(names=list(STRIDES))
+    model.backbone.out_channels, model.roi_heads.num_classes = 16, NUM_CLASSES
+    model.proposal_generator.num_proposals = 40
+    model.roi_heads.stages = model.roi_heads.stages[:2]
+    return model
+
+
 class SetDetector(nn.Module):
     """Predicts a set of boxes at once: no NMS, only a limit; class c has the score of channel c."""
 
@@ -139,6 +148,7 @@ CONFIGS: dict[str, Callable[[], DictConfig]] = {
     "htc": htc,
     "atss": atss,
     "gfl": gfl,
+    "sparse": sparse,
     "set": lambda: L(SetDetector)(),
 }
 WITH_MASKS = {"mask_rcnn", "no_fpn", "detectron2_cascade", "cascade", "htc"}

@@ -117,7 +117,7 @@ def test_views_are_pooled(model: nn.Module, family: str) -> None:
 
 
 def back(model: nn.Module, view: Tensor, *, mirrored: bool) -> Tensor:
-    """The candidates (N, 5) of a view in the frame of the original image, with their scores."""
+    """The candidates (N, 5) of a view, clipped to the original image, with their scores."""
     with torch.no_grad():
         found, _ = candidates.find_candidates(model, view)
     boxes = found.pred_boxes.tensor.clone()
@@ -125,7 +125,9 @@ def back(model: nn.Module, view: Tensor, *, mirrored: bool) -> Tensor:
         boxes[:, [0, 2]] = view.shape[2] - boxes[:, [2, 0]]
     boxes[:, ::2] *= SIZE["width"] / view.shape[2]
     boxes[:, 1::2] *= SIZE["height"] / view.shape[1]
-    return torch.cat([boxes, found.scores[:, None]], dim=1)
+    clipped = Boxes(boxes)
+    clipped.clip((SIZE["height"], SIZE["width"]))
+    return torch.cat([clipped.tensor, found.scores[:, None]], dim=1)
 
 
 def masks_in(model: nn.Module, view: Tensor, merged: Instances, *, mirrored: bool) -> Tensor:

@@ -61,8 +61,6 @@ class SparseHeads(nn.Module):
         self.box2box_transform = box2box_transform
         self.criterion = criterion
         self.test_topk_per_image = test_topk_per_image
-        # Not an option: it tells the wrappers for testing that nothing is suppressed.
-        self.test_nms_thresh = 1.0
 
     def forward(
         self,
