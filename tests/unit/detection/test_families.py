@@ -43,6 +43,29 @@ def test_training_in_bfloat16(family: str, make_detector: Callable[..., nn.Modul
         assert untrained(model, [make_input(), make_input()]) == []
 
 
+@pytest.mark.parametrize(
+    ("family", "prefixes"),
+    [
+        ("mask_rcnn", [""]),
+        ("cascade", ["stage0/", "stage1/", "stage2/"]),
+        ("htc", ["stage0/", "stage1/", "stage2/"]),
+    ],
+)
+def test_numbers_of_samples_are_logged(
+    family: str, prefixes: list[str], make_detector: Callable[..., nn.Module]
+) -> None:
+    """Under Detectron2's names."""
+    with EventStorage() as storage:
+        make_detector(family)([make_input(), make_input(count=0)])
+    logged = {name: value for name, (value, _) in storage.latest().items() if "_samples" in name}
+    kinds = ("num_fg_samples", "num_bg_samples")
+    assert set(logged) == {f"{prefix}roi_head/{kind}" for prefix in prefixes for kind in kinds}
+    for prefix in prefixes:
+        foreground, background = (logged[f"{prefix}roi_head/{kind}"] for kind in kinds)
+        assert 1 <= foreground <= 2  # per image; the two truths are among them
+        assert foreground + background <= 16
+
+
 def test_data_without_masks(family: str, make_detector: Callable[..., nn.Module]) -> None:
     model = make_detector(family, masks=False)
     with EventStorage():

@@ -16,14 +16,15 @@ def targets(boxes: torch.Tensor) -> Instances:
 
 
 def sample(proposals: torch.Tensor, truths: torch.Tensor, batch_size: int = 512) -> Instances:
-    return sample_regions(
-        Boxes(proposals),
-        targets(truths),
+    (regions,) = sample_regions(
+        [Instances((64, 64), proposal_boxes=Boxes(proposals))],
+        [targets(truths)],
         assigner=ASSIGNER,
         num_classes=2,
         batch_size=batch_size,
         positive_fraction=0.25,
     )
+    return regions
 
 
 def test_ground_truth_comes_first_and_is_its_own() -> None:

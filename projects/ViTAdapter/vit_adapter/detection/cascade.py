@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vit_adapter.detection.assigner import MaxIoUAssigner
 from vit_adapter.detection.box_predictor import choose_deltas
-from vit_adapter.detection.sampling import sample_regions, select_foreground
+from vit_adapter.detection.sampling import log_samples, sample_regions, select_foreground
 
 __all__ = ["CascadeMaskHeads"]
 
@@ -141,6 +141,7 @@ class CascadeMaskHeads(nn.Module):
             regions = self._sample(stage, proposals, targets)
             predictions = self._predict(stage, features, regions)
             with get_event_storage().name_scope(f"stage{stage}"):
+                log_samples(regions, num_classes=self.num_classes)
                 of_stage = self.box_predictor[stage].losses(predictions, regions)
                 if self.mask_on:
                     of_stage |= self._mask_losses(stage, features, regions, targets)
@@ -153,17 +154,14 @@ class CascadeMaskHeads(nn.Module):
         self, stage: int, proposals: list[Instances], targets: list[Instances]
     ) -> list[Instances]:
         """The regions of each image that a stage is trained on."""
-        return [
-            sample_regions(
-                image.proposal_boxes,
-                truths,
-                assigner=self.assigners[stage],
-                num_classes=self.num_classes,
-                batch_size=self.batch_size_per_image,
-                positive_fraction=self.positive_fraction,
-            )
-            for image, truths in zip(proposals, targets, strict=True)
-        ]
+        return sample_regions(
+            proposals,
+            targets,
+            assigner=self.assigners[stage],
+            num_classes=self.num_classes,
+            batch_size=self.batch_size_per_image,
+            positive_fraction=self.positive_fraction,
+        )
 
     def _predict(self, stage: int, features: Features, regions: list[Instances]) -> Predictions:
         maps = [features[name] for name in self.box_in_features]

@@ -4,7 +4,7 @@ from detectron2.modeling.roi_heads import StandardROIHeads
 from detectron2.structures import ImageList, Instances
 from torch import Tensor
 
-from vit_adapter.detection.sampling import sample_regions, select_foreground
+from vit_adapter.detection.sampling import log_samples, sample_regions, select_foreground
 
 __all__ = ["AssigningROIHeads"]
 
@@ -53,14 +53,13 @@ class AssigningROIHeads(StandardROIHeads):
         self, proposals: list[Instances], targets: list[Instances]
     ) -> list[Instances]:
         """The regions of each image that the heads are trained on; see :func:`sample_regions`."""
-        return [
-            sample_regions(
-                image.proposal_boxes,
-                truths,
-                assigner=self.proposal_matcher,
-                num_classes=self.num_classes,
-                batch_size=self.batch_size_per_image,
-                positive_fraction=self.positive_fraction,
-            )
-            for image, truths in zip(proposals, targets, strict=True)
-        ]
+        regions = sample_regions(
+            proposals,
+            targets,
+            assigner=self.proposal_matcher,
+            num_classes=self.num_classes,
+            batch_size=self.batch_size_per_image,
+            positive_fraction=self.positive_fraction,
+        )
+        log_samples(regions, num_classes=self.num_classes)
+        return regions

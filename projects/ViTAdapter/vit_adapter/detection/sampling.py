@@ -2,15 +2,71 @@
 
 import torch
 from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from vit_adapter.detection.assigner import MaxIoUAssigner
 
-__all__ = ["select_foreground", "sample_regions"]
+__all__ = ["log_samples", "sample_regions", "select_foreground"]
 
 
 @torch.no_grad()
 def sample_regions(
+    proposals: list[Instances],
+    targets: list[Instances],
+    *,
+    assigner: MaxIoUAssigner,
+    num_classes: int,
+    batch_size: int,
+    positive_fraction: float,
+) -> list[Instances]:
+    """Assign the proposals of each image to its ground truths, and choose some at random.
+
+    The ground truths are added in front of the proposals. Each is assigned to itself, even if
+    another one is equal. If there are no more boxes than wanted, all are taken in their order.
+
+    Args:
+        proposals: of each image, with ``proposal_boxes``.
+        targets: ground truths of each image, with ``gt_boxes`` and ``gt_classes``.
+        assigner: assigns the proposals.
+        num_classes: label of the background.
+        batch_size: number of regions to choose from an image.
+        positive_fraction: largest share of foreground among ``batch_size``.
+
+    Returns:
+        The regions of each image, first the foreground, then the background, with
+        ``proposal_boxes``, ``gt_classes``, ``gt_boxes`` (that of the region itself for background),
+        ``gt_index`` (which ground truth; 0 for background) and ``is_gt`` (whether the region is a
+        ground truth).
+    """
+    return [
+        _sample_image(
+            image.proposal_boxes,
+            truths,
+            assigner=assigner,
+            num_classes=num_classes,
+            batch_size=batch_size,
+            positive_fraction=positive_fraction,
+        )
+        for image, truths in zip(proposals, targets, strict=True)
+    ]
+
+
+def log_samples(regions: list[Instances], *, num_classes: int) -> None:
+    """Log the mean numbers of foreground and background regions of an image, as Detectron2 does.
+
+    Args:
+        regions: from :func:`sample_regions`.
+        num_classes: label of the background.
+    """
+    classes = torch.cat([image.gt_classes for image in regions])
+    foreground = int((classes < num_classes).sum())
+    storage = get_event_storage()
+    storage.put_scalar("roi_head/num_fg_samples", foreground / len(regions))
+    storage.put_scalar("roi_head/num_bg_samples", (len(classes) - foreground) / len(regions))
+
+
+def _sample_image(
     boxes: Boxes,
     targets: Instances,
     *,
@@ -19,24 +75,7 @@ def sample_regions(
     batch_size: int,
     positive_fraction: float,
 ) -> Instances:
-    """Assign the boxes of an image to its ground truths, and choose some at random.
-
-    The ground truths are added in front of the boxes. Each is assigned to itself, even if another
-    one is equal. If there are no more boxes than wanted, all are taken in their order.
-
-    Args:
-        boxes: R proposals, in pixels.
-        targets: ground truths, with ``gt_boxes`` and ``gt_classes``.
-        assigner: assigns the proposals.
-        num_classes: label of the background.
-        batch_size: number of regions to choose.
-        positive_fraction: largest share of foreground among ``batch_size``.
-
-    Returns:
-        The regions, first the foreground, then the background, with ``proposal_boxes``,
-        ``gt_classes``, ``gt_boxes`` (that of the region itself for background), ``gt_index`` (which
-        ground truth; 0 for background) and ``is_gt`` (whether the region is a ground truth).
-    """
+    """Do what :func:`sample_regions` does for one image."""
     matches, labels = assigner(targets.gt_boxes, boxes)
     count = len(targets)
     matches = torch.cat([torch.arange(count, device=matches.device), matches])

@@ -14,6 +14,7 @@ from vit_adapter.detection.cascade import CascadeMaskHeads, Features, Prediction
 from vit_adapter.detection.htc.mask_head import mask_features
 from vit_adapter.detection.htc.semantic_fusion import SemanticFusion
 from vit_adapter.detection.htc.semantic_head import FusedSemanticHead
+from vit_adapter.detection.sampling import log_samples
 
 _EMBEDDING = "semantic_embedding"
 
@@ -94,6 +95,7 @@ class HybridTaskCascadeHeads(CascadeMaskHeads):
             predictions = self._predict(stage, features, regions)
             proposals = self._refine(stage, predictions, regions)
             with get_event_storage().name_scope(f"stage{stage}"):
+                log_samples(regions, num_classes=self.num_classes)
                 of_stage = self.box_predictor[stage].losses(predictions, regions)
                 if self.mask_head is not None:
                     refined = self._sample(stage, proposals, targets)
