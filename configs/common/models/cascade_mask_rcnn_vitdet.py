@@ -32,12 +32,12 @@ def _box_head():
     return head
 
 
-def _box_predictor(stage, centre, size):
+def _box_predictor(stage, center, size):
     predictor = _deepcopy(_heads.box_predictor)
     predictor.input_shape.channels = f"${{....box_heads[{stage}].fc_dims[0]}}"
     predictor.num_classes = "${...num_classes}"
     predictor.cls_agnostic_bbox_reg = True
-    predictor.box2box_transform = L(Box2BoxTransform)(weights=[centre, centre, size, size])
+    predictor.box2box_transform = L(Box2BoxTransform)(weights=[center, center, size, size])
     return predictor
 
 

@@ -39,7 +39,7 @@ def _image(*boxes):
 
 
 def _jitter(**changes):
-    return InstanceJitter(**{"probability": 1.0, "colour_probability": 0.0, **changes})
+    return InstanceJitter(**{"probability": 1.0, "color_probability": 0.0, **changes})
 
 
 def _bitmap(annotation):
@@ -111,7 +111,7 @@ def test_half_of_the_images_are_changed():
 def test_colours_of_objects_change_alone():
     np.random.seed(1)
     box = (40, 30, 80, 60)
-    image, _ = _jitter(colour_probability=1.0)(_image(box), [_annotation(*box)])
+    image, _ = _jitter(color_probability=1.0)(_image(box), [_annotation(*box)])
     assert tuple(image[45, 60]) != RED
     assert tuple(image[5, 5]) == GREEN
 
@@ -158,7 +158,7 @@ def test_thousands_of_objects():
     "changes",
     [
         {"probability": 1.5},
-        {"colour_probability": -1},
+        {"color_probability": -1},
         {"scale": (1.2, 0.8)},
         {"scale": (0, 1)},
         {"scale": (1,)},

@@ -25,7 +25,7 @@ _Annotation = dict[str, Any]
 _INPAINT_RADIUS = 5  # px
 _EDGE_SIGMA = 1.0  # px; softens the edges of pasted objects
 _MARGIN = 6  # px around a pasted object for its soft edge
-_COLOUR_RANGE = (0.8, 1.2)
+_COLOR_RANGE = (0.8, 1.2)
 
 
 class InstanceJitter:
@@ -43,7 +43,7 @@ class InstanceJitter:
         scale: lowest and highest factor of the size.
         shift: highest shift relative to width and height.
         angle: highest rotation in degrees, in both directions.
-        colour_probability: share of the changed images whose objects also change in brightness,
+        color_probability: share of the changed images whose objects also change in brightness,
             contrast and saturation, in [0, 1].
 
     Raises:
@@ -57,12 +57,12 @@ class InstanceJitter:
         scale: Sequence[float] = (0.8, 1.2),
         shift: float = 1 / 15,
         angle: float = 1.0,
-        colour_probability: float = 0.5,
+        color_probability: float = 0.5,
     ) -> None:
-        if not (0 <= probability <= 1 and 0 <= colour_probability <= 1):
+        if not (0 <= probability <= 1 and 0 <= color_probability <= 1):
             raise ValueError(
-                "probability and colour_probability must be in [0, 1], got "
-                f"{probability} and {colour_probability}."
+                "probability and color_probability must be in [0, 1], got "
+                f"{probability} and {color_probability}."
             )
         if len(scale) != 2 or not 0 < scale[0] <= scale[1] or shift < 0 or angle < 0:
             raise ValueError(
@@ -73,9 +73,9 @@ class InstanceJitter:
         self.scale = tuple(scale)
         self.shift = shift
         self.angle = angle
-        self.colour_probability = colour_probability
+        self.color_probability = color_probability
         changes = (T.RandomBrightness, T.RandomContrast, T.RandomSaturation)
-        self._colours = T.AugmentationList([change(*_COLOUR_RANGE) for change in changes])
+        self._colors = T.AugmentationList([change(*_COLOR_RANGE) for change in changes])
 
     def __call__(
         self, image: np.ndarray, annotations: list[_Annotation]
@@ -92,7 +92,7 @@ class InstanceJitter:
             return image, annotations
         size = image.shape[:2]
         result = list(annotations)
-        objects = self._change_colours(image)
+        objects = self._change_colors(image)
         holes = _union([annotations[i] for i in moving], size)
         canvas = cv2.inpaint(image, holes, _INPAINT_RADIUS, cv2.INPAINT_NS)
         boxes = np.stack([_box(annotations[i]) for i in moving])
@@ -106,12 +106,12 @@ class InstanceJitter:
                 result[i] = _move(annotations[i], matrix, size)
         return canvas, result
 
-    def _change_colours(self, image: np.ndarray) -> np.ndarray:
-        if np.random.uniform() >= self.colour_probability:
+    def _change_colors(self, image: np.ndarray) -> np.ndarray:
+        if np.random.uniform() >= self.color_probability:
             return image
-        colours = T.AugInput(image)
-        self._colours(colours)
-        return colours.image
+        colors = T.AugInput(image)
+        self._colors(colors)
+        return colors.image
 
     def _draw_matrix(self, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Return a random (2, 3) matrix that maps old to new coordinates.
@@ -123,8 +123,8 @@ class InstanceJitter:
         sides = np.array([size[1], size[0]])
         at_start, at_end = box[:2] < 1, box[2:] > sides - 1
         # A side of the image that is touched is the fixed point of the scaling.
-        centre = (box[:2] + box[2:]) / 2
-        fixed = np.where(at_start & ~at_end, 0, np.where(at_end & ~at_start, sides, centre))
+        center = (box[:2] + box[2:]) / 2
+        fixed = np.where(at_start & ~at_end, 0, np.where(at_end & ~at_start, sides, center))
         shift = np.random.uniform(-self.shift, self.shift, 2) * (box[2:] - box[:2])
         shift[at_start | at_end] = 0
         angle = np.deg2rad(np.random.uniform(-self.angle, self.angle))
