@@ -147,6 +147,23 @@ def test_crowds_stay_as_they_are():
     assert _jitter()(image, []) == (image, [])
 
 
+def test_an_object_outside_the_image_is_not_pasted():
+    np.random.seed(0)
+    image, (moved,) = _jitter()(_image(), [_annotation(200, 20, 230, 50)])
+    assert (image == GREEN).all() and moved["bbox"][0] > WIDTH
+
+
+def test_masks_are_read_only_around_their_objects(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(
+        "vit_adapter.data.instances.jitter.polygons_to_bitmask",
+        lambda polygons, *size: sizes.append(size) or polygons_to_bitmask(polygons, *size),
+    )
+    box = (40, 30, 80, 60)
+    _jitter()(_image(box), [_annotation(*box)])
+    assert set(sizes) == {(30 + 12, 40 + 12)}
+
+
 def test_thousands_of_objects():
     np.random.seed(0)
     boxes = [(x, y, x + 1, y + 1) for x in range(0, WIDTH, 2) for y in range(0, HEIGHT, 2)][:2000]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,7 +24,7 @@ from vit_adapter.data.instances.coco_values import flag
 _Annotation = dict[str, Any]
 _INPAINT_RADIUS = 5  # px
 _EDGE_SIGMA = 1.0  # px; softens the edges of pasted objects
-_MARGIN = 6  # px around a pasted object for its soft edge
+_MARGIN = 6  # px around an object for its soft edge
 _COLOR_RANGE = (0.8, 1.2)
 
 
@@ -93,15 +93,17 @@ class InstanceJitter:
         size = image.shape[:2]
         result = list(annotations)
         objects = self._change_colors(image)
-        holes = _union([annotations[i] for i in moving], size)
-        canvas = cv2.inpaint(image, holes, _INPAINT_RADIUS, cv2.INPAINT_NS)
         boxes = np.stack([_box(annotations[i]) for i in moving])
+        holes = np.zeros(size, np.uint8)
+        for i, box in zip(moving, boxes, strict=True):
+            window = _Window.around(box.reshape(2, 2), size)
+            holes[window.slices] |= _union([annotations[i]], window)
+        canvas = cv2.inpaint(image, holes, _INPAINT_RADIUS, cv2.INPAINT_NS)
         for group in _overlapping(boxes):
             box = np.concatenate([boxes[group, :2].min(0), boxes[group, 2:].max(0)])
             matrix = self._draw_matrix(box, size)
             members = [moving[i] for i in group]
-            mask = _union([annotations[i] for i in members], size)
-            _paste(canvas, objects, mask, matrix, box)
+            _paste(canvas, objects, [annotations[i] for i in members], matrix, box)
             for i in members:
                 result[i] = _move(annotations[i], matrix, size)
         return canvas, result
@@ -134,16 +136,51 @@ class InstanceJitter:
         return np.column_stack([linear, fixed + shift - linear @ fixed])
 
 
-def _union(annotations: Sequence[_Annotation], size: tuple[int, int]) -> np.ndarray:
-    """Return the pixels (H, W) of all masks, uint8, 0 or 1."""
-    union = np.zeros(size, np.uint8)
+class _Window(NamedTuple):
+    """A part of an image, which may be empty.
+
+    Masks are read and blurred only in the windows of their objects: whole images would take minutes
+    if they are large and have hundreds of objects.
+
+    Attributes:
+        start: (x, y) of its first pixel.
+        end: (x, y) of the pixel after its last one.
+    """
+
+    start: np.ndarray
+    end: np.ndarray
+
+    @classmethod
+    def around(cls, points: np.ndarray, size: tuple[int, int]) -> _Window:
+        """The part of an image of this (height, width) that holds points (P, 2) and a margin."""
+        start = np.floor(points.min(0)).astype(int) - _MARGIN
+        end = np.ceil(points.max(0)).astype(int) + _MARGIN
+        return cls(np.clip(start, 0, size[::-1]), np.clip(end, 0, size[::-1]))
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Its rows and columns."""
+        return slice(self.start[1], self.end[1]), slice(self.start[0], self.end[0])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, as OpenCV expects them."""
+        return tuple((self.end - self.start).tolist())
+
+
+def _union(annotations: Sequence[_Annotation], window: _Window) -> np.ndarray:
+    """Return the pixels of all masks in a window (its height, its width), uint8, 0 or 1."""
+    width, height = window.size
+    union = np.zeros((height, width), np.uint8)
+    if not union.size:
+        return union
     for annotation in annotations:  # one at a time: an image may have thousands of objects
         segmentation = annotation["segmentation"]
         if isinstance(segmentation, dict):
-            union |= mask_util.decode(segmentation)
+            union |= mask_util.decode(segmentation)[window.slices]
         else:
-            polygons = [np.asarray(polygon, np.float64) for polygon in segmentation]
-            union |= polygons_to_bitmask(polygons, *size)
+            points = [np.reshape(polygon, (-1, 2)) - window.start for polygon in segmentation]
+            union |= polygons_to_bitmask([p.flatten() for p in points], height, width)
     return union
 
 
@@ -160,39 +197,50 @@ def _overlapping(boxes: np.ndarray) -> list[np.ndarray]:
     return [np.flatnonzero(labels == label) for label in range(count)]
 
 
-def _on_grid(matrix: np.ndarray, start: Sequence[int] = (0, 0)) -> np.ndarray:
+def _on_grid(
+    matrix: np.ndarray, *, source: Sequence[int] = (0, 0), target: Sequence[int] = (0, 0)
+) -> np.ndarray:
     """Return a matrix for OpenCV, where pixel i has its centre at i.
 
     Args:
         matrix: (2, 3).
-        start: (x, y) of the first pixel of the output.
+        source: (x, y) of the first pixel of the input.
+        target: (x, y) of the first pixel of the output.
     """
-    half = np.full(2, 0.5)
-    return np.column_stack([matrix[:, :2], matrix[:, 2] + matrix[:, :2] @ half - half - start])
+    linear, half = matrix[:, :2], np.full(2, 0.5)
+    return np.column_stack([linear, matrix[:, 2] + linear @ (source + half) - half - target])
 
 
 def _paste(
-    canvas: np.ndarray, image: np.ndarray, mask: np.ndarray, matrix: np.ndarray, box: np.ndarray
+    canvas: np.ndarray,
+    image: np.ndarray,
+    annotations: Sequence[_Annotation],
+    matrix: np.ndarray,
+    box: np.ndarray,
 ) -> None:
-    """Copy the masked part (H, W) of an image to its new place on the canvas, both (H, W, 3).
+    """Copy objects of an image to their new place on the canvas, both (H, W, 3).
 
     Args:
-        box: (x1, y1, x2, y2) around the mask, before it moves.
+        box: (x1, y1, x2, y2) around the objects, before they move.
     """
-    corners = np.array([[x, y] for x in box[::2] for y in box[1::2]]) @ matrix[:, :2].T
-    corners += matrix[:, 2]
-    limits = np.array(canvas.shape[1::-1])
-    start = np.clip(np.floor(corners.min(0)).astype(int) - _MARGIN, 0, limits)
-    end = np.clip(np.ceil(corners.max(0)).astype(int) + _MARGIN, 0, limits)
-    if (start >= end).any():
+    size = canvas.shape[:2]
+    corners = np.array([[x, y] for x in box[::2] for y in box[1::2]])
+    source = _Window.around(corners, size)
+    target = _Window.around(corners @ matrix[:, :2].T + matrix[:, 2], size)
+    if min(*source.size, *target.size) < 1:
         return
-    size = tuple((end - start).tolist())
-    matrix = _on_grid(matrix, start)
-    opacity = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), _EDGE_SIGMA)
-    opacity = cv2.warpAffine(opacity, matrix, size)[..., None]
+    mask = _union(annotations, source).astype(np.float32)
+    opacity = cv2.GaussianBlur(mask, (0, 0), _EDGE_SIGMA)
+    onto_target = _on_grid(matrix, source=source.start, target=target.start)
+    opacity = cv2.warpAffine(opacity, onto_target, target.size)[..., None]
     # Without reflection an object would get a dark edge where it touches a side of the image.
-    moved = cv2.warpAffine(image, matrix, size, borderMode=cv2.BORDER_REFLECT_101)
-    region = canvas[start[1] : end[1], start[0] : end[0]]
+    moved = cv2.warpAffine(
+        image,
+        _on_grid(matrix, target=target.start),
+        target.size,
+        borderMode=cv2.BORDER_REFLECT_101,
+    )
+    region = canvas[target.slices]
     region[:] = np.rint(region * (1 - opacity) + moved * opacity).astype(np.uint8)
 
 
