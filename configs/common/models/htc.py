@@ -7,9 +7,9 @@ mask head reads the features of the one before, and all heads those of a semanti
 
 from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
-from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 
+from vit_adapter.detection import FullPrecisionPooler
 from vit_adapter.detection.htc import (
     ExtraAttention,
     FlowMaskHead,
@@ -44,6 +44,6 @@ model.roi_heads.semantic_head = L(FusedSemanticHead)(
     fusion_stride=8,
     conv_dim="${...backbone.out_channels}",
 )
-model.roi_heads.semantic_pooler = L(ROIPooler)(
+model.roi_heads.semantic_pooler = L(FullPrecisionPooler)(
     output_size=14, scales=[1 / 8], sampling_ratio=0, pooler_type="ROIAlignV2"
 )

@@ -11,7 +11,6 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.backbone import FPN
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.meta_arch import GeneralizedRCNN
-from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.proposal_generator import StandardRPNHead
 from detectron2.modeling.roi_heads import (
     FastRCNNConvFCHead,
@@ -22,6 +21,7 @@ from detectron2.modeling.roi_heads import (
 from vit_adapter.detection import (
     AssigningROIHeads,
     ClampedBox2BoxTransform,
+    FullPrecisionPooler,
     InsideAnchorsRPN,
     MaxIoUAssigner,
 )
@@ -65,7 +65,7 @@ model = L(GeneralizedRCNN)(
             positive=0.5, negative=0.5, min_positive=0.5, low_quality=True
         ),
         box_in_features=["p2", "p3", "p4", "p5"],
-        box_pooler=L(ROIPooler)(
+        box_pooler=L(FullPrecisionPooler)(
             output_size=7, scales=_pyramid_scales, sampling_ratio=0, pooler_type="ROIAlignV2"
         ),
         box_head=L(FastRCNNConvFCHead)(
@@ -84,7 +84,7 @@ model = L(GeneralizedRCNN)(
             test_topk_per_image=100,
         ),
         mask_in_features=["p2", "p3", "p4", "p5"],
-        mask_pooler=L(ROIPooler)(
+        mask_pooler=L(FullPrecisionPooler)(
             output_size=14, scales=_pyramid_scales, sampling_ratio=0, pooler_type="ROIAlignV2"
         ),
         mask_head=L(MaskRCNNConvUpsampleHead)(

@@ -8,6 +8,7 @@ from vit_adapter.detection.channel_mapper import ChannelMapper
 from vit_adapter.detection.dense import ATSS, GFL, ATSSHead, GFLHead, LastLevelStridedConvs
 from vit_adapter.detection.losses import giou_loss
 from vit_adapter.detection.padded_rcnn import PaddedRCNN
+from vit_adapter.detection.pooler import FullPrecisionPooler
 from vit_adapter.detection.proposals import InsideAnchorsRPN
 from vit_adapter.detection.roi_heads import AssigningROIHeads
 from vit_adapter.detection.sampling import sample_regions
@@ -29,6 +30,7 @@ __all__ = [
     "CascadeMaskHeads",
     "ChannelMapper",
     "ClampedBox2BoxTransform",
+    "FullPrecisionPooler",
     "GFLHead",
     "GIoUBoxPredictor",
     "InsideAnchorsRPN",
