@@ -72,5 +72,5 @@ def test_train_in_two_processes_evaluate_and_predict(
     assert len(losses) == 2 and all(map(math.isfinite, losses))
     assert json.loads((run / "results.json").read_text())["bbox"]["AP"] >= 0
     detections = LazyPredictor(run)(np.zeros((50, 70, 3), np.uint8))["instances"]
-    assert 0 < len(detections) <= 5
+    assert len(detections) <= 5  # with random weights all boxes may lie outside the image
     assert detections.image_size == (50, 70)
