@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 from torchvision.ops import generalized_box_iou
 
 from vit_adapter.detection import giou_loss
@@ -22,6 +23,16 @@ def test_giou_of_boxes_without_area_is_finite() -> None:
     losses.sum().backward()
     assert losses.isfinite().all()
     assert point.grad.isfinite().all()
+
+
+def test_giou_never_waits_for_a_gpu() -> None:
+    """No value is read from a tensor, not even in the backward pass of boxes that do not meet."""
+    boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0]], requires_grad=True)
+    with profile(activities=[ProfilerActivity.CPU]) as recorded:
+        giou_loss(boxes, torch.tensor([[6.0, 6.0, 9.0, 9.0]])).sum().backward()
+    called = {event.key for event in recorded.key_averages()}
+    assert "aten::mul" in called
+    assert "aten::item" not in called
 
 
 def test_divisors_are_means_over_the_processes_and_at_least_one(

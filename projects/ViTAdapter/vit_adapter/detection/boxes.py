@@ -57,8 +57,8 @@ def overlap(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """
     corner = torch.maximum(first[..., :2], second[..., :2])
     opposite = torch.minimum(first[..., 2:], second[..., 2:])
-    intersection = (opposite - corner).clamp(min=0).prod(-1)
-    union = _area(first) + _area(second) - intersection
+    intersection = _area((opposite - corner).clamp(min=0))
+    union = _area(_sides(first)) + _area(_sides(second)) - intersection
     union = union.clamp(min=_EPS)
     return intersection / union, union
 
@@ -68,9 +68,14 @@ def generalized_overlap(first: Tensor, second: Tensor) -> Tensor:
     iou, union = overlap(first, second)
     corner = torch.minimum(first[..., :2], second[..., :2])
     opposite = torch.maximum(first[..., 2:], second[..., 2:])
-    hull = (opposite - corner).clamp(min=0).prod(-1).clamp(min=_EPS)
+    hull = _area((opposite - corner).clamp(min=0)).clamp(min=_EPS)
     return iou - (hull - union) / hull
 
 
-def _area(boxes: Tensor) -> Tensor:
-    return (boxes[..., 2:] - boxes[..., :2]).prod(-1)
+def _sides(boxes: Tensor) -> Tensor:
+    return boxes[..., 2:] - boxes[..., :2]
+
+
+def _area(sides: Tensor) -> Tensor:
+    # Not ``prod``, whose gradient counts zeros, for which a GPU has to wait.
+    return sides[..., 0] * sides[..., 1]
