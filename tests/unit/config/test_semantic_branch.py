@@ -26,3 +26,11 @@ def test_other_models_stay_as_they_are(name: str) -> None:
     cfg, before = model_zoo.get_config(name), model_zoo.get_config(name)
     drop_label_maps(cfg)
     assert cfg == before
+
+
+def test_a_loader_without_a_mapper_stays_as_it_is() -> None:
+    cfg = model_zoo.get_config(HTC)
+    cfg.model.roi_heads.semantic_head = None
+    del cfg.dataloader.train.mapper
+    drop_label_maps(cfg)
+    assert cfg.dataloader.train.dataset.label_root is None

@@ -67,3 +67,9 @@ def test_heads_without_masks(config: DictConfig) -> None:
     config.mask_in_features = config.mask_pooler = config.mask_head = None
     _, losses = train(instantiate(config), truths([[0.0, 0.0, 20.0, 18.0]], masks=False))
     assert set(losses) == {"loss_cls", "loss_box_reg"}
+
+
+def test_keypoints_are_refused(config: DictConfig) -> None:
+    config.update(keypoint_in_features=["p2"], keypoint_pooler=None, keypoint_head=None)
+    with pytest.raises(ValueError, match="does not train keypoints"):
+        instantiate(config)

@@ -16,7 +16,7 @@ def drop_label_maps(cfg: DictConfig) -> None:
     heads = OmegaConf.select(cfg, "model.roi_heads") or {}
     if "semantic_head" not in heads or heads.semantic_head is not None:
         return
-    train = cfg.dataloader.train
-    for node, key in ((train.dataset, "label_root"), (train.mapper, "num_semantic_classes")):
+    for part, key in (("dataset", "label_root"), ("mapper", "num_semantic_classes")):
+        node = OmegaConf.select(cfg, f"dataloader.train.{part}") or {}
         if key in node:
             node[key] = None

@@ -1,5 +1,7 @@
 """The heads of Mask R-CNN as the original trains them."""
 
+from typing import Any
+
 from detectron2.modeling.roi_heads import StandardROIHeads
 from detectron2.structures import ImageList, Instances
 from torch import Tensor
@@ -15,8 +17,19 @@ class AssigningROIHeads(StandardROIHeads):
     Proposals are assigned before the ground truths are added to them. Detectron2 adds them first,
     so that each ground truth is the box that overlaps itself most, and low-quality matching has no
     effect. Arguments are those of ``StandardROIHeads``; ``proposal_matcher`` is a
-    :class:`MaxIoUAssigner`.
+    :class:`MaxIoUAssigner`. Keypoints are not supported.
+
+    Raises:
+        ValueError: there are arguments for keypoints.
     """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if self.keypoint_on:
+            raise ValueError(
+                "AssigningROIHeads does not train keypoints, but has keypoint_in_features; leave "
+                "the arguments for keypoints out, or use Detectron2's StandardROIHeads"
+            )
 
     def forward(
         self,

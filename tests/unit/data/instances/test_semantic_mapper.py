@@ -68,6 +68,13 @@ def test_objects_are_jittered_but_not_labels(tmp_path):
     assert record["annotations"][0]["bbox"] == [2, 3, 6, 5]
 
 
+def test_records_without_annotations_are_not_jittered(tmp_path):
+    record = _record(tmp_path)
+    del record["annotations"]
+    mapped = _mapper(instance_jitter=InstanceJitter(probability=1.0))(record)
+    assert "instances" not in mapped
+
+
 def test_testing_reads_neither_labels_nor_annotations(tmp_path):
     record = _record(tmp_path, sem_seg_file_name="no_such_file.png")
     jitter = InstanceJitter(probability=1.0)

@@ -48,7 +48,7 @@ class InstanceSemanticMapper(CheckedDatasetMapper):
         return check_values(read_label_map(file_name), self.num_semantic_classes, file_name)
 
     def _before_augmentation(self, image: np.ndarray, record: dict[str, Any]) -> np.ndarray:
-        if not self.is_train or self.instance_jitter is None:
+        if not self.is_train or self.instance_jitter is None or "annotations" not in record:
             return image
         try:
             image, record["annotations"] = self.instance_jitter(image, record["annotations"])
