@@ -12,7 +12,12 @@ from detectron2.utils.logger import _LOG_COUNTER
 from PIL import Image
 
 from vit_adapter.data import read_image
-from vit_adapter.data.image_io import read_label_map, read_sizes
+from vit_adapter.data.image_io import (
+    colours_of_ids,
+    read_label_map,
+    read_segment_ids,
+    read_sizes,
+)
 
 RGB = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
 GREY = RGB[..., 0]
@@ -277,3 +282,20 @@ def test_label_maps_keep_their_values(tmp_path):
 def test_label_maps_in_colour_are_refused(tmp_path):
     with pytest.raises(ValueError, match="label map .*image.png has pixels of mode RGB"):
         read_label_map(_save(tmp_path, Image.fromarray(RGB)))
+
+
+def test_segment_ids_are_stored_as_colours(tmp_path):
+    ids = np.array([[0, 1, 255], [256, 65536, 256**3 - 1]])
+    pixels = colours_of_ids(ids)
+    assert pixels[1].tolist() == [[0, 1, 0], [0, 0, 1], [255, 255, 255]]
+    path = _save(tmp_path, Image.fromarray(pixels))
+    assert read_segment_ids(path).dtype == np.int32
+    assert np.array_equal(read_segment_ids(path), ids)
+    with_alpha = np.concatenate([pixels, np.zeros((2, 3, 1), np.uint8)], -1)
+    path = _save(tmp_path, Image.fromarray(with_alpha), "alpha.png")
+    assert np.array_equal(read_segment_ids(path), ids)
+
+
+def test_segment_ids_in_one_channel_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"image.png has pixels of mode L, but segment ids need"):
+        read_segment_ids(_save(tmp_path, Image.fromarray(GREY)))

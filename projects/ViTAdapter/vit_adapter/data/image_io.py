@@ -101,6 +101,32 @@ def read_label_map(file_name: str | os.PathLike[str]) -> np.ndarray:
     )
 
 
+def read_segment_ids(file_name: str | os.PathLike[str]) -> np.ndarray:
+    """Read a map of panoptic segment ids, which are stored as R + 256 G + 256^2 B.
+
+    Returns:
+        (H, W) int32, 0 to 256^3 - 1.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be decoded, is too small, or has no three channels of 8 bits.
+    """
+    picture, is_deep = _open(file_name)
+    if is_deep or picture.mode not in ("RGB", "RGBA"):
+        raise ValueError(
+            f"The segment map {file_name} has {'16-bit ' if is_deep else ''}pixels of mode "
+            f"{picture.mode}, but segment ids need RGB pixels of 8 bits. Save it as RGB PNG with "
+            "the id R + 256 G + 256^2 B."
+        )
+    red, green, blue = np.moveaxis(np.asarray(picture)[..., :3].astype(np.int32), -1, 0)
+    return red + 256 * green + 256**2 * blue
+
+
+def colours_of_ids(ids: np.ndarray) -> np.ndarray:
+    """Return segment ids (H, W) as the pixels (H, W, 3), uint8, that stand for them."""
+    return np.stack([ids % 256, ids // 256 % 256, ids // 256**2], axis=-1).astype(np.uint8)
+
+
 def read_sizes(file_name: str | os.PathLike[str]) -> tuple[_Size, _Size, bool]:
     """Read the size of an image or label map from its header.
 

@@ -1,6 +1,7 @@
-"""Evaluators of instance and semantic segmentation."""
+"""Evaluators of instance, semantic and panoptic segmentation."""
 
 from vit_adapter.evaluation.coco import build_coco_evaluator
+from vit_adapter.evaluation.panoptic import PanopticEvaluator
 from vit_adapter.evaluation.sem_seg import SemSegEvaluator
 
-__all__ = ["SemSegEvaluator", "build_coco_evaluator"]
+__all__ = ["PanopticEvaluator", "SemSegEvaluator", "build_coco_evaluator"]

@@ -34,6 +34,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_util
 
+from vit_adapter.data.image_io import colours_of_ids
 from vit_adapter.data.shapes.scene import STUFF_CLASSES, THING_CLASSES, Scene
 
 IGNORE_LABEL = 255
@@ -187,8 +188,7 @@ def stuff_labels(scene: Scene) -> np.ndarray:
 
 
 def _write_pictures(root: Path, split: str, image_id: int, scene: Scene) -> None:
-    ids = panoptic_ids(scene)
-    coded = np.stack([ids % 256, ids // 256 % 256, ids // 256**2], axis=-1).astype(np.uint8)
+    coded = colours_of_ids(panoptic_ids(scene))
     pictures = (scene.image, coded, semantic_labels(scene), stuff_labels(scene))
     for folder, pixels in zip(PNG_FOLDERS, pictures, strict=True):
         # Level 1, because higher levels hardly shrink the noise but take most of the time.
