@@ -13,8 +13,10 @@ from vit_adapter.data.instances.augmentation import (
     coco_3x_train,
     coco_htc_train,
     coco_lsj_train,
+    coco_panoptic_train,
     coco_test,
     flip_and_resize,
+    large_scale_jitter,
     resize,
 )
 from vit_adapter.data.instances.coco_format import register_coco_format
@@ -22,6 +24,8 @@ from vit_adapter.data.instances.jitter import InstanceJitter
 from vit_adapter.data.instances.label_maps import instances_with_label_maps
 from vit_adapter.data.instances.mapper import CheckedDatasetMapper
 from vit_adapter.data.instances.semantic_mapper import InstanceSemanticMapper
+from vit_adapter.data.panoptic.classes import thing_ids
+from vit_adapter.data.panoptic.mapper import PanopticMapper
 from vit_adapter.data.semantic.augmentation import semantic_test, semantic_train
 from vit_adapter.data.semantic.mapper import SemanticMapper
 from vit_adapter.data.semantic.sets import register_semantic_sets, semantic_dataset_dicts
@@ -31,6 +35,7 @@ __all__ = [
     "CheckedDatasetMapper",
     "InstanceJitter",
     "InstanceSemanticMapper",
+    "PanopticMapper",
     "SemanticMapper",
     "check_has_objects",
     "check_mask_format",
@@ -41,10 +46,12 @@ __all__ = [
     "coco_3x_train",
     "coco_htc_train",
     "coco_lsj_train",
+    "coco_panoptic_train",
     "coco_test",
     "flip_and_resize",
     "generate_shapes",
     "instances_with_label_maps",
+    "large_scale_jitter",
     "read_image",
     "register_coco_format",
     "register_semantic_sets",
@@ -53,6 +60,7 @@ __all__ = [
     "semantic_dataset_dicts",
     "semantic_test",
     "semantic_train",
+    "thing_ids",
 ]
 
 register_semantic_sets()

@@ -21,12 +21,8 @@ from tabulate import tabulate
 from vit_adapter.data.checks import class_names
 from vit_adapter.data.image_io import read_segment_ids
 from vit_adapter.data.panoptic.classes import thing_ids
-from vit_adapter.evaluation.panoptic_quality import (
-    Quality,
-    compute_quality,
-    count_segments,
-    segment_indexes,
-)
+from vit_adapter.data.panoptic.segments import only_on_one_side
+from vit_adapter.evaluation.panoptic_quality import Quality, compute_quality, count_segments
 
 logger = logging.getLogger(__name__)
 
@@ -131,10 +127,7 @@ class PanopticEvaluator(DatasetEvaluator):
                 f"{len(self._names)} classes, 0 to {len(self._names) - 1}; set the model's "
                 "num_classes."
             )
-        indexes = segment_indexes(ids, segments)
-        unlisted = np.unique(ids[(indexes == len(segments)) & (ids != 0)]).tolist()
-        present = set(np.flatnonzero(np.bincount(indexes.ravel())).tolist())
-        empty = [s["id"] for i, s in enumerate(segments) if i not in present]
+        unlisted, empty = only_on_one_side(ids, segments)
         if unlisted or empty:
             raise ValueError(
                 f"The prediction for {file_name} has the segments {unlisted} only in its map, and "

@@ -15,12 +15,13 @@ Shapes: K classes, H/W sides of an image in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-_Segment = Mapping[str, Any]
+from vit_adapter.data.panoptic.segments import Segment, segment_indexes
+
 _MATCH_IOU = 0.5
 _IGNORED_SHARE = 0.5
 
@@ -35,9 +36,9 @@ class Quality(NamedTuple):
 
 def count_segments(
     predicted_ids: np.ndarray,
-    predicted: Sequence[_Segment],
+    predicted: Sequence[Segment],
     true_ids: np.ndarray,
-    labelled: Sequence[_Segment],
+    labelled: Sequence[Segment],
     num_classes: int,
 ) -> np.ndarray:
     """Count the matches and errors in one image.
@@ -91,9 +92,9 @@ def compute_quality(counts: np.ndarray) -> Quality:
 
 def _intersections(
     true_ids: np.ndarray,
-    labelled: Sequence[_Segment],
+    labelled: Sequence[Segment],
     predicted_ids: np.ndarray,
-    predicted: Sequence[_Segment],
+    predicted: Sequence[Segment],
 ) -> np.ndarray:
     """Count the pixels of each pair of segments; the last row and column are for no segment."""
     shape = len(labelled) + 1, len(predicted) + 1
@@ -101,14 +102,3 @@ def _intersections(
         predicted_ids, predicted
     )
     return np.bincount(pairs.ravel(), minlength=shape[0] * shape[1]).reshape(shape)
-
-
-def segment_indexes(ids: np.ndarray, segments: Sequence[_Segment]) -> np.ndarray:
-    """Replace ids (H, W) by the indexes of the segments, and others by the number of segments."""
-    if not segments:
-        return np.zeros(ids.shape, dtype=np.int64)
-    listed = np.array([segment["id"] for segment in segments])
-    order = listed.argsort(kind="stable")
-    position = np.searchsorted(listed, ids, sorter=order).clip(max=len(listed) - 1)
-    indexes = order[position]
-    return np.where(listed[indexes] == ids, indexes, len(listed))

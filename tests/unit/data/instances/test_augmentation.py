@@ -15,8 +15,10 @@ from vit_adapter.data import (
     coco_3x_train,
     coco_htc_train,
     coco_lsj_train,
+    coco_panoptic_train,
     coco_test,
     flip_and_resize,
+    large_scale_jitter,
     resize,
 )
 from vit_adapter.data.instances.augmentation import PolygonMovingCrop, RandomBranch, RandomCrop
@@ -64,7 +66,15 @@ def _near(count, probability, total=DRAWS):
 
 
 @pytest.mark.parametrize(
-    "train", [coco_1x_train, coco_3x_train, coco_htc_train, coco_lsj_train, flip_and_resize]
+    "train",
+    [
+        coco_1x_train,
+        coco_3x_train,
+        coco_htc_train,
+        coco_lsj_train,
+        coco_panoptic_train,
+        flip_and_resize,
+    ],
 )
 def test_half_of_the_images_are_mirrored_first(train):
     draws = _draw(train(), 480, 640)
@@ -166,6 +176,41 @@ def test_3x_on_pixels_gives_the_same_sizes():
         assert aug_input.image.shape[:2] == aug_input.sem_seg.shape
         assert max(aug_input.image.shape) <= 1024
         assert (aug_input.sem_seg == 1).all()
+
+
+def test_panoptic_images_are_those_of_3x_without_the_last_crop():
+    panoptic = _draw(coco_panoptic_train(), 480, 640)
+    assert {len(_only(transforms, CropTransform)) for transforms in panoptic} == {0, 1}
+    assert max(_only(t, T.ResizeTransform)[-1].new_w for t in panoptic) > 1024
+    with_crop = _draw(coco_3x_train(), 480, 640, count=1)[0]
+    assert [str(t) for t in with_crop[: len(panoptic[0])]] == [str(t) for t in panoptic[0]]
+    assert len(with_crop) == len(panoptic[0]) + 1
+
+
+def test_jittered_images_are_padded_to_a_square():
+    image = np.zeros((30, 40, 3), np.uint8)
+    padded = 0
+    for _ in range(50):
+        aug_input = T.AugInput(image, sem_seg=np.ones((30, 40), np.uint8))
+        transforms = T.AugmentationList(large_scale_jitter(100))(aug_input).transforms
+        (resized,) = _only(transforms, T.ResizeTransform)
+        inside = min(100, resized.new_w) * min(100, resized.new_h)
+        assert aug_input.image.shape == (100, 100, 3)
+        assert (aug_input.image == 128).all(-1).sum() == 100 * 100 - inside
+        assert aug_input.sem_seg.sum() == inside
+        padded += inside < 100 * 100
+    assert 0 < padded < 50
+    unpadded = coco_lsj_train(100)
+    assert repr(large_scale_jitter(100)[:-1]) == repr(unpadded)
+
+
+def test_jitter_keeps_whole_polygons():
+    square = np.array([[0.0, 0], [40, 0], [40, 30], [0, 30]])
+    for _ in range(20):
+        transforms = T.AugmentationList(large_scale_jitter(20))(T.AugInput(np.zeros((30, 40, 3))))
+        (moved,) = transforms.apply_polygons([square.copy()])
+        (resized,) = _only(transforms.transforms, T.ResizeTransform)
+        assert np.ptp(moved, axis=0) == pytest.approx([resized.new_w, resized.new_h])
 
 
 def test_branches_are_validated_and_empty_ones_do_nothing():

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from detectron2.data import transforms as T
-from fvcore.transforms.transform import CropTransform, TransformList
+from fvcore.transforms.transform import CropTransform, PadTransform, TransformList
 
 COCO_SHORT_EDGES: tuple[int, ...] = tuple(range(480, 800 + 1, 32))  # 11 sizes
 COCO_MAX_SIZE = 1333
@@ -26,6 +26,7 @@ _PRE_CROP_SHORT_EDGES = (400, 500, 600)
 _PRE_CROP_RANGE = (384, 600)
 _FINAL_CROP = (1024, 1024)
 _JITTER = (0.1, 2.0)  # factors of the size
+_GREY = 128
 
 
 class PolygonMovingCrop(CropTransform):
@@ -44,6 +45,24 @@ class RandomCrop(T.RandomCrop):
         crop = super().get_transform(image)
         height, width = image.shape[:2]
         return PolygonMovingCrop(crop.x0, crop.y0, crop.w, crop.h, width, height)
+
+
+class PadToSquare(T.Augmentation):
+    """Pads the right and the bottom with grey (128); padding has no label.
+
+    Args:
+        size: least height and width of the result.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def get_transform(self, image: np.ndarray) -> PadTransform:
+        """Return the padding for an image of shape (H, W, channels)."""
+        height, width = image.shape[:2]
+        right, bottom = max(0, self.size - width), max(0, self.size - height)
+        return PadTransform(0, 0, right, bottom, width, height, pad_value=_GREY)
 
 
 class RandomBranch(T.Augmentation):
@@ -97,13 +116,21 @@ def coco_1x_train() -> list[T.Augmentation]:
 
 
 def coco_3x_train() -> list[T.Augmentation]:
-    """Augment for the 3x+MS schedule, as in DETR.
+    """Augment for the 3x+MS schedule: as for panoptic data, and a last crop.
+
+    The images of ``coco_panoptic_train`` end with a crop to at most 1024 x 1024, which may contain
+    no instance.
+    """
+    return [*coco_panoptic_train(), RandomCrop("absolute", _FINAL_CROP)]
+
+
+def coco_panoptic_train() -> list[T.Augmentation]:
+    """Augment like DETR, as for the published panoptic model.
 
     Mirror half of the images. Then resize one half to a short side of 480, 512, ... or 800. The
     other half is first resized to a short side of 400, 500 or 600 and cropped to a height and a
     width, each uniform in 384..600 (both limits capped by the image), then resized like the first
-    half. The long side never exceeds 1333. Both halves end with a crop to at most 1024 x 1024.
-    Either crop may contain no instance.
+    half. The long side never exceeds 1333. The crop may contain no instance.
     """
     multi_scale = resize(COCO_SHORT_EDGES)
     return [
@@ -118,7 +145,6 @@ def coco_3x_train() -> list[T.Augmentation]:
                 ],
             ]
         ),
-        RandomCrop("absolute", _FINAL_CROP),
     ]
 
 
@@ -150,6 +176,15 @@ def coco_lsj_train(size: int = 1024) -> list[T.Augmentation]:
         T.ResizeScale(*_JITTER, size, size),
         RandomCrop("absolute", (size, size)),
     ]
+
+
+def large_scale_jitter(image_size: int = 1024) -> list[T.Augmentation]:
+    """Augment as ``coco_lsj_train``, and pad to a square, as for Mask2Former.
+
+    Args:
+        image_size: side of the square that every image becomes.
+    """
+    return [*coco_lsj_train(image_size), PadToSquare(image_size)]
 
 
 def coco_test() -> list[T.Augmentation]:

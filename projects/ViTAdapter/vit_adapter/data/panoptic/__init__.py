@@ -1,1 +1,1 @@
-"""Panoptic segments: files of your own, public data sets, mapper."""
+"""Panoptic segments: classes, mapper."""
