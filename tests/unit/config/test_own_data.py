@@ -274,8 +274,9 @@ def test_config_without_task(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
         apply_custom_data(cfg)
 
 
-def test_custom_data_for_a_task_that_takes_none(tmp_path: Path) -> None:
+def test_files_of_instances_for_a_panoptic_model(tmp_path: Path) -> None:
     cfg = make_config(**paths("val", write_data(tmp_path, ["cell"])))
     cfg.task.name = "panoptic"
-    with pytest.raises(UsageError, match="'panoptic', whose data cannot be given as paths"):
+    message = "data.val_json cannot be used: .* 'panoptic', which needs data.train_panoptic_json, "
+    with pytest.raises(UsageError, match=message):
         apply_custom_data(cfg)

@@ -4,8 +4,10 @@ import logging
 
 from omegaconf import DictConfig, OmegaConf
 
-from vit_adapter.config.tasks import num_classes, stated_task
+from vit_adapter.config.errors import UsageError
+from vit_adapter.config.tasks import num_classes, stated_task, thing_classes
 from vit_adapter.data.checks import check_has_objects, check_mask_format, check_num_classes
+from vit_adapter.data.panoptic.classes import thing_ids
 from vit_adapter.data.semantic.sets import check_prepared
 
 __all__ = ["check_classes", "dataset_names"]
@@ -23,7 +25,8 @@ def check_classes(cfg: DictConfig, *, training: bool) -> None:
             evaluator.
 
     Raises:
-        UsageError: the config states an unknown task, or no number of classes.
+        UsageError: the config states an unknown task, or no number of classes, or the things of the
+            model are not those of the data.
         ValueError: the numbers of classes differ, there is nothing to learn from, or the mapper
             cannot read the masks.
         FileNotFoundError: the folders of a public data set do not exist.
@@ -38,6 +41,8 @@ def check_classes(cfg: DictConfig, *, training: bool) -> None:
         task, (key, count) = stated_task(cfg), num_classes(cfg)
         for name in distinct:
             check_num_classes(name, count, override_key=key, kind=task.kind)
+            if "thing_classes" in cfg.task:
+                _check_things(cfg, name)
     elif distinct:
         logger.warning(
             "The config has no node 'task', so the model's number of classes is not checked "
@@ -51,6 +56,19 @@ def check_classes(cfg: DictConfig, *, training: bool) -> None:
     if training and mapper.get("use_instance_mask") and "instance_mask_format" in mapper:
         for name in names["train"]:
             check_mask_format(name, mapper.instance_mask_format)
+
+
+def _check_things(cfg: DictConfig, name: str) -> None:
+    """Raise a UsageError unless the model and a data set have the same things."""
+    key, things = thing_classes(cfg)
+    expected = thing_ids(name)
+    if sorted(things) != expected:
+        override = str(expected).replace(" ", "")
+        raise UsageError(
+            f"The data set {name!r} has the things {expected} (class indices), but the model has "
+            f"{key}={things}. Add the override {key}={override}, or choose the data set that the "
+            "model is made for."
+        )
 
 
 def dataset_names(cfg: DictConfig, split: str) -> list[str]:

@@ -22,8 +22,9 @@ from vit_adapter.config.literals import literal
 __all__ = ["DATA_PATHS", "read_value"]
 
 DATA_PATHS = frozenset(
-    ["data.train_images", "data.train_json", "data.train_labels"]
-    + ["data.val_images", "data.val_json", "data.val_labels"]
+    f"data.{split}_{kind}"
+    for split in ("train", "val")
+    for kind in ("images", "json", "labels", "panoptic_json", "panoptic_pngs")
 )
 """The keys of custom data."""
 

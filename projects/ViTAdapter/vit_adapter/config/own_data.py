@@ -1,8 +1,10 @@
 """Custom data sets, given as overrides without writing any Python.
 
 ``data.train_images`` and ``data.val_images`` replace the data sets of a config, together with COCO
-files (``data.train_json data.val_json``) or folders of label maps (``data.train_labels
-data.val_labels data.classes``). The number of classes is set accordingly.
+files (``data.train_json data.val_json``), folders of label maps (``data.train_labels
+data.val_labels data.classes``) or panoptic files with their folders of segment maps
+(``data.train_panoptic_json data.train_panoptic_pngs`` and so on). The number of classes is set
+accordingly.
 """
 
 import logging
@@ -16,9 +18,18 @@ from vit_adapter.config.data_checks import dataset_names
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.literals import literals
 from vit_adapter.config.override_values import DATA_PATHS
-from vit_adapter.config.tasks import OwnData, Task, given_classes, set_num_classes, stated_task
+from vit_adapter.config.tasks import (
+    OwnData,
+    Task,
+    given_classes,
+    set_num_classes,
+    set_thing_classes,
+    stated_task,
+    thing_classes,
+)
 from vit_adapter.data.catalog import unregister
 from vit_adapter.data.checks import check_same_classes, class_names
+from vit_adapter.data.panoptic.classes import check_same_things, thing_ids
 
 __all__ = ["apply_custom_data", "register_test_data"]
 
@@ -30,8 +41,9 @@ def apply_custom_data(cfg: DictConfig, *, training: bool = True) -> DictConfig:
 
     Registers them as ``custom_train`` and ``custom_val``, changes the data set names of
     ``dataloader.train``, ``dataloader.test`` and ``dataloader.evaluator``, sets the number of
-    classes under the key ``task.num_classes`` and stores the class names as ``data.classes``.
-    Evaluation is switched off if only training data are given.
+    classes under the key ``task.num_classes``, and for panoptic models the things under
+    ``task.thing_classes``, and stores the class names as ``data.classes``. Evaluation is switched
+    off if only training data are given.
 
     Args:
         cfg: changed in place; unchanged if there are no paths under ``data``.
@@ -43,14 +55,16 @@ def apply_custom_data(cfg: DictConfig, *, training: bool = True) -> DictConfig:
     Raises:
         UsageError: labels are given without their image folder or vice versa, label maps without
             ``data.classes``, labels of another task, or the config does not state its task.
-        FileNotFoundError, ValueError: the data are broken (see ``register_coco_format`` and
-            ``register_label_folders``), or training and validation have different classes.
+        FileNotFoundError, ValueError: the data are broken (see ``register_coco_format``,
+            ``register_label_folders`` and ``register_panoptic_format``), or training and
+            validation have different classes.
     """
     given = sorted(key for key in DATA_PATHS if OmegaConf.select(cfg, key))
     if not given:
         return cfg
     task = stated_task(cfg)
-    own = _own_data(task, given)
+    own = task.own_data
+    _refuse_other_keys(task, given)
     train, val = (_paths(cfg, split, own.labels) for split in ("train", "val"))
     if train and training:
         _register(own, "custom_train", *train, cfg)
@@ -86,45 +100,57 @@ def register_test_data(cfg: DictConfig) -> list[str]:
     return dataset_names(cfg, "test")
 
 
-def _own_data(task: Task, given: Sequence[str]) -> OwnData:
-    """Return how the data of a task are given; refuse keys of another task."""
-    if task.own_data is None:
-        raise UsageError(
-            f"the config is for the task {task.name!r}, whose data cannot be given as paths such "
-            "as data.train_images; register them by name in Detectron2's catalogs."
-        )
-    labels = task.own_data.labels
-    others = [key for key in given if not key.endswith(("_images", f"_{labels}"))]
+def _refuse_other_keys(task: Task, given: Sequence[str]) -> None:
+    """Raise a UsageError if keys of another task are given."""
+    kinds = ("images", *task.own_data.labels)
+    expected = [f"data.{split}_{kind}" for split in ("train", "val") for kind in kinds]
+    others = [key for key in given if key not in expected]
     if others:
+        needed = [key for key in expected if not key.endswith("_images")]
         raise UsageError(
             f"{' and '.join(others)} cannot be used: the config is for the task {task.name!r}, "
-            f"which needs data.train_{labels} and data.val_{labels}."
+            f"which needs {', '.join(needed[:-1])} and {needed[-1]}."
         )
-    return task.own_data
 
 
-def _paths(cfg: DictConfig, split: str, labels: str) -> tuple[str, str] | None:
-    """The paths of the labels and the images of a split, or None if neither is given.
+def _paths(
+    cfg: DictConfig, split: str, labels: Sequence[str]
+) -> tuple[tuple[str, ...], str] | None:
+    """The paths of the labels and the images of a split, or None if none is given.
 
-    ``labels`` is the last part of the labels' key.
+    ``labels`` are the last parts of the labels' keys.
     """
     data = cfg.get("data") or {}
-    keys = f"{split}_{labels}", f"{split}_images"
-    labels, images = (str(data.get(key) or "") for key in keys)
-    if bool(labels) != bool(images):
-        given, missing = keys if labels else reversed(keys)
-        is_null = data.get(missing, "") is None
+    keys = [f"{split}_{kind}" for kind in (*labels, "images")]
+    given = [key for key in keys if data.get(key)]
+    missing = [key for key in keys if not data.get(key)]
+    if given and missing:
+        is_null = any(data.get(key, "") is None for key in missing)
         hint = " Write ./null for a path that is called null." if is_null else ""
-        raise UsageError(f"data.{given} is given without data.{missing}; both are needed.{hint}")
-    return (os.path.abspath(labels), os.path.abspath(images)) if labels else None
+        needed = "both" if len(keys) == 2 else "all"
+        raise UsageError(
+            f"{_names(given)} {'is' if len(given) == 1 else 'are'} given without "
+            f"{_names(missing)}; {needed} are needed.{hint}"
+        )
+    if missing:
+        return None
+    *files, images = (os.path.abspath(str(data[key])) for key in keys)
+    return tuple(files), images
+
+
+def _names(keys: Sequence[str]) -> str:
+    return " and ".join(f"data.{key}" for key in keys)
 
 
 def _apply_classes(cfg: DictConfig, task: Task, *, train: bool, val: bool) -> None:
     """Store the classes of the registered data sets and set the model's number of classes."""
-    names = class_names("custom_train" if train else "custom_val", kind=task.kind)
+    source = "custom_train" if train else "custom_val"
+    names = class_names(source, kind=task.kind)
+    if task.name == "panoptic":
+        _apply_things(cfg, source, both=train and val)
     if train and val:
         check_same_classes("custom_train", "custom_val", kind=task.kind)
-    elif not train and given_classes(cfg) not in ("", names) and task.kind == "thing":
+    elif not train and given_classes(cfg) not in ("", names) and task.name != "semantic":
         raise ValueError(
             f"The validation data have the classes {', '.join(names)}, but the config was saved by "
             f"a training run with {', '.join(given_classes(cfg))}. List the same categories with "
@@ -137,7 +163,29 @@ def _apply_classes(cfg: DictConfig, task: Task, *, train: bool, val: bool) -> No
     logger.info("Custom data with %d classes (%s); set %s", len(names), ", ".join(names), changed)
 
 
-def _register(own: OwnData, name: str, labels: str, images: str, cfg: DictConfig) -> None:
+def _apply_things(cfg: DictConfig, source: str, *, both: bool) -> None:
+    """Set the classes that are things to those of a registered data set.
+
+    With ``both``, training and validation data are registered and must have the same things.
+    Otherwise validation data must have those of the training run that saved the config, if any.
+    """
+    names, things = class_names(source, kind="stuff"), thing_ids(source)
+    saved = given_classes(cfg)
+    if both:
+        check_same_things("custom_train", "custom_val")
+    elif source == "custom_val" and set(saved) == set(names):
+        were_things = {saved[index] for index in thing_classes(cfg)[1]}
+        differing = were_things ^ {names[index] for index in things}
+        if differing:
+            raise ValueError(
+                f"'isthing' of the classes {', '.join(sorted(differing))} in the validation data "
+                "is not that of the training run that saved the config. Give each category the "
+                "same 'isthing' in both annotation files."
+            )
+    set_thing_classes(cfg, things)
+
+
+def _register(own: OwnData, name: str, labels: Sequence[str], images: str, cfg: DictConfig) -> None:
     """Register a data set under a name, replacing any earlier one."""
     unregister(name)
     own.register(name, labels, images, cfg)

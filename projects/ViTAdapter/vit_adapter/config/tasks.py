@@ -1,10 +1,11 @@
 """The task that a config states, and the form of custom data for it.
 
 A config has a node ``task``: ``name`` is "instances", "semantic" or "panoptic", and ``num_classes``
-is the key of the number of classes, such as "model.roi_heads.num_classes".
+is the key of the number of classes, such as "model.roi_heads.num_classes". For "panoptic",
+``thing_classes`` is the key of the list of classes that are things, such as "model.thing_classes".
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from detectron2.config import LazyCall as L
@@ -14,8 +15,13 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.literals import read_literals
 from vit_adapter.data.instances.coco_format import register_coco_format
+from vit_adapter.data.panoptic.own_files import register_panoptic_format
 from vit_adapter.data.semantic.own_folders import read_class_names, register_label_folders
-from vit_adapter.evaluation import SemSegEvaluator, build_coco_evaluator
+from vit_adapter.evaluation import (
+    SemSegEvaluator,
+    build_coco_evaluator,
+    build_panoptic_evaluator,
+)
 
 __all__ = [
     "TASKS",
@@ -24,7 +30,9 @@ __all__ = [
     "given_classes",
     "num_classes",
     "set_num_classes",
+    "set_thing_classes",
     "stated_task",
+    "thing_classes",
 ]
 
 
@@ -33,14 +41,14 @@ class OwnData:
     """One way to give data: ``data.<split>_images`` with ``data.<split>_<labels>``.
 
     Attributes:
-        labels: last part of the labels' key.
-        register: called with an unused name, the path of the labels, the path of the images, and
+        labels: last parts of the keys of the labels; a split needs all of them.
+        register: called with an unused name, the paths of the labels, the path of the images, and
             the config.
         evaluator: returns the node of an evaluator, without its ``dataset_name``.
     """
 
-    labels: str
-    register: Callable[[str, str, str, DictConfig], None]
+    labels: tuple[str, ...]
+    register: Callable[[str, Sequence[str], str, DictConfig], None]
     evaluator: Callable[[], DictConfig]
 
 
@@ -52,12 +60,12 @@ class Task:
         name: as in a config.
         kind: kind of the model's classes, "thing" or "stuff", as in Detectron2's metadata. The
             ``stuff_classes`` of panoptic data also include the things.
-        own_data: how custom data are given; None if overrides cannot give them.
+        own_data: how custom data are given.
     """
 
     name: str
     kind: str
-    own_data: OwnData | None
+    own_data: OwnData
 
 
 def stated_task(cfg: DictConfig) -> Task:
@@ -113,21 +121,51 @@ def set_num_classes(cfg: DictConfig, count: int) -> str:
     return key
 
 
+def thing_classes(cfg: DictConfig) -> tuple[str, list[int]]:
+    """Return the key that a config states for its list of things, and the list.
+
+    Raises:
+        UsageError: there is no list under that key.
+    """
+    key = OmegaConf.select(cfg, "task.thing_classes")
+    value = OmegaConf.select(cfg, key) if isinstance(key, str) and key else None
+    if not isinstance(value, ListConfig):
+        raise UsageError(
+            f"task.thing_classes={key!r} must be the key of the model's list of classes that are "
+            f"things, such as model.thing_classes, but the config has {value!r} there."
+        )
+    return key, list(value)
+
+
+def set_thing_classes(cfg: DictConfig, things: Sequence[int]) -> None:
+    """Set the classes that are things.
+
+    Args:
+        cfg: changed in place.
+        things: their indices.
+
+    Raises:
+        UsageError: the config does not say which key holds the list.
+    """
+    key, _ = thing_classes(cfg)
+    OmegaConf.update(cfg, key, list(things))
+
+
 def given_classes(cfg: DictConfig) -> list[str] | str:
     """Return ``data.classes``: names, or the file that has them; empty if the config has none."""
     classes = (cfg.get("data") or {}).get("classes") or ""
     return read_literals(classes) if isinstance(classes, ListConfig) else classes
 
 
-def _register_instances(name: str, json_file: str, images: str, cfg: DictConfig) -> None:
-    register_coco_format(name, json_file, images)
+def _register_instances(name: str, labels: Sequence[str], images: str, cfg: DictConfig) -> None:
+    register_coco_format(name, *labels, images)
 
 
 def _coco_evaluator() -> DictConfig:
     return L(build_coco_evaluator)(output_dir="${train.output_dir}/inference")
 
 
-def _register_semantic(name: str, labels: str, images: str, cfg: DictConfig) -> None:
+def _register_semantic(name: str, labels: Sequence[str], images: str, cfg: DictConfig) -> None:
     classes = given_classes(cfg)
     if not classes:
         raise UsageError(
@@ -135,22 +173,39 @@ def _register_semantic(name: str, labels: str, images: str, cfg: DictConfig) -> 
             "classes in the order of the labels, such as data.classes=classes.json or "
             "data.classes=[road,sky]."
         )
-    # Only one process reads everything; if it fails, the others stop too.
-    check_all = bool(cfg.data.get("check_all")) and comm.is_main_process()
-    register_label_folders(name, images, labels, read_class_names(classes), check_all=check_all)
+    names = read_class_names(classes)
+    register_label_folders(name, images, *labels, names, check_all=_reads_everything(cfg))
 
 
 def _sem_seg_evaluator() -> DictConfig:
     return L(SemSegEvaluator)()
 
 
+def _register_panoptic(name: str, labels: Sequence[str], images: str, cfg: DictConfig) -> None:
+    register_panoptic_format(name, *labels, images, check_all=_reads_everything(cfg))
+
+
+def _panoptic_evaluator() -> DictConfig:
+    return L(build_panoptic_evaluator)(output_dir="${train.output_dir}/inference")
+
+
+def _reads_everything(cfg: DictConfig) -> bool:
+    """Whether this process reads all files of custom data; if it fails, the others stop too."""
+    return bool(cfg.data.get("check_all")) and comm.is_main_process()
+
+
 TASKS = {
     task.name: task
     for task in (
         # boxes and masks: COCO-format files
-        Task("instances", "thing", OwnData("json", _register_instances, _coco_evaluator)),
+        Task("instances", "thing", OwnData(("json",), _register_instances, _coco_evaluator)),
         # folders of label maps
-        Task("semantic", "stuff", OwnData("labels", _register_semantic, _sem_seg_evaluator)),
-        Task("panoptic", "stuff", None),
+        Task("semantic", "stuff", OwnData(("labels",), _register_semantic, _sem_seg_evaluator)),
+        # COCO's panoptic format: a file, and a folder of segment maps
+        Task(
+            "panoptic",
+            "stuff",
+            OwnData(("panoptic_json", "panoptic_pngs"), _register_panoptic, _panoptic_evaluator),
+        ),
     )
 }

@@ -28,7 +28,7 @@ def fill_in_task(cfg: DictConfig) -> None:
     names = [
         task.name
         for task in TASKS.values()
-        if task.own_data and f"train_{task.own_data.labels}" in data
+        if all(f"train_{label}" in data for label in task.own_data.labels)
     ]
     keys = list(_class_count_keys(model, "model"))
     if len(names) == len(keys) == 1:

@@ -48,7 +48,9 @@ def check_registered(dataset_name: str) -> None:
             f"No data set is registered as {dataset_name!r}."
             f"{did_you_mean(dataset_name, known, cutoff=0.6, otherwise=every)} Your own data need "
             "no name: set data.train_images and data.val_images with data.train_json "
-            "and data.val_json, or for semantic labels with data.train_labels and data.val_labels."
+            "and data.val_json, for semantic labels with data.train_labels and data.val_labels, "
+            "and for panoptic segments with data.train_panoptic_json, data.train_panoptic_pngs, "
+            "data.val_panoptic_json and data.val_panoptic_pngs."
         )
 
 

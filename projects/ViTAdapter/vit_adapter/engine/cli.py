@@ -27,6 +27,10 @@ _EXAMPLES = """examples:
   your own label maps:           %(prog)s --config-file CONFIG data.train_labels=al/ \\
                                  data.train_images=a/ data.val_labels=bl/ data.val_images=b/ \\
                                  data.classes=classes.json
+  your own panoptic data:        %(prog)s --config-file CONFIG data.train_panoptic_json=a.json \\
+                                 data.train_panoptic_pngs=am/ data.train_images=a/ \\
+                                 data.val_panoptic_json=b.json data.val_panoptic_pngs=bm/ \\
+                                 data.val_images=b/
 """
 
 

@@ -103,7 +103,8 @@ def evaluate_checkpoint(cfg: DictConfig, *, resume: bool = False) -> dict[str, d
     if cfg.dataloader.get("evaluator") is None:
         raise UsageError(
             "--eval-only needs an evaluator, but this config has none; for custom data give "
-            "data.val_images together with data.val_json or data.val_labels."
+            "data.val_images together with data.val_json, with data.val_labels, or with "
+            "data.val_panoptic_json and data.val_panoptic_pngs."
         )
     model = build_seeded_model(cfg)
     load_trained(cfg, model, resume=resume)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.catalog import Metadata
 from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
 from pycocotools.coco import COCO
@@ -18,6 +19,8 @@ from pycocotools.cocoeval import COCOeval
 
 from vit_adapter.data.instances.coco_file import read_coco_json, temporary_json
 from vit_adapter.data.instances.coco_values import complete_annotations, normalise
+from vit_adapter.data.panoptic.classes import thing_ids
+from vit_adapter.evaluation.segments_as_instances import segments_as_instances
 
 _logger = logging.getLogger(__name__)
 
@@ -33,7 +36,9 @@ def build_coco_evaluator(
     """Return an evaluator of box and mask AP in percent.
 
     Annotations are read as by ``register_coco_format``. For a test set without annotations,
-    predictions are written but not evaluated.
+    predictions are written but not evaluated. For panoptic data, see
+    :mod:`vit_adapter.data.panoptic.classes`, the things are evaluated: against the file of
+    instances if the metadata name one (``json_file``), otherwise against the segments.
 
     Args:
         dataset_name: name in Detectron2's catalogs. Generated data sets are generated if missing.
@@ -43,13 +48,20 @@ def build_coco_evaluator(
         distributed: gather the predictions of all processes.
         max_dets_per_image: number of detections that count per image; None for COCO's 100.
     """
-    json_file = MetadataCatalog.get(dataset_name).get("json_file")
+    metadata = MetadataCatalog.get(dataset_name)
+    json_file = metadata.get("json_file")
     options = dict(
         distributed=distributed,
         output_dir=output_dir,
         max_dets_per_image=max_dets_per_image,
         use_fast_impl=_has_compiled_evaluation(),
     )
+    if metadata.get("panoptic_json") and json_file is None:
+        content = segments_as_instances(
+            metadata, with_annotations=not distributed or comm.is_main_process()
+        )
+        complete_annotations(content)
+        return _evaluator(content, metadata, tasks, options)
     if json_file is None:  # Detectron2 writes such a file itself
         records = DatasetCatalog.get(dataset_name)
         annotations = [a for record in records for a in record.get("annotations", ())]
@@ -62,10 +74,30 @@ def build_coco_evaluator(
     normalise(content)
     complete_annotations(content)
     tasks = tasks or _tasks_of(content.get("annotations", ()), dataset_name)
-    with _registered(content, dataset_name) as name:
+    return _evaluator(content, metadata, tasks, options)
+
+
+def _evaluator(
+    content: dict[str, Any],
+    metadata: Metadata,
+    tasks: Sequence[str] | None,
+    options: Mapping[str, Any],
+) -> COCOEvaluator:
+    """Return an evaluator whose truth is ``content``."""
+    with _registered(content, metadata.name) as name:
         evaluator = _CocoEvaluator(name, tasks, **options)
     # The classes may only become known when the data are loaded.
-    evaluator._metadata = MetadataCatalog.get(dataset_name)
+    evaluator._metadata = metadata
+    if metadata.get("panoptic_json"):
+        positions = {label: position for position, label in enumerate(thing_ids(metadata.name))}
+        labels = dict(sorted(metadata.thing_dataset_id_to_contiguous_id.items()))
+        things = Metadata(
+            name=metadata.name,
+            # COCO's evaluation sorts its results by id.
+            thing_classes=[metadata.stuff_classes[label] for label in labels.values()],
+            thing_dataset_id_to_contiguous_id={i: positions[k] for i, k in labels.items()},
+        )
+        evaluator.use_things(positions, things)
     return evaluator
 
 
@@ -88,6 +120,17 @@ def _tasks_of(
 class _CocoEvaluator(COCOEvaluator):
     """Also gives metrics if the model predicts nothing: 0 where there are objects."""
 
+    _positions: Mapping[int, int] | None = None
+
+    def use_things(self, positions: Mapping[int, int], metadata: Metadata) -> None:
+        """Evaluate the things of a panoptic model, which counts them together with stuff.
+
+        Args:
+            positions: class index of the model -> position among the things.
+            metadata: of the things alone.
+        """
+        self._positions, self._metadata = positions, metadata
+
     def reset(self) -> None:
         super().reset()
         self._predicts_masks = False
@@ -103,6 +146,20 @@ class _CocoEvaluator(COCOEvaluator):
         if self._distributed:
             self._predicts_masks = any(comm.all_gather(self._predicts_masks))
         return super().evaluate(img_ids)
+
+    def _eval_predictions(
+        self, predictions: list[dict[str, Any]], img_ids: Sequence[int | str] | None = None
+    ) -> None:
+        for result in (r for p in predictions for r in p["instances"] if self._positions):
+            label = result["category_id"]
+            if label not in self._positions:
+                raise ValueError(
+                    f"The model predicts an instance of class {label} in image "
+                    f"{result['image_id']}, but the things of the data set are "
+                    f"{list(self._positions)}. Set the model's thing_classes."
+                )
+            result["category_id"] = self._positions[label]
+        super()._eval_predictions(predictions, img_ids)
 
     def _tasks_from_predictions(self, predictions: list[dict[str, Any]]) -> list[str]:
         tasks = set(super()._tasks_from_predictions(predictions))

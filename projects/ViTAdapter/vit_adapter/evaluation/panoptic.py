@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.utils import comm
 from tabulate import tabulate
 
@@ -22,11 +22,36 @@ from vit_adapter.data.checks import class_names
 from vit_adapter.data.image_io import read_segment_ids
 from vit_adapter.data.panoptic.classes import thing_ids
 from vit_adapter.data.panoptic.segments import only_on_one_side
+from vit_adapter.evaluation.coco import build_coco_evaluator
 from vit_adapter.evaluation.panoptic_quality import Quality, compute_quality, count_segments
 
 logger = logging.getLogger(__name__)
 
 TASK = "panoptic_seg"
+
+
+def build_panoptic_evaluator(
+    dataset_name: str,
+    output_dir: str | None = None,
+    *,
+    instances: bool = True,
+    distributed: bool = True,
+    max_dets_per_image: int | None = None,
+) -> DatasetEvaluator:
+    """Return an evaluator of panoptic quality and, in the same run, of box and mask AP.
+
+    Args:
+        dataset_name: name of a panoptic data set in Detectron2's catalogs.
+        output_dir: folder for predicted instances and COCO result files; None for no files.
+        instances: whether the model also predicts instances, which are evaluated.
+        distributed: whether to gather the results of all processes.
+        max_dets_per_image: number of instances that count per image; None for COCO's 100.
+    """
+    evaluator = PanopticEvaluator(dataset_name, distributed=distributed)
+    if not instances:
+        return evaluator
+    options = dict(distributed=distributed, max_dets_per_image=max_dets_per_image)
+    return DatasetEvaluators([evaluator, build_coco_evaluator(dataset_name, output_dir, **options)])
 
 
 class PanopticEvaluator(DatasetEvaluator):

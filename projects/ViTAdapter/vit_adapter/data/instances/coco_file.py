@@ -30,14 +30,14 @@ def read_coco_json(json_file: Path) -> dict[str, Any]:
     content = _decode(json_file)
     if not isinstance(content, dict):
         raise ValueError(
-            f"{json_file} holds a {type(content).__name__}, but COCO's instance format is an "
-            f"object with the keys {', '.join(_SECTIONS)}. (A list is the format of results.)"
+            f"{json_file} holds a {type(content).__name__}, but COCO's format is an object "
+            f"with the keys {', '.join(_SECTIONS)}. (A list is the format of results.)"
         )
     missing = [key for key in _NEEDED if key not in content]
     if missing:
         raise ValueError(
             f"{json_file} has no {' and no '.join(map(repr, missing))}; it has the keys "
-            f"{sorted(content)}. COCO's instance format needs {', '.join(_SECTIONS)}."
+            f"{sorted(content)}. COCO's format needs {', '.join(_SECTIONS)}."
         )
     if content.get("annotations") in (None, []):
         content.pop("annotations", None)

@@ -1,1 +1,1 @@
-"""Panoptic segments: classes, mapper."""
+"""Panoptic segments: files of your own, mapper, classes."""

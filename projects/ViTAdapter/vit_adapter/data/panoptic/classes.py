@@ -15,6 +15,7 @@ Detectron2's "standard" COCO data and its Cityscapes data are registered like th
 from __future__ import annotations
 
 from detectron2.data import MetadataCatalog
+from detectron2.data.catalog import Metadata
 
 from vit_adapter.data.checks import class_names
 
@@ -43,3 +44,31 @@ def thing_ids(dataset_name: str) -> list[int]:
             "classes, and indices of things among them."
         )
     return indices
+
+
+def check_same_things(train_name: str, test_name: str) -> None:
+    """Raise a ValueError if a category is a thing in one of two panoptic data sets only."""
+    train, test = (MetadataCatalog.get(name) for name in (train_name, test_name))
+    is_thing = [_is_thing(train), _is_thing(test)]
+    names = class_names(train_name, kind="stuff")
+    index = train.stuff_dataset_id_to_contiguous_id | train.thing_dataset_id_to_contiguous_id
+    differing = [
+        f"{category} ({names[index[category]]!r}, {int(kind)} in {train_name!r})"
+        for category, kind in is_thing[0].items()
+        if is_thing[1].get(category, kind) != kind
+    ]
+    if differing:
+        files = [metadata.get("panoptic_json") for metadata in (train, test)]
+        raise ValueError(
+            f"'isthing' of the categories {', '.join(differing)} differs between {files[0]} and "
+            f"{files[1]}. Give each category the same 'isthing' in both files."
+        )
+
+
+def _is_thing(metadata: Metadata) -> dict[int, bool]:
+    """Whether each category id is a thing."""
+    stuff, things = (
+        dict.fromkeys(metadata.get(f"{kind}_dataset_id_to_contiguous_id"), kind == "thing")
+        for kind in ("stuff", "thing")
+    )
+    return stuff | things
