@@ -1,8 +1,8 @@
-"""Check the download of a public data set and write its labels as class indices; see --help."""
+"""Check the download of a public data set and convert its labels; see --help."""
 
 import sys
 
-from vit_adapter.data.semantic.preparation import run
+from vit_adapter.data.preparation import run
 
 if __name__ == "__main__":
     sys.exit(run())

@@ -16,7 +16,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from vit_adapter.data import register_semantic_sets
-from vit_adapter.data.semantic.preparation import PreparationError, prepare, run
+from vit_adapter.data.preparation import run
+from vit_adapter.data.semantic.preparation import PreparationError, prepare
 from vit_adapter.data.semantic.sets import SETS, Split, read_label_set
 
 LABELS = np.array([[0, 1, 2, 3], [30, 31, 32, 33], [12, 13, 24, 25]], np.uint8)

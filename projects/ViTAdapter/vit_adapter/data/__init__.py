@@ -27,6 +27,7 @@ from vit_adapter.data.instances.semantic_mapper import InstanceSemanticMapper
 from vit_adapter.data.panoptic.classes import thing_ids
 from vit_adapter.data.panoptic.mapper import PanopticMapper
 from vit_adapter.data.panoptic.own_files import register_panoptic_format
+from vit_adapter.data.panoptic.sets.catalog import register_panoptic_sets
 from vit_adapter.data.semantic.augmentation import semantic_test, semantic_train
 from vit_adapter.data.semantic.mapper import SemanticMapper
 from vit_adapter.data.semantic.sets import register_semantic_sets, semantic_dataset_dicts
@@ -56,6 +57,7 @@ __all__ = [
     "read_image",
     "register_coco_format",
     "register_panoptic_format",
+    "register_panoptic_sets",
     "register_semantic_sets",
     "register_shapes",
     "resize",
@@ -66,4 +68,5 @@ __all__ = [
 ]
 
 register_semantic_sets()
+register_panoptic_sets()
 register_shapes()

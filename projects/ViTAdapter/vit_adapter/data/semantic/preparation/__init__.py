@@ -1,8 +1,8 @@
 """Converts official downloads of semantic segmentation data for this project."""
 
-from vit_adapter.data.semantic.preparation.command import prepare, run
 from vit_adapter.data.semantic.preparation.convert import convert_split, read_official
 from vit_adapter.data.semantic.preparation.inspect import PreparationError, find_problems
+from vit_adapter.data.semantic.preparation.prepare import prepare
 
 __all__ = [
     "PreparationError",
@@ -10,5 +10,4 @@ __all__ = [
     "find_problems",
     "prepare",
     "read_official",
-    "run",
 ]

@@ -61,7 +61,7 @@ def convert_split(split: Split, names: Iterable[str], *, workers: int = 1) -> in
     sources = [split.official / f"{name}{split.official_suffix}" for name in todo]
     for folder in {targets[name].parent for name in todo}:
         folder.mkdir(parents=True, exist_ok=True)
-    with _mapper(workers) as apply:
+    with parallel_map(workers) as apply:
         convert = partial(_convert_file, split.conversion)
         done = apply(convert, sources, [targets[name] for name in todo])
         bar = tqdm(done, total=len(todo), desc=split.title, unit="file", mininterval=0.5)
@@ -69,7 +69,7 @@ def convert_split(split: Split, names: Iterable[str], *, workers: int = 1) -> in
 
 
 @contextmanager
-def _mapper(workers: int) -> Iterator:
+def parallel_map(workers: int) -> Iterator:
     """Yield a function like ``map`` that works in one or several processes."""
     if workers <= 1:
         yield map

@@ -21,6 +21,26 @@ def split_names(split: Split) -> list[str]:
     return sorted(_names(split.images, split.image_suffix))
 
 
+def check_download(
+    splits: Iterable[Split], root: Path, *, title: str, layout: str, allow_subset: bool = False
+) -> None:
+    """Raise a PreparationError that lists what is missing, if anything is.
+
+    Args:
+        splits: those of the data set, with paths below the data root.
+        root: the data root.
+        title: name of the data set.
+        layout: the folders that must exist below the data root.
+        allow_subset: do not compare the numbers of images with the official ones.
+    """
+    problems = [p for split in splits for p in find_problems(split, allow_subset=allow_subset)]
+    if problems:
+        lines = "\n  ".join(dict.fromkeys(problems))
+        raise PreparationError(
+            f"{title} is incomplete in {root}:\n  {lines}\nExpected below that folder: {layout}"
+        )
+
+
 def find_problems(split: Split, *, allow_subset: bool = False) -> list[str]:
     """Check that a split of a download is complete.
 

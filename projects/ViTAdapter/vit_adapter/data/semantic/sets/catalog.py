@@ -56,13 +56,20 @@ def check_prepared(dataset_name: str) -> None:
     metadata = MetadataCatalog.get(dataset_name)
     if metadata.get("preparation") is None:
         return
-    folders = [metadata.get(key) for key in ("image_root", "sem_seg_root", "image_dir", "gt_dir")]
+    keys = ("image_root", "sem_seg_root", "panoptic_root", "image_dir", "gt_dir")
+    folders = [metadata.get(key) for key in keys]
     for folder in filter(None, folders):
         if not os.path.isdir(folder):
             raise FileNotFoundError(
                 f"The data set {dataset_name!r} needs the folder {os.path.abspath(folder)}, which "
                 f"does not exist. {_advice(metadata.preparation)}"
             )
+    panoptic_json = metadata.get("panoptic_json")
+    if panoptic_json and not os.path.isfile(panoptic_json):
+        raise FileNotFoundError(
+            f"The data set {dataset_name!r} needs the file {os.path.abspath(panoptic_json)}, which "
+            f"does not exist. {_advice(metadata.preparation)}"
+        )
     gt_dir = metadata.get("gt_dir")  # Cityscapes, whose prepared labels are next to the others
     if gt_dir and not any(Path(gt_dir).glob("*/*_labelTrainIds.png")):
         raise FileNotFoundError(

@@ -11,15 +11,16 @@ from pathlib import Path
 from detectron2.utils.logger import setup_logger
 
 from vit_adapter.data.catalog import data_root
-from vit_adapter.data.semantic.preparation.convert import convert_split
-from vit_adapter.data.semantic.preparation.inspect import (
-    PreparationError,
-    find_problems,
-    split_names,
-)
-from vit_adapter.data.semantic.sets.table import SETS
+from vit_adapter.data.panoptic import preparation as panoptic
+from vit_adapter.data.panoptic.sets.table import SETS as PANOPTIC_SETS
+from vit_adapter.data.semantic import preparation as semantic
+from vit_adapter.data.semantic.sets.table import SETS as SEMANTIC_SETS
 
 _logger = logging.getLogger("vit_adapter.prepare")
+
+_TITLES = {name: data_set.title for name, data_set in SEMANTIC_SETS.items()} | {
+    name: f"{data_set.title}, panoptic" for name, data_set in PANOPTIC_SETS.items()
+}
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -33,8 +34,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     options = _build_parser().parse_args(arguments)
     setup_logger(name="vit_adapter")
+    room = semantic if options.name in SEMANTIC_SETS else panoptic
     try:
-        prepare(
+        room.prepare(
             options.name, options.root, allow_subset=options.allow_subset, workers=options.workers
         )
     except (OSError, ValueError) as error:
@@ -43,54 +45,20 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def prepare(name: str, root: Path, *, allow_subset: bool = False, workers: int = 1) -> None:
-    """Check a download and write the label maps that do not exist yet.
-
-    Args:
-        name: one of ``SETS``.
-        root: the data root.
-        allow_subset: accept fewer images than the official data set has.
-        workers: number of processes.
-
-    Raises:
-        PreparationError: the download is incomplete; the message lists everything that is missing.
-        ValueError: a label file is broken.
-    """
-    data_set = SETS[name]
-    folder = root.expanduser().absolute()
-    splits = [split.below(folder) for split in data_set.splits]
-    problems = [p for split in splits for p in find_problems(split, allow_subset=allow_subset)]
-    if problems:
-        lines = "\n  ".join(dict.fromkeys(problems))
-        raise PreparationError(
-            f"{data_set.title} is incomplete in {root}:\n  {lines}\n"
-            f"Expected below that folder: {data_set.layout}"
-        )
-    for split in splits:
-        names = split_names(split)
-        written = convert_split(split, names, workers=workers)
-        _logger.info(
-            "%s: %d label maps in %s, %d of them from earlier",
-            split.title,
-            len(names),
-            split.prepared,
-            len(names) - written,
-        )
-
-
 def _build_parser() -> argparse.ArgumentParser:
-    width = max(map(len, SETS)) + 2
+    sets = {**SEMANTIC_SETS, **PANOPTIC_SETS}
+    width = max(map(len, sets)) + 2
     layouts = "\n".join(
-        f"  {name:{width}}{data_set.title}\n  {'':{width}}{data_set.layout}"
-        for name, data_set in SETS.items()
+        f"  {name:{width}}{_TITLES[name]}\n  {'':{width}}{data_set.layout}"
+        for name, data_set in sets.items()
     )
     parser = argparse.ArgumentParser(
         description="Prepare a public data set for training and evaluation: check the official\n"
-        "download and write its labels as class indices. An interrupted run can be repeated.",
+        "download and convert its labels. An interrupted run can be repeated.",
         epilog=f"Unpack the download first. Expected in the folder of all data sets:\n{layouts}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", choices=SETS, metavar="NAME", help="data set, see below")
+    parser.add_argument("name", choices=sets, metavar="NAME", help="data set, see below")
     parser.add_argument(
         "--root",
         type=Path,

@@ -1,0 +1,1 @@
+"""Public panoptic data sets: one definition each, and their registration."""
