@@ -118,20 +118,26 @@ def test_processes_without_images_use_the_tasks_of_the_others(shapes, monkeypatc
     assert set(evaluator.evaluate()) == {"bbox", "segm"}
 
 
-def test_detections_are_limited(shapes):
-    """Twelve false detections of each class come before the true ones."""
+@pytest.mark.parametrize(("count", "low", "high"), [(12, 12, None), (100, None, 300)])
+def test_detections_are_limited(shapes, count, low, high):
+    """False detections of each class come before the true ones; None counts 100 of each."""
 
     def late(record):
-        true = _perfect(record, with_masks=False)
+        true = _perfect(record)
         false = Instances(true.image_size)
-        false.pred_boxes = Boxes(torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(36, 1))
-        false.pred_classes = torch.arange(36) % 3
-        false.scores = torch.ones(36)
+        false.pred_boxes = Boxes(torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(3 * count, 1))
+        false.pred_masks = torch.zeros(3 * count, *true.image_size, dtype=torch.bool)
+        false.pred_masks[:, 0, 0] = True
+        false.pred_classes = torch.arange(3 * count) % 3
+        false.scores = torch.ones(3 * count)
         true.scores = 0.5 * true.scores
         return Instances.cat([false, true])
 
-    assert _evaluate("shapes_val", late, max_dets_per_image=12)["bbox"]["AP"] == 0
-    assert _evaluate("shapes_val", late)["bbox"]["AP"] > 1
+    limited = _evaluate("shapes_val", late, max_dets_per_image=low)
+    enough = _evaluate("shapes_val", late, max_dets_per_image=high)
+    for task in ("bbox", "segm"):
+        assert limited[task]["AP"] == limited[task]["AP-circle"] == 0
+        assert enough[task]["AP"] > 0.1 and enough[task]["AP-circle"] > 0.1
 
 
 @pytest.fixture
