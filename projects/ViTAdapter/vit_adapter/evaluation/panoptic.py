@@ -21,7 +21,7 @@ from tabulate import tabulate
 from vit_adapter.data.checks import class_names
 from vit_adapter.data.image_io import read_segment_ids
 from vit_adapter.data.panoptic.classes import thing_ids
-from vit_adapter.data.panoptic.segments import only_on_one_side
+from vit_adapter.data.panoptic.segments import only_on_one_side, segment_indexes
 from vit_adapter.evaluation.coco import build_coco_evaluator
 from vit_adapter.evaluation.panoptic_quality import Quality, compute_quality, count_segments
 
@@ -152,7 +152,7 @@ class PanopticEvaluator(DatasetEvaluator):
                 f"{len(self._names)} classes, 0 to {len(self._names) - 1}; set the model's "
                 "num_classes."
             )
-        unlisted, empty = only_on_one_side(ids, segments)
+        unlisted, empty = only_on_one_side(ids, segment_indexes(ids, segments), segments)
         if unlisted or empty:
             raise ValueError(
                 f"The prediction for {file_name} has the segments {unlisted} only in its map, and "

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from vit_adapter.data.image_io import read_segment_ids, read_sizes
 from vit_adapter.data.instances.coco_problems import Identifier, Problems
-from vit_adapter.data.panoptic.segments import only_on_one_side
+from vit_adapter.data.panoptic.segments import only_on_one_side, segment_indexes
 
 _Entry = dict[str, Any]
 
@@ -81,7 +81,7 @@ def _check_pixels(annotation: _Entry, map_root: Path, problems: Problems) -> Non
         problems.add("segment map that cannot be used", str(error))
         return
     listed = [segment for segment in segments if type(segment.get("id")) is int]
-    unlisted, empty = only_on_one_side(ids, listed)
+    unlisted, empty = only_on_one_side(ids, segment_indexes(ids, listed), listed)
     if unlisted:
         problems.add(
             "segment map with an id that its 'segments_info' does not list; add it there, or set "

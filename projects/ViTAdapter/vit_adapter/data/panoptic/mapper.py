@@ -46,8 +46,8 @@ class PanopticMapper:
 
         Returns:
             The record with ``image`` (C, H, W) uint8; ``height`` and ``width`` of the image before
-            augmentation; for training ``instances`` with ``gt_classes`` (T,), ``gt_masks``
-            (``BitMasks``) and ``gt_boxes`` in place of the segments.
+            augmentation; for training ``instances`` with ``gt_classes`` (T,) and ``gt_masks``
+            (``BitMasks``) in place of the segments.
 
         Raises:
             FileNotFoundError: the image or its segment map does not exist.
@@ -89,13 +89,13 @@ def _read_indexes(record: Mapping[str, Any]) -> np.ndarray:
         raise ValueError(f"The record of {record['file_name']} has no 'pan_seg_file_name'.")
     map_file, segments = record["pan_seg_file_name"], record["segments_info"]
     ids = read_segment_ids(map_file)
-    unlisted, _ = only_on_one_side(ids, segments)
+    indexes = segment_indexes(ids, segments)
+    unlisted, _ = only_on_one_side(ids, indexes, segments)
     if unlisted:
         raise ValueError(
             f"The segment map {map_file} has the ids {unlisted[:8]}, which the 'segments_info' of "
             f"{record['file_name']} does not list. Add them there, or set their pixels to 0."
         )
-    indexes = segment_indexes(ids, segments)
     return np.where(indexes == len(segments), 0, indexes + 1)
 
 
@@ -119,17 +119,17 @@ def _check_same_size(image: np.ndarray, indexes: np.ndarray, record: Mapping[str
 
 def _targets(picture: np.ndarray, segments: Sequence[Segment]) -> Instances:
     """Return the targets in an augmented picture (H, W, 3) of indexes plus 1."""
-    red, green, blue = np.moveaxis(picture.astype(np.int64), -1, 0)
-    numbers = torch.from_numpy(red + 256 * green + 256**2 * blue)
-    present = set(numbers.unique().tolist())
+    red, green, blue = np.moveaxis(picture.astype(np.int32), -1, 0)
+    numbers = red + 256 * green + 256**2 * blue
+    numbers[numbers > len(segments)] = 0  # padding
+    areas = np.bincount(numbers.ravel(), minlength=len(segments) + 1)
     kept = [
         (number, segment["category_id"])
         for number, segment in enumerate(segments, start=1)
-        if number in present and not segment.get("iscrowd")
+        if areas[number] and not segment.get("iscrowd")
     ]
-    wanted = torch.tensor([number for number, _ in kept], dtype=torch.int64)
+    wanted = torch.tensor([number for number, _ in kept], dtype=torch.int32)
     instances = Instances(tuple(numbers.shape))
     instances.gt_classes = torch.tensor([label for _, label in kept], dtype=torch.int64)
-    instances.gt_masks = BitMasks(numbers[None] == wanted[:, None, None])
-    instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+    instances.gt_masks = BitMasks(torch.from_numpy(numbers)[None] == wanted[:, None, None])
     return instances

@@ -32,14 +32,16 @@ def segment_indexes(ids: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
     return np.where(listed[indexes] == ids, indexes, len(listed))
 
 
-def only_on_one_side(ids: np.ndarray, segments: Sequence[Segment]) -> tuple[list[int], list[int]]:
+def only_on_one_side(
+    ids: np.ndarray, indexes: np.ndarray, segments: Sequence[Segment]
+) -> tuple[list[int], list[int]]:
     """Return the ids that only the map has, and those that only the list has; 0 stands for none.
 
     Args:
         ids: (H, W) integers.
+        indexes: (H, W), the result of :func:`segment_indexes` for them.
         segments: each with its ``id``.
     """
-    indexes = segment_indexes(ids, segments)
     unlisted = np.unique(ids[(indexes == len(segments)) & (ids != 0)]).tolist()
     areas = np.bincount(indexes.ravel(), minlength=len(segments) + 1)
     return unlisted, [
