@@ -90,6 +90,8 @@ def test_table() -> None:
         "|  box | 12.35 |  30.00 |   nan |",
         "| mask | 10.00 |  25.50 |   nan |",
     ]
+    panoptic = {"panoptic_seg": {"PQ": 50.0, "PQ-car": 1.0}}
+    assert format_results(panoptic).splitlines()[2:] == ["| panoptic | 50.00 |"]
 
 
 def test_results_of_training_are_kept(tmp_path: Path) -> None:

@@ -23,7 +23,12 @@ __all__ = ["evaluate", "format_results", "write_results"]
 
 logger = logging.getLogger(__name__)
 
-_TASK_NAMES = {"bbox": "box", "segm": "mask", "sem_seg": "semantic"}
+_TASK_NAMES = {
+    "bbox": "box",
+    "segm": "mask",
+    "sem_seg": "semantic",
+    "panoptic_seg": "panoptic",
+}
 
 Results = Mapping[str, Mapping[str, float]]
 
