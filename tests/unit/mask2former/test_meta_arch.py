@@ -84,6 +84,7 @@ def test_outputs_have_the_requested_size(make_model: MakeModel) -> None:
         overlap_threshold=0.0,
         thing_classes=[1, 2],
         topk_per_image=5,
+        postprocessing="things_first",
     ).eval()
     inputs = [{**scene(), "height": 33, "width": 45}, {"image": scene(70, 50)["image"]}]
     outputs = model(inputs)
@@ -187,6 +188,10 @@ def test_learns_objects(make_model: MakeModel) -> None:
         ({"semantic_on": False}, "at least one of semantic_on, instance_on and panoptic_on"),
         ({"thing_classes": [0, 3]}, r"thing_classes must be from 0 to 2, got \[3\]"),
         ({"topk_per_image": 0}, "topk_per_image must be at least 1, got 0"),
+        (
+            {"postprocessing": "detr"},
+            "postprocessing must be one of original, mask2former, .*, got 'detr'",
+        ),
         (
             {"criterion": SetCriterion(num_classes=7, matcher=HungarianMatcher())},
             "same num_classes, got 3 and 7",

@@ -5,19 +5,23 @@ import torch
 from detectron2.structures import BitMasks
 from torch import Tensor
 
+from vit_adapter.mask2former.panoptic import panoptic_segmentation
 from vit_adapter.mask2former.postprocessing import (
+    RULES,
     boxes_around,
     instance_segmentation,
-    panoptic_segmentation,
     semantic_scores,
 )
+from vit_adapter.mask2former.resizing import MaskResizer
 
 THINGS = (0, 1)
 NUM_CLASSES = 4  # 0 and 1 are things, 2 and 3 are stuff
 
 
-def unchanged(masks: Tensor) -> Tensor:
-    return masks
+def unchanged(mask_logits: Tensor, at_once: int = 1) -> MaskResizer:
+    """For an output of the size of the masks."""
+    height, width = mask_logits.shape[-2:]
+    return MaskResizer(*[(height, width)] * 3, max_pixels=at_once * height * width)
 
 
 def classes(*probabilities: dict[int, float]) -> Tensor:
@@ -49,14 +53,17 @@ def test_semantic_scores_equal_the_sum_over_queries() -> None:
     assert semantic_scores(class_logits.bfloat16(), mask_logits.bfloat16()).dtype == torch.float32
 
 
-def segment(class_logits: Tensor, mask_logits: Tensor) -> tuple[list, list]:
+def segment(
+    class_logits: Tensor, mask_logits: Tensor, *, at_once: int = 1, rules: str = "original"
+) -> tuple[list, list]:
     panoptic, segments = panoptic_segmentation(
         class_logits,
         mask_logits,
-        resize=unchanged,
+        resize=unchanged(mask_logits, at_once),
         thing_classes=THINGS,
         object_mask_threshold=0.8,
         overlap_threshold=0.8,
+        rules=RULES[rules],
     )
     assert panoptic.dtype == torch.int32
     return panoptic.tolist(), segments
@@ -73,11 +80,13 @@ def test_panoptic_keeps_things_apart_and_merges_stuff() -> None:
     )
     panoptic, segments = segment(class_logits, mask_logits)
     assert panoptic == [[1, 1, 2, 3, 2, 0], [1, 1, 2, 3, 2, 0], [4, 4, 4, 0, 0, 0]]
+    scores = [segment.pop("score") for segment in segments]
+    assert scores == pytest.approx([0.95, 0.95, 0.9, 0.9])  # of merged stuff the highest
     assert segments == [
-        {"id": 1, "isthing": True, "category_id": 0},
-        {"id": 2, "isthing": False, "category_id": 2},
-        {"id": 3, "isthing": True, "category_id": 0},
-        {"id": 4, "isthing": False, "category_id": 3},
+        {"id": 1, "isthing": True, "category_id": 0, "area": 4},
+        {"id": 2, "isthing": False, "category_id": 2, "area": 4},
+        {"id": 3, "isthing": True, "category_id": 0, "area": 2},
+        {"id": 4, "isthing": False, "category_id": 3, "area": 3},
     ]
 
 
@@ -108,7 +117,9 @@ def test_panoptic_is_not_traced() -> None:
         torch.jit.trace(lambda *logits: segment(*logits), inputs)
 
 
-def segment_slowly(class_logits: Tensor, mask_logits: Tensor) -> tuple[list, list]:
+def segment_slowly(
+    class_logits: Tensor, mask_logits: Tensor, uncertain_is_void: bool
+) -> tuple[list, list]:
     """The rules of MaskFormer (arXiv 2107.06278, section 3.4), one query and one mask at a time."""
     scores, labels = class_logits.softmax(-1).max(-1)
     kept = [q for q in range(len(labels)) if labels[q] != NUM_CLASSES and scores[q] > 0.8]
@@ -121,37 +132,57 @@ def segment_slowly(class_logits: Tensor, mask_logits: Tensor) -> tuple[list, lis
     for i, query in enumerate(kept):
         whole = probabilities[query] >= 0.5
         won = best == i
-        if not (won & whole).any() or won.sum() / whole.sum() < 0.8:
+        visible = won & whole if uncertain_is_void else won
+        if not visible.any() or not whole.any() or won.sum().item() / whole.sum().item() < 0.8:
             continue
         label = int(labels[query])
-        of_stuff = [s["id"] for s in segments if s["category_id"] == label and label not in THINGS]
+        of_stuff = [s for s in segments if s["category_id"] == label and label not in THINGS]
         if not of_stuff:
-            segment_id = len(segments) + 1
-            segments.append({"id": segment_id, "isthing": label in THINGS, "category_id": label})
-        panoptic[won & whole] = of_stuff[0] if of_stuff else segment_id
+            of_stuff = [{"id": len(segments) + 1, "isthing": label in THINGS, "score": 0.0}]
+            segments += of_stuff
+        panoptic[visible] = of_stuff[0]["id"]
+        of_stuff[0]["category_id"] = label
+        of_stuff[0]["score"] = max(of_stuff[0]["score"], scores[query].item())
+    for segment in segments:
+        segment["area"] = int((panoptic == segment["id"]).sum())
     return panoptic.tolist(), segments
 
 
-def test_panoptic_equals_a_slow_loop() -> None:
+def generated(num_queries: int = 9, side: int = 12) -> tuple[Tensor, Tensor]:
+    """Logits of noisy discs, most of them of a certain class."""
+    likely = torch.randint(NUM_CLASSES + 1, (num_queries,))
+    class_logits = torch.randn(num_queries, NUM_CLASSES + 1)
+    class_logits[range(num_queries), likely] += 5
+    centres = torch.rand(num_queries, 2, 1, 1) * side
+    y, x = torch.arange(float(side))[:, None], torch.arange(float(side))
+    distances = ((y - centres[:, 0]) ** 2 + (x - centres[:, 1]) ** 2).sqrt()
+    return class_logits, 3 - distances + torch.randn(num_queries, side, side)
+
+
+@pytest.mark.parametrize("rules", ["original", "mask2former", "hugging_face"])
+@pytest.mark.parametrize("at_once", [1, 4, 9])
+def test_panoptic_equals_a_slow_loop(rules: str, at_once: int) -> None:
     num_segments = set()
-    for _ in range(30):
-        likely = torch.randint(NUM_CLASSES + 1, (9,))
-        class_logits = torch.randn(9, NUM_CLASSES + 1)
-        class_logits[range(9), likely] += 5
-        centres = torch.rand(9, 2, 1, 1) * 12
-        y, x = torch.arange(12.0)[:, None], torch.arange(12.0)
-        distances = ((y - centres[:, 0]) ** 2 + (x - centres[:, 1]) ** 2).sqrt()
-        mask_logits = 3 - distances + torch.randn(9, 12, 12)
-        expected = segment_slowly(class_logits, mask_logits)
-        assert segment(class_logits, mask_logits) == expected
+    for _ in range(20):
+        logits = generated()
+        expected = segment_slowly(*logits, uncertain_is_void=rules != "hugging_face")
+        assert segment(*logits, at_once=at_once, rules=rules) == expected
         num_segments.add(len(expected[1]))
     assert len(num_segments) > 2
+
+
+def test_equal_scores_go_to_the_first_query() -> None:
+    logits = classes({0: 0.9}, {1: 0.9}), masks("##", "##")
+    assert segment(*logits) == segment(*logits, at_once=2)
+    assert segment(*logits)[0] == [[1, 1]]
 
 
 def test_instances_are_the_best_pairs_of_query_and_class() -> None:
     class_logits = classes({0: 0.6, 1: 0.3}, {2: 0.9}, {1: 0.5})
     mask_logits = masks("##.. ....", ".... ..##", "...# ...#")
-    instances = instance_segmentation(class_logits, mask_logits, resize=unchanged, topk=3)
+    instances = instance_segmentation(
+        class_logits, mask_logits, resize=unchanged(mask_logits), topk=3
+    )
     assert instances.pred_classes.tolist() == [2, 0, 1]
     assert instances.scores.tolist() == pytest.approx([0.9, 0.6, 0.5], abs=1e-4)
     assert instances.image_size == (2, 4)
@@ -159,18 +190,63 @@ def test_instances_are_the_best_pairs_of_query_and_class() -> None:
     assert instances.pred_boxes.tensor.tolist() == [[2, 1, 4, 2], [0, 0, 2, 1], [3, 0, 4, 2]]
 
 
-def test_instances_of_things_only() -> None:
-    class_logits = classes({0: 0.6, 1: 0.3}, {2: 0.9}, {1: 0.5})
+@pytest.mark.parametrize(
+    ("rules", "topk", "expected"),
+    [
+        ("original", 3, [0, 1]),  # the best pair is stuff, and takes the place of a thing
+        ("mask2former", 3, [0, 1]),
+        ("things_first", 3, [0, 1, 1]),
+        ("original", 100, [0, 1, 1, 0, 0, 1]),
+        ("things_first", 100, [0, 1, 1, 0, 0, 1]),
+    ],
+)
+def test_instances_of_things_only(rules: str, topk: int, expected: list[int]) -> None:
+    logits = classes({0: 0.6, 1: 0.3}, {2: 0.9, 0: 0.02, 1: 0.01}, {1: 0.5, 0: 0.1})
+    mask_logits = masks("##.. ....", ".... ..##", "...# ...#")
     instances = instance_segmentation(
-        class_logits, torch.ones(3, 2, 2), resize=unchanged, topk=100, thing_classes=THINGS
+        logits,
+        mask_logits,
+        resize=unchanged(mask_logits),
+        topk=topk,
+        thing_classes=THINGS,
+        rules=RULES[rules],
     )
-    assert len(instances) == 3 * len(THINGS)
-    assert set(instances.pred_classes.tolist()) == set(THINGS)
-    assert instances.pred_classes.tolist()[:3] == [0, 1, 1]
+    assert instances.pred_classes.tolist() == expected
+    queries = [0, 2, 0, 2, 1, 1]
+    assert torch.equal(instances.pred_masks, (mask_logits > 0)[queries[: len(expected)]])
+
+
+def test_no_thing_among_the_best() -> None:
+    mask_logits = masks("##", "##")
+    instances = instance_segmentation(
+        classes({2: 0.9}, {3: 0.8}),
+        mask_logits,
+        resize=unchanged(mask_logits),
+        topk=2,
+        thing_classes=THINGS,
+    )
+    assert len(instances) == 0
+    assert instances.pred_masks.shape == (0, 1, 2) and instances.pred_boxes.tensor.shape == (0, 4)
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 50])
+def test_instances_do_not_depend_on_how_many_masks_are_resized_at_once(at_once: int) -> None:
+    logits = generated(num_queries=9)
+    expected, actual = (
+        instance_segmentation(*logits, resize=unchanged(logits[1], count), topk=20)
+        for count in (20, at_once)
+    )
+    assert len(expected) == 20
+    for field in ("pred_masks", "pred_classes", "scores"):
+        assert torch.equal(actual.get(field), expected.get(field))
+    assert torch.equal(actual.pred_boxes.tensor, expected.pred_boxes.tensor)
 
 
 def test_uncertain_masks_lower_the_score() -> None:
-    instances = instance_segmentation(classes({0: 1.0}), masks("#+-."), resize=unchanged, topk=1)
+    mask_logits = masks("#+-.")
+    instances = instance_segmentation(
+        classes({0: 1.0}), mask_logits, resize=unchanged(mask_logits), topk=1
+    )
     inside = torch.tensor([20.0, 1.0]).sigmoid().mean()
     assert instances.scores.item() == pytest.approx(float(inside), abs=1e-4)
 

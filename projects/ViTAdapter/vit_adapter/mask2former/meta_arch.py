@@ -4,27 +4,22 @@ Shapes: B batch, K classes, H/W sides of an image in pixels.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.modeling.backbone import Backbone
-from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from vit_adapter.layers import GridSize, fix_traced_size
 from vit_adapter.mask2former.criterion import SetCriterion
 from vit_adapter.mask2former.matcher import HungarianMatcher
+from vit_adapter.mask2former.panoptic import panoptic_segmentation
 from vit_adapter.mask2former.pixel_decoder import MSDeformAttnPixelDecoder
-from vit_adapter.mask2former.postprocessing import (
-    instance_segmentation,
-    panoptic_segmentation,
-    semantic_scores,
-)
+from vit_adapter.mask2former.postprocessing import RULES, instance_segmentation, semantic_scores
+from vit_adapter.mask2former.resizing import MaskResizer
 from vit_adapter.mask2former.targets import prepare_targets
 from vit_adapter.mask2former.transformer_decoder import MaskedTransformerDecoder, MaskPredictions
 
@@ -83,6 +78,8 @@ class Mask2Former(nn.Module):
         object_mask_threshold: least class probability of a panoptic segment.
         overlap_threshold: least share of its mask that a panoptic segment must keep.
         topk_per_image: largest number of instances.
+        postprocessing: name of the rules for instances and panoptic segments: "original" or
+            "mask2former" (the same), "things_first" or "hugging_face"; see :class:`Rules`.
 
     Raises:
         ValueError: nothing is to be predicted, or the parts or classes do not fit.
@@ -104,6 +101,7 @@ class Mask2Former(nn.Module):
         object_mask_threshold: float = 0.8,
         overlap_threshold: float = 0.8,
         topk_per_image: int = 100,
+        postprocessing: str = "original",
     ) -> None:
         super().__init__()
         if not (semantic_on or instance_on or panoptic_on):
@@ -116,6 +114,10 @@ class Mask2Former(nn.Module):
             )
         if topk_per_image < 1:
             raise ValueError(f"topk_per_image must be at least 1, got {topk_per_image}")
+        if postprocessing not in RULES:
+            raise ValueError(
+                f"postprocessing must be one of {', '.join(RULES)}, got {postprocessing!r}"
+            )
         unknown = [label for label in thing_classes if not 0 <= label < num_classes]
         if unknown:
             raise ValueError(f"thing_classes must be from 0 to {num_classes - 1}, got {unknown}")
@@ -131,6 +133,7 @@ class Mask2Former(nn.Module):
         self.object_mask_threshold = object_mask_threshold
         self.overlap_threshold = overlap_threshold
         self.topk_per_image = topk_per_image
+        self.rules = RULES[postprocessing]
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -213,9 +216,7 @@ class Mask2Former(nn.Module):
                 int(inputs.get("height", image_size[0])),
                 int(inputs.get("width", image_size[1])),
             )
-            resize = partial(
-                _to_output, padded_size=padded_size, image_size=image_size, output_size=output_size
-            )
+            resize = MaskResizer(padded_size, image_size, output_size)
             prediction = (predictions.class_logits[i], predictions.mask_logits[i])
             output: dict[str, Any] = {}
             if scores is not None:
@@ -226,6 +227,7 @@ class Mask2Former(nn.Module):
                     resize=resize,
                     topk=self.topk_per_image,
                     thing_classes=self.thing_classes,
+                    rules=self.rules,
                 )
             if self.panoptic_on:
                 output["panoptic_seg"] = panoptic_segmentation(
@@ -234,18 +236,7 @@ class Mask2Former(nn.Module):
                     thing_classes=self.thing_classes,
                     object_mask_threshold=self.object_mask_threshold,
                     overlap_threshold=self.overlap_threshold,
+                    rules=self.rules,
                 )
             outputs.append(output)
         return outputs
-
-
-def _to_output(
-    maps: Tensor, *, padded_size: GridSize, image_size: GridSize, output_size: GridSize
-) -> Tensor:
-    """Resize (N, h, w) to the padded image, crop the padding, and resize to the output."""
-    if not len(maps):
-        return maps.new_zeros(0, *output_size)
-    maps = F.interpolate(maps[None], size=padded_size, mode="bilinear", align_corners=False)[0]
-    if tuple(image_size) == output_size:
-        return maps[:, : output_size[0], : output_size[1]]
-    return sem_seg_postprocess(maps, image_size, *output_size)
