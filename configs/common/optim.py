@@ -82,3 +82,7 @@ _lowest = [
 ]
 mask2former_base = _layer_decay(0.95, lr=3e-5, weight_decay=0.05, first_layer_names=_lowest)
 mask2former_large = _layer_decay(0.9, lr=2e-5, weight_decay=0.05, first_layer_names=_lowest)
+# The panoptic model with BEiTv2-L, where the head trains at the full rate
+mask2former_panoptic_large = _layer_decay(decay_rate=0.9, lr=1e-4, weight_decay=0.05)
+# Mask2Former with DINOv2, as in EoMT (arXiv 2503.19108)
+mask2former_dinov2 = _layer_decay(decay_rate=0.8, lr=1e-4, weight_decay=0.05)

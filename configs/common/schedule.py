@@ -56,5 +56,15 @@ lr_poly = L(WarmupPoly)(
     max_iter="${train.max_iter}", power=1.0, warmup_iters=1500, warmup_factor=1e-6
 )
 
+# Mask2Former for instances and panoptic segmentation, without warm-up: the original's 36 epochs of
+# 7,375 iterations, and the 50 epochs of Mask2Former's authors
+lr_panoptic_3x = _multi_step(epochs=36, milestones=[26, 32])  # iterations 191,750 and 236,000
+lr_mask2former_50ep = _multi_step(epochs=27, milestones=[24, 26])  # 24/27 and 26/27 of the run
+lr_panoptic_3x.warmup_iters = lr_mask2former_50ep.warmup_iters = 0
+# The same for shorter runs from DINOv2, as in EoMT, which holds the ViT during the warm-up
+lr_mask2former = L(WarmupPoly)(
+    max_iter="${train.max_iter}", power=0.9, warmup_iters=1500, warmup_factor=1e-6
+)
+
 # Semantic FPN, as in PVT
 lr_semantic_fpn = L(WarmupPoly)(max_iter="${train.max_iter}", power=0.9, warmup_iters=0)

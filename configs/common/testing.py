@@ -14,6 +14,9 @@ and are not stretched.
 _scales = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
 
 
+# Panoptic segments cannot be averaged over windows or views.
+plain = {}
+
 # Images of any size, without windows
 whole_images = dict(
     sliding_window=None,

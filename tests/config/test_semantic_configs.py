@@ -15,7 +15,12 @@ from vit_adapter.data.checks import class_names
 from vit_adapter.data.semantic.sets import SETS
 
 FOLDERS = tuple(f"{name}/" for name in SETS)
-NAMES = [name for name in model_zoo.list_configs() if name.startswith(FOLDERS)]
+OTHER_TASKS = re.compile(r"\w+/mask2former_(instance|panoptic)_")
+NAMES = [
+    name
+    for name in model_zoo.list_configs()
+    if name.startswith(FOLDERS) and not OTHER_TASKS.match(name)
+]
 # The original's published models (with different file names), and the paper's Semantic FPN.
 PUBLISHED = {
     "ade20k": [

@@ -6,9 +6,12 @@ A leaf sets ``model.backbone``, the number of classes and, where they differ, th
     model.backbone = ...
     model.head.transformer_decoder.num_classes = _num_classes
 
-``semantic_on``, ``instance_on`` and ``panoptic_on`` switch the tasks; the latter two need
-``thing_classes``.
+The sizes are for semantic segmentation; ``*_instance`` and ``*_panoptic`` are the same models with
+other outputs, and have tasks of their own. A leaf with panoptic data also sets
+``model.thing_classes``, the classes that are objects.
 """
+
+from copy import deepcopy as _deepcopy
 
 from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
@@ -104,3 +107,26 @@ tiny.head.transformer_decoder.num_queries = 40
 tiny.criterion.num_points = 1024
 
 task = dict(name="semantic", num_classes="model.head.transformer_decoder.num_classes")
+
+
+def _with_outputs(model, **outputs):
+    """The same model without semantic scores."""
+    model = _deepcopy(model)
+    model.semantic_on = False
+    model.update(outputs)
+    return model
+
+
+base_instance = _with_outputs(base, instance_on=True)
+tiny_instance = _with_outputs(tiny, instance_on=True)
+base_panoptic = _with_outputs(base, instance_on=True, panoptic_on=True, thing_classes="???")
+tiny_panoptic = _with_outputs(tiny, instance_on=True, panoptic_on=True, thing_classes="???")
+# More queries, as for models of this size on DINOv2 (EoMT, arXiv 2503.19108)
+base_200_instance, base_200_panoptic = _deepcopy(base_instance), _deepcopy(base_panoptic)
+for _model in (base_200_instance, base_200_panoptic):
+    _model.head.transformer_decoder.num_queries = 200
+
+instance_task = dict(name="instances", num_classes=task["num_classes"])
+panoptic_task = dict(
+    name="panoptic", num_classes=task["num_classes"], thing_classes="model.thing_classes"
+)

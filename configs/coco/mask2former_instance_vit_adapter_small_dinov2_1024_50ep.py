@@ -1,0 +1,18 @@
+"""Mask2Former, ViT-Adapter-S from DINOv2 weights, COCO instance, 1024 px, 50 epochs."""
+
+from ..common.data.coco_instance import (
+    data,
+    dataloader_1024 as dataloader,
+    num_classes as _num_classes,
+)
+from ..common.detector_testing import tiles_only as test
+from ..common.models.mask2former import base_200_instance as model, instance_task as task
+from ..common.models.vit_adapter import small_dinov2 as _backbone
+from ..common.optim import mask2former_dinov2 as optimizer
+from ..common.schedule import lr_mask2former_50ep as lr_multiplier
+from ..common.train import train_mask2former_50ep as train
+from ..common.weights import dinov2_small as _weights
+
+model.backbone = _backbone
+model.head.transformer_decoder.num_classes = _num_classes
+train.vit_checkpoint = _weights

@@ -1,0 +1,17 @@
+"""Mask2Former for instances, ViT-Adapter-T from scratch, for small custom data (``data.*``)."""
+
+from ..common.detector_testing import tiles_only as test
+from ..common.models.mask2former import instance_task as task, tiny_instance as model
+from ..common.models.vit_adapter import tiny_scratch as _backbone
+from ..common.quick_start import (
+    data,
+    dataloader,
+    lr_multiplier,
+    model as _mask_rcnn,
+    optimizer,
+    train,
+)
+
+model.backbone = _backbone
+model.head.transformer_decoder.num_classes = _mask_rcnn.roi_heads.num_classes
+dataloader.train.mapper.image_format = dataloader.test.mapper.image_format = "RGB"
