@@ -103,6 +103,41 @@ class TestPrediction:
         assert predictor.metadata.thing_classes == ["circle", "square", "triangle"]
 
 
+class TestBatch:
+    def test_equals_single_images_in_one_pass_for_each_size(self, predictor, monkeypatch):
+        draw = np.random.default_rng(1)
+        sizes = [(70, 90), (40, 60), (70, 90), (140, 180), (60, 40)]  # the fourth becomes the first
+        images = [draw.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+        expected = [predictor(image)["instances"] for image in images]
+        passes, model = [], predictor.model
+        monkeypatch.setattr(
+            predictor, "model", lambda inputs: passes.append(len(inputs)) or model(inputs)
+        )
+        found = predictor.batch(iter(images))
+        assert passes == [3, 1, 1]
+        for image, result, single in zip(images, found, expected, strict=True):
+            assert result["instances"].image_size == image.shape[:2]
+            torch.testing.assert_close(result["instances"].scores, single.scores)
+            torch.testing.assert_close(
+                result["instances"].pred_boxes.tensor,
+                single.pred_boxes.tensor,
+                rtol=1e-4,
+                atol=1e-2,
+            )
+            assert not result["instances"].scores.requires_grad
+
+    def test_no_images(self, predictor):
+        assert predictor.batch([]) == []
+
+    def test_errors_say_which_image(self, predictor, image):
+        with pytest.raises(ValueError, match=r"image 1 of the batch: .* 1 x 1 pixels"):
+            predictor.batch([image, np.zeros((1, 1, 3), np.uint8)])
+        with pytest.raises(TypeError, match="image 0 of the batch: .*NoneType"):
+            predictor.batch([None, image])
+        with pytest.raises(TypeError, match=r"one array of shape \(70, 90, 3\).*\[image\]"):
+            predictor.batch(image)
+
+
 class TestImages:
     def test_grey_and_transparent_images_are_converted(self, predictor, image):
         grey = image[:, :, 0]

@@ -1,4 +1,4 @@
-"""Prediction on single images with a model that a LazyConfig describes.
+"""Prediction on images with a model that a LazyConfig describes.
 
 Detectron2's ``DefaultPredictor`` reads only yacs configs. ``LazyPredictor`` has the same inputs and
 outputs, and takes everything else (test-time resizing, colour order, class names, device, weights)
@@ -9,7 +9,7 @@ Shapes: H/W height and width of the caller's image.
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 class LazyPredictor:
     """One image in, one prediction out: the counterpart of ``DefaultPredictor`` for LazyConfigs.
+
+    :meth:`batch` predicts on several images at once.
 
     Unlike a call of the model itself, it loads the weights strictly (a checkpoint of another
     architecture is refused), converts the image to the colour order and size of the config's test
@@ -96,7 +98,6 @@ class LazyPredictor:
         checkpointer = Checkpointer(model, allow_mismatch=allow)
         checkpointer.load(os.fspath(path))
 
-    @torch.no_grad()
     def __call__(self, original_image: np.ndarray) -> dict:
         """Predict on one image.
 
@@ -107,21 +108,66 @@ class LazyPredictor:
         Returns:
             What ``DefaultPredictor`` returns, the model's output for one image in the frame of
             ``original_image``: ``{"instances": Instances}`` with boxes (x0, y0, x1, y1) in pixels
-            and masks (H, W), or ``{"sem_seg": Tensor}`` with the scores (classes, H, W) of a
-            semantic model.
+            and masks (H, W); ``{"sem_seg": Tensor}`` with the scores (classes, H, W) of a semantic
+            model; ``{"panoptic_seg": (Tensor, list), "instances": Instances}`` of a panoptic model,
+            with the segment of each pixel (H, W) and a dict for each segment.
 
         Raises:
             TypeError: it is not a uint8 array.
             ValueError: it is not one image of at least 2 x 2 pixels, or too long and narrow to be
                 resized.
         """
+        return self._predict([self._prepare(original_image)])[0]
+
+    def batch(self, images: Iterable[np.ndarray]) -> list[dict]:
+        """Predict on several images, with one forward pass for all images of the same size.
+
+        The size is the one after resizing. Images of different sizes are not padded to a common
+        one, so the results are those of single images, up to rounding. All images of a size are in
+        memory at once.
+
+        Args:
+            images: each as for a single call.
+
+        Returns:
+            The result of each image, in the order of ``images``.
+
+        Raises:
+            TypeError, ValueError: as for a single call; the message says which image, from 0.
+        """
+        if isinstance(images, np.ndarray) and images.ndim < 4:
+            raise TypeError(
+                f"batch() got one array of shape {images.shape}, expected several images; pass a "
+                "list, [image]"
+            )
+        prepared = []
+        for index, image in enumerate(images):
+            try:
+                prepared.append(self._prepare(image))
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"image {index} of the batch: {error}") from error
+        groups: dict[torch.Size, list[int]] = {}
+        for index, inputs in enumerate(prepared):
+            groups.setdefault(inputs["image"].shape, []).append(index)
+        results: dict[int, dict] = {}
+        for group in groups.values():
+            outputs = self._predict([prepared[index] for index in group])
+            results.update(zip(group, outputs, strict=True))
+        return [results[index] for index in range(len(prepared))]
+
+    @torch.no_grad()
+    def _predict(self, inputs: list[dict]) -> list[dict]:
+        return self.model(inputs)
+
+    def _prepare(self, original_image: np.ndarray) -> dict:
+        """Return the model's input for one image."""
         image = as_bgr_uint8(original_image)
         height, width = image.shape[:2]
         if self._input_format == "RGB":
             image = image[:, :, ::-1]
         image = self._augment(np.ascontiguousarray(image))
         tensor = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        return self.model([{"image": tensor, "height": height, "width": width}])[0]
+        return {"image": tensor, "height": height, "width": width}
 
     def _augment(self, image: np.ndarray) -> np.ndarray:
         """Apply the test mapper's augmentations to an (H, W, 3) image."""
@@ -204,8 +250,13 @@ def _class_metadata(cfg: DictConfig) -> Metadata:
     classes = given_classes(cfg)
     if classes and stated_task(cfg).kind == "stuff":
         names = read_class_names(classes)
+        colors = default_colors(len(names))
         set_num_classes(cfg, len(names))
-        return Metadata(stuff_classes=names, stuff_colors=default_colors(len(names)))
+        if stated_task(cfg).name != "panoptic":
+            return Metadata(stuff_classes=names, stuff_colors=colors)
+        return Metadata(  # things are among the stuff, with the same numbers
+            thing_classes=names, thing_colors=colors, stuff_classes=names, stuff_colors=colors
+        )
     if classes:
         return Metadata(thing_classes=classes)
     names = register_test_data(cfg)
