@@ -1,7 +1,9 @@
-"""Draw a model's predictions on images.
+"""Draw a model's predictions on images, or on the frames of a video.
 
     demo.py --config-file quick_start/mask_rcnn_vit_adapter_shapes \
         --weights output/model_final.pth --input photos/ "more/*.jpg" --output pictures/
+
+    demo.py --config-file output --video street.mp4 --output drawn.mp4
 
 Without ``--input`` the images of the config's test data set are used. Exit status: 0 all drawn, 1
 some images could not be read (each is named), 2 nothing could be done.
@@ -16,6 +18,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +39,8 @@ from vit_adapter import LazyPredictor
 from vit_adapter.config.arguments import add_config_arguments
 from vit_adapter.config.own_data import register_test_data
 from vit_adapter.data import read_image
-from vit_adapter.utils.atomic import atomic_open
+from vit_adapter.data.video import VIDEO_SUFFIXES, VideoReader, VideoWriter
+from vit_adapter.utils.atomic import atomic_file, atomic_open
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -50,7 +54,7 @@ logger = logging.getLogger("vit_adapter.demo")
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
-        description="Draw a model's boxes and masks, or its segmentation, on images.",
+        description="Draw a model's boxes and masks, or its segmentation, on images or a video.",
         epilog="exit status: 0 all drawn, 1 some images could not be read, 2 nothing could be done",
     )
     add = parser.add_argument
@@ -67,7 +71,15 @@ def build_parser() -> argparse.ArgumentParser:
         help="images, folders (not their sub-folders) or quoted globs ('**' reaches sub-folders); "
         "default: the config's test data set",
     )
-    add("--output", required=True, type=Path, metavar="FOLDER", help="folder for the pictures")
+    add("--video", type=Path, metavar="FILE", help="a video instead of images")
+    add(
+        "--output",
+        required=True,
+        type=Path,
+        metavar="PATH",
+        help="folder for the pictures; with --video a file that ends in "
+        + ", ".join(VIDEO_SUFFIXES),
+    )
     add(
         "--confidence-threshold",
         type=_probability,
@@ -75,7 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SCORE",
         help="draw instances with at least this score (default: %(default)s)",
     )
-    add("--limit", type=_positive, metavar="N", help="use only the first N images")
+    add("--limit", type=_positive, metavar="N", help="use only the first N images or frames")
     add(
         "--montage",
         type=_picture_file,
@@ -180,17 +192,22 @@ def draw(
 
     Args:
         image: (H, W, 3) uint8, BGR.
-        prediction: a predictor's result, in the frame of ``image``: ``instances`` or ``sem_seg``.
+        prediction: a predictor's result, in the frame of ``image``. Of several outputs
+            ``panoptic_seg`` comes first, then ``instances``, then ``sem_seg``.
         metadata: names of the classes; ``stuff_colors`` is the palette of a segmentation.
         threshold: lowest score of instances to draw.
 
     Returns:
-        RGB picture, enlarged if the image is small, and the number of instances or different
-        classes in it.
+        RGB picture, enlarged if the image is small, and the number of instances, panoptic segments
+        or different classes in it.
     """
     np.random.seed(0)  # for the visualizer's colours, so that they are the same every time
     scale = max(1.0, MIN_PICTURE_SIDE / max(image.shape[:2]))
     visualizer = Visualizer(image[:, :, ::-1], metadata, scale=scale)
+    if "panoptic_seg" in prediction:
+        ids, segments = prediction["panoptic_seg"]
+        drawn = visualizer.draw_panoptic_seg(ids.cpu(), segments, alpha=SEGMENT_OPACITY)
+        return Image.fromarray(drawn.get_image()), len(segments)
     if "instances" in prediction:
         instances = prediction["instances"].to("cpu")
         instances = instances[instances.scores >= threshold]
@@ -199,6 +216,10 @@ def draw(
     labels = prediction["sem_seg"].argmax(dim=0).cpu()
     drawn = visualizer.draw_sem_seg(labels, alpha=SEGMENT_OPACITY)
     return Image.fromarray(drawn.get_image()), len(labels.unique())
+
+
+def _is_drawn_as_instances(prediction: Mapping[str, Any]) -> bool:
+    return "instances" in prediction and "panoptic_seg" not in prediction
 
 
 def save_atomically(picture: Image.Image, path: Path) -> None:
@@ -255,11 +276,36 @@ def run(args: argparse.Namespace) -> list[Path]:
             save_atomically(picture, picture_path)
             drawn.append(picture_path)
             count += found
-            kind = "instances" if "instances" in prediction else "segments"
+            kind = "instances" if _is_drawn_as_instances(prediction) else "segments"
     if args.montage and drawn:
         save_atomically(montage(drawn), args.montage)
     logger.info("%d %s on %d pictures in %s", count, kind, len(drawn), args.output)
     return unreadable
+
+
+def run_video(args: argparse.Namespace) -> None:
+    """Predict and draw every frame of a video; its sound is left out.
+
+    Raises:
+        ValueError, TypeError, OSError: no video was written; the message says why.
+    """
+    if args.input or args.montage:
+        raise ValueError("--video cannot be combined with --input or --montage")
+    if args.output.exists() and args.output.samefile(args.video):
+        raise ValueError(f"{args.output} is the input; choose another --output")
+    video = VideoReader(args.video)
+    VideoWriter(args.output, video.fps)  # checks the ending before the model is built
+    predictor = LazyPredictor(args.config_file, args.weights, [*args.overrides, *args.opts])
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    total = min(filter(None, (args.limit, video.num_frames)), default=None)
+    count = 0
+    with atomic_file(args.output) as unfinished, VideoWriter(unfinished, video.fps) as writer:
+        for frame in tqdm(islice(video, args.limit), total=total, unit="frame"):
+            prediction = predictor(frame)
+            picture, _ = draw(frame, prediction, predictor.metadata, args.confidence_threshold)
+            writer.write(np.asarray(picture)[:, :, ::-1])
+            count += 1
+    logger.info("%d frames in %s", count, args.output)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -267,7 +313,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_intermixed_args(argv)
     setup_logger(name="vit_adapter")
     try:
-        unreadable = run(args)
+        unreadable = run(args) if args.video is None else run_video(args)
     except (OSError, ValueError, TypeError) as error:
         logger.error("%s", error)
         return 2

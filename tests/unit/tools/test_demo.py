@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -62,6 +63,29 @@ class FakeSegmenter(FakePredictor):
         half = image.shape[1] // 2
         scores[0, :, :half] = scores[2, :, half:] = 1.0
         return {"sem_seg": scores}
+
+
+class FakePanopticPredictor(FakePredictor):
+    """Finds a thing in the left half and stuff in the right one, except at the bottom."""
+
+    metadata = Metadata(
+        thing_classes=["half", "rest"],
+        stuff_classes=["half", "rest"],
+        thing_colors=[(250, 0, 0), (0, 250, 0)],
+        stuff_colors=[(250, 0, 0), (0, 250, 0)],
+    )
+
+    def __call__(self, image):
+        prediction = super().__call__(image)
+        height, width = image.shape[:2]
+        ids = torch.full((height, width), 2, dtype=torch.int32)
+        ids[:, : width // 2] = 1
+        ids[-height // 4 :] = 0
+        segments = [
+            {"id": 1, "isthing": True, "category_id": 0, "score": 0.9, "area": 900},
+            {"id": 2, "isthing": False, "category_id": 1, "score": 0.8, "area": 900},
+        ]
+        return {**prediction, "panoptic_seg": (ids, segments)}
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +173,90 @@ def test_segmentations_are_drawn_in_the_palette_of_the_data(
     background = (1 - opacity) * np.array([10, 20, 200])
     assert np.abs(left - background - opacity * np.array([250, 0, 0])).max() < 8
     assert np.abs(right - background - opacity * np.array([0, 250, 0])).max() < 8
+
+
+def test_panoptic_segments_are_drawn(demo, module, monkeypatch, images, tmp_path, caplog):
+    monkeypatch.setattr(module, "LazyPredictor", FakePanopticPredictor)
+    assert demo("--input", images / "b.png", "--output", tmp_path / "out") == 0
+    assert "2 segments on 1 pictures" in caplog.text
+    picture = np.asarray(Image.open(tmp_path / "out" / "b.png")).astype(int)
+    height = picture.shape[0]
+    left = np.median(picture[height // 2 : height * 2 // 3, 20:200], (0, 1))
+    right = np.median(picture[: height // 2, -200:-20], (0, 1))
+    bottom = np.median(picture[-40:], (0, 1))
+    assert left[0] > left[1] + 40 and right[1] > right[0] + 40
+    assert np.abs(bottom - [10, 20, 200]).max() < 8
+
+
+@pytest.fixture
+def video(tmp_path):
+    """Ten blue frames of 64 x 48 pixels."""
+    path = tmp_path / "video.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 5.0, (64, 48))
+    for _ in range(10):
+        writer.write(np.full((48, 64, 3), (200, 20, 10), np.uint8))
+    writer.release()
+    return path
+
+
+@pytest.mark.parametrize(("limit", "count"), [([], 10), (["--limit", 4], 4)])
+def test_a_video_is_drawn_frame_by_frame(demo, video, tmp_path, caplog, limit, count):
+    out = tmp_path / "out" / "drawn.mp4"
+    assert demo("--video", video, "--output", out, *limit) == 0
+    assert f"{count} frames in {out}" in caplog.text
+    assert files(out.parent) == ["drawn.mp4"]  # nothing unfinished
+    drawn = cv2.VideoCapture(str(out))
+    assert drawn.get(cv2.CAP_PROP_FPS) == 5.0
+    frames = [frame for read, frame in iter(drawn.read, (False, None)) if read]
+    assert len(frames) == count and frames[0].shape == (480, 640, 3)
+    changed = np.abs(frames[0].astype(int) - [200, 20, 10]).sum(axis=2) > 60
+    assert changed[:, :300].mean() > 0.9 and changed[:, 340:].mean() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "output", "message"),
+    [
+        ("none.mp4", None, "out.mp4", "none.mp4 does not exist"),
+        ("text.mp4", b"no video", "out.mp4", "text.mp4 cannot be read as a video"),
+        ("video.mp4", "half", "out.mp4", "video.mp4 "),
+        ("video.mp4", "whole", "out.gif", "out.gif must end in .mp4 .avi .mkv"),
+        ("video.mp4", "whole", "video.mp4", "video.mp4 is the input; choose another --output"),
+    ],
+)
+def test_unusable_videos(demo, video, tmp_path, caplog, name, content, output, message):
+    whole = video.read_bytes()
+    contents = {"whole": whole, "half": whole[: len(whole) // 2]}
+    if content is not None:
+        (tmp_path / name).write_bytes(contents.get(content, content))
+    before = sorted(tmp_path.iterdir())
+    assert demo("--video", tmp_path / name, "--output", tmp_path / output) == 2
+    assert message in caplog.text
+    assert sorted(tmp_path.iterdir()) == before
+    if output == "video.mp4":
+        assert video.read_bytes() == whole
+
+
+def test_a_video_is_written_whole_or_not_at_all(demo, module, monkeypatch, video, tmp_path):
+    class Predictor(FakePredictor):
+        calls = 0
+
+        def __call__(self, image):
+            Predictor.calls += 1
+            if Predictor.calls == 5:
+                raise ValueError("on purpose")
+            return super().__call__(image)
+
+    monkeypatch.setattr(module, "LazyPredictor", Predictor)
+    out = tmp_path / "out.mp4"
+    out.write_bytes(b"earlier")
+    assert demo("--video", video, "--output", out) == 2
+    assert out.read_bytes() == b"earlier"
+    assert files(tmp_path) == ["out.mp4", "video.mp4"]
+
+
+def test_a_video_replaces_images(demo, video, images, tmp_path, caplog):
+    assert demo("--video", video, "--input", images, "--output", tmp_path / "out.mp4") == 2
+    assert "--video cannot be combined with --input" in caplog.text
 
 
 def test_threshold(demo, images, tmp_path, caplog):

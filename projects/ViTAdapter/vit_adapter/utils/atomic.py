@@ -10,7 +10,7 @@ from typing import IO
 
 import torch
 
-__all__ = ["TEMPORARY_MARK", "atomic_folder", "atomic_open", "atomic_save"]
+__all__ = ["TEMPORARY_MARK", "atomic_file", "atomic_folder", "atomic_open", "atomic_save"]
 
 TEMPORARY_MARK = ".unfinished-"
 """Part of the name of every file and folder that is still being written."""
@@ -68,6 +68,26 @@ def atomic_save(obj: object, path: str | os.PathLike[str]) -> None:
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Let a library write a file, which appears under its name only when the block is done.
+
+    Args:
+        path: the final name; its folder must exist. An existing file is replaced.
+
+    Yields:
+        A path of the same name in a temporary folder next to it. The folder is removed in any case.
+    """
+    path = Path(os.path.abspath(os.fspath(path)))
+    temporary = _temporary(path)
+    temporary.mkdir()
+    try:
+        yield temporary / path.name
+        os.replace(temporary / path.name, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
