@@ -66,7 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--tree",
         choices=TREES,
-        help="origin of a backbone without heads, or its destination with --reverse",
+        help="origin of a backbone without heads, or the destination with --reverse; mask2former "
+        "is the code of Mask2Former's authors",
     )
     add("--ema", action="store_true", help="convert the moving averages (ema_*) of the weights")
     add("--force", action="store_true", help="replace OUT if it exists")
@@ -153,9 +154,14 @@ def check_config(
     with torch.device("meta"):
         model: nn.Module = instantiate(cfg.model)
     backbones = [part for part in model.modules() if isinstance(part, PyramidBackbone)]
-    whole = any(name.startswith("backbone.") for name in weights)
-    target = model if whole or len(backbones) != 1 else backbones[0]
-    load_strict(target, {name: tensor.to("meta") for name, tensor in weights.items()})
+    of_part = {name: tensor.to("meta") for name, tensor in weights.items()}
+    if provenance.tree == "mask2former":
+        of_head = {n.removeprefix("head."): x for n, x in of_part.items() if n.startswith("head.")}
+        load_strict(model.head, of_head)
+        backbones = []  # the weights are those of a head
+    else:
+        whole = any(name.startswith("backbone.") for name in weights)
+        load_strict(model if whole or len(backbones) != 1 else backbones[0], of_part)
     for backbone in backbones:
         fusion = backbone.vit_feature_fusion if isinstance(backbone, ViTAdapter) else None
         if fusion != provenance.vit_feature_fusion:

@@ -91,6 +91,19 @@ def test_segmentors(convert, tmp_path, capsys, head) -> None:
     assert "tree: segmentation\nvit_feature_fusion: per_interaction\n" in capsys.readouterr().out
 
 
+def test_the_head_of_mask2formers_authors(convert, tmp_path, capsys) -> None:
+    config = "quick_start/mask2former_instance_vit_adapter_tiny_scratch"
+    model = instantiate(model_zoo.get_config(config).model)
+    trained, theirs, ours = (tmp_path / f"{name}.pth" for name in ("trained", "theirs", "ours"))
+    torch.save({"model": model.state_dict()}, trained)
+    arguments = ("--tree", "mask2former", "--config-file", config)
+    assert convert("--reverse", trained, theirs, *arguments) == 0
+    assert "sem_seg_head.predictor.query_feat.weight" in capsys.readouterr().out
+    assert convert(theirs, ours, "--config-file", config) == 0
+    expected = {f"head.{name}": tensor for name, tensor in model.head.state_dict().items()}
+    assert same(load_state_dict_file(ours), expected)
+
+
 def test_pixel_statistics_are_stored_with_the_weights(convert, original, tmp_path) -> None:
     assert convert(original, tmp_path / "ours.pth") == 0
     assert convert(original, tmp_path / "ours.safetensors") == 0

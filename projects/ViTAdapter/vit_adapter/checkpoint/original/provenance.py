@@ -11,6 +11,7 @@ from vit_adapter.checkpoint.original.layouts.backbone import NUM_OUTPUTS
 __all__ = [
     "IMAGENET",
     "METADATA_KEY",
+    "BACKBONE_TREES",
     "TREES",
     "Provenance",
     "find_tree",
@@ -18,7 +19,10 @@ __all__ = [
     "stored_provenance",
 ]
 
-TREES = ("detection", "segmentation")
+BACKBONE_TREES = ("detection", "segmentation")
+"""The copies of the original's backbones."""
+
+TREES = (*BACKBONE_TREES, "mask2former")
 METADATA_KEY = "vit_adapter"
 """The key under which a converted checkpoint stores its provenance."""
 
@@ -30,7 +34,8 @@ class Provenance:
     """Where a checkpoint comes from.
 
     Attributes:
-        tree: "detection" or "segmentation", the copy of the original's networks.
+        tree: "detection" or "segmentation", the copy of the original's networks, or "mask2former",
+            a head with the names of Mask2Former's authors.
         vit_feature_fusion: the argument of :class:`vit_adapter.ViTAdapter`; None for a backbone
             that is not an adapter.
         pixels: pixel statistics for evaluation.
@@ -115,7 +120,7 @@ def read_provenance(
         raise ValueError(
             "the names of a backbone alone do not show whether it was part of a detector or a "
             "segmentor, which add the ViT's tokens to the outputs in different ways; "
-            f"choose one with --tree {' or --tree '.join(TREES)}"
+            f"choose one with --tree {' or --tree '.join(BACKBONE_TREES)}"
         )
     if found and tree and found != tree:
         raise ValueError(f"the checkpoint is from the {found} tree, not {tree}; omit --tree")

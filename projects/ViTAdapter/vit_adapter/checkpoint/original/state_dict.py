@@ -4,9 +4,8 @@ Tensors are shared, never copied or changed.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 from torch import Tensor
 
@@ -98,7 +97,8 @@ def convert(state_dict: Mapping[str, Tensor]) -> Conversion:
 
     Args:
         state_dict: of a backbone alone, of the backbone part of a detector (all names start with
-            ``backbone.``), or of a whole model that has a layout (see ``layouts``).
+            ``backbone.``), or of a whole model that has a layout (see ``layouts``). Of a model of
+            Mask2Former's authors only the head is converted.
 
     Returns:
         The state dict for the result of :func:`build_backbone` or, if the names start with
@@ -109,12 +109,9 @@ def convert(state_dict: Mapping[str, Tensor]) -> Conversion:
         ValueError: some parts are not supported, some names belong to no known part (all of them
             are listed), two names become the same, or a value is not a tensor.
     """
-    renamer = Renamer(layout_of_theirs(state_dict).rules(state_dict))
-    dropped = {}
-    for name in state_dict:
-        reason = _first(_IGNORED, name)
-        if reason is not None:
-            dropped[name] = reason
+    layout = layout_of_theirs(state_dict)
+    renamer = Renamer(layout.rules(state_dict))
+    dropped = _left_out(state_dict, {**_IGNORED, **layout.left_out})
     return _rename(state_dict, renamer.to_ours, _describe_theirs, dropped)
 
 
@@ -124,14 +121,17 @@ def revert(state_dict: Mapping[str, Tensor], *, tree: str | None = None) -> Conv
     Args:
         state_dict: of our backbone, or of a Detectron2 model as :func:`convert` returns it.
         tree: "detection" for a Mask2Former of the original's panoptic detectors, whose head has a
-            different name than that of the segmentors. Other models do not need it.
+            different name than that of the segmentors; "mask2former" for the head alone with the
+            names of Mask2Former's authors. Other models do not need it.
 
     Raises:
         ValueError: the original has no counterpart for some names (all of them are listed), the
             adapter's mode is not "full", or a value is not a tensor.
     """
-    renamer = Renamer(layout_of_ours(state_dict, tree).rules(state_dict))
-    conversion = _rename(state_dict, renamer.to_theirs, _describe_ours)
+    layout = layout_of_ours(state_dict, tree)
+    renamer = Renamer(layout.rules(state_dict))
+    dropped = _left_out(state_dict, layout.left_out)
+    conversion = _rename(state_dict, renamer.to_theirs, _describe_ours, dropped)
     _check_injectors(conversion.state_dict)
     return replace(conversion, state_dict=with_relative_indexes(conversion.state_dict))
 
@@ -140,7 +140,7 @@ def _rename(
     state_dict: Mapping[str, Tensor],
     rename: Callable[[str], str | None],
     describe: Callable[[Sequence[str]], str],
-    dropped: Mapping[str, str] = MappingProxyType({}),
+    dropped: Mapping[str, str],
 ) -> Conversion:
     names, unknown, renamed = {}, [], {}
     for name, value in state_dict.items():
@@ -161,6 +161,12 @@ def _rename(
     if unknown:
         raise ValueError(describe(unknown))
     return Conversion(renamed, names, dict(dropped))
+
+
+def _left_out(names: Iterable[str], reasons: Mapping[str, str]) -> dict[str, str]:
+    """The names that match a pattern of ``reasons``, each with its reason."""
+    found = ((name, _first(reasons, name)) for name in names)
+    return {name: reason for name, reason in found if reason is not None}
 
 
 def _describe_theirs(names: Sequence[str]) -> str:

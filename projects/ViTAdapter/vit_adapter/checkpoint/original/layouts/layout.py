@@ -1,8 +1,8 @@
 """The description of one kind of checkpoint, and rules that several kinds share."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from vit_adapter.checkpoint.original.rules import Rule
 
@@ -16,13 +16,16 @@ class Layout:
     Attributes:
         name: for messages, such as "Mask R-CNN with FPN".
         tree: "detection" or "segmentation", the copy of the original's networks that it belongs
-            to; None if it may be either.
+            to; "mask2former" for the code of Mask2Former's authors; None if it may be either of the
+            first two.
         theirs: regular expression that matches the start of some name in the original's
             checkpoints of this kind, such as ``decode_head\.``.
         ours: the same for our checkpoints.
         example: one of the original's names of this kind, for messages and tests.
         rules: called with the names of a checkpoint, the original's or ours; returns the renaming
             rules.
+        left_out: regular expressions that match the start of names, ours or the original's, that
+            are not converted, each with the reason.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Layout:
     ours: str
     example: str
     rules: Callable[[Collection[str]], Sequence[Rule]]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def convolution(theirs: str, ours: str, *, norm: str = "bn") -> list[Rule]:

@@ -11,6 +11,7 @@ from vit_adapter.checkpoint.original.layouts.gfl import GFL
 from vit_adapter.checkpoint.original.layouts.htc import HTC
 from vit_adapter.checkpoint.original.layouts.layout import Layout
 from vit_adapter.checkpoint.original.layouts.mask2former import MASK2FORMER, PANOPTIC_MASK2FORMER
+from vit_adapter.checkpoint.original.layouts.mask2former_authors import AUTHORS_MASK2FORMER
 from vit_adapter.checkpoint.original.layouts.mask_rcnn import MASK_RCNN
 from vit_adapter.checkpoint.original.layouts.sparse_rcnn import SPARSE_RCNN
 from vit_adapter.checkpoint.original.layouts.upernet import UPERNET
@@ -26,6 +27,7 @@ _LAYOUTS = (
     MASK_RCNN,
     MASK2FORMER,
     PANOPTIC_MASK2FORMER,
+    AUTHORS_MASK2FORMER,
     UPERNET,
     DETECTOR_BACKBONE,
     BACKBONE,
