@@ -74,6 +74,10 @@ def test_has_the_common_keys(cfg: DictConfig) -> None:
         paths = ["train_images", "train_labels", "val_images", "val_labels", "classes"]
         sizes = ["crop_size", "scale", "test_scale"]
         assert set(cfg.data) == {*paths, *sizes, "check_all"}
+    elif "train_panoptic_json" in cfg.data:
+        kinds = ("panoptic_json", "panoptic_pngs", "images")
+        paths = [*(f"{split}_{kind}" for split in ("train", "val") for kind in kinds), "classes"]
+        assert set(cfg.data) == {*paths, "check_all"}
     else:
         paths = ["train_json", "train_images", "val_json", "val_images"]
         assert set(cfg.data) == set(paths)
@@ -101,8 +105,9 @@ def test_has_the_common_keys(cfg: DictConfig) -> None:
 
 
 def test_the_task_is_stated(cfg: DictConfig) -> None:
-    semantic = "crop_size" in cfg.data
-    assert cfg.task.name == stated_task(cfg).name == ("semantic" if semantic else "instances")
+    keys = {"crop_size": "semantic", "train_panoptic_json": "panoptic", "train_json": "instances"}
+    (expected,) = (task for key, task in keys.items() if key in cfg.data)
+    assert cfg.task.name == stated_task(cfg).name == expected
     set_num_classes(cfg, 7)
     if "semantic_head" in cfg.model.get("roi_heads", {}):  # has classes of its own
         del cfg.model.roi_heads.semantic_head, cfg.dataloader.train.mapper

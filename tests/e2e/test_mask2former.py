@@ -1,4 +1,4 @@
-"""``train_net.py`` with Mask2Former for instances: train, evaluate, predict."""
+"""``train_net.py`` with Mask2Former for instances and panoptic: train, evaluate, predict."""
 
 import json
 import math
@@ -23,6 +23,12 @@ TINY = [
     "train.max_iter=2",
     "train.clip_grad_norm=0.01",
 ]
+# Last part of each key of the data, and the path of a split
+PANOPTIC = {
+    "panoptic_json": "annotations/panoptic_{}.json",
+    "panoptic_pngs": "panoptic_{}",
+    "images": "{}",
+}
 
 
 def check_losses(run: Path) -> None:
@@ -65,3 +71,42 @@ def test_instances(shapes: Path, tmp_path: Path) -> None:
         ],
     )
     assert tiled(image)["instances"].pred_masks.shape[1:] == (50, 70)
+
+
+def test_panoptic(shapes: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [
+        *("--config-file", "quick_start/mask2former_panoptic_vit_adapter_tiny_scratch", *TINY),
+        "model.object_mask_threshold=0.0",
+        "model.overlap_threshold=0.0",
+        "dataloader.train.mapper.augmentations.short_edges=[64]",
+        "dataloader.test.mapper.augmentations.short_edges=[64]",
+        *(
+            f"data.{split}_{key}={shapes / path.format(split)}"
+            for split in ("train", "val")
+            for key, path in PANOPTIC.items()
+        ),
+        f"train.output_dir={run}",
+    ]
+    main(command)
+    check_losses(run)
+    trained = json.loads((run / "results.json").read_text())
+    assert {"panoptic_seg", "bbox", "segm"} <= set(trained)
+    assert 0 <= trained["panoptic_seg"]["PQ"] <= 100
+
+    (run / "results.json").unlink()
+    main([*command, "--eval-only", f"train.init_checkpoint={run / 'model_final.pth'}"])
+    assert json.loads((run / "results.json").read_text()) == trained
+
+    predictor = LazyPredictor(run)  # the config has the class names, so no files are needed
+    image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    prediction = predictor(image)
+    ids, segments = prediction["panoptic_seg"]
+    assert ids.shape == (50, 70) and set(ids.unique().tolist()) - {0} == {s["id"] for s in segments}
+    names = predictor.metadata.stuff_classes
+    assert names == predictor.metadata.thing_classes
+    assert all(s["category_id"] < len(names) for s in segments)
+    assert all(
+        s["isthing"] == (s["category_id"] in predictor.model.thing_classes) for s in segments
+    )
+    assert set(prediction["instances"].pred_classes.tolist()) <= set(predictor.model.thing_classes)

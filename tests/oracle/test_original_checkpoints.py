@@ -359,12 +359,15 @@ def test_mask2formers(backbone: str, size: str, hidden: tuple[int, int]) -> None
 
 def test_the_panoptic_detector() -> None:
     described = read("keys_det_beit_large")
-    config = our_mask2former(described, "base")
-    config.head.transformer_decoder.num_classes = 133
+    cfg = model_zoo.get_config("coco/mask2former_panoptic_vit_adapter_large_beitv2_3x")
     with torch.device("meta"):
-        model = instantiate(config)
+        model = instantiate(cfg.model)
     heads = mask2former(1024, 256, (1024, 2048), classes=133, head="panoptic_head")
-    check(model, on_meta({**backbone_shapes(described), **heads}))
+    original = on_meta({**backbone_shapes(described), **heads})
+    check(model, original)
+    buffers = ("relative_position_index", "running_mean", "running_var", "num_batches_tracked")
+    count = sum(value.numel() for name, value in original.items() if not name.endswith(buffers))
+    assert sum(parameter.numel() for parameter in model.parameters()) == count
 
 
 MODELS = {

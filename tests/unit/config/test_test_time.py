@@ -151,7 +151,8 @@ def test_evaluation_and_prediction_use_the_same_wrappers(test: dict | None, tmp_
 def test_common_nodes_can_be_built_and_keep_the_ratio_of_the_original() -> None:
     model = MeanModel()
     nodes = model_zoo.get_config("common/testing")
-    assert wrap_for_testing(OmegaConf.create({"test": nodes.pop("whole_images")}), model) is model
+    for name in ("plain", "whole_images"):
+        assert wrap_for_testing(OmegaConf.create({"test": nodes.pop(name)}), model) is model
     for name, node in nodes.items():
         node.multi_scale.enabled = True
         cfg = OmegaConf.create({"test": node, "model": {"pixel_mean": [1.0, 2.0, 3.0]}})

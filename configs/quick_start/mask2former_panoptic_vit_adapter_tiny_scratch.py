@@ -1,0 +1,17 @@
+"""Panoptic Mask2Former, ViT-Adapter-T from scratch, for small custom data (``data.*``)."""
+
+from ..common.models.mask2former import panoptic_task as task, tiny_panoptic as model
+from ..common.models.vit_adapter import tiny_scratch as _backbone
+from ..common.quick_start_panoptic import (
+    data,
+    dataloader,
+    lr_multiplier,
+    num_classes as _num_classes,
+    optimizer,
+    thing_classes as _things,
+    train,
+)
+from ..common.testing import plain as test
+
+model.backbone = _backbone
+model.head.transformer_decoder.num_classes, model.thing_classes = _num_classes, _things
