@@ -15,6 +15,7 @@ from .vit_adapter import (
     giant_beit3 as _giant_beit3,
     large as _large,
     small as _small,
+    small_dinov2_frozen as _small_dinov2_frozen,
     tiny as _tiny,
     tiny_scratch as _tiny_scratch,
 )
@@ -30,6 +31,7 @@ def _segmentation(backbone):
 tiny, small, base = _segmentation(_tiny), _segmentation(_small), _segmentation(_base)
 large = _segmentation(_large)
 tiny_scratch = _segmentation(_tiny_scratch)
+small_dinov2_frozen = _segmentation(_small_dinov2_frozen)
 
 # AugReg weights of this size were last trained at 384 pixels.
 base_augreg = _segmentation(_base)

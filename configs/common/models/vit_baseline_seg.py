@@ -11,6 +11,7 @@ from .vit_baseline import (
     vit_base as _base,
     vit_large as _large,
     vit_small as _small,
+    vit_small_dinov2 as _small_dinov2,
     vit_tiny as _tiny,
     vit_tiny_scratch as _tiny_scratch,
 )
@@ -25,6 +26,7 @@ def _segmentation(backbone):
 vit_tiny, vit_small, vit_base = _segmentation(_tiny), _segmentation(_small), _segmentation(_base)
 vit_large = _segmentation(_large)
 vit_tiny_scratch = _segmentation(_tiny_scratch)
+vit_small_dinov2 = _segmentation(_small_dinov2)
 
 # AugReg weights of this size were last trained at 384 pixels.
 vit_base_augreg = _segmentation(_base)

@@ -1,0 +1,19 @@
+"""UPerNet, plain frozen DINOv2-S, for small custom data (``data.*``)."""
+
+from ..common.models.upernet import model, task
+from ..common.models.vit_baseline_seg import vit_small_dinov2 as _backbone
+from ..common.quick_start_semantic import (
+    data,
+    dataloader,
+    lr_multiplier,
+    num_classes as _num_classes,
+    optimizer,
+    train,
+)
+from ..common.testing import whole_images as test
+from ..common.weights import dinov2_small as _weights
+
+model.backbone = _backbone
+model.sem_seg_head.main.channels = model.sem_seg_head.auxiliary.channels = 128
+model.sem_seg_head.main.num_classes, model.sem_seg_head.main.norm = _num_classes, "GN"
+train.vit_checkpoint, train.freeze = _weights, ["backbone.vit"]
