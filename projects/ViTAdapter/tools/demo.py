@@ -291,9 +291,9 @@ def run_video(args: argparse.Namespace) -> None:
     """
     if args.input or args.montage:
         raise ValueError("--video cannot be combined with --input or --montage")
+    video = VideoReader(args.video)
     if args.output.exists() and args.output.samefile(args.video):
         raise ValueError(f"{args.output} is the input; choose another --output")
-    video = VideoReader(args.video)
     VideoWriter(args.output, video.fps)  # checks the ending before the model is built
     predictor = LazyPredictor(args.config_file, args.weights, [*args.overrides, *args.opts])
     args.output.parent.mkdir(parents=True, exist_ok=True)

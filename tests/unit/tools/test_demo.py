@@ -1,20 +1,16 @@
 """The demo tool: what it finds, draws and writes, and its exit status."""
 
-import importlib.util
 import json
-import logging
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
-import cv2
 import numpy as np
 import pytest
 import torch
+from demo_tool import CONFIG, TOOL, FakePredictor, files
 from detectron2.config import LazyConfig
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
-from detectron2.structures import Boxes, Instances
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -23,31 +19,6 @@ from vit_adapter.config.overrides import apply_overrides
 from vit_adapter.config.own_data import apply_custom_data
 from vit_adapter.data import register_shapes
 from vit_adapter.engine.setup import save_config
-
-TOOL = Path(vit_adapter.__file__).parents[1] / "tools" / "demo.py"
-CONFIG = "quick_start/mask_rcnn_vit_adapter_shapes"
-
-
-class FakePredictor:
-    """Finds one object in every image: its left half, with a score of 0.7."""
-
-    metadata = Metadata(thing_classes=["half"])
-
-    def __init__(self, config, weights, overrides):
-        self.arguments = (config, weights, overrides)
-
-    def __call__(self, image):
-        height, width = image.shape[:2]
-        masks = torch.zeros(1, height, width, dtype=torch.bool)
-        masks[:, :, : width // 2] = True
-        instances = Instances(
-            (height, width),
-            pred_boxes=Boxes(torch.tensor([[0.0, 0.0, width / 2, height]])),
-            scores=torch.tensor([0.7]),
-            pred_classes=torch.tensor([0]),
-            pred_masks=masks,
-        )
-        return {"instances": instances}
 
 
 class FakeSegmenter(FakePredictor):
@@ -88,27 +59,6 @@ class FakePanopticPredictor(FakePredictor):
         return {**prediction, "panoptic_seg": (ids, segments)}
 
 
-@pytest.fixture(scope="module")
-def module():
-    spec = importlib.util.spec_from_file_location("vit_adapter_demo_tool", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def demo(module, monkeypatch, caplog):
-    """The tool's main function with a fake model; ``caplog`` gets the messages."""
-    monkeypatch.setattr(module, "LazyPredictor", FakePredictor)
-    monkeypatch.setattr(module, "setup_logger", lambda name: None)
-    log = logging.getLogger("vit_adapter.demo")
-    monkeypatch.setattr(log, "level", logging.INFO)
-    monkeypatch.setattr(log, "propagate", False)
-    log.addHandler(caplog.handler)
-    yield lambda *arguments: module.main(["--config-file", CONFIG, *map(str, arguments)])
-    log.removeHandler(caplog.handler)
-
-
 @pytest.fixture
 def images(tmp_path):
     """A folder of images of several types, one in a sub-folder."""
@@ -121,10 +71,6 @@ def images(tmp_path):
     picture.convert("RGBA").save(folder / "alpha.png")
     (folder / "notes.txt").write_text("no image")
     return folder
-
-
-def files(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
 
 
 def test_draws_a_folder(demo, images, tmp_path):
@@ -162,21 +108,21 @@ def test_masks_and_boxes_are_drawn_large_and_the_same_every_time(demo, images, t
 
 
 def test_segmentations_are_drawn_in_the_palette_of_the_data(
-    demo, module, monkeypatch, images, tmp_path, caplog
+    demo, demo_module, monkeypatch, images, tmp_path, caplog
 ):
-    monkeypatch.setattr(module, "LazyPredictor", FakeSegmenter)
+    monkeypatch.setattr(demo_module, "LazyPredictor", FakeSegmenter)
     assert demo("--input", images / "b.png", "--output", tmp_path / "out") == 0
     assert "2 segments on 1 pictures" in caplog.text
     picture = np.asarray(Image.open(tmp_path / "out" / "b.png")).astype(int)
     left, right = np.median(picture[:, 20:200], (0, 1)), np.median(picture[:, -200:-20], (0, 1))
-    opacity = module.SEGMENT_OPACITY
+    opacity = demo_module.SEGMENT_OPACITY
     background = (1 - opacity) * np.array([10, 20, 200])
     assert np.abs(left - background - opacity * np.array([250, 0, 0])).max() < 8
     assert np.abs(right - background - opacity * np.array([0, 250, 0])).max() < 8
 
 
-def test_panoptic_segments_are_drawn(demo, module, monkeypatch, images, tmp_path, caplog):
-    monkeypatch.setattr(module, "LazyPredictor", FakePanopticPredictor)
+def test_panoptic_segments_are_drawn(demo, demo_module, monkeypatch, images, tmp_path, caplog):
+    monkeypatch.setattr(demo_module, "LazyPredictor", FakePanopticPredictor)
     assert demo("--input", images / "b.png", "--output", tmp_path / "out") == 0
     assert "2 segments on 1 pictures" in caplog.text
     picture = np.asarray(Image.open(tmp_path / "out" / "b.png")).astype(int)
@@ -186,77 +132,6 @@ def test_panoptic_segments_are_drawn(demo, module, monkeypatch, images, tmp_path
     bottom = np.median(picture[-40:], (0, 1))
     assert left[0] > left[1] + 40 and right[1] > right[0] + 40
     assert np.abs(bottom - [10, 20, 200]).max() < 8
-
-
-@pytest.fixture
-def video(tmp_path):
-    """Ten blue frames of 64 x 48 pixels."""
-    path = tmp_path / "video.mp4"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 5.0, (64, 48))
-    for _ in range(10):
-        writer.write(np.full((48, 64, 3), (200, 20, 10), np.uint8))
-    writer.release()
-    return path
-
-
-@pytest.mark.parametrize(("limit", "count"), [([], 10), (["--limit", 4], 4)])
-def test_a_video_is_drawn_frame_by_frame(demo, video, tmp_path, caplog, limit, count):
-    out = tmp_path / "out" / "drawn.mp4"
-    assert demo("--video", video, "--output", out, *limit) == 0
-    assert f"{count} frames in {out}" in caplog.text
-    assert files(out.parent) == ["drawn.mp4"]  # nothing unfinished
-    drawn = cv2.VideoCapture(str(out))
-    assert drawn.get(cv2.CAP_PROP_FPS) == 5.0
-    frames = [frame for read, frame in iter(drawn.read, (False, None)) if read]
-    assert len(frames) == count and frames[0].shape == (480, 640, 3)
-    changed = np.abs(frames[0].astype(int) - [200, 20, 10]).sum(axis=2) > 60
-    assert changed[:, :300].mean() > 0.9 and changed[:, 340:].mean() < 0.1
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "output", "message"),
-    [
-        ("none.mp4", None, "out.mp4", "none.mp4 does not exist"),
-        ("text.mp4", b"no video", "out.mp4", "text.mp4 cannot be read as a video"),
-        ("video.mp4", "half", "out.mp4", "video.mp4 "),
-        ("video.mp4", "whole", "out.gif", "out.gif must end in .mp4 .avi .mkv"),
-        ("video.mp4", "whole", "video.mp4", "video.mp4 is the input; choose another --output"),
-    ],
-)
-def test_unusable_videos(demo, video, tmp_path, caplog, name, content, output, message):
-    whole = video.read_bytes()
-    contents = {"whole": whole, "half": whole[: len(whole) // 2]}
-    if content is not None:
-        (tmp_path / name).write_bytes(contents.get(content, content))
-    before = sorted(tmp_path.iterdir())
-    assert demo("--video", tmp_path / name, "--output", tmp_path / output) == 2
-    assert message in caplog.text
-    assert sorted(tmp_path.iterdir()) == before
-    if output == "video.mp4":
-        assert video.read_bytes() == whole
-
-
-def test_a_video_is_written_whole_or_not_at_all(demo, module, monkeypatch, video, tmp_path):
-    class Predictor(FakePredictor):
-        calls = 0
-
-        def __call__(self, image):
-            Predictor.calls += 1
-            if Predictor.calls == 5:
-                raise ValueError("on purpose")
-            return super().__call__(image)
-
-    monkeypatch.setattr(module, "LazyPredictor", Predictor)
-    out = tmp_path / "out.mp4"
-    out.write_bytes(b"earlier")
-    assert demo("--video", video, "--output", out) == 2
-    assert out.read_bytes() == b"earlier"
-    assert files(tmp_path) == ["out.mp4", "video.mp4"]
-
-
-def test_a_video_replaces_images(demo, video, images, tmp_path, caplog):
-    assert demo("--video", video, "--input", images, "--output", tmp_path / "out.mp4") == 2
-    assert "--video cannot be combined with --input" in caplog.text
 
 
 def test_threshold(demo, images, tmp_path, caplog):
@@ -324,9 +199,9 @@ def test_impossible_arguments_are_refused(demo, tmp_path, capsys, arguments):
 
 
 @pytest.fixture
-def real_demo(demo, module, monkeypatch):
+def real_demo(demo, demo_module, monkeypatch):
     """The tool's main function with the real predictor."""
-    monkeypatch.setattr(module, "LazyPredictor", vit_adapter.LazyPredictor)
+    monkeypatch.setattr(demo_module, "LazyPredictor", vit_adapter.LazyPredictor)
     return demo
 
 
@@ -390,32 +265,32 @@ def write_own_data(folder, kind):
     ("kind", "config"),
     [("instances", CONFIG), ("semantic", "quick_start/upernet_vit_adapter_tiny_scratch")],
 )
-def test_without_input_after_a_run_on_custom_data(module, tmp_path, kind, config):
+def test_without_input_after_a_run_on_custom_data(demo_module, tmp_path, kind, config):
     overrides = write_own_data(tmp_path / "val", kind)
     cfg = apply_overrides(vit_adapter.model_zoo.get_config(config), overrides)
     save_config(apply_custom_data(cfg), str(tmp_path))
     DatasetCatalog.remove("custom_val")  # in practice the demo is another process
     MetadataCatalog.remove("custom_val")
     predictor = SimpleNamespace(cfg=LazyConfig.load(str(tmp_path / "config.yaml")))
-    assert module.dataset_images(predictor) == [tmp_path / "val/images/a.png"]
+    assert demo_module.dataset_images(predictor) == [tmp_path / "val/images/a.png"]
     (tmp_path / "val").rename(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match=r"test data cannot be read, give --input: .*/val/"):
-        module.dataset_images(predictor)
+        demo_module.dataset_images(predictor)
 
 
-def test_without_input_and_test_data(module):
+def test_without_input_and_test_data(demo_module):
     with pytest.raises(ValueError, match="names no test data, .* give --input"):
-        module.dataset_images(SimpleNamespace(cfg=OmegaConf.create({"dataloader": {}})))
+        demo_module.dataset_images(SimpleNamespace(cfg=OmegaConf.create({"dataloader": {}})))
 
 
 @pytest.mark.parametrize("predictor", [FakePredictor, FakeSegmenter])
-def test_class_names_are_not_formulas(demo, module, monkeypatch, images, tmp_path, predictor):
+def test_class_names_are_not_formulas(demo, demo_module, monkeypatch, images, tmp_path, predictor):
     names = ["cash$$", "$5", "$_$"]
 
     class Predictor(predictor):
         metadata = Metadata(thing_classes=names, stuff_classes=names)
 
-    monkeypatch.setattr(module, "LazyPredictor", Predictor)
+    monkeypatch.setattr(demo_module, "LazyPredictor", Predictor)
     assert demo("--input", images / "b.png", "--output", tmp_path / "out") == 0
     assert files(tmp_path / "out") == ["b.png"]
 

@@ -1,0 +1,28 @@
+"""The demo tool with a fake model."""
+
+import importlib.util
+import logging
+
+import pytest
+from demo_tool import CONFIG, TOOL, FakePredictor
+
+
+@pytest.fixture(scope="module")
+def demo_module():
+    spec = importlib.util.spec_from_file_location("vit_adapter_demo_tool", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def demo(demo_module, monkeypatch, caplog):
+    """The tool's main function with a fake model; ``caplog`` gets the messages."""
+    monkeypatch.setattr(demo_module, "LazyPredictor", FakePredictor)
+    monkeypatch.setattr(demo_module, "setup_logger", lambda name: None)
+    log = logging.getLogger("vit_adapter.demo")
+    monkeypatch.setattr(log, "level", logging.INFO)
+    monkeypatch.setattr(log, "propagate", False)
+    log.addHandler(caplog.handler)
+    yield lambda *arguments: demo_module.main(["--config-file", CONFIG, *map(str, arguments)])
+    log.removeHandler(caplog.handler)
