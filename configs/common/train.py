@@ -17,7 +17,9 @@ def _train(max_iter, period, eval_period, base_batch_size=16, clip_grad_norm=Non
     return dict(
         output_dir="./output",
         init_checkpoint="",  # weights of the whole model, matched strictly
-        vit_checkpoint="",  # weights of a plain ViT for the trunk: path, URL, timm:<name>
+        # weights of a plain ViT for the trunk: path, URL, timm:<name>; not read if init_checkpoint
+        # has some of the trunk
+        vit_checkpoint="",
         vit_patch_resize="pseudo_inverse",  # for its patch kernel; "bilinear" as in the original
         allow_mismatch=[],  # regular expressions of keys of init_checkpoint that need not match
         freeze=[],  # regular expressions of parameters that are not trained

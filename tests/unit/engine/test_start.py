@@ -89,6 +89,33 @@ def test_new_run_starts_from_a_pretrained_trunk(tmp_path: Path) -> None:
     torch.testing.assert_close(model.patch_embed.proj.weight, source.patch_embed.proj.weight)
 
 
+@pytest.mark.parametrize("load", [load_start, load_trained])
+def test_a_checkpoint_without_trunk_weights_is_completed(load: object, tmp_path: Path) -> None:
+    """They come from the weights of the trunk, which are not read if the checkpoint has its own."""
+    trunk, whole, model = make_vit(), *(nn.Sequential(make_vit(), nn.Linear(2, 2)) for _ in "ab")
+    torch.save(trunk.state_dict(), tmp_path / "vit.pth")
+    head = {name: value for name, value in whole.state_dict().items() if name.startswith("1.")}
+    torch.save(head, tmp_path / "head.pth")
+    torch.save(whole.state_dict(), tmp_path / "whole.pth")
+    names = {"vit_checkpoint": str(tmp_path / "vit.pth"), "allow_mismatch": ["^0"]}
+    for weights, expected in (("head.pth", trunk), ("whole.pth", whole[0])):
+        cfg = make_config(tmp_path / "run", init_checkpoint=str(tmp_path / weights), **names)
+        load(cfg, model, resume=False)
+        assert torch.equal(model[0].patch_embed.proj.weight, expected.patch_embed.proj.weight)
+        assert torch.equal(model[1].weight, whole[1].weight)
+
+
+def test_a_checkpoint_that_must_fit_is_not_completed(tmp_path: Path) -> None:
+    model = nn.Sequential(make_vit(), nn.Linear(2, 2))
+    head = {name: value for name, value in model.state_dict().items() if name.startswith("1.")}
+    torch.save(head, tmp_path / "head.pth")
+    cfg = make_config(
+        tmp_path, init_checkpoint=str(tmp_path / "head.pth"), vit_checkpoint="not read"
+    )
+    with pytest.raises(UsageError, match="does not fit the model"):
+        load_start(cfg, model, resume=False)
+
+
 @pytest.mark.parametrize(("trainer", "expected"), [(State(), {"iteration": 7}), (None, {})])
 def test_resumed_run_returns_the_state_of_the_trainer(
     trainer: State | None, expected: dict, tmp_path: Path

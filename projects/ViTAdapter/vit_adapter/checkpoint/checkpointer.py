@@ -9,7 +9,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from vit_adapter.checkpoint.files import extract_state_dict, load_checkpoint_file
-from vit_adapter.checkpoint.loading import ADVICE, load_strict, without_prefix
+from vit_adapter.checkpoint.loading import ADVICE, LoadReport, load_strict, without_prefix
 from vit_adapter.checkpoint.original.provenance import find_tree
 from vit_adapter.checkpoint.run_files import LAST_CHECKPOINT
 from vit_adapter.utils.atomic import atomic_open, atomic_save
@@ -45,6 +45,9 @@ class Checkpointer(DetectionCheckpointer):
         allow_mismatch: one or several regular expressions of names that need not fit in
             :meth:`load`. Resuming is always strict, because the same config wrote the checkpoint.
         gather: returns the complete state dict of the model to store.
+
+    Attributes:
+        report: what the last loading did with each name; None before.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Checkpointer(DetectionCheckpointer):
         super().__init__(model, save_dir, **({} if trainer is None else {"trainer": trainer}))
         self.allow_mismatch = allow_mismatch
         self._gather = gather
+        self.report: LoadReport | None = None
 
     def save(self, name: str, **extra: object) -> None:
         """Write ``{name}.pth`` in ``save_dir`` and point ``last_checkpoint`` at it.
@@ -136,7 +140,7 @@ class Checkpointer(DetectionCheckpointer):
         state_dict = without_prefix(self.model, state_dict, source=source)
         if find_tree(state_dict) and not find_tree(self.model.state_dict()):
             source += " (the original's names: convert it with tools/convert_checkpoint.py first)"
-        load_strict(self.model, state_dict, allow, source=source, advice=advice)
+        self.report = load_strict(self.model, state_dict, allow, source=source, advice=advice)
         weights = {"model", "state_dict", "module"}
         return {
             key: value

@@ -9,7 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from vit_adapter.checkpoint.checkpointer import Checkpointer
-from vit_adapter.checkpoint.pretrained import find_trunk, load_pretrained_vit
+from vit_adapter.checkpoint.loading import LoadReport
+from vit_adapter.checkpoint.pretrained import find_trunk, load_pretrained_vit, trunk_names
 from vit_adapter.config.errors import UsageError
 from vit_adapter.engine.output_dir import describe_earlier_runs, refuse_restart
 from vit_adapter.engine.torchrun import restart_count
@@ -23,7 +24,8 @@ def load_start(cfg: DictConfig, model: nn.Module, *, resume: bool) -> object | N
     """Load the weights that training starts from; every process calls this.
 
     When resuming, they come from the last checkpoint in ``train.output_dir``, otherwise from
-    ``train.init_checkpoint`` or ``train.vit_checkpoint``, if one is given.
+    ``train.init_checkpoint``, if it is given. Unless that has weights of the ViT, they come from
+    ``train.vit_checkpoint``.
 
     Args:
         cfg: the whole config; only ``train`` is read.
@@ -42,10 +44,7 @@ def load_start(cfg: DictConfig, model: nn.Module, *, resume: bool) -> object | N
         refuse_restart(options.output_dir, max(comm.all_gather(restart_count())))
     checkpointer = Checkpointer(model, options.output_dir, allow_mismatch=options.allow_mismatch)
     resumed = _can_resume(checkpointer, resume)
-    with _named_weights():
-        if not resumed and not options.init_checkpoint:
-            load_trunk(cfg, model)
-        rest = checkpointer.resume_or_load(options.init_checkpoint, resume=resumed)
+    rest = _load(cfg, model, checkpointer, resume=resumed)
     return (rest.get("trainer") or {}) if resumed else None
 
 
@@ -54,7 +53,8 @@ def load_trained(cfg: DictConfig, model: nn.Module, *, resume: bool) -> None:
 
     Args:
         cfg: the whole config; only ``train`` is read.
-        model: receives the weights of ``train.init_checkpoint``; without a wrapper.
+        model: receives the weights of ``train.init_checkpoint``, and those of
+            ``train.vit_checkpoint`` if the former has none of the ViT; without a wrapper.
         resume: use the last checkpoint in ``train.output_dir`` instead, if there is one.
 
     Raises:
@@ -68,8 +68,7 @@ def load_trained(cfg: DictConfig, model: nn.Module, *, resume: bool) -> None:
             "--eval-only needs weights: give train.init_checkpoint=<file>, or --resume for the "
             f"last checkpoint in train.output_dir ({options.output_dir})."
         )
-    with _named_weights():
-        checkpointer.resume_or_load(options.init_checkpoint, resume=resumed)
+    _load(cfg, model, checkpointer, resume=resumed)
 
 
 def load_trunk(cfg: DictConfig, model: nn.Module) -> None:
@@ -82,6 +81,34 @@ def load_trunk(cfg: DictConfig, model: nn.Module) -> None:
     if path:
         method = OmegaConf.select(cfg, "train.vit_patch_resize", default="pseudo_inverse")
         load_pretrained_vit(find_trunk(model), path, patch_resize=method)
+
+
+def _load(
+    cfg: DictConfig, model: nn.Module, checkpointer: Checkpointer, *, resume: bool
+) -> dict[str, object]:
+    """Load the last checkpoint, or else the weights that ``cfg.train`` names.
+
+    Returns:
+        The rest of the checkpoint, such as the trainer's state.
+    """
+    with _named_weights():
+        rest = checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
+        if not resume and _lacks_trunk(model, checkpointer.report):
+            load_trunk(cfg, model)
+    return rest
+
+
+def _lacks_trunk(model: nn.Module, report: LoadReport | None) -> bool:
+    """Whether nothing of the plain ViT inside a model was loaded from a checkpoint.
+
+    Args:
+        model: after loading.
+        report: of loading; None if there was no checkpoint.
+    """
+    if report is None:
+        return True
+    names = trunk_names(model)
+    return bool(names) and names.isdisjoint(report.loaded)
 
 
 def _can_resume(checkpointer: Checkpointer, wanted: bool) -> bool:

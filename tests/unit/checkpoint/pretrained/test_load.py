@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vit_adapter.backbone import PlainViT, ViTTrunk
-from vit_adapter.checkpoint.pretrained import find_trunk, load_pretrained_vit
+from vit_adapter.checkpoint.pretrained import find_trunk, load_pretrained_vit, trunk_names
 
 
 class _Trunk(ViTTrunk):
@@ -39,6 +39,15 @@ def test_the_trunk_of_a_model_is_found() -> None:
         find_trunk(nn.Linear(1, 1))
     with pytest.raises(ValueError, match="this one has 2"):
         find_trunk(nn.Sequential(trunk, _Trunk()))
+
+
+def test_the_names_of_the_trunks_of_a_model() -> None:
+    trunk = _Derived(img_size=32, embed_dim=8, depth=1, num_heads=1)
+    names = {name for name, _ in trunk.named_parameters()}
+    assert trunk_names(trunk) == names
+    model = nn.ModuleDict({"backbone": nn.Sequential(trunk), "head": nn.Linear(1, 1)})
+    assert trunk_names(model) == {f"backbone.0.{name}" for name in names}
+    assert not trunk_names(model["head"])
 
 
 def test_an_unknown_family_is_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from vit_adapter.checkpoint.pretrained.hub import read_weights
 from vit_adapter.checkpoint.pretrained.patch_kernel import PatchResize, fit_patch_kernel
 from vit_adapter.checkpoint.pretrained.registry import find_reader
 
-__all__ = ["find_trunk", "load_pretrained_vit"]
+__all__ = ["find_trunk", "load_pretrained_vit", "trunk_names"]
 
 logger = logging.getLogger(__name__)
 
@@ -23,13 +23,23 @@ def find_trunk(model: nn.Module) -> ViTTrunk:
     Raises:
         ValueError: there is none, or more than one.
     """
-    trunks = [module for module in model.modules() if isinstance(module, ViTTrunk)]
+    trunks = list(_trunks(model).values())
     if len(trunks) != 1:
         raise ValueError(
             f"weights of a plain ViT need a model with one ViT trunk, but this one has "
             f"{len(trunks)}; give the weights of the whole model instead (train.init_checkpoint)."
         )
     return trunks[0]
+
+
+def trunk_names(model: nn.Module) -> set[str]:
+    """Return the names of the parameters of all plain ViTs inside a model."""
+    trunks = _trunks(model).items()
+    return {name for prefix, trunk in trunks for name, _ in trunk.named_parameters(prefix=prefix)}
+
+
+def _trunks(model: nn.Module) -> dict[str, ViTTrunk]:
+    return {name: part for name, part in model.named_modules() if isinstance(part, ViTTrunk)}
 
 
 def load_pretrained_vit(
