@@ -173,6 +173,25 @@ def test_files_without_area_and_crowd_flags_and_with_ids_from_0_are_evaluated(ow
     assert results["bbox"]["APs"] == pytest.approx(100) and np.isnan(results["bbox"]["APm"])
 
 
+@pytest.mark.parametrize("labels", [{4: 0, 7: 1}, {4: 1, 7: 0}])
+def test_metrics_of_classes_have_the_right_names(own_data, tmp_path, labels):
+    names = [{4: "x", 7: "y"}[identifier] for identifier in sorted(labels, key=labels.get)]
+    metadata = dict(thing_classes=names, thing_dataset_id_to_contiguous_id=labels)
+    register_coco_instances("other_order", metadata, str(tmp_path / "own.json"), str(tmp_path))
+    only_y = _perfect(DatasetCatalog.get(own_data)[0])[1:]
+    only_y.pred_classes = torch.tensor([labels[7]])
+    evaluator = build_coco_evaluator("other_order", distributed=False)
+    evaluator.reset()
+    try:
+        evaluator.process([{"image_id": 1}], [{"instances": only_y}])
+        results = evaluator.evaluate()
+    finally:
+        DatasetCatalog.remove("other_order")
+        MetadataCatalog.remove("other_order")
+    for task in ("bbox", "segm"):
+        assert results[task]["AP-y"] == pytest.approx(100) and results[task]["AP-x"] == 0
+
+
 def _change(tmp_path, change):
     """Rewrite the file of ``own_data``; ``change`` modifies its content."""
     content = json.loads((tmp_path / "own.json").read_text())

@@ -90,11 +90,10 @@ def _evaluator(
     evaluator._metadata = metadata
     if metadata.get("panoptic_json"):
         positions = {label: position for position, label in enumerate(thing_ids(metadata.name))}
-        labels = dict(sorted(metadata.thing_dataset_id_to_contiguous_id.items()))
+        labels = metadata.thing_dataset_id_to_contiguous_id
         things = Metadata(
             name=metadata.name,
-            # COCO's evaluation sorts its results by id.
-            thing_classes=[metadata.stuff_classes[label] for label in labels.values()],
+            thing_classes=[metadata.stuff_classes[label] for label in positions],
             thing_dataset_id_to_contiguous_id={i: positions[k] for i, k in labels.items()},
         )
         evaluator.use_things(positions, things)
@@ -118,7 +117,10 @@ def _tasks_of(
 
 
 class _CocoEvaluator(COCOEvaluator):
-    """Also gives metrics if the model predicts nothing: 0 where there are objects."""
+    """Also gives metrics if the model predicts nothing: 0 where there are objects.
+
+    The AP of each class has the right name, whatever the order of the classes' ids.
+    """
 
     _positions: Mapping[int, int] | None = None
 
@@ -175,6 +177,9 @@ class _CocoEvaluator(COCOEvaluator):
         if coco_eval is None and iou_type != "keypoints":
             _logger.warning("The model predicted no object in any image (%s).", iou_type)
             coco_eval = _evaluate_nothing(self._coco_api, iou_type)
+        labels = self._metadata.get("thing_dataset_id_to_contiguous_id")
+        if class_names and labels:  # Detectron2 expects names in the order of COCO's results, by id
+            class_names = [class_names[labels[identifier]] for identifier in sorted(labels)]
         return super()._derive_coco_results(coco_eval, iou_type, class_names)
 
 
