@@ -115,6 +115,12 @@ def test_counts_of_all_processes_are_added_up(monkeypatch: pytest.MonkeyPatch) -
     assert evaluate(nothing, records[:1]) is None
 
 
+def test_an_image_with_two_entries_has_the_labels_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [{**record, "file_name": "image.jpg"} for record in DatasetCatalog.get(NAME)]
+    monkeypatch.setattr(DatasetCatalog, "get", lambda name: records)
+    assert evaluate(perfect, records)["panoptic_seg"]["PQ"] == 100
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

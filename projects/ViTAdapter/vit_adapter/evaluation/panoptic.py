@@ -58,8 +58,9 @@ class PanopticEvaluator(DatasetEvaluator):
     """Computes PQ, SQ and RQ; see :mod:`vit_adapter.evaluation.panoptic_quality`.
 
     Args:
-        dataset_name: name in Detectron2's catalogs; its records have ``pan_seg_file_name`` and
-            ``segments_info``, and :mod:`vit_adapter.data.panoptic.classes` describes its metadata.
+        dataset_name: name in Detectron2's catalogs; its records have ``image_id``,
+            ``pan_seg_file_name`` and ``segments_info``, and
+            :mod:`vit_adapter.data.panoptic.classes` describes its metadata.
         distributed: whether to add up the counts of all processes.
 
     Raises:
@@ -76,7 +77,7 @@ class PanopticEvaluator(DatasetEvaluator):
                 f"{len(missing)} of {len(records)} images of the data set {dataset_name!r} have no "
                 f"'pan_seg_file_name', such as {missing[0]}: they have no panoptic labels."
             )
-        self._labels = {r["file_name"]: r for r in records}
+        self._labels = {r["image_id"]: r for r in records}
         self._distributed = distributed
         self.reset()
 
@@ -90,7 +91,7 @@ class PanopticEvaluator(DatasetEvaluator):
         """Add images.
 
         Args:
-            inputs: records with ``file_name``.
+            inputs: records with ``file_name`` and ``image_id``.
             outputs: ``"panoptic_seg"``: segment ids (H, W), 0 for none, and for each segment a
                 dict with its ``id`` and its class index ``category_id``.
 
@@ -99,7 +100,7 @@ class PanopticEvaluator(DatasetEvaluator):
                 than the labels; the message names the file.
         """
         for record, output in zip(inputs, outputs, strict=True):
-            label = self._labels[record["file_name"]]
+            label = self._labels[record["image_id"]]
             ids, segments = output["panoptic_seg"]
             ids, true_ids = ids.cpu().numpy(), read_segment_ids(label["pan_seg_file_name"])
             if ids.shape != true_ids.shape:
