@@ -125,3 +125,17 @@ def test_panoptic_quality_and_ap_of_one_run() -> None:
 def test_models_without_instances() -> None:
     assert isinstance(build_panoptic_evaluator(SHAPES), DatasetEvaluators)
     assert isinstance(build_panoptic_evaluator(SHAPES, instances=False), PanopticEvaluator)
+
+
+def test_data_without_things_have_no_ap() -> None:
+    records = DatasetCatalog.get(NAME)
+    unregister(NAME)
+    register(
+        NAME,
+        lambda: records,
+        panoptic_json="labels.json",
+        stuff_classes=["sky", "cat", "road", "dog"],
+        thing_dataset_id_to_contiguous_id={},
+        stuff_dataset_id_to_contiguous_id={60: 0, 70: 1, 80: 2, 50: 3},
+    )
+    assert isinstance(build_panoptic_evaluator(NAME), PanopticEvaluator)

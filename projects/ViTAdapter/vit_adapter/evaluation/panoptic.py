@@ -43,12 +43,13 @@ def build_panoptic_evaluator(
     Args:
         dataset_name: name of a panoptic data set in Detectron2's catalogs.
         output_dir: folder for predicted instances and COCO result files; None for no files.
-        instances: whether the model also predicts instances, which are evaluated.
+        instances: whether the model also predicts instances, which are evaluated if the data set
+            has things.
         distributed: whether to gather the results of all processes.
         max_dets_per_image: number of instances that count per image; None for COCO's 100.
     """
     evaluator = PanopticEvaluator(dataset_name, distributed=distributed)
-    if not instances:
+    if not instances or not thing_ids(dataset_name):
         return evaluator
     options = dict(distributed=distributed, max_dets_per_image=max_dets_per_image)
     return DatasetEvaluators([evaluator, build_coco_evaluator(dataset_name, output_dir, **options)])
