@@ -17,28 +17,43 @@ from PIL import Image
 from scipy import ndimage
 from tqdm import tqdm
 
-from vit_adapter.data.image_io import colours_of_ids, read_label_map
-from vit_adapter.data.semantic.label_checks import check_values
+from vit_adapter.data.image_io import colours_of_ids
+from vit_adapter.data.semantic.label_checks import read_pair
 from vit_adapter.data.semantic.label_folders import find_label_pairs
 from vit_adapter.data.semantic.own_folders import default_colors, read_class_names
 from vit_adapter.data.semantic.sets.label_set import IGNORE_LABEL
+from vit_adapter.utils.atomic import atomic_open
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Convert a folder of label maps as the command line says."""
+    """Run the command line; if something is missing or broken, exit with a message and status 1."""
     options = _build_parser().parse_args(arguments)
+    try:
+        convert(options)
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+
+
+def convert(options: argparse.Namespace) -> None:
+    """Convert a folder of label maps.
+
+    The panoptic file is written last, when all maps are there.
+
+    Raises:
+        FileNotFoundError, ValueError: a file is missing or broken, a class is unknown, or nothing
+            is labelled.
+    """
     names = read_class_names(options.classes)
     unknown = sorted(set(options.things) - set(names))
     if unknown:
-        raise SystemExit(f"--things has {unknown}, but the classes are {', '.join(names)}.")
+        raise ValueError(f"--things has {unknown}, but the classes are {', '.join(names)}.")
     things = {names.index(name) for name in options.things}
-    options.pngs.mkdir(parents=True, exist_ok=True)
-    images, annotations = [], []
     pairs = find_label_pairs(options.images, options.labels)
+    for folder in (options.pngs, options.json.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    images, annotations = [], []
     for number, pair in enumerate(tqdm(pairs, unit="image"), start=1):
-        labels = check_values(
-            read_label_map(pair["sem_seg_file_name"]), len(names), pair["sem_seg_file_name"]
-        )
+        _, labels = read_pair(pair, "RGB", len(names))
         ids, segments = find_segments(labels, things, options.min_area)
         if not segments:  # nothing to learn from, so configs refuse such images
             continue
@@ -48,12 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         height, width = ids.shape
         images.append({"id": number, "file_name": name, "height": height, "width": width})
         annotations.append({"image_id": number, "file_name": map_file, "segments_info": segments})
+    if not images:
+        raise ValueError(f"No label map in {options.labels} has a segment, so nothing was written.")
     categories = [
         {"id": i, "name": name, "isthing": int(i in things), "color": list(color)}
         for i, (name, color) in enumerate(zip(names, default_colors(len(names)), strict=True))
     ]
     content = {"images": images, "annotations": annotations, "categories": categories}
-    options.json.write_text(json.dumps(content))
+    with atomic_open(options.json) as stream:
+        json.dump(content, stream)
     print(f"{len(images)} of {len(pairs)} images written to {options.json} and {options.pngs}")
 
 

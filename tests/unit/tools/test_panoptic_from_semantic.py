@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -60,7 +61,9 @@ def test_small_objects_get_no_label(tool: ModuleType) -> None:
     assert (ids == 0).sum() == 5
 
 
-def test_the_result_can_be_trained_on(tool: ModuleType, tmp_path: Path) -> None:
+@pytest.fixture
+def arguments(tmp_path: Path) -> list[str]:
+    """Three images, of which the second has no label."""
     for folder in ("images/a", "labels/a"):
         (tmp_path / folder).mkdir(parents=True)
     for name, labels in (("x", LABELS), ("y", np.full_like(LABELS, 255)), ("z", LABELS)):
@@ -68,11 +71,16 @@ def test_the_result_can_be_trained_on(tool: ModuleType, tmp_path: Path) -> None:
         Image.fromarray(labels).save(tmp_path / f"labels/a/{name}.png")
     (tmp_path / "classes.json").write_text(json.dumps(["road", "car", "sky"]))
     files = {"images": "images", "labels": "labels", "classes": "classes.json"}
-    files |= {"json": "out.json", "pngs": "maps"}
-    arguments = [text for key, name in files.items() for text in (f"--{key}", f"{tmp_path}/{name}")]
+    files |= {"json": "new/out.json", "pngs": "new/maps"}
+    return [text for key, name in files.items() for text in (f"--{key}", f"{tmp_path}/{name}")]
+
+
+def test_the_result_can_be_trained_on(
+    tool: ModuleType, arguments: list[str], tmp_path: Path
+) -> None:
     tool.main([*arguments, "--things", "car"])
     metadata = register_panoptic_format(
-        NAME, tmp_path / "out.json", tmp_path / "maps", tmp_path / "images"
+        NAME, tmp_path / "new/out.json", tmp_path / "new/maps", tmp_path / "images"
     )
     records = DatasetCatalog.get(NAME)
     unregister(NAME)
@@ -80,5 +88,44 @@ def test_the_result_can_be_trained_on(tool: ModuleType, tmp_path: Path) -> None:
     assert [Path(r["file_name"]).name for r in records] == ["x.jpg", "z.jpg"]  # y has no label
     assert len(records[0]["segments_info"]) == 5
     assert read_segment_ids(records[1]["pan_seg_file_name"])[1, 4] == 0
-    with pytest.raises(SystemExit, match=r"--things has \['cat'\], but the classes are road, car"):
-        tool.main([*arguments, "--things", "cat"])
+
+
+def smaller_labels(folder: Path) -> None:
+    Image.fromarray(LABELS[:3]).save(folder / "labels/a/z.png")
+
+
+def unknown_class(folder: Path) -> None:
+    Image.fromarray(LABELS + 1).save(folder / "labels/a/z.png")
+
+
+def no_classes(folder: Path) -> None:
+    (folder / "classes.json").unlink()
+
+
+def no_label(folder: Path) -> None:
+    for name in "xz":
+        Image.fromarray(np.full_like(LABELS, 255)).save(folder / f"labels/a/{name}.png")
+
+
+@pytest.mark.parametrize(
+    ("change", "thing", "message"),
+    [
+        (lambda folder: None, "cat", r"--things has \['cat'\], but the classes are road, car, sky"),
+        (smaller_labels, "car", r"z.jpg has 5 x 4 pixels .*z.png has 5 x 3"),
+        (unknown_class, "car", r"z.png has the values 3"),
+        (no_classes, "car", r"classes.json does not exist"),
+        (no_label, "car", r"No label map in .*labels has a segment"),
+    ],
+)
+def test_unusable_input_is_named(
+    tool: ModuleType,
+    arguments: list[str],
+    tmp_path: Path,
+    change: Callable[[Path], None],
+    thing: str,
+    message: str,
+) -> None:
+    change(tmp_path)
+    with pytest.raises(SystemExit, match=message):
+        tool.main([*arguments, "--things", thing])
+    assert not (tmp_path / "new/out.json").exists()
