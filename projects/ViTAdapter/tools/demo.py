@@ -294,6 +294,8 @@ def run_video(args: argparse.Namespace) -> None:
     video = VideoReader(args.video)
     if args.output.exists() and args.output.samefile(args.video):
         raise ValueError(f"{args.output} is the input; choose another --output")
+    if args.output.is_dir():
+        raise ValueError(f"{args.output} is a folder; with --video, --output must be a file")
     VideoWriter(args.output, video.fps)  # checks the ending before the model is built
     predictor = LazyPredictor(args.config_file, args.weights, [*args.overrides, *args.opts])
     args.output.parent.mkdir(parents=True, exist_ok=True)

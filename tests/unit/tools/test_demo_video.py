@@ -39,6 +39,7 @@ def test_a_video_is_drawn_frame_by_frame(demo, video, tmp_path, caplog, limit, c
         ("text.mp4", b"no video", "out.mp4", "text.mp4 cannot be read as a video"),
         ("video.mp4", "half", "out.mp4", "video.mp4 "),
         ("video.mp4", "whole", "out.gif", "out.gif must end in .mp4 .avi .mkv"),
+        ("video.mp4", "whole", "folder.mp4", "folder.mp4 is a folder"),
         ("video.mp4", "whole", "video.mp4", "video.mp4 is the input; choose another --output"),
     ],
 )
@@ -47,6 +48,7 @@ def test_unusable_videos(demo, video, tmp_path, caplog, name, content, output, m
     contents = {"whole": whole, "half": whole[: len(whole) // 2]}
     if content is not None:
         (tmp_path / name).write_bytes(contents.get(content, content))
+    (tmp_path / "folder.mp4").mkdir()
     before = sorted(tmp_path.iterdir())
     assert demo("--video", tmp_path / name, "--output", tmp_path / output) == 2
     assert message in caplog.text
