@@ -8,9 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from PIL import Image
+from PIL import ExifTags, Image
 
-from vit_adapter.data import generate_shapes, register_panoptic_format, thing_ids
+from vit_adapter.data import (
+    PanopticMapper,
+    generate_shapes,
+    register_panoptic_format,
+    thing_ids,
+)
 from vit_adapter.data.catalog import unregister
 from vit_adapter.data.image_io import colours_of_ids, read_segment_ids
 from vit_adapter.data.panoptic import map_checks
@@ -118,6 +123,27 @@ def test_crowds_and_pixels_without_a_label_are_allowed(data: Data) -> None:
     data.change_map(lambda ids: np.where(ids == data.segments[1]["id"], 0, ids))
     del data.segments[1]
     assert data.register()[0]["segments_info"][0]["iscrowd"] == 1
+
+
+def test_maps_are_read_upright(data: Data) -> None:
+    """Their EXIF orientation counts, as that of images does."""
+    file = data.maps / "000001.png"
+    ids = read_segment_ids(file)[:40]
+    data.segments[:] = [segment for segment in data.segments if segment["id"] in ids]
+    data.content["images"][0]["height"] = 40
+    Image.new("RGB", (64, 40)).save(data.images / "000001.png")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # shown turned to the right
+    stored = Image.fromarray(colours_of_ids(ids)).transpose(Image.Transpose.ROTATE_90)
+    stored.save(file, exif=exif)
+    mapper = PanopticMapper(is_train=True, augmentations=[], image_format="RGB")
+    assert len(mapper(data.register()[0])["instances"]) == len(data.segments)
+
+
+def test_a_missing_isthing_is_the_only_problem(data: Data) -> None:
+    del data.content["categories"][0]["isthing"]
+    with pytest.raises(ValueError, match=r"cannot be used:\n- 1 x category whose [^\n]*$"):
+        data.register()
 
 
 def no_annotation(data: Data) -> None:

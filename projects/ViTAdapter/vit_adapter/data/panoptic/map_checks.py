@@ -60,7 +60,7 @@ def _has_size(annotation: _Entry, image: _Entry, map_root: Path, problems: Probl
     """Whether a map has the size of its image's entry; adds a problem if not."""
     name, expected = annotation["file_name"], (image.get("height"), image.get("width"))
     try:
-        size = read_sizes(map_root / name)[0]
+        size = read_sizes(map_root / name)[1]  # upright, as read_segment_ids returns it
     except ValueError as error:
         problems.add("segment map that cannot be used", str(error))
         return False

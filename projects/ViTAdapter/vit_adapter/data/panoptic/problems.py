@@ -34,7 +34,7 @@ def check_panoptic_categories(
                 f"{identifier!r} ({category.get('name')!r}, isthing={kind!r})",
             )
         if isinstance(identifier, int) and identifier in valid:
-            is_thing[identifier] = bool(kind)
+            is_thing[identifier] = kind != 0  # if unclear, several in an image are no problem
     return is_thing
 
 
