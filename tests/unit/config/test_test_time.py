@@ -128,6 +128,17 @@ def test_unusable_nodes_are_refused(test: dict, error: type, message: str) -> No
         wrap_for_testing(make_config(test), MeanModel())
 
 
+@pytest.mark.parametrize("test", [{"sliding_window": WINDOW}, {"multi_scale": MULTI_SCALE}])
+def test_only_semantic_scores_are_averaged(test: dict) -> None:
+    cfg = make_config(test)
+    cfg.task = {"name": "panoptic"}
+    with pytest.raises(UsageError, match="are for semantic models, .* the task 'panoptic'; omit"):
+        wrap_for_testing(cfg, MeanModel())
+    cfg.test = {"multi_scale": {**MULTI_SCALE, "enabled": False}}
+    model = MeanModel()
+    assert wrap_for_testing(cfg, model) is model
+
+
 @pytest.mark.parametrize(
     "test",
     [None, {"sliding_window": WINDOW}, {"sliding_window": WINDOW, "multi_scale": MULTI_SCALE}],
@@ -223,7 +234,7 @@ def test_wrappers_of_detectors_have_the_arguments_of_the_config(detector: nn.Mod
         ([*TILES, "dataloader.test.mapper=null"], "no dataloader.test.mapper.augmentations"),
         (
             [*VIEWS, "+test.sliding_window.crop_size=[8,8]", "+test.sliding_window.stride=[8,8]"],
-            "test.augmentation: the model is a SlidingWindow",
+            "test.sliding_window and test.multi_scale are for semantic models",
         ),
     ],
 )

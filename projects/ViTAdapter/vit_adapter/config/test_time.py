@@ -41,8 +41,8 @@ def wrap_for_testing(cfg: DictConfig, model: nn.Module) -> nn.Module:
     What is absent, null or not enabled changes nothing.
 
     Args:
-        cfg: a config of this project; only ``test``, ``data.test_scale`` and the augmentations of
-            ``dataloader.test.mapper`` are read.
+        cfg: a config of this project; only ``test``, ``task.name``, ``data.test_scale`` and the
+            augmentations of ``dataloader.test.mapper`` are read.
         model: its model.
 
     Returns:
@@ -98,16 +98,20 @@ def _test_mapper(cfg: DictConfig) -> DictConfig:
 
 
 def _wrap_semantic(cfg: DictConfig, options: Mapping[str, Any], model: nn.Module) -> nn.Module:
-    window, multi_scale = options.get("sliding_window"), options.get("multi_scale")
+    window, views = options.get("sliding_window"), _enabled(options.get("multi_scale"))
+    task = OmegaConf.select(cfg, "task.name", default="semantic")
+    if task != "semantic" and (window is not None or views is not None):
+        raise UsageError(
+            f"test.{' and test.'.join(_SEMANTIC)} are for semantic models, whose scores can be "
+            f"averaged, but the config is for the task {task!r}; omit them"
+        )
     min_side = 1
     if window is not None:
         model = SlidingWindow(model, **window)
         min_side = max(model.crop_size)
-    if multi_scale is not None:
+    if views is not None:
         limits = OmegaConf.select(cfg, "data.test_scale", default=None)
-        arguments = {"min_side": min_side, "limits": limits, **multi_scale}
-        if arguments.pop("enabled", False):
-            model = MultiScaleFlip(model, **arguments)
+        model = MultiScaleFlip(model, **{"min_side": min_side, "limits": limits, **views})
     return model
 
 
