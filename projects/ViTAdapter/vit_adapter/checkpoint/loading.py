@@ -21,9 +21,11 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_COUNTER_SUFFIX = ".num_batches_tracked"
-"""Batch norm's step counter. Nothing reads it while the momentum is fixed, and older frameworks do
-not store it, so its absence does not count as a mismatch."""
+_OPTIONAL_SUFFIXES = (".num_batches_tracked", ".rope.periods")
+"""Buffers whose absence from a checkpoint does not count as a mismatch. The first is batch norm's
+step counter: nothing reads it while the momentum is fixed, and older frameworks do not store it.
+The second are the periods of DINOv3's rotary positions: timm does not store them, and the model has
+exact ones."""
 
 ADVICE = (
     "Use the config that the checkpoint was trained with. To let the model keep its own values for "
@@ -126,7 +128,7 @@ def compare_keys(model: nn.Module, state_dict: Mapping[str, Tensor]) -> LoadRepo
         missing=tuple(
             name
             for name in expected
-            if name not in state_dict and not name.endswith(_COUNTER_SUFFIX)
+            if name not in state_dict and not name.endswith(_OPTIONAL_SUFFIXES)
         ),
         misshapen=misshapen,
     )
@@ -146,7 +148,7 @@ def without_prefix(
         ``state_dict`` itself, unless it has every name of the model behind exactly one prefix and
         none without it. Names that do not start with the prefix stay as they are.
     """
-    names = [name for name in model.state_dict() if not name.endswith(_COUNTER_SUFFIX)]
+    names = [name for name in model.state_dict() if not name.endswith(_OPTIONAL_SUFFIXES)]
     if not names or any(name in state_dict for name in names):
         return state_dict
     found = [key.removesuffix(names[0]) for key in state_dict if key.endswith(f".{names[0]}")]

@@ -5,11 +5,12 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import PatchEmbed
+from timm.layers import PatchEmbed, RotaryEmbeddingDinoV3
 from timm.models import get_arch_name, get_arch_pretrained_cfgs, is_model_in_modules
 from torch import nn
 
 from vit_adapter.backbone.timm_vit.families import Family, find_family
+from vit_adapter.backbone.timm_vit.rope import StoredRope
 from vit_adapter.backbone.vit_parts import check_img_size
 from vit_adapter.utils.hints import did_you_mean
 
@@ -74,6 +75,8 @@ def create_plain_vit(
     )
     model.prune_intermediate_layers(indices=1, prune_norm=True, prune_head=True)
     model.patch_embed.strict_img_size = False
+    if isinstance(getattr(model, "rope", None), RotaryEmbeddingDinoV3):
+        model.rope = StoredRope(model.rope)
     if getattr(model, "rope", None) is not None:
         # The adapter ties tokens to positions and runs the blocks in groups, so the positions must
         # not be jittered anew for each group.

@@ -110,7 +110,11 @@ class EvaFamily(StandardFamily):
     """``Eva``: rotary positions, with or without learned ones (EVA-02, DINOv3, RoPE-ViT ...)."""
 
     def __init__(self) -> None:
-        self._fixed: dict[tuple, Tensor] = {}
+        self._fixed: dict[tuple, tuple[Tensor, Tensor]] = {}
+
+    def __reduce__(self) -> tuple[type["EvaFamily"], tuple[()]]:
+        """Let copies and pickles start without positions."""
+        return type(self), ()
 
     def positions(self, model: nn.Module, grid: GridSize) -> Tensor | None:
         """Sines and cosines: (N, d), or (blocks, heads, N, d) where each block has its own."""
@@ -120,17 +124,21 @@ class EvaFamily(StandardFamily):
         learned = next(rope.parameters(), None) is not None
         if learned or torch.compiler.is_compiling():
             return rope.get_embed(shape=grid)
-        buffer = next(rope.buffers())
-        key = (grid, buffer.device, buffer.dtype)
+        source = next(rope.buffers())
+        if source.is_inference():  # writes to it cannot be noticed
+            return rope.get_embed(shape=grid)
+        # The buffer is kept with the result, so that no other gets its id. Writes to it change the
+        # version.
+        key = (grid, id(source), source._version)
         if key in self._fixed:
-            return keep_if_captured(self._fixed[key])
+            return keep_if_captured(self._fixed[key][1])
         # A tensor made in inference mode could not be used in a later training step.
         with torch.inference_mode(False), torch.no_grad():
             rotary = rope.get_embed(shape=grid)
         if holds_numbers(rotary):
             if len(self._fixed) >= _MAX_CACHED_GRIDS:
                 self._fixed.clear()
-            self._fixed[key] = rotary
+            self._fixed[key] = source, rotary
         return rotary
 
 

@@ -39,7 +39,7 @@ _PASSED_OVER = (
     r"^local_cls_norm\.",  # DINOv3
     # what follows from the architecture
     r"relative_position_index$",
-    r"(^|\.)rope(_embed)?\.(freqs_cos|freqs_sin|periods)$",
+    r"(^|\.)rope(_embed)?\.(freqs_cos|freqs_sin|periods)$",  # see _PERIODS
     r"\.attn\.qkv\.bias_mask$",
     _QKV_BIAS,  # DINOv3, where it is zero; see _lost_biases
     # text and fusion parts of CLIP, SigLIP and BEiT-3
@@ -58,6 +58,9 @@ _PASSED_OVER = (
     r"^pixel_(mean|std)$",
 )  # fmt: skip
 """Names in such files that are not weights of the trunk."""
+
+_PERIODS = re.compile(r"^rope(_embed)?\.periods$")
+"""DINOv3's rotary periods, which timm's readers drop; trunks with other positions have none."""
 
 _SHARED_BIAS = "rel_pos_bias.relative_position_bias_table"
 _BIAS_TABLE = "relative_position_bias_table"
@@ -93,6 +96,9 @@ def _adapt(vit: TimmViT, state_dict: dict[str, Tensor], source: str) -> TrunkWei
         if entry is not None:
             resized.append(entry)
     weights |= {key: value for key, value in state_dict.items() if key not in used}
+    for key in filter(_PERIODS.match, state_dict):
+        if "rope.periods" in names:
+            weights[f"{_MODEL}rope.periods"] = weights.pop(key)
     return TrunkWeights(weights, tuple(resized))
 
 
