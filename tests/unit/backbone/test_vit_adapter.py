@@ -258,7 +258,10 @@ def test_can_be_copied() -> None:
         ({"norm": "batch"}, "unknown norm 'batch'"),
         ({"out_features": ["res2", "res6"]}, r"got \['res2', 'res6'\]"),
         ({"out_features": []}, r"got \[\]"),
-        ({"vit": make_vit(patch_size=8)}, "needs a ViT of patch size 16, got 8"),
+        (
+            {"vit": make_vit(patch_size=64)},
+            "must not be larger than .* 32 pixels, got patch_size 64",
+        ),
     ],
 )
 def test_arguments_that_do_not_fit(changes: dict[str, object], message: str) -> None:

@@ -140,10 +140,10 @@ def test_tracing_leaves_no_fake_constants_behind() -> None:
 
 def test_resized_map() -> None:
     features = torch.randn(2, 3, 4, 6, dtype=torch.float64)
-    assert resize_map(features, 1.0) is features
+    assert resize_map(features, (4, 6)) is features
     cells = features.view(2, 3, 2, 2, 3, 2)  # rows, columns of cells with 2 x 2 positions each
-    torch.testing.assert_close(resize_map(features, 0.5), cells.mean((3, 5)))
-    doubled = resize_map(features, 2.0)
+    torch.testing.assert_close(resize_map(features, (2, 3)), cells.mean((3, 5)))
+    doubled = resize_map(features, (8, 12))
     assert doubled.shape == (2, 3, 8, 12)
     between = 0.75 * features[..., 0, 1] + 0.25 * features[..., 0, 2]
     torch.testing.assert_close(doubled[..., 0, 3], between)

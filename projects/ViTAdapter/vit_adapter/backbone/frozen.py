@@ -48,6 +48,12 @@ class FrozenTrunk:
             output = self._vit.forward_blocks(tokens, grid, start, stop)
         return output.to(tokens.dtype)
 
+    def normalise(self, tokens: Tensor) -> Tensor:
+        """See :meth:`ViTTrunk.normalise`; the dtype of the tokens is kept."""
+        with torch.no_grad(), self._autocast(tokens):
+            output = self._vit.normalise(tokens)
+        return output.to(tokens.dtype)
+
     @staticmethod
     def _autocast(tensor: Tensor) -> contextlib.AbstractContextManager:
         device_type = tensor.device.type

@@ -7,7 +7,7 @@ convolution, a norm or a bilinear resize, which every exporter and runtime suppo
 2509.20787, its spatial tuning adapter) found that a convolutional stem and resampled ViT maps make
 a good pyramid without deformable attention; the layers here are our own.
 
-Shapes: B batch, N ViT tokens (stride 16), S prior tokens (strides 8, 16 and 32), D embed dim.
+Shapes: B batch, N ViT tokens, S prior tokens (strides 8, 16 and 32), D embed dim.
 """
 
 import torch
@@ -15,7 +15,6 @@ from torch import Tensor
 
 from vit_adapter.backbone.interaction import BaseExtractor, InteractionSettings
 from vit_adapter.layers import Linear, PyramidGeometry, map_to_tokens, resize_map, tokens_to_map
-from vit_adapter.layers.pyramid import VIT_STRIDE
 
 
 class LightExtractor(BaseExtractor):
@@ -34,5 +33,5 @@ class LightExtractor(BaseExtractor):
         # Both steps are linear: projecting first gives the same numbers from fewer tokens.
         projected = self.proj(self.feat_norm(vit_tokens))
         features = tokens_to_map(projected, geometry.vit_shape)
-        scales = [VIT_STRIDE / stride for stride in geometry.prior_strides]
-        return torch.cat([map_to_tokens(resize_map(features, scale)) for scale in scales], 1)
+        levels = [resize_map(features, shape) for shape in geometry.prior_shapes]
+        return torch.cat([map_to_tokens(level) for level in levels], 1)

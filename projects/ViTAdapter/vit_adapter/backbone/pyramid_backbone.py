@@ -10,7 +10,7 @@ from typing import NoReturn
 from detectron2.modeling.backbone import Backbone
 from torch import Tensor
 
-from vit_adapter.backbone.trunk import ViTTrunk, check_images, check_patch_size
+from vit_adapter.backbone.trunk import ViTTrunk, check_images
 from vit_adapter.layers import crop_map, fix_traced_size, pad_to_multiple
 from vit_adapter.layers.pyramid import PYRAMID_STRIDE
 
@@ -19,7 +19,7 @@ STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 
 
 class PyramidBackbone(Backbone):
-    """A ViT with patch size 16 and outputs of strides 4, 8, 16 and 32, all of the ViT's width.
+    """A ViT with outputs of strides 4, 8, 16 and 32, all of the ViT's width.
 
     Args:
         vit: the ViT.
@@ -29,12 +29,11 @@ class PyramidBackbone(Backbone):
         vit: the ViT.
 
     Raises:
-        ValueError: the patch size is not 16, or the outputs are not distinct known names.
+        ValueError: the outputs are not distinct known names.
     """
 
     def __init__(self, vit: ViTTrunk, out_features: Sequence[str]) -> None:
         super().__init__()
-        check_patch_size(vit)
         self._out_features = _check_out_features(out_features)
         self._out_feature_strides = dict(STRIDES)
         self._out_feature_channels = dict.fromkeys(STRIDES, vit.embed_dim)

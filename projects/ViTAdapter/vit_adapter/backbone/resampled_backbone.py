@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from vit_adapter.backbone.pyramid_backbone import STRIDES, PyramidBackbone
-from vit_adapter.backbone.trunk import ViTTrunk
+from vit_adapter.backbone.trunk import ViTTrunk, check_patch_size
 from vit_adapter.layers import tokens_to_map
 
 
@@ -31,6 +31,7 @@ class ResampledBackbone(PyramidBackbone):
         self, vit: ViTTrunk, *, out_indexes: Sequence[int], out_features: Sequence[str]
     ) -> None:
         super().__init__(vit, out_features)
+        check_patch_size(vit)
         self.out_indexes = _check_out_indexes(out_indexes, vit.depth)
 
     @abstractmethod

@@ -6,7 +6,7 @@ Shapes: B batch, H/W image sides in pixels, D embed dim.
 from torch import Tensor
 
 from vit_adapter.backbone.pyramid_backbone import PyramidBackbone
-from vit_adapter.backbone.trunk import ViTTrunk
+from vit_adapter.backbone.trunk import ViTTrunk, check_patch_size
 from vit_adapter.layers import tokens_to_map
 
 _OUTPUT = "res4"
@@ -24,6 +24,7 @@ class SingleScaleViT(PyramidBackbone):
 
     def __init__(self, vit: ViTTrunk) -> None:
         super().__init__(vit, out_features=[_OUTPUT])
+        check_patch_size(vit)
 
     def compute(self, images: Tensor) -> dict[str, Tensor]:
         """See :meth:`PyramidBackbone.compute`."""

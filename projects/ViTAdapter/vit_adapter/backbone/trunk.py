@@ -33,6 +33,11 @@ class ViTTrunk(nn.Module, ABC):
     num_prefix_tokens: int = 0
     norm_layer: Callable[[int], nn.Module]
 
+    @property
+    def final_norm(self) -> nn.Module | None:
+        """The LayerNorm after the last block, if the trunk keeps it; :meth:`forward` has none."""
+        return None
+
     @abstractmethod
     def embed(self, images: Tensor) -> tuple[Tensor, GridSize]:
         """Make tokens with their position embedding, ready for the first block.
@@ -49,6 +54,10 @@ class ViTTrunk(nn.Module, ABC):
     def forward_blocks(self, tokens: Tensor, grid: GridSize, start: int, stop: int) -> Tensor:
         """Run blocks ``start`` to ``stop`` (exclusive) on tokens (B, num_prefix_tokens + N, D)."""
 
+    def normalise(self, tokens: Tensor) -> Tensor:
+        """Apply the final norm, which the trunk must have, to tokens (B, N, D)."""
+        return self.final_norm(tokens)
+
     @abstractmethod
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """Say which layer each parameter belongs to, in the form that timm's models use.
@@ -59,7 +68,7 @@ class ViTTrunk(nn.Module, ABC):
         Returns:
             Regular expressions, matched from the start of a parameter's name: "stem" for everything
             before the first block, and "blocks" for the blocks, with the block number as the only
-            group.
+            group. Also "norm" for the final norm, if the trunk can keep it.
         """
 
     @abstractmethod
@@ -71,6 +80,8 @@ class ViTTrunk(nn.Module, ABC):
 
     def parameter_layers(self) -> dict[str, int]:
         """The layer of every parameter, by name: 0 for the stem, i + 1 for block i.
+
+        The final norm comes after the last block, like the parts outside the trunk.
 
         Raises:
             ValueError: :meth:`group_matcher` does not place a parameter; the message lists them.
@@ -84,6 +95,8 @@ class ViTTrunk(nn.Module, ABC):
                 layers[name] = 0
             elif found and int(found[1]) < self.depth:
                 layers[name] = int(found[1]) + 1
+            elif "norm" in matcher and re.match(matcher["norm"], name):
+                layers[name] = self.depth + 1
             else:
                 unplaced.append(name)
         if unplaced:

@@ -1,6 +1,6 @@
 """ViT-Adapter (arXiv 2205.08534), which turns a plain ViT into a feature-pyramid backbone.
 
-Shapes: B batch, H/W image sides in pixels, D embed dim, N ViT tokens (stride 16), S prior tokens
+Shapes: B batch, H/W image sides in pixels, D embed dim, N ViT tokens (patches), S prior tokens
 (strides 8, 16 and 32, in this order).
 """
 
@@ -27,11 +27,9 @@ from vit_adapter.layers import (
     split_levels,
     tokens_to_map,
 )
+from vit_adapter.layers.pyramid import PYRAMID_STRIDE
 
 VitFeatureFusion = Literal["last", "per_interaction", "none"]
-
-# From the ViT's stride 16 to the strides of the outputs.
-_FUSION_SCALES = (4.0, 2.0, 1.0, 0.5)
 
 
 class ViTAdapter(PyramidBackbone):
@@ -45,8 +43,8 @@ class ViTAdapter(PyramidBackbone):
     * "full" is the paper's adapter.
     * "frozen" has no injectors and does not train the ViT. The ViT runs once, in 16 bits where that
       is fast, keeps no activations and stays in evaluation mode; its tokens after the blocks of
-      each interaction feed the extractors. Meant for large pre-trained ViTs, as in the evaluation
-      of DINOv3 (arXiv 2508.10104).
+      each interaction feed the extractors. Meant for large pre-trained ViTs. The segmentor
+      published with DINOv3 (arXiv 2508.10104) is this mode with ``norm_taps`` and ``norm_eps``.
     * "light" has neither injectors nor deformable attention and trains everything; see
       :mod:`vit_adapter.backbone.light`.
 
@@ -55,7 +53,8 @@ class ViTAdapter(PyramidBackbone):
     of any config.
 
     Args:
-        vit: the ViT, patch size 16.
+        vit: the ViT, patch size at most 32. A patch size other than 16 has a grid of its own beside
+            the pyramid's, and the ViT does not see what remains at the bottom and right.
         mode: "full", "frozen" or "light".
         interaction_indexes: (first, last) block of each interaction, both inclusive; together they
             cover all blocks in order. The extractors read the tokens after each last block.
@@ -70,6 +69,10 @@ class ViTAdapter(PyramidBackbone):
         vit_feature_fusion: ViT tokens added to the outputs. "last": the final ones to all four
             (the original's detectors); "per_interaction": those after interaction i to output i
             (its segmentors; needs exactly four interactions); "none".
+        norm_taps: pass the ViT's tokens through its final norm before extractors and outputs read
+            them, which DINOv3's segmentor does. The ViT must have kept the norm. Ignored with
+            injectors.
+        norm_eps: epsilon of the adapter's LayerNorms; None for that of the ViT.
         init_values: initial scale of the injectors; 0 leaves the ViT undisturbed at the start.
         drop_path_rate: stochastic depth rate of every extractor's feed-forward network, in [0, 1).
         norm: norm of the spatial prior and of the outputs, see
@@ -98,6 +101,8 @@ class ViTAdapter(PyramidBackbone):
         cffn_ratio: float = 0.25,
         use_extra_extractor: bool = True,
         vit_feature_fusion: VitFeatureFusion = "last",
+        norm_taps: bool = False,
+        norm_eps: float | None = None,
         init_values: float = 0.0,
         drop_path_rate: float = 0.0,
         norm: str = "SyncBN",
@@ -108,6 +113,8 @@ class ViTAdapter(PyramidBackbone):
         groups = _check_interactions(interaction_indexes, vit.depth)
         _check_fusion(vit_feature_fusion, len(groups))
         parts = find_mode(mode)
+        self.norm_taps = norm_taps and not parts.has_injectors
+        _check_vit(vit, self.norm_taps)
         self.mode = mode
         self.vit_feature_fusion = vit_feature_fusion
         self.interaction_indexes = groups
@@ -115,7 +122,7 @@ class ViTAdapter(PyramidBackbone):
         dim = vit.embed_dim
         settings = InteractionSettings(
             embed_dim=dim,
-            norm_layer=vit.norm_layer,
+            norm_layer=vit.norm_layer if norm_eps is None else partial(nn.LayerNorm, eps=norm_eps),
             num_heads=deform_num_heads,
             num_points=num_points,
             deform_ratio=deform_ratio,
@@ -140,8 +147,11 @@ class ViTAdapter(PyramidBackbone):
         self.up = PatchUpsampling(dim, dim, 2)
         self.norm1, self.norm2, self.norm3, self.norm4 = (build_norm(norm, dim) for _ in STRIDES)
         self.reset_parameters()
-        self._prior_strides = self._find_prior_strides(parts.has_injectors)
+        self._has_injectors = parts.has_injectors
+        self._prior_strides = self._find_prior_strides()
         self._freeze_unused()
+        if self.norm_taps:
+            vit.final_norm.requires_grad_()
         self._vit_is_frozen = parts.freezes_vit
         if self._vit_is_frozen:
             self.vit.requires_grad_(False).eval()
@@ -166,7 +176,9 @@ class ViTAdapter(PyramidBackbone):
     def compute(self, images: Tensor) -> dict[str, Tensor]:
         """See :meth:`PyramidBackbone.compute`."""
         strides = [stride for stride in self._prior_strides if stride > STRIDES["res2"]]
-        geometry = PyramidGeometry.from_image_size(*images.shape[-2:], prior_strides=strides)
+        geometry = PyramidGeometry.from_image_size(
+            *images.shape[-2:], prior_strides=strides, patch_size=self.vit.patch_size
+        )
         stride_4, *priors = self.spm(images, self._prior_strides)
         levels = zip(priors, self.level_embed, strict=True)
         prior_tokens = torch.cat([tokens + e for tokens, e in levels if tokens is not None], 1)
@@ -177,18 +189,39 @@ class ViTAdapter(PyramidBackbone):
         self, images: Tensor, prior_tokens: Tensor, geometry: PyramidGeometry
     ) -> tuple[list[Tensor], Tensor]:
         """Return the patch tokens (B, N, D) after each interaction, and the final prior tokens."""
-        trunk = FrozenTrunk(self.vit) if self._vit_is_frozen else self.vit
-        vit_tokens, grid = trunk.embed(images)
+        height, width = (side * self.vit.patch_size for side in geometry.vit_shape)
+        images = images[..., :height, :width]  # whole patches only
+        if not self._has_injectors:
+            taps = self.read_taps(images)
+            for interact, tap in zip(self.interactions, taps, strict=True):
+                _, prior_tokens = interact(tap, prior_tokens, geometry, run_blocks=nn.Identity())
+            return taps, prior_tokens
+        vit_tokens, grid = self.vit.embed(images)
         num_prefix = self.vit.num_prefix_tokens
         taps = []
         groups = self.interaction_indexes
         for interact, (first, last) in zip(self.interactions, groups, strict=True):
-            run_blocks = partial(trunk.forward_blocks, grid=grid, start=first, stop=last + 1)
+            run_blocks = partial(self.vit.forward_blocks, grid=grid, start=first, stop=last + 1)
             vit_tokens, prior_tokens = interact(
                 vit_tokens, prior_tokens, geometry, run_blocks, num_prefix
             )
             taps.append(vit_tokens[:, num_prefix:])
         return taps, prior_tokens
+
+    def read_taps(self, images: Tensor) -> list[Tensor]:
+        """Run the ViT alone; return the patch tokens (B, N, D) that each interaction reads.
+
+        Args:
+            images: (B, 3, H, W), normalised; H and W are multiples of the patch size.
+        """
+        trunk = FrozenTrunk(self.vit) if self._vit_is_frozen else self.vit
+        tokens, grid = trunk.embed(images)
+        taps = []
+        for first, last in self.interaction_indexes:
+            tokens = trunk.forward_blocks(tokens, grid, first, last + 1)
+            patches = tokens[:, self.vit.num_prefix_tokens :]
+            taps.append(trunk.normalise(patches) if self.norm_taps else patches)
+        return taps
 
     def _assemble(
         self,
@@ -210,7 +243,8 @@ class ViTAdapter(PyramidBackbone):
             features = by_stride[STRIDES[name]]
             if self.vit_feature_fusion != "none":
                 tap = vit_taps[i] if self.vit_feature_fusion == "per_interaction" else vit_taps[-1]
-                resized = resize_map(tokens_to_map(tap, geometry.vit_shape), _FUSION_SCALES[i])
+                tap_map = tokens_to_map(tap, geometry.vit_shape)
+                resized = resize_map(tap_map, geometry.map_shape(STRIDES[name]))
                 features = _add_into(features, resized) if i == 0 else features + resized
             outputs[name] = normalise_map(norm, features, in_place=i == 0)
         return outputs
@@ -219,12 +253,12 @@ class ViTAdapter(PyramidBackbone):
         """The norms of the outputs, finest first."""
         return self.norm1, self.norm2, self.norm3, self.norm4
 
-    def _find_prior_strides(self, has_injectors: bool) -> list[int]:
+    def _find_prior_strides(self) -> list[int]:
         """Strides of the priors in use; through injectors, strides 8 to 32 change every output."""
         used = {STRIDES[name] for name in self._out_features}
         if self.wants("res2"):
             used.add(STRIDES["res3"])  # upsampled and added to res2
-        if has_injectors:
+        if self._has_injectors:
             used |= set(STRIDES.values()) - {STRIDES["res2"]}
         return sorted(used)
 
@@ -257,6 +291,19 @@ def _check_interactions(indexes: Sequence[Sequence[int]], depth: int) -> list[tu
         f"interaction_indexes must be (first, last) pairs, both ends inclusive, that cover the "
         f"ViT's blocks 0 to {depth - 1} in order without gaps, got {groups}"
     )
+
+
+def _check_vit(vit: ViTTrunk, norm_taps: bool) -> None:
+    if vit.patch_size > PYRAMID_STRIDE:
+        raise ValueError(
+            f"the patches of the ViT must not be larger than the coarsest stride, "
+            f"{PYRAMID_STRIDE} pixels, got patch_size {vit.patch_size}"
+        )
+    if norm_taps and vit.final_norm is None:
+        raise ValueError(
+            f"norm_taps=True needs the final norm of the ViT, but this {type(vit).__name__} has "
+            "none; build it with TimmViT(final_norm=True)"
+        )
 
 
 def _check_fusion(fusion: str, num_interactions: int) -> None:

@@ -31,20 +31,32 @@ class PyramidGeometry:
     """The grids of one image in a ViT-Adapter.
 
     Attributes:
+        image_size: (height, width) in pixels.
         prior_strides: strides of the prior tokens in use, finest first: 8, 16, 32 or some of them.
         prior_shapes: their grids.
-        vit_shape: grid of the ViT tokens, stride 16.
+        vit_shape: grid of the ViT tokens, that is, of the whole patches in the image.
     """
 
+    image_size: GridSize
     prior_strides: tuple[int, ...]
     prior_shapes: tuple[GridSize, ...]
     vit_shape: GridSize
 
     @classmethod
     def from_image_size(
-        cls, height: int, width: int, prior_strides: Sequence[int] = (8, 16, 32)
+        cls,
+        height: int,
+        width: int,
+        prior_strides: Sequence[int] = (8, 16, 32),
+        patch_size: int = VIT_STRIDE,
     ) -> "PyramidGeometry":
         """Geometry of an image whose sides, in pixels, are multiples of 32.
+
+        Args:
+            height, width: sides of the image.
+            prior_strides: see :class:`PyramidGeometry`.
+            patch_size: side of the ViT's patches in pixels, at most 32. If it does not divide a
+                side, the ViT does not see the last pixels.
 
         Raises:
             ValueError: a side is not a positive multiple of 32.
@@ -55,10 +67,15 @@ class PyramidGeometry:
                 f"got {height} x {width}; pad the image with pad_to_multiple"
             )
         return cls(
+            image_size=(height, width),
             prior_strides=tuple(prior_strides),
             prior_shapes=tuple((height // s, width // s) for s in prior_strides),
-            vit_shape=(height // VIT_STRIDE, width // VIT_STRIDE),
+            vit_shape=(height // patch_size, width // patch_size),
         )
+
+    def map_shape(self, stride: int) -> GridSize:
+        """The grid of a map of this stride."""
+        return self.image_size[0] // stride, self.image_size[1] // stride
 
 
 def num_positions(spatial_shapes: Sequence[GridSize]) -> int:
@@ -130,14 +147,14 @@ def map_to_tokens(features: Tensor) -> Tensor:
     return features.flatten(2).transpose(1, 2)
 
 
-def resize_map(features: Tensor, scale: float) -> Tensor:
-    """Scale a map (B, C, H, W) bilinearly; one half is the mean of 2 x 2 cells.
+def resize_map(features: Tensor, size: GridSize) -> Tensor:
+    """Resize a map (B, C, H, W) bilinearly to ``size``; one half is the mean of 2 x 2 cells.
 
     There is no antialiasing, so scales below one half skip cells.
     """
-    if scale == 1:
+    if tuple(features.shape[-2:]) == size:
         return features
-    return F.interpolate(features, scale_factor=scale, mode="bilinear", align_corners=False)
+    return F.interpolate(features, size=size, mode="bilinear", align_corners=False)
 
 
 def reference_points(

@@ -31,9 +31,10 @@ def create_plain_vit(
     img_size: int | Sequence[int] | None,
     sizes: Mapping[str, int | None],
     drop_path_rate: float,
+    final_norm: bool,
     model_args: Mapping[str, Any],
 ) -> tuple[nn.Module, Family]:
-    """Build timm's module without classifier, pooling and final norm; not pre-trained.
+    """Build timm's module without classifier and pooling; not pre-trained.
 
     The arguments are those of :class:`TimmViT`; ``sizes`` holds its ``depth`` and ``embed_dim``.
 
@@ -73,7 +74,12 @@ def create_plain_vit(
         **args,
         **family.any_size,
     )
-    model.prune_intermediate_layers(indices=1, prune_norm=True, prune_head=True)
+    model.prune_intermediate_layers(indices=1, prune_norm=not final_norm, prune_head=True)
+    if final_norm and not isinstance(getattr(model, "norm", None), nn.LayerNorm):
+        raise ValueError(
+            f"final_norm must be False for {name!r}: timm's model has no LayerNorm after its "
+            "last block"
+        )
     model.patch_embed.strict_img_size = False
     if isinstance(getattr(model, "rope", None), RotaryEmbeddingDinoV3):
         model.rope = StoredRope(model.rope)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
-from timm.layers import resample_abs_pos_embed, resample_abs_pos_embed_nhwc
+from timm.layers import resample_abs_pos_embed
 from timm.models.beit import Beit
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
@@ -26,7 +26,7 @@ from vit_adapter.backbone.timm_vit.windows import (
     run_windowed_block,
     why_no_windows,
 )
-from vit_adapter.layers import GridSize
+from vit_adapter.layers import GridSize, resize_position_embedding
 from vit_adapter.layers.pyramid import holds_numbers, keep_if_captured
 
 _PREFIX_NAMES = ("cls_token", "dist_token", "reg_token")  # in the order of timm's sequences
@@ -47,8 +47,11 @@ class Family(ABC):
         """Why the blocks cannot have windows; "" if they can."""
 
     @abstractmethod
-    def embed(self, model: nn.Module, images: Tensor, grid: GridSize) -> Tensor:
-        """Make the tokens (B, P + N, D) of the first block from (B, 3, H, W)."""
+    def embed(self, model: nn.Module, images: Tensor, grid: GridSize, *, antialias: bool) -> Tensor:
+        """Make the tokens (B, P + N, D) of the first block from (B, 3, H, W).
+
+        Learned positions are resized bicubically, with or without ``antialias``.
+        """
 
     def positions(self, model: nn.Module, grid: GridSize) -> Any:
         """Prepare the positions of a grid that all blocks are given; None if there are none."""
@@ -76,9 +79,9 @@ class StandardFamily(Family):
         """See :meth:`Family.why_no_windows`."""
         return why_no_windows(model.blocks[0])
 
-    def embed(self, model: nn.Module, images: Tensor, grid: GridSize) -> Tensor:
+    def embed(self, model: nn.Module, images: Tensor, grid: GridSize, *, antialias: bool) -> Tensor:
         """See :meth:`Family.embed`."""
-        return model.norm_pre(_embed_with_prefix(model, images, grid))
+        return model.norm_pre(_embed_with_prefix(model, images, grid, antialias))
 
     def run_block(
         self,
@@ -152,9 +155,9 @@ class BeitFamily(Family):
             "vit_adapter.BEiT reads the same weights and supports windows"
         )
 
-    def embed(self, model: nn.Module, images: Tensor, grid: GridSize) -> Tensor:
+    def embed(self, model: nn.Module, images: Tensor, grid: GridSize, *, antialias: bool) -> Tensor:
         """See :meth:`Family.embed`."""
-        return _embed_with_prefix(model, images, grid)
+        return _embed_with_prefix(model, images, grid, antialias)
 
     def positions(self, model: nn.Module, grid: GridSize) -> RelativePositions:
         """See :meth:`Family.positions`."""
@@ -187,11 +190,13 @@ class SamFamily(Family):
         sizes = [block.window_size for block in model.blocks]
         return f"its blocks have windows of their own, {sizes}, which its weights were trained with"
 
-    def embed(self, model: nn.Module, images: Tensor, grid: GridSize) -> Tensor:
+    def embed(self, model: nn.Module, images: Tensor, grid: GridSize, *, antialias: bool) -> Tensor:
         """See :meth:`Family.embed`."""
         patches = model.patch_embed(images)  # (B, h, w, D)
         if model.pos_embed is not None:
-            patches = patches + resample_abs_pos_embed_nhwc(model.pos_embed, list(grid))
+            source = tuple(model.pos_embed.shape[1:3])
+            positions = _resize_positions(model.pos_embed.flatten(1, 2), source, grid, antialias)
+            patches = patches + positions.unflatten(1, grid)
         return model.norm_pre(model.pos_drop(patches)).flatten(1, 2)
 
     def run_block(
@@ -207,8 +212,8 @@ class SamFamily(Family):
         return model.blocks[index](tokens.unflatten(1, grid)).flatten(1, 2)
 
 
-def _embed_with_prefix(model: nn.Module, images: Tensor, grid: GridSize) -> Tensor:
-    """Embed patches, put prefix tokens in front and add positions, resized as in timm."""
+def _embed_with_prefix(model: nn.Module, images: Tensor, grid: GridSize, antialias: bool) -> Tensor:
+    """Embed patches, put prefix tokens in front and add positions."""
     patches = model.patch_embed(images)
     if patches.ndim == 4:
         patches = patches.flatten(1, 2)
@@ -217,15 +222,27 @@ def _embed_with_prefix(model: nn.Module, images: Tensor, grid: GridSize) -> Tens
     if model.pos_embed is None:
         return model.pos_drop(torch.cat([*prefix, patches], dim=1))
     only_patches = getattr(model, "no_embed_class", False)
-    positions = resample_abs_pos_embed(
-        model.pos_embed,
-        new_size=list(grid),
-        old_size=list(model.patch_embed.grid_size),
-        num_prefix_tokens=0 if only_patches else model.num_prefix_tokens,
-    )
+    num_prefix = 0 if only_patches else model.num_prefix_tokens
+    source = tuple(model.patch_embed.grid_size)
+    positions = _resize_positions(model.pos_embed, source, grid, antialias, num_prefix)
     if only_patches:
         return model.pos_drop(torch.cat([*prefix, patches + positions], dim=1))
     return model.pos_drop(torch.cat([*prefix, patches], dim=1) + positions)
+
+
+def _resize_positions(
+    positions: Tensor, source: GridSize, grid: GridSize, antialias: bool, num_prefix: int = 0
+) -> Tensor:
+    """Resize (1, num_prefix + N, D) from one grid to another, all except the prefix."""
+    if antialias:
+        return resample_abs_pos_embed(
+            positions,
+            new_size=list(grid),
+            old_size=list(source),
+            num_prefix_tokens=num_prefix,
+        )
+    prefix, patches = positions[:, :num_prefix], positions[:, num_prefix:]
+    return torch.cat([prefix, resize_position_embedding(patches, source, grid)], dim=1)
 
 
 _FAMILIES: dict[type[nn.Module], Callable[[], Family]] = {

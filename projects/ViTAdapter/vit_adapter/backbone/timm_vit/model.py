@@ -28,8 +28,9 @@ class TimmViT(ViTTrunk):
 
     LayerScale, class token and registers, rotary and relative positions, SwiGLU, sub-LayerNorms
     and the norm before the blocks (CLIP) work as in timm; absolute positions are resized to
-    each image by timm's rule (bicubic, antialiased). Images may have any sides that are multiples
-    of the patch size. Training-time jitter of rotary positions is switched off.
+    each image, bicubically. Images may have any sides that are multiples of the patch size.
+    Training-time jitter of rotary positions is switched off. DINOv3's rotary periods are part of
+    the weights, see :class:`vit_adapter.backbone.timm_vit.rope.StoredRope`.
 
     Blocks can have windows, within which the patches attend to each other. Every window sees the
     prefix tokens, whose new values are the mean over the windows. Padding at the border is not
@@ -39,8 +40,8 @@ class TimmViT(ViTTrunk):
     Args:
         name: timm's name of the model; a tag such as ``.lvd142m`` selects the pre-training whose
             grid is used. Weights are loaded later (``train.vit_checkpoint``).
-        patch_size: side of a patch in pixels; the adapter needs 16. If the pre-training used
-            another size, the kernel is resized when its weights are loaded.
+        patch_size: side of a patch in pixels. If the pre-training used another size, the kernel is
+            resized when its weights are loaded.
         img_size: side in pixels, or (height, width), of the images whose grid the learned positions
             have; None keeps the grid of the pre-training, so that they are loaded unchanged.
         drop_path_rate: stochastic depth rate of the last block, in [0, 1); rises linearly from 0
@@ -51,6 +52,10 @@ class TimmViT(ViTTrunk):
         embed_dim: width D; None for the model's own.
         use_checkpoint: recompute each block in the backward pass instead of storing its
             activations.
+        final_norm: keep the LayerNorm after the last block. The trunk does not run it; an adapter
+            does, see ``norm_taps`` of :class:`ViTAdapter`.
+        antialias_positions: resize absolute positions with antialiasing, by timm's rule. The
+            published DINOv2 adapters do it without.
         model_args: further arguments of timm's constructor, e.g. ``{"init_values": 1e-5}``.
 
     Attributes:
@@ -72,6 +77,8 @@ class TimmViT(ViTTrunk):
         depth: int | None = None,
         embed_dim: int | None = None,
         use_checkpoint: bool = False,
+        final_norm: bool = False,
+        antialias_positions: bool = True,
         model_args: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -83,6 +90,7 @@ class TimmViT(ViTTrunk):
             img_size=img_size,
             sizes={"depth": depth, "embed_dim": embed_dim},
             drop_path_rate=drop_path_rate,
+            final_norm=final_norm,
             model_args=model_args or {},
         )
         self.name = name
@@ -92,6 +100,10 @@ class TimmViT(ViTTrunk):
         self.num_prefix_tokens = getattr(self.model, "num_prefix_tokens", 0)
         self.norm_layer = partial(nn.LayerNorm, eps=_norm_eps(self.model.blocks[0]))
         self.use_checkpoint = use_checkpoint
+        self._has_final_norm = final_norm
+        if final_norm:
+            self.model.norm.requires_grad_(False)  # an adapter that trains it turns it on
+        self._antialias = antialias_positions
         self.window_sizes = check_window_sizes(window_sizes, self.depth)
         reason = self._family.why_no_windows(self.model) if any(self.window_sizes) else ""
         if reason:
@@ -102,7 +114,8 @@ class TimmViT(ViTTrunk):
     def embed(self, images: Tensor) -> tuple[Tensor, GridSize]:
         """See :meth:`ViTTrunk.embed`."""
         grid = patch_grid(images, self.patch_size)
-        return self._family.embed(self.model, images, grid), grid
+        tokens = self._family.embed(self.model, images, grid, antialias=self._antialias)
+        return tokens, grid
 
     def forward_blocks(self, tokens: Tensor, grid: GridSize, start: int, stop: int) -> Tensor:
         """See :meth:`ViTTrunk.forward_blocks`."""
@@ -125,7 +138,16 @@ class TimmViT(ViTTrunk):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """See :meth:`ViTTrunk.group_matcher`; timm's own leaves out learned rotary positions."""
-        return {"stem": rf"model\.(?:{'|'.join(_STEM)})\b", "blocks": r"model\.blocks\.(\d+)\."}
+        return {
+            "stem": rf"model\.(?:{'|'.join(_STEM)})\b",
+            "blocks": r"model\.blocks\.(\d+)\.",
+            "norm": r"model\.norm\.",
+        }
+
+    @property
+    def final_norm(self) -> nn.Module | None:
+        """See :attr:`ViTTrunk.final_norm`."""
+        return self.model.norm if self._has_final_norm else None
 
     def no_weight_decay(self) -> set[str]:
         """See :meth:`ViTTrunk.no_weight_decay`; timm's models name them."""
