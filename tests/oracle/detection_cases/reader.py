@@ -75,10 +75,10 @@ class Case(Arrays):
         """The arrays whose names begin with ``prefix``, without it."""
         return Case(self.kind, self._arrays, self.unread, self._prefix + prefix)
 
-    def numbered(self, name: str) -> list[Tensor]:
-        """The arrays ``name0``, ``name1``, ..."""
+    def numbered(self, name: str, *, first: int = 0) -> list[Tensor]:
+        """The arrays ``name0``, ``name1``, ..., from the number ``first`` on."""
         count = sum(each.removeprefix(name).isdecimal() for each in self if each.startswith(name))
-        return [self[f"{name}{i}"] for i in range(count)]
+        return [self[f"{name}{i}"] for i in range(first, first + count)]
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
