@@ -262,6 +262,10 @@ def test_can_be_copied() -> None:
             {"vit": make_vit(patch_size=64)},
             "must not be larger than .* 32 pixels, got patch_size 64",
         ),
+        (
+            {"frozen_dtype": "float16"},
+            "frozen_dtype must be 'float32' or 'bfloat16', got 'float16'",
+        ),
     ],
 )
 def test_arguments_that_do_not_fit(changes: dict[str, object], message: str) -> None:

@@ -8,7 +8,7 @@ import logging
 from functools import lru_cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vit_adapter.backbone.trunk import ViTTrunk
 from vit_adapter.layers import GridSize
@@ -24,17 +24,19 @@ class FrozenTrunk:
     float16. The choice is logged once. On a CPU, an autocast that is already active is kept.
 
     The weights themselves do not change: autocast rounds them as they are used, so checkpoints
-    hold them in full precision in every mode. Layer norms and the residual stream stay in float32.
-    Double precision stays double.
+    hold them in full precision in every mode, unless :func:`store_in_bfloat16` has rounded them.
+    Layer norms and the residual stream stay in float32. Double precision stays double.
 
     This is not a module, so that the ViT keeps its place and its names in the model.
 
     Args:
         vit: the ViT.
+        in_bfloat16: whether its weights are stored in bfloat16.
     """
 
-    def __init__(self, vit: ViTTrunk) -> None:
+    def __init__(self, vit: ViTTrunk, *, in_bfloat16: bool = False) -> None:
         self._vit = vit
+        self._in_bfloat16 = in_bfloat16
 
     def embed(self, images: Tensor) -> tuple[Tensor, GridSize]:
         """See :meth:`ViTTrunk.embed`; the tokens have the dtype of the images."""
@@ -54,15 +56,42 @@ class FrozenTrunk:
             output = self._vit.normalise(tokens)
         return output.to(tokens.dtype)
 
-    @staticmethod
-    def _autocast(tensor: Tensor) -> contextlib.AbstractContextManager:
+    def _autocast(self, tensor: Tensor) -> contextlib.AbstractContextManager:
         device_type = tensor.device.type
-        if device_type == "cpu" and torch.is_autocast_enabled("cpu"):
-            return contextlib.nullcontext()  # requested, even if emulated
-        dtype = _fast_dtype(device_type)
-        if dtype == torch.float32:
+        dtype = computing_dtype(device_type)
+        if self._in_bfloat16 and tensor.dtype != torch.float64 and dtype != torch.bfloat16:
+            raise RuntimeError(
+                "the weights of the frozen ViT are stored in bfloat16 (frozen_dtype='bfloat16'), "
+                f"but it computes in {str(dtype).removeprefix('torch.')} on {device_type} here, so "
+                "the rounded weights would change the results. Use frozen_dtype='float32', or a "
+                "device that computes in bfloat16"
+            )
+        if dtype == torch.float32 or _is_requested(device_type):
             return contextlib.nullcontext()
         return torch.autocast(device_type, dtype=dtype)
+
+
+def computing_dtype(device_type: str) -> torch.dtype:
+    """The dtype in which :class:`FrozenTrunk` computes on a type of device, for float32 images."""
+    if _is_requested(device_type):
+        return torch.get_autocast_dtype(device_type)
+    return _fast_dtype(device_type)
+
+
+def _is_requested(device_type: str) -> bool:
+    """Whether the caller has chosen a dtype by autocast, even if the CPU only emulates it."""
+    return device_type == "cpu" and torch.is_autocast_enabled("cpu")
+
+
+def store_in_bfloat16(vit: ViTTrunk) -> None:
+    """Round the weights and biases of a ViT's linear layers and convolutions to bfloat16.
+
+    These are what autocast rounds, so :class:`FrozenTrunk` computes the same numbers with half the
+    memory. Norms, layer scales, tokens and positions keep their dtype.
+    """
+    for module in vit.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            module.to(torch.bfloat16)
 
 
 @torch.compiler.assume_constant_result

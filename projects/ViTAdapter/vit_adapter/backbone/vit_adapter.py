@@ -6,12 +6,12 @@ Shapes: B batch, H/W image sides in pixels, D embed dim, N ViT tokens (patches),
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from vit_adapter.backbone.frozen import FrozenTrunk
+from vit_adapter.backbone.frozen import FrozenTrunk, store_in_bfloat16
 from vit_adapter.backbone.init import init_adapter_weights
 from vit_adapter.backbone.interaction import NUM_PRIOR_LEVELS, InteractionBlock, InteractionSettings
 from vit_adapter.backbone.modes import AdapterModeName, find_mode
@@ -30,6 +30,7 @@ from vit_adapter.layers import (
 from vit_adapter.layers.pyramid import PYRAMID_STRIDE
 
 VitFeatureFusion = Literal["last", "per_interaction", "none"]
+FrozenDtype = Literal["float32", "bfloat16"]
 
 
 class ViTAdapter(PyramidBackbone):
@@ -73,6 +74,10 @@ class ViTAdapter(PyramidBackbone):
             them, which DINOv3's segmentor does. The ViT must have kept the norm. Ignored with
             injectors.
         norm_eps: epsilon of the adapter's LayerNorms; None for that of the ViT.
+        frozen_dtype: how the weights of linear layers and convolutions of a frozen ViT are stored.
+            "bfloat16" halves the memory and, where the frozen mode computes in bfloat16, gives
+            identical results; elsewhere it is refused. Checkpoints then hold these weights rounded,
+            and load into either.
         init_values: initial scale of the injectors; 0 leaves the ViT undisturbed at the start.
         drop_path_rate: stochastic depth rate of every extractor's feed-forward network, in [0, 1).
         norm: norm of the spatial prior and of the outputs, see
@@ -103,6 +108,7 @@ class ViTAdapter(PyramidBackbone):
         vit_feature_fusion: VitFeatureFusion = "last",
         norm_taps: bool = False,
         norm_eps: float | None = None,
+        frozen_dtype: FrozenDtype = "float32",
         init_values: float = 0.0,
         drop_path_rate: float = 0.0,
         norm: str = "SyncBN",
@@ -115,6 +121,7 @@ class ViTAdapter(PyramidBackbone):
         parts = find_mode(mode)
         self.norm_taps = norm_taps and not parts.has_injectors
         _check_vit(vit, self.norm_taps)
+        _check_frozen_dtype(frozen_dtype)
         self.mode = mode
         self.vit_feature_fusion = vit_feature_fusion
         self.interaction_indexes = groups
@@ -153,8 +160,11 @@ class ViTAdapter(PyramidBackbone):
         if self.norm_taps:
             vit.final_norm.requires_grad_()
         self._vit_is_frozen = parts.freezes_vit
+        self._in_bfloat16 = parts.freezes_vit and frozen_dtype == "bfloat16"
         if self._vit_is_frozen:
             self.vit.requires_grad_(False).eval()
+        if self._in_bfloat16:
+            store_in_bfloat16(self.vit)
 
     def train(self, mode: bool = True) -> "ViTAdapter":
         """Set the training mode of all parts; a frozen ViT stays in evaluation mode."""
@@ -214,7 +224,9 @@ class ViTAdapter(PyramidBackbone):
         Args:
             images: (B, 3, H, W), normalised; H and W are multiples of the patch size.
         """
-        trunk = FrozenTrunk(self.vit) if self._vit_is_frozen else self.vit
+        trunk = self.vit
+        if self._vit_is_frozen:
+            trunk = FrozenTrunk(self.vit, in_bfloat16=self._in_bfloat16)
         tokens, grid = trunk.embed(images)
         taps = []
         for first, last in self.interaction_indexes:
@@ -304,6 +316,11 @@ def _check_vit(vit: ViTTrunk, norm_taps: bool) -> None:
             f"norm_taps=True needs the final norm of the ViT, but this {type(vit).__name__} has "
             "none; build it with TimmViT(final_norm=True)"
         )
+
+
+def _check_frozen_dtype(dtype: str) -> None:
+    if dtype not in get_args(FrozenDtype):
+        raise ValueError(f"frozen_dtype must be 'float32' or 'bfloat16', got {dtype!r}")
 
 
 def _check_fusion(fusion: str, num_interactions: int) -> None:
