@@ -109,6 +109,27 @@ def test_custom_keys_only_the_longest_then_first_key_applies() -> None:
     }
 
 
+def test_custom_keys_of_a_vit_do_not_apply_to_its_lora_factors() -> None:
+    layer = "backbone.vit.blocks.0.attn.qkv"
+    model = _tree({f"{layer}.{leaf}": (2, 2) for leaf in ("weight", "lora_a", "lora_b")})
+    keys = {"backbone.vit": {"lr_mult": 0.1}, "lora_b": {"lr_mult": 16.0}}
+    groups = custom_keys_param_groups(model, base_lr=1.0, weight_decay=0.1, custom_keys=keys)
+    assert _by_name(model, groups) == {
+        f"{layer}.weight": (0.1, 0.1),
+        f"{layer}.lora_a": (1.0, 0.1),
+        f"{layer}.lora_b": (16.0, 0.1),
+    }
+
+
+def test_layer_decay_spares_lora_factors() -> None:
+    layer = "vit.blocks.0.attn.qkv"
+    names = [f"{layer}.{leaf}" for leaf in ("weight", "lora_a", "lora_b")]
+    model = _tree({name: (2, 2) for name in (*names, "vit.blocks.1.weight")})
+    groups = layer_decay_param_groups(model, **DEPTH)
+    rates = [_by_name(model, groups)[name] for name in names]
+    assert rates == [(0.25, 0.05), (1.0, 0.05), (1.0, 0.05)]
+
+
 def test_norm_key_does_not_match_the_norm_of_a_convolution() -> None:
     model = nn.Sequential(Conv2d(4, 4, 1, bias=False, norm=get_norm("BN", 4)), nn.LayerNorm(4))
     model.add_module("norm1", nn.LayerNorm(4))

@@ -27,6 +27,9 @@ class FrozenTrunk:
     hold them in full precision in every mode, unless :func:`store_in_bfloat16` has rounded them.
     Layer norms and the residual stream stay in float32. Double precision stays double.
 
+    The blocks of a ViT with LoRA factors run with gradients for these, and not in float16, where
+    gradients need the loss scaling of ``train.amp``.
+
     This is not a module, so that the ViT keeps its place and its names in the model.
 
     Args:
@@ -46,15 +49,18 @@ class FrozenTrunk:
 
     def forward_blocks(self, tokens: Tensor, grid: GridSize, start: int, stop: int) -> Tensor:
         """See :meth:`ViTTrunk.forward_blocks`; the dtype of the tokens is kept."""
-        with torch.no_grad(), self._autocast(tokens):
+        with self._fixed(), self._autocast(tokens):
             output = self._vit.forward_blocks(tokens, grid, start, stop)
         return output.to(tokens.dtype)
 
     def normalise(self, tokens: Tensor) -> Tensor:
         """See :meth:`ViTTrunk.normalise`; the dtype of the tokens is kept."""
-        with torch.no_grad(), self._autocast(tokens):
+        with self._fixed(), self._autocast(tokens):
             output = self._vit.normalise(tokens)
         return output.to(tokens.dtype)
+
+    def _fixed(self) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext() if self._vit.lora_rank else torch.no_grad()
 
     def _autocast(self, tensor: Tensor) -> contextlib.AbstractContextManager:
         device_type = tensor.device.type
@@ -66,7 +72,8 @@ class FrozenTrunk:
                 "the rounded weights would change the results. Use frozen_dtype='float32', or a "
                 "device that computes in bfloat16"
             )
-        if dtype == torch.float32 or _is_requested(device_type):
+        needs_scaling = dtype == torch.float16 and self._vit.lora_rank
+        if dtype == torch.float32 or needs_scaling or _is_requested(device_type):
             return contextlib.nullcontext()
         return torch.autocast(device_type, dtype=dtype)
 
@@ -91,7 +98,9 @@ def store_in_bfloat16(vit: ViTTrunk) -> None:
     """
     for module in vit.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):
-            module.to(torch.bfloat16)
+            for parameter in (module.weight, module.bias):  # not the factors of LoRA
+                if parameter is not None:
+                    parameter.data = parameter.data.to(torch.bfloat16)
 
 
 @torch.compiler.assume_constant_result

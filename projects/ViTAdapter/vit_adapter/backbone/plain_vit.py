@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vit_adapter.backbone.lora import add_lora
 from vit_adapter.backbone.trunk import ViTTrunk
 from vit_adapter.backbone.vit_parts import (
     LAYER_NORM_EPS,
@@ -63,6 +64,9 @@ class PlainViT(ViTTrunk):
             (ViTDet).
         use_checkpoint: recompute each block in the backward pass instead of storing its
             activations.
+        lora_rank: rank of the LoRA factors in the attention of every block; 0 for none. With
+            factors, only these and residual bottlenecks are trained.
+        lora_alpha: the factors are scaled by ``lora_alpha / lora_rank``; None for scale 1.
 
     Raises:
         ValueError: the arguments do not fit together.
@@ -83,6 +87,8 @@ class PlainViT(ViTTrunk):
         window_sizes: Sequence[int] = (),
         residual_indexes: Sequence[int] = (),
         use_checkpoint: bool = False,
+        lora_rank: int = 0,
+        lora_alpha: float | None = None,
     ) -> None:
         super().__init__()
         check_arguments(patch_size, embed_dim, depth, num_heads, drop_path_rate)
@@ -113,6 +119,11 @@ class PlainViT(ViTTrunk):
             for index, window_size in enumerate(window_sizes)
         )
         self.reset_parameters()
+        self.lora_rank = lora_rank
+        if lora_rank:
+            add_lora(self, self.blocks, rank=lora_rank, alpha=lora_alpha)
+            for index in residual_indexes:  # not pre-trained
+                self.blocks[index].residual.requires_grad_(True)
 
     def reset_parameters(self) -> None:
         """Initialise as timm does; residual bottlenecks start as the identity."""

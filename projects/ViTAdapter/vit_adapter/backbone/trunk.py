@@ -25,6 +25,8 @@ class ViTTrunk(nn.Module, ABC):
         num_prefix_tokens: tokens in front of the patches (class, registers); only the blocks see
             them.
         norm_layer: builds a LayerNorm of a given width with the trunk's epsilon.
+        lora_rank: rank of the trained factors around fixed weights, see
+            :func:`vit_adapter.backbone.lora.add_lora`; 0 if there are none.
     """
 
     embed_dim: int
@@ -32,6 +34,7 @@ class ViTTrunk(nn.Module, ABC):
     patch_size: int
     num_prefix_tokens: int = 0
     norm_layer: Callable[[int], nn.Module]
+    lora_rank: int = 0
 
     @property
     def final_norm(self) -> nn.Module | None:

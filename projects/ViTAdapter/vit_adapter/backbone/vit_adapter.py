@@ -45,7 +45,8 @@ class ViTAdapter(PyramidBackbone):
     * "frozen" has no injectors and does not train the ViT. The ViT runs once, in 16 bits where that
       is fast, keeps no activations and stays in evaluation mode; its tokens after the blocks of
       each interaction feed the extractors. Meant for large pre-trained ViTs. The segmentor
-      published with DINOv3 (arXiv 2508.10104) is this mode with ``norm_taps`` and ``norm_eps``.
+      published with DINOv3 (arXiv 2508.10104) is this mode with ``norm_taps`` and ``norm_eps``. If
+      the ViT has LoRA factors, these are trained, and the blocks keep their activations.
     * "light" has neither injectors nor deformable attention and trains everything; see
       :mod:`vit_adapter.backbone.light`.
 
@@ -157,12 +158,14 @@ class ViTAdapter(PyramidBackbone):
         self._has_injectors = parts.has_injectors
         self._prior_strides = self._find_prior_strides()
         self._freeze_unused()
-        if self.norm_taps:
+        if self.norm_taps and not vit.lora_rank:
             vit.final_norm.requires_grad_()
         self._vit_is_frozen = parts.freezes_vit
         self._in_bfloat16 = parts.freezes_vit and frozen_dtype == "bfloat16"
         if self._vit_is_frozen:
-            self.vit.requires_grad_(False).eval()
+            self.vit.eval()
+            if not self.vit.lora_rank:
+                self.vit.requires_grad_(False)
         if self._in_bfloat16:
             store_in_bfloat16(self.vit)
 

@@ -24,6 +24,7 @@ from typing import Any
 from detectron2.layers import Conv2d
 from torch import nn
 
+from vit_adapter.backbone.lora import is_lora_factor
 from vit_adapter.backbone.trunk import ViTTrunk
 
 _MULTIPLIERS = ("lr_mult", "decay_mult")
@@ -45,7 +46,8 @@ def custom_keys_param_groups(
         weight_decay: weight decay before multiplication, >= 0.
         custom_keys: piece of a name -> ``{"lr_mult": ..., "decay_mult": ...}``, each 1 if absent.
             Keys are tried from longest to shortest, and in alphabetical order if equally long; only
-            the first one that the name contains applies.
+            the first one that the name contains applies. LoRA factors are new, so no key of their
+            ViT applies to them: their names are ``lora_a`` and ``lora_b`` here.
 
     Returns:
         One group ``{"params", "lr", "weight_decay"}`` for each distinct pair of the two numbers,
@@ -66,6 +68,8 @@ def custom_keys_param_groups(
         owner, _, leaf = name.rpartition(".")
         if owner in conv_norms:
             name = f"{owner.removesuffix('norm')}bn.{leaf}"
+        elif is_lora_factor(name):
+            name = leaf
         key = next((key for key in keys if key in name), None)
         multipliers = {} if key is None else custom_keys[key]
         lr_mult, decay_mult = (multipliers.get(multiplier, 1.0) for multiplier in _MULTIPLIERS)
@@ -88,7 +92,8 @@ def layer_decay_param_groups(
     With a ViT of L blocks there are L + 2 layers: 0 for its stem (patches, tokens, positions),
     i + 1 for block i, and L + 1 for everything else (adapter, pyramid, heads); see
     :meth:`ViTTrunk.parameter_layers`. Layer k has ``base_lr * decay_rate ** (L + 1 - k)``.
-    1-D tensors and those whose name ends in ``.bias`` have no weight decay.
+    1-D tensors and those whose name ends in ``.bias`` have no weight decay. LoRA factors are new:
+    they have ``base_lr`` in every block, and weight decay, which pulls towards the pre-trained ViT.
 
     Args:
         model: parameters with ``requires_grad=False`` are left out; a shared parameter appears
@@ -125,6 +130,7 @@ def layer_decay_param_groups(
 
     def rule(name: str, param: nn.Parameter) -> tuple[float, float]:
         steps = lowest if name.startswith(first_layer) else steps_below.get(name, 0)
+        steps = 0 if is_lora_factor(name) else steps
         exempt = param.ndim == 1 or name.endswith(".bias") or name in embeddings
         return base_lr * decay_rate**steps, 0.0 if exempt else weight_decay
 

@@ -98,6 +98,14 @@ def test_residual_blocks_keep_their_initial_values(tmp_path: Path) -> None:
     assert all(name.startswith("blocks.1.residual.") for name in report.missing)
 
 
+def test_lora_factors_keep_their_initial_values(tmp_path: Path) -> None:
+    trunk = make_trunk(lora_rank=2)
+    report = load_pretrained_vit(trunk, save(make_timm().state_dict(), tmp_path))
+    assert_same_features(trunk, make_timm())
+    assert "blocks.0.attn.qkv.lora_b" in report.missing
+    assert not trunk.blocks[0].attn.qkv.lora_b.any()
+
+
 def test_mae_decoder_is_skipped(tmp_path: Path) -> None:
     state_dict = make_timm().state_dict()
     state_dict |= {"mask_token": torch.zeros(1, 1, 8), "decoder_blocks.0.x": torch.zeros(3)}

@@ -245,6 +245,17 @@ def test_published_layouts_are_read_back(
         torch.testing.assert_close(value, expected, msg=lambda text, key=key: f"{key}: {text}")
 
 
+def test_lora_factors_keep_their_initial_values(tmp_path: Path) -> None:
+    name = "vit_base_patch14_reg4_dinov2"
+    published, unused = as_dinov2(timm_weights(name))
+    vit = make_vit(name, lora_rank=2)
+    before = {key: value.clone() for key, value in vit.state_dict().items() if "lora_" in key}
+    report = load_pretrained_vit(vit, save(published, tmp_path))
+    assert set(report.unused) == unused
+    assert set(report.missing) == set(before) and len(before) == 2 * 2 * vit.depth
+    assert all(torch.equal(vit.state_dict()[key], value) for key, value in before.items())
+
+
 def test_everything_in_the_file_is_accounted_for(tmp_path: Path) -> None:
     weights = timm_weights("vit_base_patch14_reg4_dinov2", num_classes=0)
     published, _ = as_dinov2(weights)

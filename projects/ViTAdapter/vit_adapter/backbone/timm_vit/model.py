@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vit_adapter.backbone.lora import add_lora
 from vit_adapter.backbone.timm_vit.create import create_plain_vit
 from vit_adapter.backbone.trunk import ViTTrunk
 from vit_adapter.backbone.vit_parts import check_window_sizes, patch_grid
@@ -57,13 +58,17 @@ class TimmViT(ViTTrunk):
         antialias_positions: resize absolute positions with antialiasing, by timm's rule. The
             published DINOv2 adapters do it without.
         model_args: further arguments of timm's constructor, e.g. ``{"init_values": 1e-5}``.
+        lora_rank: rank of the LoRA factors in the attention of every block; 0 for none. With
+            factors, only these are trained.
+        lora_alpha: the factors are scaled by ``lora_alpha / lora_rank``; None for scale 1.
 
     Attributes:
         model: timm's module.
 
     Raises:
         ValueError: timm does not know the name (the nearest ones are suggested) or it is not a
-            plain ViT, the architecture cannot have windows, or the arguments do not fit together.
+            plain ViT, the architecture cannot have windows or LoRA, or the arguments do not fit
+            together.
     """
 
     def __init__(
@@ -80,6 +85,8 @@ class TimmViT(ViTTrunk):
         final_norm: bool = False,
         antialias_positions: bool = True,
         model_args: Mapping[str, Any] | None = None,
+        lora_rank: int = 0,
+        lora_alpha: float | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= drop_path_rate < 1:
@@ -110,6 +117,9 @@ class TimmViT(ViTTrunk):
             raise ValueError(
                 f"the blocks of {name!r} cannot have windows: {reason}. Leave window_sizes empty"
             )
+        self.lora_rank = lora_rank
+        if lora_rank:
+            add_lora(self, self.model.blocks, rank=lora_rank, alpha=lora_alpha)
 
     def embed(self, images: Tensor) -> tuple[Tensor, GridSize]:
         """See :meth:`ViTTrunk.embed`."""

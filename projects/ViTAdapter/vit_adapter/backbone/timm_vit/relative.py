@@ -98,7 +98,11 @@ def biased_attention(attention: nn.Module, tokens: Tensor, bias: Tensor) -> Tens
     qkv_bias = None
     if attention.q_bias is not None:
         qkv_bias = torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
-    qkv = linear(tokens, attention.qkv.weight, qkv_bias)
+    if attention.qkv_bias_separate:
+        qkv = attention.qkv(tokens)
+        qkv = qkv if qkv_bias is None else qkv + qkv_bias
+    else:
+        qkv = linear(tokens, attention.qkv.weight, qkv_bias)
     qkv = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     query, key, value = qkv  # (B, M, 1 + N, D/M) each
     dropout = attention.attn_drop.p if attention.training else 0.0

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from vit_adapter.backbone.lora import is_lora_factor
 from vit_adapter.backbone.trunk import ViTTrunk
 from vit_adapter.checkpoint.loading import CheckpointMismatchError, LoadReport, compare_keys
 from vit_adapter.checkpoint.pretrained.hub import read_weights
@@ -52,8 +53,8 @@ def load_pretrained_vit(
 
     The class of the trunk decides how the file is read (see the other modules of this package).
     Names that only a classifier or a reconstruction decoder has are skipped. Parameters that no
-    pre-training has (layer scale of a plain ViT, ViTDet's residual blocks) keep their initial
-    values. Both are logged, as is every tensor that was resized. Everything else must fit.
+    pre-training has (layer scale of a plain ViT, ViTDet's residual blocks, LoRA factors) keep their
+    initial values. Both are logged, as is every tensor that was resized. Everything else must fit.
 
     Args:
         vit: the trunk.
@@ -74,10 +75,11 @@ def load_pretrained_vit(
     reader = find_reader(vit)
     weights = fit_patch_kernel(vit, reader.adapt(vit, read_weights(name), name), patch_resize)
     report = replace(compare_keys(vit, weights.state_dict), resized=weights.resized)
+    missing = report.without(reader.not_pretrained).missing
     refused = replace(
         report,
         unused=report.without(reader.passed_over).unused,
-        missing=report.without(reader.not_pretrained).missing,
+        missing=tuple(name for name in missing if not is_lora_factor(name)),
         resized=(),
     )
     if not refused.is_exact:
