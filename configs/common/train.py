@@ -30,7 +30,8 @@ def _train(max_iter, period, eval_period, base_batch_size=16, clip_grad_norm=Non
         base_batch_size=base_batch_size,  # the total batch size that optimizer.lr is made for
         amp=dict(enabled=False, dtype="float16"),
         ddp=dict(broadcast_buffers=False, find_unused_parameters=False),
-        checkpointer=dict(period=period, max_to_keep=3),  # period 0: only after the last iteration
+        # period 0: only after the last iteration; trained_only: without the ViT's fixed weights
+        checkpointer=dict(period=period, max_to_keep=3, trained_only=False),
         eval_period=eval_period,  # 0: only after the last iteration
         log_period=20,
         device="auto",  # cuda if there is one

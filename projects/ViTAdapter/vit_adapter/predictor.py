@@ -26,6 +26,7 @@ from vit_adapter.config.own_data import register_test_data
 from vit_adapter.config.tasks import given_classes, set_num_classes, stated_task
 from vit_adapter.config.test_time import loader_for_testing, wrap_for_testing
 from vit_adapter.config.unstated_task import fill_in_task
+from vit_adapter.config.weights import base_weights
 from vit_adapter.data.image_io import MIN_SIDE
 from vit_adapter.data.semantic.own_folders import default_colors, read_class_names
 
@@ -48,8 +49,8 @@ class LazyPredictor:
         config: path of a config file (.py, or the .yaml that training saves), a name in the model
             zoo, the output folder of a training run (its config and last weights are used), or a
             config object (left unchanged). A config can run any code: use only ones that you trust.
-        weights: path or URL of a checkpoint of the whole model; by default
-            ``train.init_checkpoint``.
+        weights: path or URL of a checkpoint of the whole model, or of its trained part, on top of
+            ``train.vit_checkpoint``; by default ``train.init_checkpoint``.
         overrides: ``"key=value"`` strings, applied before anything is built.
 
     Attributes:
@@ -95,7 +96,7 @@ class LazyPredictor:
             )
             return
         allow = OmegaConf.select(self.cfg, "train.allow_mismatch", default=())
-        checkpointer = Checkpointer(model, allow_mismatch=allow)
+        checkpointer = Checkpointer(model, allow_mismatch=allow, base=base_weights(self.cfg))
         checkpointer.load(os.fspath(path))
 
     def __call__(self, original_image: np.ndarray) -> dict:

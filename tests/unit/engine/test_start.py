@@ -8,13 +8,15 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from vit_adapter.backbone.plain_vit import PlainViT
+from vit_adapter.checkpoint import load_state_dict_file
 from vit_adapter.checkpoint.checkpointer import Checkpointer
 from vit_adapter.config.errors import UsageError
-from vit_adapter.engine.start import load_start, load_trained, load_trunk
+from vit_adapter.config.weights import base_weights, stores_trained_only
+from vit_adapter.engine.start import load_start, load_trained
 
 
-def make_vit() -> PlainViT:
-    return PlainViT(img_size=32, embed_dim=8, depth=1, num_heads=2)
+def make_vit(**options: object) -> PlainViT:
+    return PlainViT(img_size=32, embed_dim=8, depth=1, num_heads=2, **options)
 
 
 def make_config(output_dir: Path | str = "", **train: object) -> DictConfig:
@@ -35,35 +37,6 @@ def write_run(folder: Path, trainer: State | None) -> nn.Module:
     model = nn.Linear(2, 2)
     Checkpointer(model, str(folder), trainer=trainer).save("model_0000007")
     return model
-
-
-def test_trunk_weights_are_loaded_if_named(tmp_path: Path) -> None:
-    source = make_vit()
-    nn.init.ones_(source.pos_embed)
-    torch.save(source.state_dict(), tmp_path / "vit.pth")
-    model = make_vit()
-    load_trunk(make_config(vit_checkpoint=""), model)
-    assert not torch.equal(model.pos_embed, source.pos_embed)
-    load_trunk(make_config(vit_checkpoint=str(tmp_path / "vit.pth")), nn.Sequential(model))
-    torch.testing.assert_close(model.pos_embed, source.pos_embed)
-
-
-def test_the_config_sets_how_patch_kernels_are_resized(tmp_path: Path) -> None:
-    model = make_vit()
-    weights = model.state_dict()
-    kernel = torch.randn(8, 3, 14, 14)
-    torch.save({**weights, "patch_embed.proj.weight": kernel}, tmp_path / "vit.pth")
-    resized = {}
-    for options in ({}, {"vit_patch_resize": "bilinear"}):
-        load_trunk(make_config(vit_checkpoint=str(tmp_path / "vit.pth"), **options), model)
-        resized[len(options)] = model.patch_embed.proj.weight.detach().clone()
-    torch.testing.assert_close(resized[1], nn.functional.interpolate(kernel, 16, mode="bilinear"))
-    assert not torch.allclose(resized[0], resized[1])
-
-
-def test_trunk_weights_without_a_trunk(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="one ViT trunk, but this one has 0"):
-        load_trunk(make_config(vit_checkpoint=str(tmp_path / "vit.pth")), nn.Linear(1, 1))
 
 
 def test_new_run_starts_from_the_named_weights(tmp_path: Path) -> None:
@@ -162,3 +135,69 @@ def test_weights_to_evaluate(tmp_path: Path) -> None:
         model = nn.Linear(2, 2)
         load_trained(cfg, model, resume=resume)
         torch.testing.assert_close(model.weight, source.weight)
+
+
+TRAINED_ONLY = {"checkpointer": {"trained_only": True}}
+
+
+def write_vit(folder: Path, **options: object) -> tuple[PlainViT, str]:
+    """Write the weights of a ViT; return it and the file."""
+    vit = make_vit(**options)
+    file = folder / "vit.pth"
+    torch.save({n: p for n, p in vit.state_dict().items() if "lora_" not in n}, file)
+    return vit, str(file)
+
+
+def test_a_run_that_stores_the_trained_part_is_resumed(tmp_path: Path) -> None:
+    vit, file = write_vit(tmp_path, lora_rank=2)
+    (tmp_path / "run").mkdir()
+    cfg = make_config(tmp_path / "run", vit_checkpoint=file, **TRAINED_ONLY)
+    model = make_vit(lora_rank=2)
+    assert load_start(cfg, model, resume=False) is None
+    assert torch.equal(model.blocks[0].mlp.fc1.weight, vit.blocks[0].mlp.fc1.weight)
+    nn.init.ones_(model.blocks[0].attn.qkv.lora_b)
+    Checkpointer(
+        model,
+        str(tmp_path / "run"),
+        trainer=State(),
+        base=base_weights(cfg),
+        trained_only=stores_trained_only(cfg),
+    ).save("model_0000007")
+    assert "blocks.0.mlp.fc1.weight" not in load_state_dict_file(tmp_path / "run/model_0000007.pth")
+    resumed, evaluated = make_vit(lora_rank=2), make_vit(lora_rank=2)
+    assert load_start(cfg, resumed, resume=True) == {"iteration": 7}
+    load_trained(cfg, evaluated, resume=True)
+    for loaded in (resumed, evaluated):
+        state = loaded.state_dict()
+        assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("options", "vit_checkpoint", "message"),
+    [
+        ({"lora_rank": 2}, False, "needs train.vit_checkpoint"),
+        ({}, True, "has no effect: all blocks of the ViT are trained"),
+    ],
+)
+def test_storing_the_trained_part_needs_fixed_weights_of_a_file(
+    options: dict[str, object], vit_checkpoint: bool, message: str, tmp_path: Path
+) -> None:
+    _, file = write_vit(tmp_path)
+    cfg = make_config(tmp_path, vit_checkpoint=file if vit_checkpoint else "", **TRAINED_ONLY)
+    with pytest.raises(UsageError, match=message):
+        load_start(cfg, make_vit(**options), resume=False)
+
+
+def test_storing_the_trained_part_of_another_start_is_refused(tmp_path: Path) -> None:
+    _, file = write_vit(tmp_path)
+    Checkpointer(make_vit(lora_rank=2), str(tmp_path)).save("whole")
+    cfg = make_config(
+        tmp_path,
+        vit_checkpoint=file,
+        init_checkpoint=str(tmp_path / "whole.pth"),
+        **TRAINED_ONLY,
+    )
+    with pytest.raises(UsageError, match=r"has others than train\.vit_checkpoint='.*vit\.pth'"):
+        load_start(cfg, make_vit(lora_rank=2), resume=False)
+    cfg.train.checkpointer.trained_only = False
+    load_start(cfg, make_vit(lora_rank=2), resume=False)

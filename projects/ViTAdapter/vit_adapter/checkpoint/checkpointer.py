@@ -1,5 +1,6 @@
 """Checkpoints of a training run: atomic to write, strict to load, safe to read."""
 
+import copy
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -8,10 +9,17 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 from torch import Tensor, nn
 
+from vit_adapter.backbone.lora import is_lora_factor
 from vit_adapter.checkpoint.files import extract_state_dict, load_checkpoint_file
 from vit_adapter.checkpoint.loading import ADVICE, LoadReport, load_strict, without_prefix
 from vit_adapter.checkpoint.original.provenance import find_tree
 from vit_adapter.checkpoint.run_files import LAST_CHECKPOINT
+from vit_adapter.checkpoint.trained_part import (
+    FIXED_WEIGHTS,
+    BaseWeights,
+    complete,
+    hash_fixed_weights,
+)
 from vit_adapter.utils.atomic import atomic_open, atomic_save
 
 __all__ = ["Checkpointer"]
@@ -45,6 +53,10 @@ class Checkpointer(DetectionCheckpointer):
         allow_mismatch: one or several regular expressions of names that need not fit in
             :meth:`load`. Resuming is always strict, because the same config wrote the checkpoint.
         gather: returns the complete state dict of the model to store.
+        base: the pre-trained weights of the model's ViT. A checkpoint of the trained part lies on
+            top of them, see :mod:`vit_adapter.checkpoint.trained_part`; loading one also loads them
+            unless the model already has them.
+        trained_only: save only the trained part.
 
     Attributes:
         report: what the last loading did with each name; None before.
@@ -58,10 +70,15 @@ class Checkpointer(DetectionCheckpointer):
         trainer: object | None = None,
         allow_mismatch: str | Sequence[str] = (),
         gather: Callable[[nn.Module], dict[str, Tensor]] = nn.Module.state_dict,
+        base: BaseWeights | None = None,
+        trained_only: bool = False,
     ) -> None:
         super().__init__(model, save_dir, **({} if trainer is None else {"trainer": trainer}))
         self.allow_mismatch = allow_mismatch
         self._gather = gather
+        self._base = base
+        self._trained_only = trained_only
+        self._fixed: dict[str, object] = {}
         self.report: LoadReport | None = None
 
     def save(self, name: str, **extra: object) -> None:
@@ -81,10 +98,21 @@ class Checkpointer(DetectionCheckpointer):
         data.update(extra)
         if not self.save_to_disk:
             return
+        if self._trained_only:
+            data |= self._leave_out_fixed(data["model"])
         file = os.path.join(self.save_dir, f"{name}.pth")
         logger.info("Saving checkpoint to %s", file)
         atomic_save(data, file)
         self.tag_last_checkpoint(f"{name}.pth")
+
+    def _leave_out_fixed(self, state_dict: dict[str, Tensor]) -> dict[str, object]:
+        if not self._fixed:  # once: these weights do not change
+            source = self._base.source if self._base is not None else ""
+            self._fixed = {"source": source, "sha256": hash_fixed_weights(self.model)}
+        trained = copy.copy(state_dict)  # with the module versions attached to it
+        for name in self._fixed["sha256"]:
+            del trained[name]
+        return {"model": trained, FIXED_WEIGHTS: self._fixed}
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Write ``last_checkpoint``, atomically."""
@@ -103,6 +131,7 @@ class Checkpointer(DetectionCheckpointer):
         Raises:
             FileNotFoundError, CheckpointFileError, CheckpointMismatchError: the file cannot be
                 loaded; the model is unchanged.
+            BaseWeightsError: the file holds only the trained part, of another ViT.
         """
         return self._load(path, self.allow_mismatch, ADVICE)
 
@@ -138,10 +167,16 @@ class Checkpointer(DetectionCheckpointer):
         source = f"checkpoint {path!r}"
         state_dict = extract_state_dict(checkpoint, path)
         state_dict = without_prefix(self.model, state_dict, source=source)
-        if find_tree(state_dict) and not find_tree(self.model.state_dict()):
+        own = self.model.state_dict()
+        fixed = checkpoint.get(FIXED_WEIGHTS)
+        if fixed is not None:
+            state_dict = complete(self.model, state_dict, fixed, self._base, source=source)
+        if any(map(is_lora_factor, state_dict)) and not any(map(is_lora_factor, own)):
+            source += " (with LoRA: give the lora_rank and lora_alpha of its training)"
+        if find_tree(state_dict) and not find_tree(own):
             source += " (the original's names: convert it with tools/convert_checkpoint.py first)"
         self.report = load_strict(self.model, state_dict, allow, source=source, advice=advice)
-        weights = {"model", "state_dict", "module"}
+        weights = {"model", "state_dict", "module", FIXED_WEIGHTS}
         return {
             key: value
             for key, value in checkpoint.items()

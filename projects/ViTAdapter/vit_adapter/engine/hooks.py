@@ -15,6 +15,7 @@ from torch import nn
 
 from vit_adapter.checkpoint import run_files
 from vit_adapter.checkpoint.checkpointer import Checkpointer
+from vit_adapter.config.weights import base_weights, stores_trained_only
 from vit_adapter.engine.clipping import GradientClipping
 from vit_adapter.engine.evaluation import evaluate
 from vit_adapter.engine.freezing import FrozenNorms
@@ -55,10 +56,16 @@ def output_hooks(cfg: DictConfig, trainer: Trainer, output_dir: str) -> list[Hoo
     """
     options = cfg.train
     checkpointer = Checkpointer(
-        unwrap(trainer.model), output_dir, trainer=trainer, gather=gather_model_state
+        unwrap(trainer.model),
+        output_dir,
+        trainer=trainer,
+        gather=gather_model_state,
+        base=base_weights(cfg),
+        trained_only=stores_trained_only(cfg),
     )
+    periods = {key: value for key, value in options.checkpointer.items() if key != "trained_only"}
     result = [
-        PeriodicCheckpointer(checkpointer, **options.checkpointer),
+        PeriodicCheckpointer(checkpointer, **periods),
         EvaluationHook(
             options.eval_period, lambda: evaluate(cfg, trainer.model, training=True), checkpointer
         ),

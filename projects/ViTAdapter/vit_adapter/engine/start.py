@@ -5,17 +5,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from detectron2.utils import comm
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
 from vit_adapter.checkpoint.checkpointer import Checkpointer
 from vit_adapter.checkpoint.loading import LoadReport
-from vit_adapter.checkpoint.pretrained import find_trunk, load_pretrained_vit, trunk_names
+from vit_adapter.checkpoint.pretrained import trunk_names
+from vit_adapter.checkpoint.trained_part import hash_fixed_weights
 from vit_adapter.config.errors import UsageError
+from vit_adapter.config.weights import base_weights, load_trunk, stores_trained_only
 from vit_adapter.engine.output_dir import describe_earlier_runs, refuse_restart
 from vit_adapter.engine.torchrun import restart_count
 
-__all__ = ["load_start", "load_trained", "load_trunk"]
+__all__ = ["load_start", "load_trained"]
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +27,7 @@ def load_start(cfg: DictConfig, model: nn.Module, *, resume: bool) -> object | N
 
     When resuming, they come from the last checkpoint in ``train.output_dir``, otherwise from
     ``train.init_checkpoint``, if it is given. Unless that has weights of the ViT, they come from
-    ``train.vit_checkpoint``.
+    ``train.vit_checkpoint``. A checkpoint of the trained part lies on top of these.
 
     Args:
         cfg: the whole config; only ``train`` is read.
@@ -42,9 +44,18 @@ def load_start(cfg: DictConfig, model: nn.Module, *, resume: bool) -> object | N
     options = cfg.train
     if not resume:
         refuse_restart(options.output_dir, max(comm.all_gather(restart_count())))
-    checkpointer = Checkpointer(model, options.output_dir, allow_mismatch=options.allow_mismatch)
+    checkpointer = _build_checkpointer(cfg, model)
     resumed = _can_resume(checkpointer, resume)
-    rest = _load(cfg, model, checkpointer, resume=resumed)
+    trained_only = stores_trained_only(cfg)
+    fixed = _load_base(cfg, model) if trained_only else {}
+    rest = _load(cfg, model, checkpointer, resume=resumed, with_trunk=not trained_only)
+    if trained_only and hash_fixed_weights(model) != fixed:
+        raise UsageError(
+            "train.checkpointer.trained_only=True leaves out the fixed weights of the ViT, but the "
+            "checkpoint that this run starts from has others than train.vit_checkpoint="
+            f"{options.vit_checkpoint!r}. Give the weights that it was trained on, or store "
+            "everything with train.checkpointer.trained_only=False."
+        )
     return (rest.get("trainer") or {}) if resumed else None
 
 
@@ -61,7 +72,7 @@ def load_trained(cfg: DictConfig, model: nn.Module, *, resume: bool) -> None:
         UsageError: the weights are missing or do not fit.
     """
     options = cfg.train
-    checkpointer = Checkpointer(model, options.output_dir, allow_mismatch=options.allow_mismatch)
+    checkpointer = _build_checkpointer(cfg, model)
     resumed = _can_resume(checkpointer, resume)
     if not options.init_checkpoint and not resumed:
         raise UsageError(
@@ -71,29 +82,59 @@ def load_trained(cfg: DictConfig, model: nn.Module, *, resume: bool) -> None:
     _load(cfg, model, checkpointer, resume=resumed)
 
 
-def load_trunk(cfg: DictConfig, model: nn.Module) -> None:
-    """Load ``cfg.train.vit_checkpoint``, if it names one, into the plain ViT inside ``model``.
+def _build_checkpointer(cfg: DictConfig, model: nn.Module) -> Checkpointer:
+    return Checkpointer(
+        model,
+        cfg.train.output_dir,
+        allow_mismatch=cfg.train.allow_mismatch,
+        base=base_weights(cfg),
+    )
 
-    ``cfg.train.vit_patch_resize`` says how a patch kernel of another size is resized, see
-    :func:`load_pretrained_vit`.
+
+def _load_base(cfg: DictConfig, model: nn.Module) -> dict[str, str]:
+    """Load the ViT that checkpoints of the trained part lie on, and hash what they leave out.
+
+    Raises:
+        UsageError: there is no such ViT, or they would leave out nothing.
     """
-    path = OmegaConf.select(cfg, "train.vit_checkpoint", default="")
-    if path:
-        method = OmegaConf.select(cfg, "train.vit_patch_resize", default="pseudo_inverse")
-        load_pretrained_vit(find_trunk(model), path, patch_resize=method)
+    if not cfg.train.get("vit_checkpoint"):
+        raise UsageError(
+            "train.checkpointer.trained_only=True needs train.vit_checkpoint: the weights that the "
+            "checkpoints leave out are read from it."
+        )
+    with _named_weights():
+        load_trunk(cfg, model)
+    fixed = hash_fixed_weights(model)
+    if not fixed:
+        raise UsageError(
+            "train.checkpointer.trained_only=True has no effect: all blocks of the ViT are "
+            "trained. Fix them with mode=frozen, lora_rank or train.freeze, or store everything "
+            "with train.checkpointer.trained_only=False."
+        )
+    return fixed
 
 
 def _load(
-    cfg: DictConfig, model: nn.Module, checkpointer: Checkpointer, *, resume: bool
+    cfg: DictConfig,
+    model: nn.Module,
+    checkpointer: Checkpointer,
+    *,
+    resume: bool,
+    with_trunk: bool = True,
 ) -> dict[str, object]:
     """Load the last checkpoint, or else the weights that ``cfg.train`` names.
+
+    Args:
+        cfg, model, checkpointer: as above.
+        resume: load the last checkpoint.
+        with_trunk: also load the plain ViT if there is none in the checkpoint.
 
     Returns:
         The rest of the checkpoint, such as the trainer's state.
     """
     with _named_weights():
         rest = checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
-        if not resume and _lacks_trunk(model, checkpointer.report):
+        if with_trunk and not resume and _lacks_trunk(model, checkpointer.report):
             load_trunk(cfg, model)
     return rest
 

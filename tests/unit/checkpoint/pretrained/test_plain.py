@@ -98,9 +98,13 @@ def test_residual_blocks_keep_their_initial_values(tmp_path: Path) -> None:
     assert all(name.startswith("blocks.1.residual.") for name in report.missing)
 
 
-def test_lora_factors_keep_their_initial_values(tmp_path: Path) -> None:
+def test_lora_factors_keep_their_initial_values(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     trunk = make_trunk(lora_rank=2)
-    report = load_pretrained_vit(trunk, save(make_timm().state_dict(), tmp_path))
+    with caplog.at_level(logging.INFO, logger="vit_adapter"):
+        report = load_pretrained_vit(trunk, save(make_timm().state_dict(), tmp_path))
+    assert "blocks.1.gamma2, 8 LoRA factors" in caplog.text
     assert_same_features(trunk, make_timm())
     assert "blocks.0.attn.qkv.lora_b" in report.missing
     assert not trunk.blocks[0].attn.qkv.lora_b.any()

@@ -89,13 +89,16 @@ def load_pretrained_vit(
             refused,
         )
     vit.load_state_dict({key: weights.state_dict[key] for key in report.loaded}, strict=False)
+    kept = [name for name in report.missing if not is_lora_factor(name)]
+    if len(kept) < len(report.missing):
+        kept.append(f"{len(report.missing) - len(kept)} LoRA factors")
     logger.info(
         "Loaded %d of %d tensors of %s; skipped: %s; kept their initial values: %s",
         len(report.loaded),
         len(weights.state_dict),
         name,
         ", ".join(report.unused) or "none",
-        ", ".join(report.missing) or "none",
+        ", ".join(kept) or "none",
     )
     if report.resized:
         logger.info("Resized while loading: %s", "; ".join(map(str, report.resized)))
