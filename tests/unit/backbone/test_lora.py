@@ -10,7 +10,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from vit_adapter import PlainViT, TimmViT, ViTAdapter
 from vit_adapter.backbone import ViTTrunk, frozen
 from vit_adapter.backbone.frozen import FrozenTrunk
-from vit_adapter.backbone.lora import LoRALinear, is_lora_factor
+from vit_adapter.backbone.lora import LoRALinear, is_lora_factor, merged_state_dict
 from vit_adapter.layers import Linear
 
 DEPTH = 2
@@ -250,6 +250,28 @@ def test_frozen_vit_with_factors_is_not_run_in_float16(monkeypatch: pytest.Monke
         tokens, grid = vit.embed(images)
         found = FrozenTrunk(vit).forward_blocks(tokens, grid, 0, DEPTH)
         assert torch.equal(found, vit.forward_blocks(tokens, grid, 0, DEPTH)) != rounds
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_merged_weights_compute_the_same(trunk: str, dtype: torch.dtype) -> None:
+    adapted, merged = TRUNKS[trunk](lora_rank=4, lora_alpha=6).to(dtype).eval(), TRUNKS[trunk]()
+    randomise(adapted)
+    names = set(adapted.state_dict())
+    merged.to(dtype).eval().load_state_dict(merged_state_dict(adapted))
+    images = torch.randn(1, 3, 48, 80, dtype=dtype)
+    expected = adapted(images)[0]
+    difference = (merged(images)[0] - expected).norm() / expected.norm()
+    assert difference < (1e-6 if dtype == torch.float32 else 1e-14)
+    assert set(adapted.state_dict()) == names  # not changed
+
+
+def test_without_factors_there_is_nothing_to_merge() -> None:
+    vit = plain()
+    merged = merged_state_dict(vit)
+    assert all(torch.equal(merged[name], value) for name, value in vit.state_dict().items())
+    layer = LoRALinear(nn.Linear(4, 4), rank=2, alpha=2)
+    assert set(merged_state_dict(layer)) == {"weight", "bias"}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ Shapes: N tokens (any leading dimensions), C input width, D output width, r rank
 import math
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -40,6 +41,11 @@ class LoRALinear(nn.Linear):
         """(N, C) -> (N, D)."""
         correction = linear(self.scale * linear(tokens, self.lora_a), self.lora_b)
         return self._linear(tokens, self.weight, self.bias) + correction
+
+    def merged_weight(self) -> Tensor:
+        """The weight (D, C) of a linear layer that computes the same."""
+        correction = self.scale * self.lora_b.double() @ self.lora_a.double()
+        return (self.weight.double() + correction).to(self.weight.dtype)
 
     def extra_repr(self) -> str:
         """What ``repr`` shows in parentheses."""
@@ -91,3 +97,20 @@ def add_lora(
 def is_lora_factor(name: str) -> bool:
     """Whether a parameter of this name is a factor."""
     return name.rpartition(".")[2] in _FACTORS
+
+
+@torch.no_grad()
+def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict of the same model with ``lora_rank=0``: factors are added to their weights.
+
+    Args:
+        model: with or without factors; not changed.
+    """
+    merged = model.state_dict()
+    for name, layer in model.named_modules():
+        if isinstance(layer, LoRALinear):
+            prefix = f"{name}." if name else ""
+            merged[f"{prefix}weight"] = layer.merged_weight()
+            for factor in _FACTORS:
+                del merged[prefix + factor]
+    return merged
