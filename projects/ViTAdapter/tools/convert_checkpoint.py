@@ -3,6 +3,8 @@
     convert_checkpoint.py mask_rcnn_deit_adapter_tiny_fpn_3x_coco.pth.tar adapter_tiny.pth \
         --config-file coco/mask_rcnn_vit_adapter_tiny_deit_3x
     convert_checkpoint.py --reverse output/model_final.pth for_the_original.pth --tree detection
+    convert_checkpoint.py dinov3_vit7b16_ade20k_m2f_head-bf307cb1.pth segmentor.pth \
+        --backbone dinov3_vit7b16_pretrain_lvd1689m-a955f4ea.pth
 
 Prints the new name of each tensor, and what the names do not show: how pixels are normalised and
 how the ViT's tokens are added to the outputs. With ``--config-file``, both are compared with the
@@ -14,10 +16,11 @@ import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from detectron2.config import instantiate
 from detectron2.utils.logger import setup_logger
@@ -28,9 +31,12 @@ from torch import Tensor, nn
 from vit_adapter import ViTAdapter
 from vit_adapter.backbone.pyramid_backbone import PyramidBackbone
 from vit_adapter.checkpoint import load_checkpoint_file, load_strict
-from vit_adapter.checkpoint.files import extract_state_dict
+from vit_adapter.checkpoint.files import extract_state_dict, load_state_dict_file
+from vit_adapter.checkpoint.large import join_on_disk, save_safetensors
 from vit_adapter.checkpoint.original import Conversion, convert, revert, take_moving_averages
 from vit_adapter.checkpoint.original.config_text import PixelStatistics
+from vit_adapter.checkpoint.original.dinov3_files import join_files, split_files
+from vit_adapter.checkpoint.original.parts import without_part
 from vit_adapter.checkpoint.original.provenance import (
     METADATA_KEY,
     TREES,
@@ -38,9 +44,10 @@ from vit_adapter.checkpoint.original.provenance import (
     read_provenance,
     stored_provenance,
 )
+from vit_adapter.checkpoint.original.sizes import check_sizes, describe_sizes, read_sizes
 from vit_adapter.config.arguments import add_config_arguments
 from vit_adapter.config.loading import load_config
-from vit_adapter.utils.atomic import atomic_open, atomic_save
+from vit_adapter.utils.atomic import atomic_file, atomic_save
 
 OURS_SUFFIXES = (".pth", ".safetensors")
 THEIRS_SUFFIXES = (".pth", ".pth.tar")
@@ -68,6 +75,13 @@ def build_parser() -> argparse.ArgumentParser:
         choices=TREES,
         help="origin of a backbone without heads, or the destination with --reverse; mask2former "
         "is the code of Mask2Former's authors",
+    )
+    add(
+        "--backbone",
+        type=Path,
+        metavar="FILE",
+        help="the file of the ViT of DINOv3's segmentor, which IN does not hold; with --reverse "
+        "the file to write it to",
     )
     add("--ema", action="store_true", help="convert the moving averages (ema_*) of the weights")
     add("--force", action="store_true", help="replace OUT if it exists")
@@ -99,7 +113,7 @@ def read(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:
         FileNotFoundError, vit_adapter.checkpoint.CheckpointFileError: see
             :func:`vit_adapter.checkpoint.load_state_dict_file`.
     """
-    checkpoint = load_checkpoint_file(path)
+    checkpoint = load_checkpoint_file(path, mapped=True)
     weights = extract_state_dict(checkpoint, str(path))
     if path.suffix == ".safetensors":
         with safe_open(path, framework="pt") as file:
@@ -108,24 +122,22 @@ def read(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:
     return checkpoint, weights
 
 
-def print_table(conversion: Conversion, weights: Mapping[str, Tensor]) -> None:
-    """Print old name, new name and shape of every tensor, and what was left out."""
+def print_table(conversion: Conversion) -> None:
+    """Print old name, new name and new shape of every tensor, and what was left out or added."""
     width = max(map(len, conversion.names), default=0)
     new_width = max(map(len, conversion.names.values()), default=0)
     for old, new in conversion.names.items():
-        print(f"{old:{width}}  ->  {new:{new_width}}  {list(weights[old].shape)}")
+        shape = list(conversion.state_dict[without_part(new)].shape)
+        print(f"{old:{width}}  ->  {new:{new_width}}  {shape}")
     for old, reason in conversion.dropped.items():
         print(f"{old:{width}}  left out: {reason}")
-    renamed = set(conversion.names.values())
-    for new, tensor in conversion.state_dict.items():
-        if new not in renamed:
-            print(
-                f"{'(made from the others)':{width}}  ->  {new:{new_width}}  {list(tensor.shape)}"
-            )
+    for new, reason in conversion.made.items():
+        shape = list(conversion.state_dict[new].shape)
+        print(f"{'(added)':{width}}  ->  {new:{new_width}}  {shape}  {reason}")
     numbers = sum(tensor.numel() for tensor in conversion.state_dict.values())
     print(
         f"{len(conversion.names)} tensors with {numbers:,} numbers renamed, "
-        f"{len(conversion.dropped)} left out"
+        f"{len(conversion.dropped)} left out, {len(conversion.made)} added"
     )
 
 
@@ -160,6 +172,7 @@ def check_config(
         load_strict(model.head, of_head)
         backbones = []  # the weights are those of a head
     else:
+        check_sizes(weights, model.state_dict())
         whole = any(name.startswith("backbone.") for name in weights)
         load_strict(model if whole or len(backbones) != 1 else backbones[0], of_part)
     for backbone in backbones:
@@ -197,19 +210,40 @@ def pixels_of(cfg: DictConfig) -> PixelStatistics:
 def write(path: Path, weights: Mapping[str, Tensor], provenance: Provenance, reverse: bool) -> None:
     """Write the weights and their provenance, atomically."""
     metadata = provenance.as_metadata()
-    if reverse:
+    if reverse and provenance.tree == "dinov3":  # whose files hold nothing else
+        atomic_save(dict(weights), path)
+    elif reverse:
         atomic_save({"state_dict": dict(weights), "meta": {METADATA_KEY: metadata}}, path)
     elif path.suffix == ".safetensors":
-        # The format does not support tensors that share memory or have gaps.
-        dense = torch.contiguous_format
-        tensors = {name: tensor.clone(memory_format=dense) for name, tensor in weights.items()}
-        content = safetensors.torch.save(
-            tensors, {"format": "pt", METADATA_KEY: json.dumps(metadata)}
-        )
-        with atomic_open(path, "wb") as stream:
-            stream.write(content)
+        save_safetensors(weights, path, {"format": "pt", METADATA_KEY: json.dumps(metadata)})
     else:
         atomic_save({"model": dict(weights), METADATA_KEY: metadata}, path)
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Refuse files that cannot or should not be written, and options that contradict each other.
+
+    Raises:
+        ValueError, FileExistsError, FileNotFoundError: the message says why.
+    """
+    check_paths(args.input, args.output, args.reverse, args.force)
+    if args.backbone and args.reverse:
+        check_paths(args.input, args.backbone, args.reverse, args.force)
+    if args.backbone and args.backbone.resolve() == args.output.resolve():
+        raise ValueError(f"OUT and the file of --backbone are the same, {args.output}")
+    if args.overrides and not args.config_file:
+        raise ValueError(
+            f"{args.overrides[0]!r} overrides a config, but none is given; add --config-file CONFIG"
+        )
+    if args.reverse and args.ema:
+        raise ValueError("--ema is for the original's checkpoints and does not go with --reverse")
+
+
+def read_theirs(args: argparse.Namespace, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the original's weights to convert: with the ViT's file, and as moving averages."""
+    vit = load_state_dict_file(args.backbone, mapped=True) if args.backbone else None
+    weights = join_files(weights, vit)
+    return take_moving_averages(weights) if args.ema else weights
 
 
 def run(args: argparse.Namespace) -> None:
@@ -218,34 +252,36 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ValueError, OSError: nothing was written; the message says why.
     """
-    check_paths(args.input, args.output, args.reverse, args.force)
-    if args.overrides and not args.config_file:
-        raise ValueError(
-            f"{args.overrides[0]!r} overrides a config, but none is given; add --config-file CONFIG"
-        )
-    if args.reverse and args.ema:
-        raise ValueError("--ema is for the original's checkpoints and does not go with --reverse")
+    check_arguments(args)
     cfg = load_config(args.config_file, args.overrides) if args.config_file else None
     stored, weights = read(args.input)
+    join = partial(join_on_disk, folder=args.output.parent)
     if args.reverse:
         left = stored_provenance(stored)
-        conversion = revert(weights, tree=left.tree if left else args.tree)
+        conversion = revert(weights, tree=left.tree if left else args.tree, join=join)
         ours, theirs = weights, conversion.state_dict
     else:
-        weights = take_moving_averages(weights) if args.ema else weights
-        conversion = convert(weights)
-        ours, theirs = conversion.state_dict, weights
+        theirs = read_theirs(args, weights)
+        conversion = convert(theirs, join=join)
+        ours = conversion.state_dict
     provenance = read_provenance(stored, theirs, args.tree)
     if cfg is not None:
         provenance = check_config(cfg, ours, provenance)
-    print_table(conversion, weights)
+    print_table(conversion)
+    if sizes := read_sizes(ours):
+        print(f"sizes: {describe_sizes(sizes)}")
     print_provenance(provenance)
     if any(name.startswith("ema_") for name in conversion.dropped):
         print("note: the moving averages (ema_*) are left out; --ema converts them instead")
     if cfg is not None:
         print(f"every name and shape fits {' '.join([args.config_file, *args.overrides])}")
-    write(args.output, conversion.state_dict, provenance, args.reverse)
-    print(f"written: {args.output}")
+    written = {args.output: conversion.state_dict}
+    if args.reverse and args.backbone:
+        written = dict(zip((args.output, args.backbone), split_files(theirs), strict=True))
+    with ExitStack() as stack:  # all files appear when all are complete
+        for path, tensors in written.items():
+            write(stack.enter_context(atomic_file(path)), tensors, provenance, args.reverse)
+    print(f"written: {' and '.join(map(str, written))}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

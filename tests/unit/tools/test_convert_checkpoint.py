@@ -91,6 +91,23 @@ def test_segmentors(convert, tmp_path, capsys, head) -> None:
     assert "tree: segmentation\nvit_feature_fusion: per_interaction\n" in capsys.readouterr().out
 
 
+def test_sizes_that_differ_from_the_config_are_named(convert, tmp_path, capsys, caplog) -> None:
+    config = "quick_start/mask2former_vit_adapter_tiny_scratch"
+    weights = revert_state_dict(instantiate(model_zoo.get_config(config).model).state_dict())
+    torch.save({"state_dict": weights}, tmp_path / "original.pth")
+    assert convert(tmp_path / "original.pth", tmp_path / "ours.pth") == 0
+    printed = capsys.readouterr().out
+    assert "width of the head 64, heads of the pixel decoder 2, layers of the pixel" in printed
+    key = "model.head.pixel_decoder.num_heads"
+    arguments = ("--config-file", config, f"{key}=4")
+    assert convert(tmp_path / "original.pth", tmp_path / "other.pth", *arguments) == 2
+    assert "the checkpoint does not fit the config:\n  heads of the pixel decoder: 2 in the " in (
+        caplog.text
+    )
+    assert f"checkpoint, 4 in the config ({key})\nUse a config" in caplog.text
+    assert not (tmp_path / "other.pth").exists()
+
+
 def test_the_head_of_mask2formers_authors(convert, tmp_path, capsys) -> None:
     config = "quick_start/mask2former_instance_vit_adapter_tiny_scratch"
     model = instantiate(model_zoo.get_config(config).model)

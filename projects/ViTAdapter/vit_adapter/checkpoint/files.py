@@ -86,11 +86,16 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     return Path(name)
 
 
-def load_checkpoint_file(path: str | os.PathLike[str]) -> dict[str, object]:
+def load_checkpoint_file(
+    path: str | os.PathLike[str], *, mapped: bool = False
+) -> dict[str, object]:
     """Read a checkpoint file or URL as it was stored, on the CPU, without running code from it.
 
     Args:
         path: ``.pth``, ``.pt``, ``.pth.tar``, ``.safetensors`` or ``.npz``.
+        mapped: map a PyTorch file into memory instead of reading it, if its format allows it: its
+            tensors then need no memory of their own. The file must not be changed while they are
+            in use. Safetensors files are always mapped.
 
     Returns:
         The stored mapping: a training checkpoint with the weights under one of its keys, or
@@ -110,7 +115,7 @@ def load_checkpoint_file(path: str | os.PathLike[str]) -> dict[str, object]:
         )
     file = local_path(path)
     if lowered.endswith(_TORCH_SUFFIXES):
-        loaded: object = _read_torch(file)
+        loaded: object = _read_torch(file, mapped)
     elif lowered.endswith(".safetensors"):
         loaded = _read_safetensors(file)
     elif lowered.endswith(".npz"):
@@ -128,12 +133,18 @@ def load_checkpoint_file(path: str | os.PathLike[str]) -> dict[str, object]:
     return dict(loaded)
 
 
-def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+def load_state_dict_file(
+    path: str | os.PathLike[str], *, mapped: bool = False
+) -> dict[str, Tensor]:
     """Read the weights of a checkpoint file or URL.
 
     The weights are looked for under ``state_dict``, ``model`` and ``module``; otherwise the file
     itself is taken as the state dict. Parts of names that come from wrappers are dropped:
     ``module.`` in front of every name, ``_orig_mod.`` and similar parts anywhere.
+
+    Args:
+        path: see :func:`load_checkpoint_file`.
+        mapped: see :func:`load_checkpoint_file`.
 
     Returns:
         Name -> tensor on the CPU, in the order of the file.
@@ -142,7 +153,7 @@ def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         FileNotFoundError, CheckpointFileError: see :func:`load_checkpoint_file`.
         CheckpointFileError: also if a value is not a tensor.
     """
-    return extract_state_dict(load_checkpoint_file(path), os.fspath(path))
+    return extract_state_dict(load_checkpoint_file(path, mapped=mapped), os.fspath(path))
 
 
 def extract_state_dict(checkpoint: Mapping[str, object], name: str) -> dict[str, Tensor]:
@@ -205,12 +216,13 @@ def _set_aside(file: Path) -> str:
     )
 
 
-def _read_torch(file: Path) -> object:
+def _read_torch(file: Path, mapped: bool) -> object:
+    mapped = mapped and zipfile.is_zipfile(file)  # not the format before PyTorch 1.6
     # Training scripts often store their parsed command line with the weights. A Namespace only
     # holds attributes, so it can be read without running anything.
     try:
         with _readable_namespace():
-            return torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         reason = str(error).partition("WeightsUnpickler error:")[2].strip() or str(error)
         if "global" not in reason.lower():

@@ -34,8 +34,9 @@ class Provenance:
     """Where a checkpoint comes from.
 
     Attributes:
-        tree: "detection" or "segmentation", the copy of the original's networks, or "mask2former",
-            a head with the names of Mask2Former's authors.
+        tree: "detection" or "segmentation", the copy of the original's networks; "mask2former", a
+            head with the names of Mask2Former's authors; "dinov2" or "dinov3", the segmentors of
+            these models' authors.
         vit_feature_fusion: the argument of :class:`vit_adapter.ViTAdapter`; None for a backbone
             that is not an adapter.
         pixels: pixel statistics for evaluation.
@@ -133,6 +134,8 @@ def _from_stored_config(
     checkpoint: Mapping[str, object], names: Iterable[str], tree: str
 ) -> Provenance:
     stored = read_stored_config(checkpoint)
+    if tree == "dinov3":  # their code has no other statistics
+        return Provenance(tree, _fusion(tree, names, {}), IMAGENET, True)
     fusion = _fusion(tree, names, stored.backbone if stored else {})
     if stored is None or stored.test is None:
         note = (
@@ -148,7 +151,7 @@ def _from_stored_config(
 
 def _fusion(tree: str, names: Iterable[str], backbone: Mapping[str, object]) -> str | None:
     """The fusion mode of an adapter, from its tree, its interactions and its arguments."""
-    pattern = re.compile(r"(?:backbone\.)?interactions\.(\d+)\.")
+    pattern = re.compile(r"(?:backbone\.|segmentation_model\.0\.)?interactions\.(\d+)\.")
     interactions = {found[1] for name in names if (found := pattern.match(name))}
     if not interactions:
         return None
@@ -156,6 +159,6 @@ def _fusion(tree: str, names: Iterable[str], backbone: Mapping[str, object]) -> 
         return "none"
     if tree == "detection":
         return "per_interaction" if backbone.get("version") == "old" else "last"
-    # The segmentation tree adds one map to each of the four outputs, or none in the model with one
+    # The segmentors add one map to each of the four outputs, or none in the model with one
     # interaction.
     return "per_interaction" if len(interactions) == NUM_OUTPUTS else "none"

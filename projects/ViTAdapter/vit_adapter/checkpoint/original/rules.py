@@ -6,6 +6,9 @@ A template is a parameter's name with fields in braces:
 - ``{leaf}``: the last component, such as ``weight`` or ``running_mean``;
 - ``{*}``: one or more components, such as ``0.attn.qkv.weight``.
 
+A template that ends in ``@1/2`` names the first of two equal parts of a tensor along its first
+dimension (see ``parts.py``).
+
 One pair serves both directions, so renaming there and back returns the same name.
 """
 

@@ -1,12 +1,14 @@
 """Conversion of the original's state dicts to ours and back.
 
-Tensors are shared, never copied or changed.
+Tensors are shared and never changed. Only those that consist of several tensors on the other side
+(see ``parts.py``) are new.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from vit_adapter.checkpoint.original.layouts import (
@@ -15,7 +17,8 @@ from vit_adapter.checkpoint.original.layouts import (
     layout_of_ours,
     layout_of_theirs,
 )
-from vit_adapter.checkpoint.original.layouts.layout import find_numbers
+from vit_adapter.checkpoint.original.layouts.layout import Layout, find_numbers
+from vit_adapter.checkpoint.original.parts import Join, join_parts, split_into_parts
 from vit_adapter.checkpoint.original.relative_index import with_relative_indexes
 from vit_adapter.checkpoint.original.rules import Renamer
 
@@ -41,15 +44,18 @@ class Conversion:
     """A renamed state dict and what happened to each name.
 
     Attributes:
-        state_dict: new name -> tensor. In a state dict for the original this includes the indexes
-            of BEiT's bias tables, which this project does not need.
-        names: old name -> new name, in the order of the old state dict.
+        state_dict: new name -> tensor.
+        names: old name -> new name, in the order of the old state dict. ``name@1/2`` is the first
+            of two parts of a tensor.
         dropped: old name that has no place in the new state dict -> reason.
+        made: new name of a tensor that corresponds to no old one -> where its value is from. The
+            original has some that this project does not need.
     """
 
     state_dict: dict[str, Tensor]
     names: dict[str, str]
     dropped: dict[str, str]
+    made: dict[str, str] = field(default_factory=dict)
 
 
 def convert_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -92,13 +98,14 @@ def take_moving_averages(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def convert(state_dict: Mapping[str, Tensor]) -> Conversion:
+def convert(state_dict: Mapping[str, Tensor], *, join: Join = torch.cat) -> Conversion:
     """Rename the original's parameters and buffers to ours.
 
     Args:
         state_dict: of a backbone alone, of the backbone part of a detector (all names start with
             ``backbone.``), or of a whole model that has a layout (see ``layouts``). Of a model of
             Mask2Former's authors only the head is converted.
+        join: concatenates the parts of a tensor along the first dimension.
 
     Returns:
         The state dict for the result of :func:`build_backbone` or, if the names start with
@@ -106,16 +113,19 @@ def convert(state_dict: Mapping[str, Tensor]) -> Conversion:
         ``backbone.bottom_up``, a segmentor as ``backbone``.
 
     Raises:
-        ValueError: some parts are not supported, some names belong to no known part (all of them
-            are listed), two names become the same, or a value is not a tensor.
+        ValueError: some parts are not supported or missing, some names belong to no known part (all
+            of them are listed), two names become the same, or a value is not a tensor.
     """
     layout = layout_of_theirs(state_dict)
+    layout.check(state_dict)
     renamer = Renamer(layout.rules(state_dict))
-    dropped = _left_out(state_dict, {**_IGNORED, **layout.left_out})
-    return _rename(state_dict, renamer.to_ours, _describe_theirs, dropped)
+    layout = replace(layout, left_out={**_IGNORED, **layout.left_out})
+    return _rename(state_dict, layout, renamer.to_ours, _describe_theirs, join)
 
 
-def revert(state_dict: Mapping[str, Tensor], *, tree: str | None = None) -> Conversion:
+def revert(
+    state_dict: Mapping[str, Tensor], *, tree: str | None = None, join: Join = torch.cat
+) -> Conversion:
     """Rename our parameters and buffers to the original's: the opposite of :func:`convert`.
 
     Args:
@@ -123,50 +133,59 @@ def revert(state_dict: Mapping[str, Tensor], *, tree: str | None = None) -> Conv
         tree: "detection" for a Mask2Former of the original's panoptic detectors, whose head has a
             different name than that of the segmentors; "mask2former" for the head alone with the
             names of Mask2Former's authors. Other models do not need it.
+        join: concatenates the parts of a tensor along the first dimension.
 
     Raises:
         ValueError: the original has no counterpart for some names (all of them are listed), the
-            adapter's mode is not "full", or a value is not a tensor.
+            adapter's mode is not that of the original, or a value is not a tensor.
     """
     layout = layout_of_ours(state_dict, tree)
     renamer = Renamer(layout.rules(state_dict))
-    dropped = _left_out(state_dict, layout.left_out)
-    conversion = _rename(state_dict, renamer.to_theirs, _describe_ours, dropped)
-    _check_injectors(conversion.state_dict)
-    return replace(conversion, state_dict=with_relative_indexes(conversion.state_dict))
+    conversion = _rename(state_dict, layout, renamer.to_theirs, _describe_ours, join)
+    theirs = conversion.state_dict
+    layout.check(theirs)
+    _check_injectors(theirs)
+    made = layout.made(theirs)
+    complete = with_relative_indexes(theirs)
+    reasons = {name: "follows from the window size" for name in complete if name not in theirs}
+    return replace(
+        conversion,
+        state_dict={**complete, **{name: entry.tensor for name, entry in made.items()}},
+        made={**reasons, **{name: entry.reason for name, entry in made.items()}},
+    )
 
 
 def _rename(
     state_dict: Mapping[str, Tensor],
+    layout: Layout,
     rename: Callable[[str], str | None],
     describe: Callable[[Sequence[str]], str],
-    dropped: Mapping[str, str],
+    join: Join,
 ) -> Conversion:
-    names, unknown, renamed = {}, [], {}
-    for name, value in state_dict.items():
-        if not isinstance(value, Tensor):
+    names, unknown, renamed, dropped = {}, [], {}, {}
+    for whole, whole_value in state_dict.items():
+        if not isinstance(whole_value, Tensor):
             raise ValueError(
-                f"expected a tensor for every key, got {type(value).__name__} for {name!r}"
+                f"expected a tensor for every key, got {type(whole_value).__name__} for {whole!r}"
             )
-        if name in dropped:
-            continue
-        new = rename(name)
-        if new is None:
-            unknown.append(name)
-            continue
-        if new in renamed:
-            raise ValueError(f"{name!r} and another key would both become {new!r}")
-        names[name] = new
-        renamed[new] = value
+        for name, value in split_into_parts(whole, whole_value, rename).items():
+            reason, new = _first(layout.left_out, name), rename(name)
+            if reason is not None:
+                dropped[name] = reason
+            elif new is None:
+                unknown.append(name)
+            elif new in renamed:
+                raise ValueError(f"{name!r} and another key would both become {new!r}")
+            else:
+                names[name] = new
+                renamed[new] = value
     if unknown:
         raise ValueError(describe(unknown))
-    return Conversion(renamed, names, dict(dropped))
 
+    def is_left_out(name: str) -> bool:
+        return _first(layout.left_out, name) is not None
 
-def _left_out(names: Iterable[str], reasons: Mapping[str, str]) -> dict[str, str]:
-    """The names that match a pattern of ``reasons``, each with its reason."""
-    found = ((name, _first(reasons, name)) for name in names)
-    return {name: reason for name, reason in found if reason is not None}
+    return Conversion(join_parts(renamed, is_left_out, join), names, dropped)
 
 
 def _describe_theirs(names: Sequence[str]) -> str:

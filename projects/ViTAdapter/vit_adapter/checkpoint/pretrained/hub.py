@@ -34,7 +34,7 @@ def read_weights(name: str) -> dict[str, Tensor]:
     if name.startswith(_HUB):
         return _download(name.removeprefix(_HUB), None)
     if not name.startswith(_TIMM):
-        return load_state_dict_file(name)
+        return load_state_dict_file(name, mapped=True)
     weights = name.removeprefix(_TIMM)
     if not timm.is_model_pretrained(weights):
         hint = did_you_mean(weights, timm.list_pretrained())
@@ -42,7 +42,7 @@ def read_weights(name: str) -> dict[str, Tensor]:
     cfg = get_pretrained_cfg(weights)
     if cfg.hf_hub_id:
         return _download(cfg.hf_hub_id, cfg.hf_hub_filename)
-    return load_state_dict_file(cfg.url)
+    return load_state_dict_file(cfg.url, mapped=True)
 
 
 def _download(repository: str, filename: str | None) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ __all__ = [
     "BACKBONE",
     "DETECTOR_BACKBONE",
     "NUM_OUTPUTS",
+    "adapter_rules",
     "backbone_behind_attention",
     "backbone_of_detector",
     "backbone_of_segmentor",
@@ -24,21 +25,28 @@ _ADAPTER_MODULES = (
 )  # fmt: skip
 
 
-def _backbone(theirs: str, ours: str) -> list[Rule]:
-    """Move the ViT into ``vit``; everything else keeps its name.
+def _same_names(
+    theirs: str, ours: str, parameters: Iterable[str], modules: Iterable[str]
+) -> list[Rule]:
+    names = [*parameters, *(f"{module}.{{*}}" for module in modules)]
+    return [Rule(f"{theirs}{name}", f"{ours}{name}") for name in names]
+
+
+def adapter_rules(theirs: str, ours: str) -> list[Rule]:
+    """Rules for everything in a backbone except its ViT.
 
     Args:
         theirs: prefix of the original's names.
         ours: prefix of our names.
     """
+    return _same_names(theirs, ours, _ADAPTER_PARAMETERS, _ADAPTER_MODULES)
 
-    def part(prefix: str, parameters: Iterable[str], modules: Iterable[str]) -> list[Rule]:
-        names = [*parameters, *(f"{module}.{{*}}" for module in modules)]
-        return [Rule(f"{theirs}{name}", f"{ours}{prefix}{name}") for name in names]
 
+def _backbone(theirs: str, ours: str) -> list[Rule]:
+    """Move the ViT into ``vit``; everything else keeps its name."""
     return [
-        *part("vit.", _TRUNK_PARAMETERS, _TRUNK_MODULES),
-        *part("", _ADAPTER_PARAMETERS, _ADAPTER_MODULES),
+        *_same_names(theirs, f"{ours}vit.", _TRUNK_PARAMETERS, _TRUNK_MODULES),
+        *adapter_rules(theirs, ours),
     ]
 
 

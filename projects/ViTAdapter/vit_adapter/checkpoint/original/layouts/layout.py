@@ -3,10 +3,33 @@
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import Tensor
 
 from vit_adapter.checkpoint.original.rules import Rule
 
-__all__ = ["Layout", "convolution", "find_numbers"]
+__all__ = ["Layout", "Made", "convolution", "find_numbers"]
+
+
+class Made(NamedTuple):
+    """A tensor of the original that no tensor of ours corresponds to.
+
+    Attributes:
+        tensor: its value.
+        reason: where the value comes from, for messages.
+    """
+
+    tensor: Tensor
+    reason: str
+
+
+def _accept(state_dict: Mapping[str, Tensor]) -> None:
+    """Find nothing wrong."""
+
+
+def _make_nothing(state_dict: Mapping[str, Tensor]) -> dict[str, Made]:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -17,7 +40,7 @@ class Layout:
         name: for messages, such as "Mask R-CNN with FPN".
         tree: "detection" or "segmentation", the copy of the original's networks that it belongs
             to; "mask2former" for the code of Mask2Former's authors; None if it may be either of the
-            first two.
+            first two. "dinov2" and "dinov3" are the segmentors of these models' authors.
         theirs: regular expression that matches the start of some name in the original's
             checkpoints of this kind, such as ``decode_head\.``.
         ours: the same for our checkpoints.
@@ -25,7 +48,11 @@ class Layout:
         rules: called with the names of a checkpoint, the original's or ours; returns the renaming
             rules.
         left_out: regular expressions that match the start of names, ours or the original's, that
-            are not converted, each with the reason.
+            are not converted, each with the reason. A part of a tensor (``name@2/3``) that is left
+            out on one side is filled with zeros on the other.
+        check: called with a state dict under the original's names, before it is converted or after
+            it was reverted; raises ValueError if the model is not one of this kind.
+        made: called with a reverted state dict; returns what the original has in addition.
     """
 
     name: str
@@ -35,6 +62,8 @@ class Layout:
     example: str
     rules: Callable[[Collection[str]], Sequence[Rule]]
     left_out: Mapping[str, str] = field(default_factory=dict)
+    check: Callable[[Mapping[str, Tensor]], None] = _accept
+    made: Callable[[Mapping[str, Tensor]], Mapping[str, Made]] = _make_nothing
 
 
 def convolution(theirs: str, ours: str, *, norm: str = "bn") -> list[Rule]:

@@ -7,7 +7,7 @@ from vit_adapter.checkpoint.original.layouts.backbone import backbone_of_segment
 from vit_adapter.checkpoint.original.layouts.layout import Layout
 from vit_adapter.checkpoint.original.rules import Rule
 
-__all__ = ["MASK2FORMER", "PANOPTIC_MASK2FORMER"]
+__all__ = ["MASK2FORMER", "PANOPTIC_MASK2FORMER", "head_rules"]
 
 _PIXEL_LAYER = "pixel_decoder.encoder.layers.{i}"
 _MASK_LAYER = "transformer_decoder.layers.{i}"
@@ -35,9 +35,13 @@ _MASK2FORMER = {
 }
 
 
+def head_rules(head: str) -> list[Rule]:
+    """Rules for the head alone, which the original calls ``head``."""
+    return [Rule(f"{head}.{theirs}", f"head.{ours}") for theirs, ours in _MASK2FORMER.items()]
+
+
 def _rules(names: Collection[str], head: str) -> list[Rule]:
-    heads = [Rule(f"{head}.{theirs}", f"head.{ours}") for theirs, ours in _MASK2FORMER.items()]
-    return [*backbone_of_segmentor(), *heads]
+    return [*backbone_of_segmentor(), *head_rules(head)]
 
 
 _OURS = r"head\.(pixel|transformer)_decoder\."

@@ -7,7 +7,7 @@ and the transformer decoder are the same as here.
 from vit_adapter.checkpoint.original.layouts.layout import Layout
 from vit_adapter.checkpoint.original.rules import Rule
 
-__all__ = ["AUTHORS_MASK2FORMER"]
+__all__ = ["AUTHORS_MASK2FORMER", "TRANSFORMER_DECODER"]
 
 _PIXEL_DECODER = {
     "input_proj.{i}.0.{leaf}": "input_convs.{i}.conv.{leaf}",
@@ -22,7 +22,7 @@ _PIXEL_DECODER = {
     "layer_1.{leaf}": "output_convs.0.conv.{leaf}",
     "mask_features.{leaf}": "mask_feature.{leaf}",
 }
-_TRANSFORMER_DECODER = {
+TRANSFORMER_DECODER = {
     "transformer_cross_attention_layers.{i}.multihead_attn.{*}": "layers.{i}.cross_attn.{*}",
     "transformer_cross_attention_layers.{i}.norm.{leaf}": "layers.{i}.norm1.{leaf}",
     "transformer_self_attention_layers.{i}.self_attn.{*}": "layers.{i}.self_attn.{*}",
@@ -39,11 +39,13 @@ _TRANSFORMER_DECODER = {
     "mask_embed.layers.1.{leaf}": "mask_embed.2.{leaf}",
     "mask_embed.layers.2.{leaf}": "mask_embed.4.{leaf}",
 }
+"""Names of the transformer decoder, which DINOv3's authors use, too."""
+
 _RULES = [
     Rule(f"{theirs}.{their_name}", f"{ours}.{our_name}")
     for theirs, ours, names in (
         ("sem_seg_head.pixel_decoder", "head.pixel_decoder", _PIXEL_DECODER),
-        ("sem_seg_head.predictor", "head.transformer_decoder", _TRANSFORMER_DECODER),
+        ("sem_seg_head.predictor", "head.transformer_decoder", TRANSFORMER_DECODER),
     )
     for their_name, our_name in names.items()
 ]

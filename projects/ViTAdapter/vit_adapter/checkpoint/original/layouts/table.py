@@ -7,6 +7,8 @@ from typing import NamedTuple
 from vit_adapter.checkpoint.original.layouts.atss import ATSS
 from vit_adapter.checkpoint.original.layouts.backbone import BACKBONE, DETECTOR_BACKBONE
 from vit_adapter.checkpoint.original.layouts.cascade import CASCADE
+from vit_adapter.checkpoint.original.layouts.dinov2 import DINOV2
+from vit_adapter.checkpoint.original.layouts.dinov3 import DINOV3
 from vit_adapter.checkpoint.original.layouts.gfl import GFL
 from vit_adapter.checkpoint.original.layouts.htc import HTC
 from vit_adapter.checkpoint.original.layouts.layout import Layout
@@ -25,6 +27,8 @@ _LAYOUTS = (
     GFL,
     SPARSE_RCNN,
     MASK_RCNN,
+    DINOV3,
+    DINOV2,
     MASK2FORMER,
     PANOPTIC_MASK2FORMER,
     AUTHORS_MASK2FORMER,
@@ -69,11 +73,6 @@ UNSUPPORTED = (
         r"neck\.fpn_convs\.",
         "the pyramid's extra levels (strided convolutions)",
         "neck.fpn_convs.3.conv.weight",
-    ),
-    Unsupported(
-        r"segmentation_model\.",
-        "DINOv3's adapter, which reads the normalised outputs of its ViT",
-        "segmentation_model.1.predictor.query_feat.weight",
     ),
     Unsupported(r"neck\.", "a neck other than a plain FPN", "neck.bottleneck.weight"),
 )
