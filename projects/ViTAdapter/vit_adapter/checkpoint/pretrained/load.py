@@ -12,6 +12,7 @@ from vit_adapter.checkpoint.loading import CheckpointMismatchError, LoadReport, 
 from vit_adapter.checkpoint.pretrained.hub import read_weights
 from vit_adapter.checkpoint.pretrained.patch_kernel import PatchResize, fit_patch_kernel
 from vit_adapter.checkpoint.pretrained.registry import find_reader
+from vit_adapter.checkpoint.pretrained.transformers_names import with_authors_names
 
 __all__ = ["find_trunk", "load_pretrained_vit", "trunk_names"]
 
@@ -52,6 +53,8 @@ def load_pretrained_vit(
     """Load pre-trained weights into a trunk and report on every name.
 
     The class of the trunk decides how the file is read (see the other modules of this package).
+    DINOv2 and DINOv3 may also have the names of Hugging Face's transformers; the report and the
+    messages then have their authors' names.
     Names that only a classifier or a reconstruction decoder has are skipped. Parameters that no
     pre-training has (layer scale of a plain ViT, ViTDet's residual blocks, LoRA factors) keep their
     initial values. Both are logged, as is every tensor that was resized. Everything else must fit.
@@ -73,7 +76,8 @@ def load_pretrained_vit(
     """
     name = os.fspath(path)
     reader = find_reader(vit)
-    weights = fit_patch_kernel(vit, reader.adapt(vit, read_weights(name), name), patch_resize)
+    state_dict = with_authors_names(read_weights(name), name)
+    weights = fit_patch_kernel(vit, reader.adapt(vit, state_dict, name), patch_resize)
     report = replace(compare_keys(vit, weights.state_dict), resized=weights.resized)
     missing = report.without(reader.not_pretrained).missing
     refused = replace(
