@@ -48,6 +48,20 @@ def test_reads_pytorch_files(tmp_path: Path, name: str, zipped: bool) -> None:
     assert_weights(load_state_dict_file(tmp_path / name))
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pytorch_files_are_mapped_where_their_format_allows_it(
+    tmp_path: Path, zipped: bool
+) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(WEIGHTS, path, _use_new_zipfile_serialization=zipped)
+    loaded = load_state_dict_file(path, mapped=True)
+    unread = load_state_dict_file(path, mapped=False)
+    before, after = (torch.tensor(number).numpy().tobytes() for number in (5.0, 7.0))
+    path.write_bytes(path.read_bytes().replace(before, after))  # a mapped tensor shows the file
+    assert loaded["a.weight"][1, 2] == (7 if zipped else 5)
+    assert_weights(unread)
+
+
 def test_reads_safetensors_and_npz(tmp_path: Path) -> None:
     save_file(WEIGHTS, tmp_path / "w.safetensors")
     np.savez(tmp_path / "w.npz", **{name: value.numpy() for name, value in WEIGHTS.items()})

@@ -63,7 +63,7 @@ def test_weights_outside_the_hub_come_from_their_url(
 ) -> None:
     cfg = timm.models.PretrainedCfg(url="https://example.org/vit.pth")
     monkeypatch.setattr(hub, "get_pretrained_cfg", lambda *args, **options: cfg)
-    monkeypatch.setattr(hub, "load_state_dict_file", lambda name: {name: torch.ones(1)})
+    monkeypatch.setattr(hub, "load_state_dict_file", lambda name, mapped: {name: torch.ones(1)})
     assert set(hub.read_weights(f"timm:{NAME}")) == {"https://example.org/vit.pth"}
     assert requests == []
 
