@@ -12,6 +12,7 @@ from vit_adapter.checkpoint.loading import CheckpointMismatchError, LoadReport, 
 from vit_adapter.checkpoint.pretrained.hub import read_weights
 from vit_adapter.checkpoint.pretrained.patch_kernel import PatchResize, fit_patch_kernel
 from vit_adapter.checkpoint.pretrained.registry import find_reader
+from vit_adapter.checkpoint.pretrained.structure import describe_difference
 from vit_adapter.checkpoint.pretrained.transformers_names import with_authors_names
 
 __all__ = ["find_trunk", "load_pretrained_vit", "trunk_names"]
@@ -88,7 +89,8 @@ def load_pretrained_vit(
     )
     if not refused.is_exact:
         raise CheckpointMismatchError(
-            f"checkpoint {name!r} does not fit the trunk. Nothing was loaded.\n"
+            f"checkpoint {name!r} does not fit the trunk"
+            f"{describe_difference(weights.state_dict, vit)}. Nothing was loaded.\n"
             f"{refused.describe()}\n{reader.advise(vit, refused)}",
             refused,
         )

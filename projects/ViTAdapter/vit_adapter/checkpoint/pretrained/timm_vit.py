@@ -20,6 +20,7 @@ from vit_adapter.checkpoint.pretrained.augreg import convert_augreg, is_augreg
 from vit_adapter.checkpoint.pretrained.big_vision import is_big_vision, rename_big_vision
 from vit_adapter.checkpoint.pretrained.reader import Reader, TrunkWeights
 from vit_adapter.checkpoint.pretrained.registry import register
+from vit_adapter.checkpoint.pretrained.structure import refuse_other_tokens
 from vit_adapter.checkpoint.pretrained.traced import TracedTensor
 from vit_adapter.checkpoint.pretrained.vitdet import convert_sam
 
@@ -73,6 +74,7 @@ def _adapt(vit: TimmViT, state_dict: dict[str, Tensor], source: str) -> TrunkWei
     model = vit.model
     if all(key.startswith(_MODEL) for key in state_dict):  # saved from a TimmViT
         state_dict = {key.removeprefix(_MODEL): value for key, value in state_dict.items()}
+    refuse_other_tokens(state_dict, vit, source)
     lost = _lost_biases(vit, state_dict, source)
     readable = {key: value for key, value in state_dict.items() if key not in lost}
     try:
