@@ -216,3 +216,21 @@ def test_modes_differ_in_few_names() -> None:
 def test_arguments_that_do_not_fit(mode: str, changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_adapter(mode, **changes)
+
+
+def test_taps_from_elsewhere_replace_those_of_a_frozen_vit() -> None:
+    adapter = make_adapter("frozen").train()
+    images = torch.randn(2, 3, 64, 96)
+    expected = adapter(images)
+    given = []
+
+    def source(images: Tensor) -> list[Tensor]:
+        given.append(images)
+        return adapter.read_taps(images)
+
+    adapter.tap_source = source
+    for name, output in adapter(images).items():
+        assert torch.equal(output, expected[name])
+    assert len(given) == 1 and torch.equal(given[0], images)
+    adapter.eval()(images)
+    assert len(given) == 1  # used in training only

@@ -4,7 +4,7 @@ Shapes: B batch, H/W image sides in pixels, D embed dim, N ViT tokens (patches),
 (strides 8, 16 and 32, in this order).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, get_args
 
@@ -89,6 +89,10 @@ class ViTAdapter(PyramidBackbone):
             they stay in the model so that checkpoints fit. Without injectors, levels of the priors
             can be among them.
 
+    Attributes:
+        tap_source: replaces :meth:`read_taps` in training if it is set, for example by stored
+            results; only in mode "frozen". None by default.
+
     Raises:
         ValueError: the arguments do not fit each other or the ViT.
     """
@@ -168,6 +172,7 @@ class ViTAdapter(PyramidBackbone):
                 self.vit.requires_grad_(False)
         if self._in_bfloat16:
             store_in_bfloat16(self.vit)
+        self.tap_source: Callable[[Tensor], list[Tensor]] | None = None
 
     def train(self, mode: bool = True) -> "ViTAdapter":
         """Set the training mode of all parts; a frozen ViT stays in evaluation mode."""
@@ -205,7 +210,8 @@ class ViTAdapter(PyramidBackbone):
         height, width = (side * self.vit.patch_size for side in geometry.vit_shape)
         images = images[..., :height, :width]  # whole patches only
         if not self._has_injectors:
-            taps = self.read_taps(images)
+            stored = self.training and self.tap_source is not None
+            taps = self.tap_source(images) if stored else self.read_taps(images)
             for interact, tap in zip(self.interactions, taps, strict=True):
                 _, prior_tokens = interact(tap, prior_tokens, geometry, run_blocks=nn.Identity())
             return taps, prior_tokens
