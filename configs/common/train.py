@@ -23,6 +23,9 @@ def _train(max_iter, period, eval_period, base_batch_size=16, clip_grad_norm=Non
         vit_patch_resize="pseudo_inverse",  # for its patch kernel; "bilinear" as in the original
         allow_mismatch=[],  # regular expressions of keys of init_checkpoint that need not match
         freeze=[],  # regular expressions of parameters that are not trained
+        # with a frozen ViT: augmented views per image (0: a new one each time), and the folder
+        # where the ViT's output for them is kept ("": nowhere)
+        feature_cache=dict(dir="", views=0),
         clip_grad_norm=clip_grad_norm,  # largest L2 norm of all gradients; null: no clipping
         max_iter=max_iter,
         epochs=None,  # a number sets max_iter and what depends on it from the size of the data

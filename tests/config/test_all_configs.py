@@ -88,6 +88,7 @@ def test_has_the_common_keys(cfg: DictConfig) -> None:
         "vit_patch_resize",
         "allow_mismatch",
         "freeze",
+        "feature_cache",
         "clip_grad_norm",
         "max_iter",
         "epochs",

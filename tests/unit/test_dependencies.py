@@ -25,7 +25,8 @@ ALLOWED = {
     "checkpoint": {"backbone", "layers", "utils"},
     "model_zoo": {"utils"},
     "config": {"checkpoint", "data", "evaluation", "layers", "model_zoo", "test_time", "utils"},
-    "engine": {"checkpoint", "config", "data", "ops", "utils"},
+    "feature_cache": {"backbone", "layers", "utils"},
+    "engine": {"backbone", "checkpoint", "config", "data", "feature_cache", "ops", "utils"},
     "predictor": {"checkpoint", "config", "data"},
     "yacs": {"model_zoo", "backbone", "checkpoint", "segmentation"},
 }

@@ -11,10 +11,17 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from vit_adapter.config.model import build_model
+from vit_adapter.data.views import ImageViews, ViewMapper
 from vit_adapter.engine.parallel import unwrap
 from vit_adapter.engine.setup import seed_model
 
-__all__ = ["build_optimizer", "build_seeded_model", "build_train_loader", "read_train_data"]
+__all__ = [
+    "build_optimizer",
+    "build_seeded_model",
+    "build_train_loader",
+    "build_view_mapper",
+    "read_train_data",
+]
 
 
 def build_seeded_model(cfg: DictConfig) -> nn.Module:
@@ -49,6 +56,11 @@ def read_train_data(cfg: DictConfig) -> Dataset | None:
     return DatasetFromList(dataset, copy=False) if isinstance(dataset, list) else dataset
 
 
+def build_view_mapper(cfg: DictConfig) -> ViewMapper:
+    """Build the mapper of ``cfg.dataloader.train`` for the records of :class:`ImageViews`."""
+    return ViewMapper(instantiate(cfg.dataloader.train.mapper))
+
+
 def build_train_loader(
     cfg: DictConfig, dataset: Dataset | None = None
 ) -> Iterable[Sequence[Mapping[str, object]]]:
@@ -56,7 +68,12 @@ def build_train_loader(
 
     Args:
         cfg: not changed.
-        dataset: its data if they have already been read, see :func:`read_train_data`.
+        dataset: its data if they have already been read, see :func:`read_train_data`, or the
+            views of these data.
     """
     node = cfg.dataloader.train
-    return instantiate(node if dataset is None else {**node, "dataset": dataset})
+    if dataset is not None:
+        node = {**node, "dataset": dataset}
+    if isinstance(dataset, ImageViews):
+        node["mapper"] = build_view_mapper(cfg)
+    return instantiate(node)

@@ -17,6 +17,7 @@ from vit_adapter.config.semantic_branch import drop_label_maps
 from vit_adapter.config.unstated_task import fill_in_task
 from vit_adapter.engine.build import build_optimizer, build_seeded_model, build_train_loader
 from vit_adapter.engine.evaluation import evaluate
+from vit_adapter.engine.feature_cache import attach_feature_cache
 from vit_adapter.engine.freezing import freeze_parameters
 from vit_adapter.engine.hooks import output_hooks, training_hooks
 from vit_adapter.engine.output_dir import claim_output_dir
@@ -71,10 +72,11 @@ def train(cfg: DictConfig, *, resume: bool = False, dataset: Dataset | None = No
     logger.info("Model:\n%s", model)
     freeze_parameters(model, options.get("freeze", []))
     progress = load_start(cfg, model, resume=resume)
+    dataset, cache_hooks = attach_feature_cache(cfg, model, dataset, precision)
     model = parallelise(cfg, model)
     optimizer = build_optimizer(cfg, model)
     trainer = Trainer(model=model, optimizer=optimizer, precision=precision)
-    trainer.register_hooks(training_hooks(cfg, model))
+    trainer.register_hooks([*training_hooks(cfg, model), *cache_hooks])
     if progress is not None:
         trainer.load_state_dict(progress)
     del progress  # larger than the model; the optimizer has it now
