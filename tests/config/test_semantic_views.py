@@ -105,7 +105,7 @@ def views(cfg: DictConfig, size: Size) -> list[Size]:
     if wrapped is model:
         return [shape]
     assert wrapped.flip and shape == size  # views are made from the original image
-    return [wrapped.view_size(*shape, scale) for scale in wrapped.scales]
+    return wrapped.view_sizes(*shape)
 
 
 @pytest.mark.parametrize(("name", "size", "single", "several"), CASES)

@@ -92,6 +92,7 @@ def _mask2former(embed_dim, num_heads, encoder_ffn_dim, decoder_ffn_dim, use_che
         overlap_threshold=0.8,
         topk_per_image=100,
         postprocessing="original",
+        resize_masks_first=False,
     )
 
 

@@ -217,3 +217,31 @@ def test_head_refuses_parts_of_different_width(
 def test_training_without_labels_is_refused(make_model: MakeModel) -> None:
     with pytest.raises(ValueError, match='an image: training needs "sem_seg" or "instances"'):
         make_model()([{"image": scene()["image"]}])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("size", "output"),
+    [((64, 96), (64, 96)), ((50, 90), (50, 90)), ((64, 96), (37, 45)), ((50, 90), (37, 45))],
+)
+def test_masks_can_be_resized_before_their_sigmoid(
+    make_model: MakeModel, size: tuple, output: tuple
+) -> None:
+    model = make_model(resize_masks_first=True).eval()
+    image = torch.randint(256, (3, *size), dtype=torch.uint8)
+    (result,) = model([{"image": image, "height": output[0], "width": output[1]}])
+    padded = torch.zeros(1, 3, 64, 96)
+    padded[0, :, : size[0], : size[1]] = (image - 127.5) / 127.5
+    predictions = model.head(model.backbone(padded))[-1]
+    logits = predictions.mask_logits
+    if size == (64, 96):  # no padding: one step
+        logits = F.interpolate(logits, output, mode="bilinear")
+    else:
+        logits = F.interpolate(logits, (64, 96), mode="bilinear")[..., : size[0], : size[1]]
+        logits = F.interpolate(logits, output, mode="bilinear")
+    probabilities = predictions.class_logits.softmax(-1)[0, :, :-1]
+    expected = torch.einsum("qk,qhw->khw", probabilities, logits[0].sigmoid())
+    torch.testing.assert_close(result["sem_seg"], expected, rtol=1e-4, atol=1e-5)
+    model.resize_masks_first = False
+    (other,) = model([{"image": image, "height": output[0], "width": output[1]}])
+    assert not torch.allclose(result["sem_seg"], other["sem_seg"], atol=1e-4)

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from detectron2.structures import BitMasks
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vit_adapter.mask2former.panoptic import panoptic_segmentation
 from vit_adapter.mask2former.postprocessing import (
@@ -11,6 +13,7 @@ from vit_adapter.mask2former.postprocessing import (
     boxes_around,
     instance_segmentation,
     semantic_scores,
+    semantic_scores_of_pixels,
 )
 from vit_adapter.mask2former.resizing import MaskResizer
 
@@ -51,6 +54,56 @@ def test_semantic_scores_equal_the_sum_over_queries() -> None:
             expected[:, label] += probability * mask_logits[:, query].sigmoid()
     torch.testing.assert_close(scores, expected)
     assert semantic_scores(class_logits.bfloat16(), mask_logits.bfloat16()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 7])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_scores_of_pixels_equal_the_sum_over_resized_masks(
+    at_once: int, dtype: torch.dtype
+) -> None:
+    class_logits = torch.randn(7, 5).to(dtype)
+    mask_logits = 9 * torch.randn(7, 4, 6).to(dtype)
+    before = mask_logits.clone()
+    resize = MaskResizer((16, 24), (13, 20), (13, 20), max_pixels=at_once * 16 * 24)
+    scores = semantic_scores_of_pixels(class_logits, mask_logits, resize=resize)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    expected = torch.zeros(4, 13, 20, dtype=wide)
+    for query in range(7):
+        logits = mask_logits[None, None, query].to(wide)
+        mask = F.interpolate(logits, (16, 24), mode="bilinear")[0, 0, :13, :20].sigmoid()
+        for label in range(4):
+            expected[label] += class_logits[query].to(wide).softmax(-1)[label] * mask
+    torch.testing.assert_close(scores, expected)
+    assert torch.equal(mask_logits, before)
+
+
+def test_scores_of_pixels_need_few_masks_at_once() -> None:
+    """At the size of the output: the scores, and the masks of one part with their product."""
+    made = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, Tensor):
+                made.append(result.numel())
+            return result
+
+    side, queries, labels = 64, 200, 3
+    resize = MaskResizer(*[(side, side)] * 3, max_pixels=2 * side**2)
+    with Watch():
+        semantic_scores_of_pixels(
+            torch.randn(queries, labels + 1), torch.randn(queries, 4, 4), resize=resize
+        )
+    assert max(made) == labels * side**2
+
+
+def test_scores_of_pixels_keep_logits_of_the_outputs_size() -> None:
+    """Nothing is resized then, so the masks must not be changed in place."""
+    mask_logits = torch.randn(3, 4, 6)
+    before = mask_logits.clone()
+    resize = unchanged(mask_logits, at_once=3)
+    scores = semantic_scores_of_pixels(torch.randn(3, 5), mask_logits, resize=resize)
+    assert scores.shape == (4, 4, 6) and torch.equal(mask_logits, before)
 
 
 def segment(

@@ -18,6 +18,14 @@ def test_resizes_to_the_batch_crops_and_resizes_to_the_output() -> None:
     assert resize(maps[:0]).shape == (0, 50, 90)
 
 
+def test_one_step_to_the_output_unless_there_is_padding() -> None:
+    maps = torch.randn(3, 16, 24)
+    resize = MaskResizer((64, 96), (64, 96), (50, 70), in_one_step=True)
+    assert torch.equal(resize(maps), F.interpolate(maps[None], (50, 70), mode="bilinear")[0])
+    sizes = (64, 96), (50, 90), (100, 70)
+    assert torch.equal(MaskResizer(*sizes, in_one_step=True)(maps), MaskResizer(*sizes)(maps))
+
+
 @pytest.mark.parametrize(
     ("padded", "output", "lengths"),
     [

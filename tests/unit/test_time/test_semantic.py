@@ -3,9 +3,11 @@
 import weakref
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from detectron2.export import TracingAdapter
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,7 +25,7 @@ class PositionalModel(nn.Module):
         return [{"sem_seg": self.scores(**inputs)} for inputs in batched_inputs]
 
     def scores(self, image: Tensor, height: int, width: int) -> Tensor:
-        image = image.float()
+        image = image.to(torch.promote_types(image.dtype, torch.float32))
         rows = torch.arange(image.shape[1])[:, None] / image.shape[1]
         columns = torch.arange(image.shape[2]) / image.shape[2]
         scores = image / 64 + torch.stack([rows + 0 * columns, columns + 0 * rows, rows * columns])
@@ -126,6 +128,55 @@ def test_small_images_can_be_padded_to_the_crop(size: tuple) -> None:
     torch.testing.assert_close(output["sem_seg"], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("size", "stride", "side", "lefts"),
+    [
+        ((20, 33), 12, 20, [0, 12, 13]),  # three squares, the last one at the border
+        ((33, 20), 12, 20, [0, 12, 13]),
+        ((20, 39), 40, 20, [0, 19]),  # no farther apart than the squares are long
+        ((20, 20), 12, 20, [0]),
+        ((20, 40), 12, None, []),  # one side is as long as the crop
+        ((20, 50), 12, None, []),
+    ],
+)
+def test_small_images_can_be_cut_into_squares(
+    size: tuple, stride: int, side: int | None, lefts: list[int]
+) -> None:
+    model = PositionalModel().eval()
+    image = random_image(*size)
+    options = {"crop_size": [40, 40], "stride": [stride] * 2}
+    (output,) = SlidingWindow(model, **options, square_if_small=True)([{"image": image}])
+    if side is None:
+        (expected,) = SlidingWindow(model, **options)([{"image": image}])
+        assert torch.equal(output["sem_seg"], expected["sem_seg"])
+        return
+    total, count = torch.zeros(3, *size), torch.zeros(size)
+    for start in lefts:
+        rows, columns = (slice(start, start + side) if n > side else slice(0, side) for n in size)
+        scores = model([{"image": image[:, rows, columns], "height": side, "width": side}])
+        total[:, rows, columns] += scores[0]["sem_seg"]
+        count[rows, columns] += 1
+    torch.testing.assert_close(output["sem_seg"], total / count)
+
+
+@pytest.mark.parametrize("pad_value", [None, [10, 20, 30]])
+def test_double_precision_is_kept(pad_value: list | None) -> None:
+    model = PositionalModel().eval()
+    image = random_image(5, 20) / torch.tensor(7.0).double()
+    windows = SlidingWindow(model, crop_size=[8, 8], stride=[5, 5], pad_value=pad_value)
+    size = {"height": 11, "width": 29}
+    (output,) = windows([{"image": image, **size}])
+    shown = image
+    if pad_value is not None:
+        shown = torch.tensor(pad_value).double()[:, None, None].repeat(1, 8, 20)
+        shown[:, :5] = image
+    expected = slow_sliding_window(model, shown, [8, 8], [5, 5])[:, :5]
+    exact = {"rtol": 1e-12, "atol": 1e-12}
+    torch.testing.assert_close(output["sem_seg"], resized(expected, (11, 29)), **exact)
+    (output,) = MultiScaleFlip(windows, scales=[1.5], flip=False)([{"image": image, **size}])
+    assert output["sem_seg"].dtype == torch.float64
+
+
 def slow_multi_scale(
     model: nn.Module, image: Tensor, sizes: list[tuple[int, int]], flip: bool, out: tuple
 ) -> Tensor:
@@ -194,7 +245,50 @@ def test_short_side_never_falls_below_the_crop(size: tuple, views: list) -> None
 def test_sizes_of_views(size: tuple, options: dict, expected: tuple) -> None:
     scale = options.pop("scale", 1.0)
     views = MultiScaleFlip(PositionalModel(), scales=[scale], flip=True, **options)
-    assert views.view_size(*size, scale) == expected
+    assert views.view_sizes(*size) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "expected"),
+    [
+        # round numbers, half up: 832 * 683 / 512 = 1109.875 and 985 * 683 / 512 = 1313.974...
+        ((512, 683), {"short_sides": [832, 896, 985]}, [(832, 1110), (896, 1195), (985, 1314)]),
+        ((683, 512), {"short_sides": [832, 896, 985]}, [(1110, 832), (1195, 896), (1314, 985)]),
+        ((2, 3), {"short_sides": [5]}, [(5, 8)]),  # 7.5
+        ((100, 2000), {"short_sides": [896]}, [(896, 17920)]),  # no limit
+        ((512, 683), {"short_sides": [832], "size_divisor": 32}, [(832, 1120)]),
+    ],
+)
+def test_sizes_of_views_with_given_short_sides(size: tuple, options: dict, expected: list) -> None:
+    unused = {"limits": [64, 32], "min_side": 48}
+    views = MultiScaleFlip(PositionalModel(), flip=True, **options, **unused)
+    assert views.view_sizes(*size) == expected
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_given_short_sides_equal_the_slow_loop(flip: bool) -> None:
+    model = PositionalModel().eval()
+    image = random_image(30, 20)
+    wrapped = MultiScaleFlip(model, short_sides=[12, 31], flip=flip)
+    (output,) = wrapped([{"image": image, "height": 41, "width": 59}])
+    expected = slow_multi_scale(model, image, [(18, 12), (47, 31)], flip, (41, 59))
+    torch.testing.assert_close(output["sem_seg"], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [23, 83])
+def test_views_are_those_of_pillow_up_to_rounding(side: int) -> None:
+    class Recorder(PositionalModel):
+        def forward(self, batched_inputs: list[dict]) -> list[dict]:
+            self.seen = batched_inputs[0]["image"]
+            return super().forward(batched_inputs)
+
+    image = random_image(40, 60)
+    recorder = Recorder().eval()
+    MultiScaleFlip(recorder, short_sides=[side], flip=False)([{"image": image}])
+    width, height = int(side * 60 / 40 + 0.5), side
+    pillow = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((width, height), Image.BILINEAR)
+    expected = torch.from_numpy(np.array(pillow)).permute(2, 0, 1).float()
+    torch.testing.assert_close(recorder.seen, expected, rtol=0, atol=1.01)
 
 
 def test_one_scale_with_a_flip() -> None:
@@ -273,7 +367,16 @@ def test_mode_is_taken_over_from_the_model() -> None:
         (SlidingWindow, {"crop_size": [8], "stride": [4]}, r"height, width\) each, got \[8\]"),
         (SlidingWindow, {"crop_size": [8, 8], "stride": [9, 4]}, r"left out; got .*\[9, 4\]"),
         (SlidingWindow, {"crop_size": [8, 8], "stride": [4, 0]}, "stride must be between 1"),
+        (
+            SlidingWindow,
+            {"crop_size": [8] * 2, "stride": [4] * 2, "pad_value": [1.0], "square_if_small": True},
+            r"square_if_small and pad_value .* set pad_value to None, got \[1.0\]",
+        ),
         (MultiScaleFlip, {"scales": [], "flip": True}, r"one or more numbers > 0, got \[\]"),
+        (MultiScaleFlip, {"flip": True}, "exactly one of scales and short_sides .* scales None"),
+        (MultiScaleFlip, {"scales": [1.0], "short_sides": [9], "flip": True}, "exactly one of"),
+        (MultiScaleFlip, {"short_sides": [], "flip": True}, r"whole pixels >= 1, got \[\]"),
+        (MultiScaleFlip, {"short_sides": [9.5], "flip": True}, r"whole pixels >= 1, got \[9.5\]"),
         (MultiScaleFlip, {"scales": [1.0, 0.0], "flip": True}, "numbers > 0"),
         (MultiScaleFlip, {"scales": [1], "flip": True, "min_side": 0}, "min_side must be >= 1"),
         (MultiScaleFlip, {"scales": [1], "flip": True, "size_divisor": 0}, "size_divisor must be"),

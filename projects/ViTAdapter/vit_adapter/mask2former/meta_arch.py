@@ -4,6 +4,7 @@ Shapes: B batch, K classes, H/W sides of an image in pixels.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +19,12 @@ from vit_adapter.mask2former.criterion import SetCriterion
 from vit_adapter.mask2former.matcher import HungarianMatcher
 from vit_adapter.mask2former.panoptic import panoptic_segmentation
 from vit_adapter.mask2former.pixel_decoder import MSDeformAttnPixelDecoder
-from vit_adapter.mask2former.postprocessing import RULES, instance_segmentation, semantic_scores
+from vit_adapter.mask2former.postprocessing import (
+    RULES,
+    instance_segmentation,
+    semantic_scores,
+    semantic_scores_of_pixels,
+)
 from vit_adapter.mask2former.resizing import MaskResizer
 from vit_adapter.mask2former.targets import prepare_targets
 from vit_adapter.mask2former.transformer_decoder import MaskedTransformerDecoder, MaskPredictions
@@ -80,6 +86,8 @@ class Mask2Former(nn.Module):
         topk_per_image: largest number of instances.
         postprocessing: name of the rules for instances and panoptic segments: "original" or
             "mask2former" (the same), "things_first" or "hugging_face"; see :class:`Rules`.
+        resize_masks_first: whether the scores of "sem_seg" come from mask logits at the size of the
+            output, as in DINOv3's segmentor. Otherwise, they are computed at stride 4 and resized.
 
     Raises:
         ValueError: nothing is to be predicted, or the parts or classes do not fit.
@@ -102,6 +110,7 @@ class Mask2Former(nn.Module):
         overlap_threshold: float = 0.8,
         topk_per_image: int = 100,
         postprocessing: str = "original",
+        resize_masks_first: bool = False,
     ) -> None:
         super().__init__()
         if not (semantic_on or instance_on or panoptic_on):
@@ -134,6 +143,7 @@ class Mask2Former(nn.Module):
         self.overlap_threshold = overlap_threshold
         self.topk_per_image = topk_per_image
         self.rules = RULES[postprocessing]
+        self.resize_masks_first = resize_masks_first
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -209,7 +219,8 @@ class Mask2Former(nn.Module):
         padded_size: GridSize,
     ) -> list[dict[str, Any]]:
         """Make the outputs of each image at the size that its input requests."""
-        scores = semantic_scores(*predictions) if self.semantic_on else None
+        at_stride_4 = self.semantic_on and not self.resize_masks_first
+        scores = semantic_scores(*predictions) if at_stride_4 else None
         outputs = []
         for i, (inputs, image_size) in enumerate(zip(batched_inputs, image_sizes, strict=True)):
             output_size = (
@@ -221,6 +232,10 @@ class Mask2Former(nn.Module):
             output: dict[str, Any] = {}
             if scores is not None:
                 output["sem_seg"] = resize(scores[i])
+            elif self.semantic_on:
+                output["sem_seg"] = semantic_scores_of_pixels(
+                    *prediction, resize=replace(resize, in_one_step=True)
+                )
             if self.instance_on:
                 output["instances"] = instance_segmentation(
                     *prediction,

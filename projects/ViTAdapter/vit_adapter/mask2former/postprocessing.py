@@ -60,6 +60,30 @@ def semantic_scores(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
     return scores.unflatten(-1, mask_logits.shape[-2:])
 
 
+def semantic_scores_of_pixels(
+    class_logits: Tensor, mask_logits: Tensor, *, resize: MaskResizer
+) -> Tensor:
+    """The same sum for one image, with masks that are resized before their sigmoid.
+
+    Only a few masks at a time are resized, each once.
+
+    Args:
+        class_logits: (Q, K + 1), "no object" last.
+        mask_logits: (Q, h, w).
+        resize: resizes masks to the output, (H, W).
+
+    Returns:
+        (K, H, W), float32 or wider.
+    """
+    probabilities = _classes(class_logits)
+    height, width = resize.output_size
+    scores = probabilities.new_zeros(probabilities.shape[1], height * width)
+    for first, part in resize.in_parts(wide(mask_logits)):
+        of_part = probabilities[first : first + len(part)]
+        scores.addmm_(of_part.T, part.sigmoid_().flatten(1))
+    return scores.view(-1, height, width)
+
+
 def instance_segmentation(
     class_logits: Tensor,
     mask_logits: Tensor,

@@ -23,21 +23,23 @@ class MaskResizer:
         image_size: those of the image in it.
         output_size: those of the output, (H, W).
         max_pixels: pixels that :meth:`in_parts` resizes at once; 2**25 are 128 MiB in float32.
+        in_one_step: resize straight to the output if the image has no padding.
     """
 
     padded_size: GridSize
     image_size: GridSize
     output_size: GridSize
     max_pixels: int = 2**25
+    in_one_step: bool = False
 
     def __call__(self, maps: Tensor) -> Tensor:
         """Resize all maps at once: (N, h, w) -> (N, H, W)."""
         height, width = self.output_size
         if not len(maps):
             return maps.new_zeros(0, height, width)
-        maps = F.interpolate(
-            maps[None], size=self.padded_size, mode="bilinear", align_corners=False
-        )[0]
+        if self.in_one_step and tuple(self.image_size) == tuple(self.padded_size):
+            return _interpolate(maps, self.output_size)
+        maps = _interpolate(maps, self.padded_size)
         if tuple(self.image_size) == tuple(self.output_size):
             return maps[:, :height, :width]
         return sem_seg_postprocess(maps, self.image_size, height, width)
@@ -59,3 +61,7 @@ class MaskResizer:
             return
         for first in range(0, len(maps), at_once):
             yield first, self(maps[first : first + at_once])
+
+
+def _interpolate(maps: Tensor, size: GridSize) -> Tensor:
+    return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]

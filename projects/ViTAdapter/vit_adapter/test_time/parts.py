@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,10 +36,15 @@ def windows(length: int, crop: int, stride: int) -> list[slice]:
     return [slice(start, min(start + crop, length)) for start in starts]
 
 
+def wide(image: Tensor) -> Tensor:
+    """Convert to float32 unless the type is wider."""
+    return image.to(torch.promote_types(image.dtype, torch.float32))
+
+
 def resize(image: Tensor, size: tuple[int, int], *, antialias: bool = False) -> Tensor:
     """Resize (C, H, W) bilinearly to (height, width); unchanged if it has this size."""
     if tuple(image.shape[-2:]) == tuple(size):
         return image
     return F.interpolate(
-        image[None].float(), size=size, mode="bilinear", align_corners=False, antialias=antialias
+        wide(image)[None], size=size, mode="bilinear", align_corners=False, antialias=antialias
     )[0]
