@@ -48,7 +48,8 @@ def _layer_decay(decay_rate, lr, weight_decay, first_layer_names=()):
 # large models
 layer_decay = _layer_decay(decay_rate=0.8, lr=1e-4, weight_decay=0.05)
 htc_large = _layer_decay(decay_rate=0.9, lr=1e-4, weight_decay=0.05)
-# As in the published DINOv2 detectors; there are none for DINOv3, which uses the same.
+# As in the published DINOv2 detectors. There are none for DINOv3, which uses the same, like UPerNet
+# and Semantic FPN.
 dino_small = _layer_decay(decay_rate=0.70, lr=1e-4, weight_decay=0.05)
 dino_base = _layer_decay(decay_rate=0.60, lr=1e-4, weight_decay=0.05)
 dino_large = _layer_decay(decay_rate=0.65, lr=1e-4, weight_decay=0.05)
@@ -86,3 +87,5 @@ mask2former_large = _layer_decay(0.9, lr=2e-5, weight_decay=0.05, first_layer_na
 mask2former_panoptic_large = _layer_decay(decay_rate=0.9, lr=1e-4, weight_decay=0.05)
 # Mask2Former with DINOv2, as in EoMT (arXiv 2503.19108)
 mask2former_dinov2 = _layer_decay(decay_rate=0.8, lr=1e-4, weight_decay=0.05)
+# The segmentor of DINOv2's authors: from a config that others derived from theirs
+mask2former_dinov2_giant = _layer_decay(decay_rate=1.0, lr=1.8e-5, weight_decay=3.2e-3)

@@ -20,16 +20,29 @@ plain = {}
 # Images of any size, without windows
 whole_images = dict(
     sliding_window=None,
-    multi_scale=dict(enabled=False, scales=list(_scales), flip=True, min_side=1, size_divisor=32),
+    multi_scale=dict(
+        enabled=False,
+        scales=list(_scales),
+        short_sides=None,
+        flip=True,
+        min_side=1,
+        size_divisor=32,
+    ),
 )
 
 
 def _test(crop, stride, scales, enlarge=False, pad_value=None):
     return dict(
-        sliding_window=dict(crop_size=[crop, crop], stride=[stride, stride], pad_value=pad_value),
+        sliding_window=dict(
+            crop_size=[crop, crop],
+            stride=[stride, stride],
+            pad_value=pad_value,
+            square_if_small=False,
+        ),
         multi_scale=dict(
             enabled=False,
             scales=list(scales),
+            short_sides=None,
             flip=True,
             min_side=crop if enlarge else 1,
             size_divisor=1 if enlarge else 32,
@@ -39,6 +52,7 @@ def _test(crop, stride, scales, enlarge=False, pad_value=None):
 
 windows_512 = _test(512, 341, _scales)
 windows_640 = _test(640, 426, _scales)
+windows_896 = _test(896, 512, _scales)
 
 beit_480 = _test(480, 320, _scales, enlarge=True)
 beit_512 = _test(512, 341, _scales, enlarge=True)
@@ -52,3 +66,8 @@ beit_896_padded = _test(896, 512, [5 / 7, 6 / 7, 1.0], pad_value=[0.0, 0.0, 0.0]
 beitv2_896_padded = _test(
     896, 512, [25 / 28, 26 / 28, 27 / 28, 1.0], pad_value="${model.pixel_mean}"
 )
+
+# DINOv3's segmentor: sizes of the shorter side, which are those of 896 pixels times 0.9 to 1.1
+dinov3_896 = _test(896, 596, _scales)
+dinov3_896["sliding_window"]["square_if_small"] = True
+dinov3_896["multi_scale"].update(scales=None, short_sides=[832, 864, 896, 940, 985], size_divisor=1)

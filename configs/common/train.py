@@ -55,6 +55,7 @@ train_o365 = _train(
 )
 # Semantic segmentation: a checkpoint and an evaluation after every tenth of the run
 train_40k = _train(max_iter=40_000, period=4_000, eval_period=4_000)
+train_40k_clipped = _train(40_000, period=4_000, eval_period=4_000, clip_grad_norm=0.01)
 train_80k = _train(max_iter=80_000, period=8_000, eval_period=8_000)
 train_160k = _train(max_iter=160_000, period=16_000, eval_period=16_000)
 # Mask2Former for instances and panoptic segmentation, with clipping. COCO has 118,287 images with

@@ -45,8 +45,12 @@ uniperceiver_large = (
 dinov2_small = f"{_dinov2}/dinov2_vits14/dinov2_vits14_pretrain.pth"
 dinov2_base = f"{_dinov2}/dinov2_vitb14/dinov2_vitb14_pretrain.pth"
 dinov2_large = f"{_dinov2}/dinov2_vitl14/dinov2_vitl14_pretrain.pth"
+dinov2_giant = f"{_dinov2}/dinov2_vitg14/dinov2_vitg14_pretrain.pth"
 
 # By name in timm, which knows the addresses:
+# DINOv2 with or without registers, as the ViT of the config says
+dinov2_timm = "timm:${model.backbone.vit.name}.lvd142m"
+dinov2_timm_fpn = "timm:${model.backbone.bottom_up.vit.name}.lvd142m"
 # BEiT-3 (https://arxiv.org/abs/2208.10442): images, texts and pairs, 224 px, ImageNet mean and std
 beit3_base = "timm:beit3_base_patch16_224.pt"
 beit3_large = "timm:beit3_large_patch16_224.pt"
@@ -55,6 +59,8 @@ beit3_giant = "timm:beit3_giant_patch14_224.pt"
 dinov3_small = "timm:vit_small_patch16_dinov3.lvd1689m"
 dinov3_base = "timm:vit_base_patch16_dinov3.lvd1689m"
 dinov3_large = "timm:vit_large_patch16_dinov3.lvd1689m"
+dinov3_huge_plus = "timm:vit_huge_plus_patch16_dinov3.lvd1689m"
+dinov3_7b = "timm:vit_7b_patch16_dinov3.lvd1689m"
 # EVA-02 (https://arxiv.org/abs/2303.11331): ImageNet-22k, and 38 million images for the large size
 eva02_base = "timm:eva02_base_patch14_224.mim_in22k"
 eva02_large = "timm:eva02_large_patch14_224.mim_m38m"

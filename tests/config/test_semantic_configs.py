@@ -113,7 +113,7 @@ def test_models_do_not_define_their_number_of_classes(file: str, name: str, head
 
 
 def test_the_weights_follow_the_name(name: str, cfg: DictConfig) -> None:
-    pretraining = re.search(r"_(tiny|small|base|large|giant)_([a-z0-9]+)_\d", name)[2]
+    pretraining = re.search(r"_(tiny|small|base|large|giant|huge_plus|7b)_([a-z0-9]+)_\d", name)[2]
     file_name = cfg.train.vit_checkpoint.rsplit("/", 1)[-1].lower()
     marks = {"augreg": "_16-i21k", "uniperceiver": "uni-perceiver", "beit": "beit_"}
     assert marks.get(pretraining, pretraining) in file_name

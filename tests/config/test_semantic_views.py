@@ -48,6 +48,11 @@ BEITV2_896 = [
     "ade20k/mask2former_vit_adapter_large_beitv2_896_160k",
     "coco_stuff_164k/mask2former_vit_adapter_large_beitv2_896_80k",
 ]
+DINOV3_896 = [
+    "ade20k/mask2former_vit_adapter_base_dinov3_896_40k",
+    "ade20k/mask2former_vit_adapter_7b_dinov3_896_40k",
+]
+DINOV2_896 = ["ade20k/mask2former_vit_adapter_giant_dinov2_896_80k"]
 CITYSCAPES = ["cityscapes/mask2former_vit_adapter_large_beit_896_80k"]
 
 # configs, size of the image, size at a single scale, sizes of the views
@@ -84,6 +89,19 @@ EXPECTED: list[tuple[list[str], Size, Size, list[Size]]] = [
     (
         BEITV2_896, (512, 683), (896, 1216),
         [(800, 1088), (832, 1120), (864, 1184), (896, 1216)],
+    ),
+    (
+        DINOV2_896, (512, 683), (896, 1216),
+        [(448, 608), (672, 896), (896, 1216), (1120, 1504), (1344, 1793 // 32 * 32 + 32),
+         (1568, 2112)],
+    ),
+    (
+        DINOV3_896, (512, 683), (896, 1195),
+        [(832, 1110), (864, 1153), (896, 1195), (940, 1254), (985, 1314)],
+    ),
+    (  # no limit of the longer side
+        DINOV3_896, (1600, 256), (5600, 896),
+        [(5200, 832), (5400, 864), (5600, 896), (5875, 940), (6156, 985)],
     ),
     (
         CITYSCAPES, (1024, 2048), (1024, 2048),

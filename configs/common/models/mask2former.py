@@ -96,9 +96,16 @@ def _mask2former(embed_dim, num_heads, encoder_ffn_dim, decoder_ffn_dim, use_che
     )
 
 
-# All heads are 32 wide.
+# All attention heads of these are 32 wide.
 base = _mask2former(256, 8, encoder_ffn_dim=1024, decoder_ffn_dim=2048)
 large = _mask2former(1024, 32, encoder_ffn_dim=4096, decoder_ffn_dim=4096, use_checkpoint=True)
+
+# The segmentors of DINOv2's and DINOv3's authors
+dinov2 = _mask2former(1536, 32, encoder_ffn_dim=6144, decoder_ffn_dim=6144, use_checkpoint=True)
+dinov3 = _mask2former(2048, 16, encoder_ffn_dim=4096, decoder_ffn_dim=4096, use_checkpoint=True)
+# The same inference as DINOv3's for smaller ViTs
+base_dinov3 = _deepcopy(base)
+dinov3.resize_masks_first = base_dinov3.resize_masks_first = True
 
 # Small enough for training on a CPU.
 tiny = _mask2former(64, 2, encoder_ffn_dim=128, decoder_ffn_dim=128)

@@ -25,7 +25,13 @@ from .vit_timm import (
     beit3_base as _beit3_base,
     beit3_giant as _beit3_giant,
     beit3_large as _beit3_large,
+    dinov2_base as _dinov2_base_timm,
+    dinov2_giant as _dinov2_giant,
+    dinov2_large as _dinov2_large_timm,
+    dinov2_small as _dinov2_small_timm,
+    dinov3_7b as _dinov3_7b,
     dinov3_base as _dinov3_base,
+    dinov3_huge_plus as _dinov3_huge_plus,
     dinov3_large as _dinov3_large,
     dinov3_small as _dinov3_small,
     eva02_base as _eva02_base,
@@ -66,6 +72,11 @@ large = _vit_adapter(_vit_large, 0.4, deform_num_heads=16, deform_ratio=0.5)
 small_dinov2 = _vit_adapter(_dinov2_small, 0.2, deform_num_heads=6, deform_ratio=1.0)
 base_dinov2 = _vit_adapter(_dinov2_base, 0.3, deform_num_heads=12, deform_ratio=0.5)
 large_dinov2 = _vit_adapter(_dinov2_large, 0.4, deform_num_heads=16, deform_ratio=0.5)
+# On timm's model, which keeps the class token and can have registers
+small_dinov2_timm = _vit_adapter(_dinov2_small_timm, 0.2, deform_num_heads=6, deform_ratio=1.0)
+base_dinov2_timm = _vit_adapter(_dinov2_base_timm, 0.3, deform_num_heads=12, deform_ratio=0.5)
+large_dinov2_timm = _vit_adapter(_dinov2_large_timm, 0.4, deform_num_heads=16, deform_ratio=0.5)
+giant_dinov2 = _vit_adapter(_dinov2_giant, 0.4, deform_num_heads=24, deform_ratio=0.5)
 
 # The rate is for 25 epochs.
 base_mae = _vit_adapter(_base_mae, 0.1, deform_num_heads=12, deform_ratio=0.5)
@@ -89,6 +100,14 @@ giant_beit3 = _vit_adapter(_beit3_giant, 0.4, deform_num_heads=16, deform_ratio=
 small_dinov3 = _vit_adapter(_dinov3_small, 0.2, deform_num_heads=6, deform_ratio=1.0)
 base_dinov3 = _vit_adapter(_dinov3_base, 0.3, deform_num_heads=12, deform_ratio=0.5)
 large_dinov3 = _vit_adapter(_dinov3_large, 0.4, deform_num_heads=16, deform_ratio=0.5)
+huge_plus_dinov3 = _vit_adapter(_dinov3_huge_plus, 0.3, deform_num_heads=16, deform_ratio=0.5)
+dinov3_7b = _vit_adapter(_dinov3_7b, 0.3, deform_num_heads=16, deform_ratio=0.5)
+# Too large to train: frozen, and read through the ViT's final norm, as by DINOv3's authors
+for _backbone in (huge_plus_dinov3, dinov3_7b):
+    _backbone.mode = "frozen"
+    _backbone.vit.final_norm = _backbone.norm_taps = True
+    _backbone.norm_eps = 1e-6
+dinov3_7b.frozen_dtype = "bfloat16"  # 13.4 instead of 26.9 GB
 base_eva02 = _vit_adapter(_eva02_base, 0.3, deform_num_heads=12, deform_ratio=0.5)
 large_eva02 = _vit_adapter(_eva02_large, 0.4, deform_num_heads=16, deform_ratio=0.5)
 

@@ -12,10 +12,19 @@ from vit_adapter.backbone import BEiT, UniPerceiver
 
 from .vit_adapter import (
     base as _base,
+    base_dinov2_timm as _base_dinov2,
+    base_dinov3 as _base_dinov3,
+    dinov3_7b as _dinov3_7b,
     giant_beit3 as _giant_beit3,
+    giant_dinov2 as _giant_dinov2,
+    huge_plus_dinov3 as _huge_plus_dinov3,
     large as _large,
+    large_dinov2_timm as _large_dinov2,
+    large_dinov3 as _large_dinov3,
     small as _small,
     small_dinov2_frozen as _small_dinov2_frozen,
+    small_dinov2_timm as _small_dinov2,
+    small_dinov3 as _small_dinov3,
     tiny as _tiny,
     tiny_scratch as _tiny_scratch,
 )
@@ -74,6 +83,33 @@ uniperceiver_large = _with_trunk(_large, UniPerceiver, 0.4, img_size=224)
 
 beit3_giant = _segmentation(_giant_beit3)
 
+small_dinov2, base_dinov2 = _segmentation(_small_dinov2), _segmentation(_base_dinov2)
+large_dinov2, giant_dinov2 = _segmentation(_large_dinov2), _segmentation(_giant_dinov2)
+small_dinov3, base_dinov3 = _segmentation(_small_dinov3), _segmentation(_base_dinov3)
+large_dinov3, huge_plus_dinov3 = _segmentation(_large_dinov3), _segmentation(_huge_plus_dinov3)
+dinov3_7b = _segmentation(_dinov3_7b)
+
 # As in the original, all large models recompute activations to save memory.
-for _backbone in (large, beit_large, uniperceiver_large, beit3_giant):
+_large_models = (large, beit_large, uniperceiver_large, beit3_giant, large_dinov2, giant_dinov2)
+for _backbone in (*_large_models, large_dinov3, huge_plus_dinov3, dinov3_7b):
     _backbone.use_checkpoint = _backbone.vit.use_checkpoint = True
+
+
+def _dinov3_segmentor(backbone):
+    """The adapter of DINOv3's segmentor: frozen ViT, read through its final norm."""
+    backbone = _deepcopy(backbone)
+    backbone.mode = "frozen"
+    backbone.vit.final_norm = backbone.norm_taps = True
+    backbone.norm_eps = 1e-6
+    backbone.drop_path_rate = 0.3
+    backbone.use_checkpoint = True
+    return backbone
+
+
+small_dinov3_frozen, base_dinov3_frozen = map(_dinov3_segmentor, (small_dinov3, base_dinov3))
+large_dinov3_frozen, huge_plus_dinov3_frozen = map(
+    _dinov3_segmentor, (large_dinov3, huge_plus_dinov3)
+)
+dinov3_7b_frozen = _dinov3_segmentor(dinov3_7b)
+# After block 4, not 5, as in the release
+large_dinov3_frozen.interaction_indexes = [[0, 4], [5, 11], [12, 17], [18, 23]]

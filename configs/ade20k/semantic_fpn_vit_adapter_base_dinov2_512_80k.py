@@ -1,0 +1,14 @@
+"""Semantic FPN, ViT-Adapter-B from DINOv2 weights, ADE20K, 512 px, 80k iterations."""
+
+from ..common.data.ade20k import data, dataloader, num_classes as _num_classes
+from ..common.models.semantic_fpn import model, task
+from ..common.models.vit_adapter_seg import base_dinov2 as _backbone
+from ..common.optim import dino_base as optimizer
+from ..common.schedule import lr_poly as lr_multiplier
+from ..common.testing import windows_512 as test
+from ..common.train import train_80k as train
+from ..common.weights import dinov2_timm_fpn as _weights
+
+model.backbone.bottom_up = _backbone
+model.sem_seg_head.num_classes = _num_classes
+train.vit_checkpoint = _weights

@@ -1,0 +1,13 @@
+"""Cascade Mask R-CNN, ViT-Adapter-S from DINOv3 weights, COCO 3x with multi-scale training."""
+
+from ..common.data.coco import data, dataloader_3x as dataloader
+from ..common.detector_testing import test
+from ..common.models.cascade_mask_rcnn import model, task
+from ..common.models.vit_adapter import small_dinov3 as _backbone
+from ..common.optim import dino_small as optimizer
+from ..common.schedule import lr_3x as lr_multiplier
+from ..common.train import train_3x as train
+from ..common.weights import dinov3_small as _weights
+
+model.backbone.bottom_up = _backbone
+train.vit_checkpoint = _weights
