@@ -13,6 +13,7 @@ import torch
 from dino_cases.backbone import *
 from dino_cases.gradients import *
 from dino_cases.heads import *
+from dino_cases.inference import *
 from dino_cases.reader import CLAIMS, FOLDER, INPUTS, Case, matches, open_case
 
 
@@ -38,8 +39,6 @@ def test_every_array_is_read() -> None:
     """Parameters are loaded whole, by every test of their model."""
     unread = []
     for path in FOLDER.glob("*.npz"):
-        if "_inference" in path.stem:
-            continue
         claims = [names for file, names in CLAIMS if matches(path.stem, (file,))]
         if path.stem.endswith("_params"):
             kind = path.stem.removesuffix("_params")
