@@ -1,6 +1,6 @@
 """Gradients of everything outside the ViT, which is fixed."""
 
-from dino_cases.models import RENAME, Segmentor, build
+from dino_cases.models import Segmentor, build, names
 from dino_cases.reader import Case, check, open_case, reads
 from torch import Tensor
 
@@ -10,9 +10,9 @@ def check_gradients(model: Segmentor, loss: Tensor, expected: Case) -> None:
     assert len(expected)
     model.zero_grad()
     loss.backward()
-    rename = RENAME[expected.kind]
+    ours = names(expected.kind)
     for name, gradient in expected.items():
-        check(model.get_parameter(rename(name)).grad, gradient)
+        check(model.get_parameter(ours[name]).grad, gradient)
     assert all(parameter.grad is None for parameter in model.backbone.vit.parameters())
 
 

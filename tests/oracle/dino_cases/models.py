@@ -6,18 +6,18 @@ their description is written here.
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
 from detectron2.layers import ShapeSpec
-from dino_cases.names import VIT, convert_dinov2, rename_dinov2, rename_dinov3
 from dino_cases.reader import Arrays, config, read
-from torch import Tensor, nn
+from torch import nn
 
 from vit_adapter import TimmViT, ViTAdapter
 from vit_adapter.backbone.pyramid_backbone import STRIDES
 from vit_adapter.checkpoint import load_strict
-from vit_adapter.checkpoint.pretrained.registry import find_reader
+from vit_adapter.checkpoint.original import convert, convert_state_dict
 from vit_adapter.engine.freezing import freeze_parameters
 from vit_adapter.mask2former import (
     Mask2FormerHead,
@@ -25,7 +25,11 @@ from vit_adapter.mask2former import (
     MSDeformAttnPixelDecoder,
 )
 
-RENAME = {"dinov3": rename_dinov3, "dinov2": rename_dinov2}
+
+@cache
+def names(kind: str) -> dict[str, str]:
+    """Our names for the parameters of the segmentor "dinov3" or "dinov2"."""
+    return convert(read(f"{kind}_params")).names
 
 
 class Segmentor(nn.Module):
@@ -86,19 +90,11 @@ def _build_dinov3(options: Mapping[str, Any], parameters: Arrays) -> Segmentor:
         options, width=options["hidden_dim"], heads=options["nheads"], input_width=vit.embed_dim
     )
     model = Segmentor(backbone, head)
-    theirs = {k: v for k, v in parameters.items() if k.startswith(VIT)}
-    _load_dinov3_vit(vit, {k.removeprefix(VIT): v for k, v in theirs.items()})
-    ours = {rename_dinov3(k): v for k, v in parameters.items() if k not in theirs}
-    load_strict(model, ours, r"^backbone\.vit\.")
+    later_blocks = [
+        rf"^backbone\.vit\.model\.blocks\.{i}\." for i in range(depth, options["depth"])
+    ]
+    load_strict(model, convert_state_dict(parameters), later_blocks)
     return model
-
-
-def _load_dinov3_vit(vit: TimmViT, parameters: dict[str, Tensor]) -> None:
-    """As ``load_pretrained_vit`` does, without a file."""
-    reader = find_reader(vit)
-    later_blocks = [rf"^blocks\.{i}\." for i in range(vit.depth, config("dinov3")["depth"])]
-    weights = reader.adapt(vit, parameters, "the golden parameters").state_dict
-    load_strict(vit, weights, [*reader.passed_over, *later_blocks])
 
 
 def _build_dinov2(options: Mapping[str, Any], parameters: Arrays) -> Segmentor:
@@ -135,7 +131,7 @@ def _build_dinov2(options: Mapping[str, Any], parameters: Arrays) -> Segmentor:
         options, width=options["feat"], heads=options["heads"], input_width=vit.embed_dim
     )
     model = Segmentor(backbone, head)
-    load_strict(model, convert_dinov2(dict(parameters)))
+    load_strict(model, convert_state_dict(parameters))
     return model
 
 
