@@ -2,6 +2,7 @@
 
 import os
 import platform
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
@@ -39,7 +40,10 @@ def onednn_is_faster() -> bool:
 def _cpu_computes_bfloat16() -> bool:
     if not hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported"):  # PyTorch without oneDNN
         return False
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    # torch.jit.trace, which records one thread, cannot record this question.
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        supported = thread.submit(torch.ops.mkldnn._is_mkldnn_bf16_supported).result()
+    if not supported:
         return False
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return True
