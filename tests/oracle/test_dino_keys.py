@@ -2,33 +2,26 @@
 
 import pytest
 import torch
+from detectron2.config import instantiate
 from dino_keys import DINOV2, HEAD_FILE, VIT, VIT_FILE, WHOLE_L, join, on_meta, small
 from torch import Tensor, nn
 
-from vit_adapter import TimmViT
-from vit_adapter.checkpoint.original import Conversion, convert, revert
+from vit_adapter import model_zoo
+from vit_adapter.checkpoint.loading import compare_keys
+from vit_adapter.checkpoint.original import convert, revert
+from vit_adapter.checkpoint.original.sizes import check_sizes, read_sizes
+from vit_adapter.config.overrides import apply_overrides
 
 NOT_HERE = {
     f"{VIT}{name}" for name in ("mask_token", "local_cls_norm.weight", "local_cls_norm.bias")
 }
 
 
-def trunk_part(conversion: Conversion) -> dict[str, Tensor]:
-    prefix = "backbone.vit."
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in conversion.state_dict.items()
-        if name.startswith(prefix)
-    }
-
-
-def shapes(state_dict: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
-
-
-def timm_vit(**options: object) -> nn.Module:
+def build(config: str, *overrides: str) -> nn.Module:
+    cfg = model_zoo.get_config(f"ade20k/mask2former_vit_adapter_{config}")
+    apply_overrides(cfg, overrides)
     with torch.device("meta"):
-        return TimmViT(**options)
+        return instantiate(cfg.model)
 
 
 def test_dinov2_has_a_place_for_everything() -> None:
@@ -36,8 +29,8 @@ def test_dinov2_has_a_place_for_everything() -> None:
     assert len(original) == 1175
     conversion = convert(original)
     assert set(conversion.names) == set(original) and not conversion.dropped
-    trunk = timm_vit(name="vit_giant_patch14_dinov2", patch_size=14)
-    assert shapes(trunk_part(conversion)) == shapes(trunk.state_dict())
+    report = compare_keys(build("giant_dinov2_896_80k"), conversion.state_dict)
+    assert report.is_exact, report.describe()
     assert sum(tensor.numel() for tensor in conversion.state_dict.values()) == 1_719_820_961
 
 
@@ -48,10 +41,8 @@ def test_dinov3_has_a_place_for_everything_that_it_reads() -> None:
     conversion = convert(original)
     assert set(conversion.dropped) == NOT_HERE
     assert set(conversion.names) == set(original) - NOT_HERE
-    expected = shapes(timm_vit(name="vit_7b_patch16_dinov3").state_dict())
-    expected |= {"model.norm.weight": (4096,), "model.norm.bias": (4096,)}
-    expected |= {"model.rope.periods": (32,)}
-    assert shapes(trunk_part(conversion)) == expected
+    report = compare_keys(build("7b_dinov3_896_40k"), conversion.state_dict)
+    assert report.is_exact, report.describe()
     # 30 GB of numbers, none of which is copied
     assert all(conversion.state_dict[new] is original[old] for old, new in conversion.names.items())
 
@@ -63,10 +54,18 @@ def test_a_dinov3_with_biases() -> None:
         "attn.qkv.bias@2/3",
         "attn.qkv.bias_mask",
     }
-    expected = shapes(timm_vit(name="vit_large_patch16_dinov3_qkvb").state_dict())
-    expected |= {"model.norm.weight": (1024,), "model.norm.bias": (1024,)}
-    expected |= {"model.rope.periods": (16,)}
-    assert shapes(trunk_part(conversion)) == expected
+    name = "model.backbone.vit.name=vit_large_patch16_dinov3_qkvb"
+    report = compare_keys(build("large_dinov3_896_40k", name), conversion.state_dict)
+    assert report.is_exact, report.describe()
+
+
+def test_sizes_of_other_models_are_refused() -> None:
+    weights = convert(on_meta(DINOV2)).state_dict
+    with pytest.raises(ValueError, match="width of the ViT: 1536 in the checkpoint, 1024 in the"):
+        check_sizes(weights, build("large_dinov3_896_40k").state_dict())
+    sizes = read_sizes(weights)
+    assert sizes["heads of the pixel decoder"] == 32
+    assert sizes["heads of the adapter"] == 24
 
 
 def segmentors() -> dict[str, dict[str, Tensor]]:

@@ -87,16 +87,15 @@ def random_model(make: Callable[..., nn.Module], options: dict[str, object]) -> 
     return model
 
 
-def timm_vit(name: str, model: nn.Module) -> TimmViT:
+def timm_vit(name: str, model: nn.Module, **options: object) -> TimmViT:
     ratio = model.config.intermediate_size / DIM if "dinov3" in name else 4
     args = {"num_heads": HEADS, "mlp_ratio": ratio}
     if "giant" in name:
         args["mlp_ratio"] = 2 * 128 / DIM
     patch = model.config.patch_size
     side = None if "dinov3" in name else 70
-    return TimmViT(
-        name=name, depth=DEPTH, embed_dim=DIM, patch_size=patch, img_size=side, model_args=args
-    ).eval()
+    sizes = {"depth": DEPTH, "embed_dim": DIM, "patch_size": patch, "img_size": side}
+    return TimmViT(name=name, model_args=args, **sizes, **options).eval()
 
 
 @pytest.mark.parametrize("names", [dict, earlier_names], ids=["version 5", "earlier"])
@@ -119,6 +118,26 @@ def test_features_are_those_of_transformers(
         expected = model(images, output_hidden_states=True).hidden_states[-1]
         tokens, _ = vit(images)
     torch.testing.assert_close(tokens, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("make", [dinov2, dinov2_with_registers])
+def test_positions_resized_without_antialiasing_are_those_of_transformers(
+    tmp_path: Path, make: Callable
+) -> None:
+    registers = make is dinov2_with_registers
+    model = random_model(make, {})
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    name = "vit_small_patch14_reg4_dinov2" if registers else "vit_small_patch14_dinov2"
+    images = torch.randn(1, 3, 42, 98)
+    with torch.no_grad():
+        expected = model(images, output_hidden_states=True).hidden_states[-1]
+    # only the DINOv2 with registers is antialiased there
+    for antialias in (False, True):
+        vit = timm_vit(name, model, antialias_positions=antialias)
+        load_pretrained_vit(vit, tmp_path / "model.pth")
+        with torch.no_grad():
+            error = (vit(images)[0] - expected).abs().max()
+        assert (error < 1e-4) == (antialias == registers), error
 
 
 def test_a_plain_vit_reads_them_too(tmp_path: Path) -> None:
