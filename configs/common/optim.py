@@ -26,6 +26,12 @@ custom_keys = L(AdamW)(
     weight_decay=0.05,
 )
 
+# Small data: a pre-trained ViT stays near its weights if a mode or an override trains it.
+pretrained_vit = _deepcopy(custom_keys)
+pretrained_vit.params.custom_keys[".vit."] = dict(lr_mult=0.1, decay_mult=0.0)
+pretrained_vit.params.custom_keys["vit.pos_embed"] = dict(lr_mult=0.1, decay_mult=0.0)
+pretrained_vit.lr = 5e-4
+
 # Sparse R-CNN: lower numbers for the learned proposals
 sparse_rcnn = _deepcopy(custom_keys)
 sparse_rcnn.params.custom_keys.proposal_generator = dict(lr_mult=0.25, decay_mult=0.002)

@@ -1,12 +1,12 @@
 """GFL, ViT-Adapter-S on a frozen DINOv2, for small custom data (``data.*``)."""
 
 from ..common.models.vit_adapter import small_dinov2_frozen as _backbone
+from ..common.optim import pretrained_vit as optimizer
 from ..common.quick_start_dense import (
     data,
     dataloader,
     gfl as model,
     lr_multiplier,
-    optimizer,
     task,
     test,
     train,

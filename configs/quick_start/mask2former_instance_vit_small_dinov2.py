@@ -3,12 +3,12 @@
 from ..common.detector_testing import tiles_only as test
 from ..common.models.mask2former import instance_task as task, tiny_instance as model
 from ..common.models.vit_baseline import vit_small_dinov2 as _backbone
+from ..common.optim import pretrained_vit as optimizer
 from ..common.quick_start import (
     data,
     dataloader,
     lr_multiplier,
     model as _mask_rcnn,
-    optimizer,
     train,
 )
 from ..common.weights import dinov2_small as _weights

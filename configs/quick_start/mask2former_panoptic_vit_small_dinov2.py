@@ -2,12 +2,12 @@
 
 from ..common.models.mask2former import panoptic_task as task, tiny_panoptic as model
 from ..common.models.vit_baseline import vit_small_dinov2 as _backbone
+from ..common.optim import pretrained_vit as optimizer
 from ..common.quick_start_panoptic import (
     data,
     dataloader,
     lr_multiplier,
     num_classes as _num_classes,
-    optimizer,
     thing_classes as _things,
     train,
 )

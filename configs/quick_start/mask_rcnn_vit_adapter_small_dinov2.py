@@ -1,12 +1,12 @@
 """Mask R-CNN, ViT-Adapter-S on a frozen DINOv2, for small custom data (``data.*``)."""
 
 from ..common.models.vit_adapter import small_dinov2_frozen as _backbone
+from ..common.optim import pretrained_vit as optimizer
 from ..common.quick_start import (
     data,
     dataloader,
     lr_multiplier,
     model,
-    optimizer,
     task,
     test,
     train,

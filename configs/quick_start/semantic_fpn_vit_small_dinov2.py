@@ -2,12 +2,12 @@
 
 from ..common.models.semantic_fpn import model, task
 from ..common.models.vit_baseline_seg import vit_small_dinov2 as _backbone
+from ..common.optim import pretrained_vit as optimizer
 from ..common.quick_start_semantic import (
     data,
     dataloader,
     lr_multiplier,
     num_classes as _num_classes,
-    optimizer,
     train,
 )
 from ..common.testing import whole_images as test

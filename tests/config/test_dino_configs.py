@@ -212,3 +212,19 @@ def split(name: str) -> tuple[str, str]:
     """What is before the size and after the family."""
     start, end = name.split("_dinov3_")
     return start[: start.index("vit_adapter") + len("vit_adapter")], end
+
+
+@pytest.mark.parametrize("head", ["mask_rcnn", "semantic_fpn"])
+def test_small_models_train_the_vit_at_a_lower_rate(head: str, load_config: LoadConfig) -> None:
+    """If an override of the mode makes them train it at all."""
+    cfg = load_config(f"quick_start/{head}_vit_adapter_small_dinov2")
+    rates = {}
+    for mode in ("frozen", "full"):
+        apply_overrides(cfg, [f"model.backbone.bottom_up.mode={mode}"])
+        model = cfg.optimizer.params.model = build_on_meta(cfg)
+        vit = {id(parameter) for parameter in model.backbone.bottom_up.vit.parameters()}
+        groups = instantiate(cfg.optimizer).param_groups
+        assert all(g["weight_decay"] == 0 for g in groups if id(g["params"][0]) in vit)
+        rates[mode] = {(id(p) in vit, g["lr"]) for g in groups for p in g["params"]}
+    assert rates["frozen"] == {(False, 5e-4)}
+    assert rates["full"] == {(False, 5e-4), (True, 5e-5)}
