@@ -11,6 +11,7 @@ from torch import nn
 
 from vit_adapter import TimmViT, model_zoo
 from vit_adapter.config.overrides import apply_overrides
+from vit_adapter.config.test_time import wrap_for_testing
 from vit_adapter.engine.freezing import freeze_parameters
 
 SIZES = {
@@ -228,3 +229,49 @@ def test_small_models_train_the_vit_at_a_lower_rate(head: str, load_config: Load
         rates[mode] = {(id(p) in vit, g["lr"]) for g in groups for p in g["params"]}
     assert rates["frozen"] == {(False, 5e-4)}
     assert rates["full"] == {(False, 5e-4), (True, 5e-5)}
+
+
+def reduce(cfg: DictConfig) -> None:
+    """A small version of a segmentor."""
+    small = {
+        "model.backbone.vit.depth": 4,
+        "model.backbone.vit.embed_dim": 48,
+        "model.backbone.vit.model_args": {"num_heads": 3},
+        "model.backbone.interaction_indexes": [[0, 0], [1, 1], [2, 2], [3, 3]],
+        "model.backbone.conv_inplane": 8,
+        "model.backbone.deform_num_heads": 3,
+        "model.backbone.norm": "BN",
+        "model.head.pixel_decoder.embed_dim": 64,
+        "model.head.pixel_decoder.num_layers": 1,
+        "model.head.transformer_decoder.num_layers": 1,
+        "model.criterion.num_points": 100,
+        "test.sliding_window.crop_size": [64, 64],
+        "test.sliding_window.stride": [40, 40],
+    }
+    for key, value in small.items():
+        OmegaConf.update(cfg, key, value, merge=False)
+    for part in (cfg.model.head.pixel_decoder, cfg.model.head.transformer_decoder):
+        part.ffn_dim = 64
+
+
+@pytest.mark.parametrize("name", [DINOV3_SEGMENTORS["base"], DINOV2_SEGMENTOR])
+def test_segmentors_train_around_a_fixed_vit(name: str, load_config: LoadConfig) -> None:
+    torch.manual_seed(0)
+    cfg = load_config(name)
+    reduce(cfg)
+    model = instantiate(cfg.model)
+    freeze_parameters(model, [r"backbone\.vit\."])
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    before = {key: value.clone() for key, value in model.named_parameters()}
+    labels = torch.randint(cfg.model.head.transformer_decoder.num_classes, (64, 96))
+    losses = model([{"image": torch.rand(3, 64, 96) * 255, "sem_seg": labels}])
+    sum(losses.values()).backward()
+    optimizer.step()
+    for key, parameter in model.named_parameters():
+        is_vit = key.startswith("backbone.vit.")
+        assert (parameter.grad is None) == is_vit, key
+        assert is_vit or not torch.equal(parameter, before[key]) or not parameter.grad.any(), key
+    tested = wrap_for_testing(cfg, model.eval())
+    (output,) = tested([{"image": torch.rand(3, 50, 110) * 255, "height": 25, "width": 55}])
+    assert output["sem_seg"].shape == (150, 25, 55) and output["sem_seg"].isfinite().all()
