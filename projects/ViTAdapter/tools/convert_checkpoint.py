@@ -29,6 +29,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from vit_adapter import ViTAdapter
+from vit_adapter.backbone.lora import is_lora_factor
 from vit_adapter.backbone.pyramid_backbone import PyramidBackbone
 from vit_adapter.checkpoint import load_checkpoint_file, load_strict
 from vit_adapter.checkpoint.files import extract_state_dict, load_state_dict_file
@@ -45,6 +46,7 @@ from vit_adapter.checkpoint.original.provenance import (
     stored_provenance,
 )
 from vit_adapter.checkpoint.original.sizes import check_sizes, describe_sizes, read_sizes
+from vit_adapter.checkpoint.trained_part import FIXED_WEIGHTS
 from vit_adapter.config.arguments import add_config_arguments
 from vit_adapter.config.loading import load_config
 from vit_adapter.utils.atomic import atomic_file, atomic_save
@@ -112,9 +114,17 @@ def read(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:
     Raises:
         FileNotFoundError, vit_adapter.checkpoint.CheckpointFileError: see
             :func:`vit_adapter.checkpoint.load_state_dict_file`.
+        ValueError: it needs other weights, or LoRA factors are not merged.
     """
     checkpoint = load_checkpoint_file(path, mapped=True)
     weights = extract_state_dict(checkpoint, str(path))
+    only_trained = FIXED_WEIGHTS in checkpoint
+    if only_trained or any(map(is_lora_factor, weights)):
+        content = "only the trained part of a model" if only_trained else "LoRA factors"
+        raise ValueError(
+            f"{path} holds {content}; make a complete checkpoint of it first, with "
+            "tools/merge_checkpoint.py, and convert that one"
+        )
     if path.suffix == ".safetensors":
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)

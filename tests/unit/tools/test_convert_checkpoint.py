@@ -19,6 +19,7 @@ from vit_adapter import model_zoo
 from vit_adapter.checkpoint import load_state_dict_file
 from vit_adapter.checkpoint.checkpointer import Checkpointer
 from vit_adapter.checkpoint.original import revert_state_dict
+from vit_adapter.checkpoint.trained_part import FIXED_WEIGHTS
 
 TOOL = Path(vit_adapter.__file__).parents[1] / "tools" / "convert_checkpoint.py"
 CONFIG = "quick_start/mask_rcnn_vit_adapter_shapes"
@@ -270,6 +271,27 @@ def test_files_that_are_not_checkpoints_of_the_original(
     assert convert(path, tmp_path / "ours.pth") == 2
     assert re.search(message, caplog.text)
     assert not (tmp_path / "ours.pth").exists() and not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "content"),
+    [
+        ({FIXED_WEIGHTS: {"source": "vit.pth", "sha256": {}}}, "only the trained part of a model"),
+        ({}, "LoRA factors"),
+    ],
+)
+def test_what_has_to_be_merged_first_is_refused(
+    convert, original, tmp_path, caplog, extra, content
+) -> None:
+    ours, theirs = tmp_path / "ours.pth", tmp_path / "theirs.pth"
+    assert convert(original, ours) == 0
+    state_dict = load_state_dict_file(ours)
+    if not extra:
+        state_dict["backbone.bottom_up.vit.blocks.0.attn.qkv.lora_a"] = torch.zeros(1)
+    torch.save({"model": state_dict, **extra}, ours)
+    assert convert("--reverse", ours, theirs) == 2
+    assert f"holds {content}; make a complete checkpoint" in caplog.text
+    assert "tools/merge_checkpoint.py" in caplog.text and not theirs.exists()
 
 
 def test_moving_averages(convert, weights, tmp_path, capsys, caplog) -> None:
