@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vit_adapter.backbone import PlainViT, TimmViT
+from vit_adapter.backbone.frozen import store_in_bfloat16
 from vit_adapter.backbone.lora import is_lora_factor
 from vit_adapter.checkpoint.checkpointer import Checkpointer
 from vit_adapter.checkpoint.files import load_checkpoint_file
@@ -121,6 +122,29 @@ def test_another_base_is_refused_with_both_named(
     assert "train.vit_checkpoint='vit.pth'" in message
     count = len(hash_fixed_weights(Detector()))
     assert f"{count} of its {count} fixed tensors differ" in message
+
+
+def test_a_base_that_cannot_be_read_is_explained(tmp_path: Path) -> None:
+    file = save(Detector(), tmp_path)
+
+    def load(model: nn.Module) -> None:
+        raise FileNotFoundError("checkpoint 'vit.pth' does not exist.")
+
+    with pytest.raises(FileNotFoundError) as error:
+        Checkpointer(Detector(seed=1), base=BaseWeights("vit.pth", load)).load(file)
+    message = str(error.value)
+    assert "holds only the trained part" in message and "'vit.pth' does not exist." in message
+    assert "give its new path in train.vit_checkpoint" in message
+
+
+def test_weights_stored_in_bfloat16_are_rounded_for_a_model_in_float32(tmp_path: Path) -> None:
+    model, other = Detector(), Detector(seed=1)
+    base = base_of(model)
+    store_in_bfloat16(model.vit)
+    file = save(model, tmp_path, base=base)
+    Checkpointer(other, base=base).load(file)
+    assert other.vit.blocks[0].mlp.fc1.weight.dtype == torch.float32
+    assert same(other.state_dict(), {n: v.float() for n, v in model.state_dict().items()})
 
 
 def test_one_changed_number_is_noticed(tmp_path: Path) -> None:

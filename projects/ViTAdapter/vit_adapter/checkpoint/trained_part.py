@@ -60,6 +60,9 @@ def complete(
 ) -> dict[str, Tensor]:
     """Add the fixed weights of ``model`` to a checkpoint of the trained part.
 
+    Weights that were stored in bfloat16 during training are rounded where the model has more
+    digits.
+
     Args:
         model: if its fixed weights are not those of the checkpoint, ``base`` is loaded into it.
         state_dict: the trained part.
@@ -69,11 +72,14 @@ def complete(
 
     Raises:
         BaseWeightsError: these are not the weights that the checkpoint was trained on.
+        FileNotFoundError, ConnectionError: ``base`` cannot be read.
     """
     hashes: Mapping[str, str] = fixed["sha256"]
-    if base is not None and base.source and _find_other(model, hashes):
-        base.load(model)
-    other = _find_other(model, hashes)
+    found = _find_same(model, hashes)
+    if base is not None and base.source and len(found) < len(hashes):
+        _load_base(model, base, source)
+        found = _find_same(model, hashes)
+    other = [name for name in hashes if name not in found]
     if other:
         given = repr(base.source) if base is not None and base.source else "not given"
         raise BaseWeightsError(
@@ -82,10 +88,21 @@ def complete(
             f"and {len(other)} of its {len(hashes)} fixed tensors differ, the first is "
             f"{other[0]}. Give the same train.vit_checkpoint and the same model as in training."
         )
-    own = model.state_dict()
     whole = copy.copy(state_dict)  # with the module versions attached to it
-    whole.update({name: own[name] for name in hashes})
+    whole.update(found)
     return whole
+
+
+def _load_base(model: nn.Module, base: BaseWeights, source: str) -> None:
+    try:
+        base.load(model)
+    except (FileNotFoundError, ConnectionError) as error:
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ConnectionError
+        raise kind(
+            f"{source} holds only the trained part of a model. The rest comes from "
+            f"train.vit_checkpoint={base.source!r}, which cannot be read: {error} If the file has "
+            "moved, give its new path in train.vit_checkpoint."
+        ) from error
 
 
 def _fixed_weights(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -100,10 +117,19 @@ def _fixed_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
-def _find_other(model: nn.Module, hashes: Mapping[str, str]) -> list[str]:
-    """Names whose weights are missing or have another hash."""
+def _find_same(model: nn.Module, hashes: Mapping[str, str]) -> dict[str, Tensor]:
+    """The weights of a model that have the given hashes, as they are or in bfloat16."""
     own = model.state_dict()
-    return [name for name, value in hashes.items() if name not in own or _hash(own[name]) != value]
+    found = {}
+    for name, value in hashes.items():
+        if name not in own:
+            continue
+        for round_off in (Tensor.detach, Tensor.bfloat16):
+            weight = round_off(own[name])
+            if _hash(weight) == value:
+                found[name] = weight
+                break
+    return found
 
 
 def _hash(weight: Tensor) -> str:
