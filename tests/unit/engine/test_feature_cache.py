@@ -192,14 +192,14 @@ def test_changed_augmentations_are_noticed(
 
 def test_a_cache_of_other_weights_is_refused(cfg: DictConfig, tmp_path: Path) -> None:
     losses(cfg, tmp_path / "run1")
-    with pytest.raises(UsageError, match=r"belongs to another ViT.* weights is \w{12}; that of"):
+    with pytest.raises(UsageError, match=r"belongs to another ViT .weights: \w{12} in the cache"):
         losses(cfg, tmp_path / "run2", seed=1)
     cfg.model.backbone.interaction_indexes = [[0, 1], [2, 2], [3, 3]]
-    with pytest.raises(UsageError, match=r"blocks is .0, 1, 2, 3.; that of this run is .1, 2, 3."):
+    with pytest.raises(UsageError, match=r"blocks: .0, 1, 2, 3. in the cache, .1, 2, 3. in"):
         losses(cfg, tmp_path / "run4")
     cfg.model.backbone.interaction_indexes = [[0, 0], [1, 1], [2, 2], [3, 3]]
     cfg.model.backbone.vit.window_sizes = [2, 0, 0, 0]
-    with pytest.raises(UsageError, match="window_sizes is null; that of this run is .2, 0, 0, 0."):
+    with pytest.raises(UsageError, match="window_sizes: null in the cache, .2, 0, 0, 0."):
         losses(cfg, tmp_path / "run3")
 
 

@@ -27,15 +27,15 @@ def test_differences_are_named_with_both_sides(tmp_path: Path) -> None:
         check_folder(tmp_path, {**TRUNK, "weights": "b" * 64, "dtype": "bfloat16"})
     text = str(caught.value)
     assert str(tmp_path) in text
-    assert f"weights is {'a' * 12}; that of this run is {'b' * 12}" in text
-    assert 'dtype is "float32"; that of this run is "bfloat16"' in text
+    assert f"weights: {'a' * 12} in the cache, {'b' * 12} in this run" in text
+    assert 'dtype: "float32" in the cache, "bfloat16" in this run' in text
     assert "blocks" not in text
     assert "Give another folder" in text and "delete" in text
 
 
 def test_options_of_only_one_side_differ(tmp_path: Path) -> None:
     claim_folder(tmp_path, TRUNK, DATA)
-    with pytest.raises(ValueError, match="window is null; that of this run is 14"):
+    with pytest.raises(ValueError, match="window: null in the cache, 14 in this run"):
         check_folder(tmp_path, {**TRUNK, "window": 14})
 
 

@@ -50,7 +50,7 @@ def check_folder(folder: Path, trunk: Mapping[str, Any]) -> Mapping[str, Any] | 
         raise ValueError(f"{file} is damaged: {error!r}. {_REMEDY}") from error
     if differences := _differences(theirs, json.loads(json.dumps(trunk))):
         raise ValueError(
-            f"The feature cache in {folder} belongs to another ViT. {' '.join(differences)} "
+            f"The feature cache in {folder} belongs to another ViT ({'; '.join(differences)}). "
             f"{_REMEDY}"
         )
     return data
@@ -81,10 +81,9 @@ def free_bytes(folder: Path) -> int:
 
 
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    """Say in words where two descriptions differ, one sentence for each entry."""
+    """Name both values of each entry in which two descriptions differ."""
     return [
-        f"Its {name} is {_shorten(theirs.get(name))}; that of this run is "
-        f"{_shorten(ours.get(name))}."
+        f"{name}: {_shorten(theirs.get(name))} in the cache, {_shorten(ours.get(name))} in this run"
         for name in dict.fromkeys([*theirs, *ours])
         if theirs.get(name) != ours.get(name)
     ]
