@@ -79,6 +79,18 @@ def test_pattern_that_matches_nothing(pattern: str, message: str) -> None:
     assert trainable(model) == [name for name, _ in model.named_parameters()]
 
 
+@pytest.mark.parametrize(
+    ("patterns", "warned"), [([r"^0\."], True), (["lora_"], True), (["pos_embed"], False)]
+)
+def test_frozen_lora_factors_are_reported(
+    patterns: list[str], warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    sizes = {"img_size": 32, "embed_dim": 8, "depth": 1, "num_heads": 2}
+    model = nn.Sequential(PlainViT(**sizes, lora_rank=2), nn.Linear(8, 8))
+    freeze_parameters(model, patterns)
+    assert ("all LoRA factors are frozen" in caplog.text) == warned
+
+
 def test_norms_of_frozen_modules_stay_in_evaluation() -> None:
     model = make_model()
     freeze_parameters(model, ["vit", r"backbone\.norm", "spm.norm.bias"])

@@ -8,6 +8,7 @@ from detectron2.engine import HookBase
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from vit_adapter.backbone.lora import is_lora_factor
 from vit_adapter.config.errors import UsageError
 from vit_adapter.utils.hints import did_you_mean
 
@@ -52,6 +53,12 @@ def freeze_parameters(model: nn.Module, patterns: str | Sequence[str]) -> None:
             len(found),
             found[0],
             found[-1],
+        )
+    factors = [parameter for name, parameter in parameters.items() if is_lora_factor(name)]
+    if factors and not any(parameter.requires_grad for parameter in factors):
+        logger.warning(
+            "train.freeze: all LoRA factors are frozen, so the ViT does not learn. To train them, "
+            "omit the patterns that match them: lora_rank freezes the rest of the ViT."
         )
 
 
