@@ -1,11 +1,13 @@
 """Building model and optimizer from a config."""
 
+import pytest
 import torch
 from detectron2.config import LazyCall as L
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from vit_adapter.backbone.plain_vit import PlainViT
+from vit_adapter.config.errors import UsageError
 from vit_adapter.engine.build import build_optimizer, build_seeded_model
 
 
@@ -35,6 +37,17 @@ def test_initial_weights_follow_from_the_seed() -> None:
     kernels = [build_seeded_model(make_config(seed)).patch_embed.proj.weight for seed in (1, 1, 2)]
     assert torch.equal(kernels[0], kernels[1])
     assert not torch.equal(kernels[0], kernels[2])
+
+
+def test_arguments_out_of_range_are_mistakes_of_the_user() -> None:
+    cfg = make_config()
+    cfg.model.lora_rank = -1
+    with pytest.raises(UsageError, match=r"cannot be built: lora_rank must be .*, got -1"):
+        build_seeded_model(cfg)
+    cfg.train.device = "toaster"
+    del cfg.model.lora_rank
+    with pytest.raises(UsageError, match=r"^train\.device='toaster' is not a device"):
+        build_seeded_model(cfg)
 
 
 def test_optimizer_gets_the_model_without_changing_the_config() -> None:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.utils.data import Dataset
 
+from vit_adapter.config.errors import UsageError
 from vit_adapter.config.model import build_model
 from vit_adapter.data.views import ImageViews, ViewMapper
 from vit_adapter.engine.parallel import unwrap
@@ -29,9 +30,17 @@ def build_seeded_model(cfg: DictConfig) -> nn.Module:
 
     Returns:
         What :func:`vit_adapter.config.model.build_model` returns.
+
+    Raises:
+        UsageError: an argument of the model is out of range, or the device cannot be used.
     """
     seed_model(cfg.train.seed)
-    return build_model(cfg)
+    try:
+        return build_model(cfg)
+    except UsageError:
+        raise
+    except ValueError as error:  # our constructors raise it only for their arguments
+        raise UsageError(f"the model of the config cannot be built: {error}") from error
 
 
 def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
