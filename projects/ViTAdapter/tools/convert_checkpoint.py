@@ -29,7 +29,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from vit_adapter import ViTAdapter
-from vit_adapter.backbone.lora import is_lora_factor
+from vit_adapter.backbone.lora import belongs_to_lora
 from vit_adapter.backbone.pyramid_backbone import PyramidBackbone
 from vit_adapter.checkpoint import load_checkpoint_file, load_strict
 from vit_adapter.checkpoint.files import extract_state_dict, load_state_dict_file
@@ -119,7 +119,7 @@ def read(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:
     checkpoint = load_checkpoint_file(path, mapped=True)
     weights = extract_state_dict(checkpoint, str(path))
     only_trained = FIXED_WEIGHTS in checkpoint
-    if only_trained or any(map(is_lora_factor, weights)):
+    if only_trained or any(map(belongs_to_lora, weights)):
         content = "only the trained part of a model" if only_trained else "LoRA factors"
         raise ValueError(
             f"{path} holds {content}; make a complete checkpoint of it first, with "

@@ -15,7 +15,7 @@ from pathlib import Path
 from detectron2.utils.logger import setup_logger
 
 from vit_adapter import LazyPredictor
-from vit_adapter.backbone.lora import is_lora_factor, merged_state_dict
+from vit_adapter.backbone.lora import LoRALinear, merged_state_dict
 from vit_adapter.checkpoint import atomic_save
 from vit_adapter.config.arguments import add_config_arguments
 from vit_adapter.config.loading import load_config
@@ -68,8 +68,8 @@ def run(args: argparse.Namespace) -> None:
     model = LazyPredictor(cfg, args.input).model
     merged = merged_state_dict(model)
     atomic_save({"model": merged}, args.output)
-    factors = sum(map(is_lora_factor, model.state_dict()))
-    print(f"{factors} LoRA factors merged; {len(merged)} tensors written to {args.output}")
+    layers = sum(isinstance(module, LoRALinear) for module in model.modules())
+    print(f"LoRA merged into {layers} layers; {len(merged)} tensors written to {args.output}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vit_adapter.backbone import PlainViT, TimmViT
 from vit_adapter.backbone.frozen import store_in_bfloat16
-from vit_adapter.backbone.lora import is_lora_factor
+from vit_adapter.backbone.lora import belongs_to_lora
 from vit_adapter.checkpoint.checkpointer import Checkpointer
 from vit_adapter.checkpoint.files import load_checkpoint_file
 from vit_adapter.checkpoint.loading import CheckpointMismatchError
@@ -38,7 +38,7 @@ class Detector(nn.Module):
 
 def base_of(model: Detector, source: str = "vit.pth") -> BaseWeights:
     """The fixed weights of a model, as if they came from a file."""
-    weights = {n: p.clone() for n, p in model.vit.state_dict().items() if not is_lora_factor(n)}
+    weights = {n: p.clone() for n, p in model.vit.state_dict().items() if not belongs_to_lora(n)}
     return BaseWeights(source, lambda other: other.vit.load_state_dict(weights, strict=False))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import vit_adapter
 from vit_adapter import LazyPredictor
-from vit_adapter.backbone.lora import is_lora_factor
+from vit_adapter.backbone.lora import belongs_to_lora
 from vit_adapter.checkpoint import load_state_dict_file
 from vit_adapter.checkpoint.checkpointer import Checkpointer
 from vit_adapter.config.loading import load_config
@@ -54,13 +54,13 @@ def make_model(cfg: DictConfig) -> nn.Module:
     torch.manual_seed(0)
     model = LazyPredictor(cfg).model
     for name, parameter in model.named_parameters():
-        if is_lora_factor(name):
+        if belongs_to_lora(name):
             nn.init.normal_(parameter, std=0.3)
     return model
 
 
 def without_factors(model: nn.Module) -> dict[str, Tensor]:
-    return {n: value for n, value in model.state_dict().items() if not is_lora_factor(n)}
+    return {n: value for n, value in model.state_dict().items() if not belongs_to_lora(n)}
 
 
 def predict(overrides: list[str], weights: Path) -> dict[str, Tensor]:
@@ -86,7 +86,7 @@ def test_merged_checkpoint_needs_no_factors_and_predicts_the_same(
     config = tmp_path / "config.yaml"
     source, target = tmp_path / "in.pth", tmp_path / "out.pth"
     assert merge(source, target, "--config-file", config) == 0
-    assert "16 LoRA factors merged" in capsys.readouterr().out
+    assert "LoRA merged into 8 layers" in capsys.readouterr().out
     assert set(load_state_dict_file(target)) == set(weights)
     expected, found = predict(overrides, source), predict(TINY, target)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)

@@ -12,15 +12,16 @@ from torch import Tensor, nn
 
 from vit_adapter.layers import Linear, linear
 
-_FACTORS = ("lora_a", "lora_b")
+_LEAVES = ("lora_a", "lora_b", "lora_scale")
 _PROJECTIONS = ("qkv", "q_proj", "k_proj", "v_proj", "proj")
 
 
 class LoRALinear(nn.Linear):
-    """A fixed linear layer plus ``scale * lora_b @ lora_a``, which is trained.
+    """A fixed linear layer plus ``lora_scale * lora_b @ lora_a``, which is trained.
 
     Weight and bias are those of the layer that it replaces and keep their names. ``lora_b`` starts
-    at zero, so the first output is exactly that of this layer.
+    at zero, so the first output is exactly that of this layer. Checkpoints hold the scale, since
+    the factors mean nothing without it.
 
     Args:
         base: the layer to replace, width C to D.
@@ -33,23 +34,23 @@ class LoRALinear(nn.Linear):
         self.weight, self.bias = base.weight, base.bias
         self.lora_a = nn.Parameter(base.weight.new_empty(rank, base.in_features))
         self.lora_b = nn.Parameter(base.weight.new_zeros(base.out_features, rank))
-        self.scale = alpha / rank
+        self.register_buffer("lora_scale", base.weight.new_tensor(alpha / rank))
         self._linear = linear if isinstance(base, Linear) else F.linear  # for equal rounding
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))  # as the weight of nn.Linear
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(N, C) -> (N, D)."""
-        correction = linear(self.scale * linear(tokens, self.lora_a), self.lora_b)
+        correction = linear(self.lora_scale * linear(tokens, self.lora_a), self.lora_b)
         return self._linear(tokens, self.weight, self.bias) + correction
 
     def merged_weight(self) -> Tensor:
         """The weight (D, C) of a linear layer that computes the same."""
-        correction = self.scale * self.lora_b.double() @ self.lora_a.double()
+        correction = self.lora_scale.double() * self.lora_b.double() @ self.lora_a.double()
         return (self.weight.double() + correction).to(self.weight.dtype)
 
     def extra_repr(self) -> str:
         """What ``repr`` shows in parentheses."""
-        return f"{super().extra_repr()}, rank={len(self.lora_a)}, scale={self.scale:g}"
+        return f"{super().extra_repr()}, rank={len(self.lora_a)}"
 
 
 def add_lora(
@@ -94,9 +95,9 @@ def add_lora(
                 attention.qkv_bias_separate = True
 
 
-def is_lora_factor(name: str) -> bool:
-    """Whether a parameter of this name is a factor."""
-    return name.rpartition(".")[2] in _FACTORS
+def belongs_to_lora(name: str) -> bool:
+    """Whether an entry of a state dict is a factor or the scale of the factors."""
+    return name.rpartition(".")[2] in _LEAVES
 
 
 @torch.no_grad()
@@ -111,6 +112,6 @@ def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
         if isinstance(layer, LoRALinear):
             prefix = f"{name}." if name else ""
             merged[f"{prefix}weight"] = layer.merged_weight()
-            for factor in _FACTORS:
-                del merged[prefix + factor]
+            for leaf in _LEAVES:
+                del merged[prefix + leaf]
     return merged

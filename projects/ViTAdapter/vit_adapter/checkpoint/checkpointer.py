@@ -9,7 +9,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from vit_adapter.backbone.lora import is_lora_factor
+from vit_adapter.backbone.lora import belongs_to_lora
 from vit_adapter.checkpoint.files import extract_state_dict, load_checkpoint_file
 from vit_adapter.checkpoint.loading import ADVICE, LoadReport, load_strict, without_prefix
 from vit_adapter.checkpoint.original.provenance import find_tree
@@ -171,7 +171,7 @@ class Checkpointer(DetectionCheckpointer):
         fixed = checkpoint.get(FIXED_WEIGHTS)
         if fixed is not None:
             state_dict = complete(self.model, state_dict, fixed, self._base, source=source)
-        if any(map(is_lora_factor, state_dict)) and not any(map(is_lora_factor, own)):
+        if any(map(belongs_to_lora, state_dict)) and not any(map(belongs_to_lora, own)):
             source += " (with LoRA: give the lora_rank and lora_alpha of its training)"
         if find_tree(state_dict) and not find_tree(own):
             source += " (the original's names: convert it with tools/convert_checkpoint.py first)"

@@ -8,7 +8,7 @@ from detectron2.engine import HookBase
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vit_adapter.backbone.lora import is_lora_factor
+from vit_adapter.backbone.lora import belongs_to_lora
 from vit_adapter.config.errors import UsageError
 from vit_adapter.utils.hints import did_you_mean
 
@@ -54,7 +54,7 @@ def freeze_parameters(model: nn.Module, patterns: str | Sequence[str]) -> None:
             found[0],
             found[-1],
         )
-    factors = [parameter for name, parameter in parameters.items() if is_lora_factor(name)]
+    factors = [parameter for name, parameter in parameters.items() if belongs_to_lora(name)]
     if factors and not any(parameter.requires_grad for parameter in factors):
         logger.warning(
             "train.freeze: all LoRA factors are frozen, so the ViT does not learn. To train them, "

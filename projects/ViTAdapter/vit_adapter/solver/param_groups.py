@@ -24,7 +24,7 @@ from typing import Any
 from detectron2.layers import Conv2d
 from torch import nn
 
-from vit_adapter.backbone.lora import is_lora_factor
+from vit_adapter.backbone.lora import belongs_to_lora
 from vit_adapter.backbone.trunk import ViTTrunk
 
 _MULTIPLIERS = ("lr_mult", "decay_mult")
@@ -68,7 +68,7 @@ def custom_keys_param_groups(
         owner, _, leaf = name.rpartition(".")
         if owner in conv_norms:
             name = f"{owner.removesuffix('norm')}bn.{leaf}"
-        elif is_lora_factor(name):
+        elif belongs_to_lora(name):
             name = leaf
         key = next((key for key in keys if key in name), None)
         multipliers = {} if key is None else custom_keys[key]
@@ -130,7 +130,7 @@ def layer_decay_param_groups(
 
     def rule(name: str, param: nn.Parameter) -> tuple[float, float]:
         steps = lowest if name.startswith(first_layer) else steps_below.get(name, 0)
-        steps = 0 if is_lora_factor(name) else steps
+        steps = 0 if belongs_to_lora(name) else steps
         exempt = param.ndim == 1 or name.endswith(".bias") or name in embeddings
         return base_lr * decay_rate**steps, 0.0 if exempt else weight_decay
 

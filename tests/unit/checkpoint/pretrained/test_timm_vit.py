@@ -252,7 +252,7 @@ def test_lora_factors_keep_their_initial_values(tmp_path: Path) -> None:
     before = {key: value.clone() for key, value in vit.state_dict().items() if "lora_" in key}
     report = load_pretrained_vit(vit, save(published, tmp_path))
     assert set(report.unused) == unused
-    assert set(report.missing) == set(before) and len(before) == 2 * 2 * vit.depth
+    assert set(report.missing) == set(before) and len(before) == 3 * 2 * vit.depth
     assert all(torch.equal(vit.state_dict()[key], value) for key, value in before.items())
 
 

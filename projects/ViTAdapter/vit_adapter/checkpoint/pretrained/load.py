@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from vit_adapter.backbone.lora import is_lora_factor
+from vit_adapter.backbone.lora import belongs_to_lora
 from vit_adapter.backbone.trunk import ViTTrunk
 from vit_adapter.checkpoint.loading import CheckpointMismatchError, LoadReport, compare_keys
 from vit_adapter.checkpoint.pretrained.hub import read_weights
@@ -84,7 +84,7 @@ def load_pretrained_vit(
     refused = replace(
         report,
         unused=report.without(reader.passed_over).unused,
-        missing=tuple(name for name in missing if not is_lora_factor(name)),
+        missing=tuple(name for name in missing if not belongs_to_lora(name)),
         resized=(),
     )
     if not refused.is_exact:
@@ -95,9 +95,9 @@ def load_pretrained_vit(
             refused,
         )
     vit.load_state_dict({key: weights.state_dict[key] for key in report.loaded}, strict=False)
-    kept = [name for name in report.missing if not is_lora_factor(name)]
+    kept = [name for name in report.missing if not belongs_to_lora(name)]
     if len(kept) < len(report.missing):
-        kept.append(f"{len(report.missing) - len(kept)} LoRA factors")
+        kept.append(f"{len(report.missing) - len(kept)} tensors of LoRA")
     logger.info(
         "Loaded %d of %d tensors of %s; skipped: %s; kept their initial values: %s",
         len(report.loaded),
