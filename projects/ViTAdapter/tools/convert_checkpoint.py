@@ -50,6 +50,7 @@ from vit_adapter.checkpoint.trained_part import FIXED_WEIGHTS
 from vit_adapter.config.arguments import add_config_arguments
 from vit_adapter.config.loading import load_config
 from vit_adapter.utils.atomic import atomic_file, atomic_save
+from vit_adapter.utils.output_file import check_output_file
 
 OURS_SUFFIXES = (".pth", ".safetensors")
 THEIRS_SUFFIXES = (".pth", ".pth.tar")
@@ -89,23 +90,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--force", action="store_true", help="replace OUT if it exists")
     add_config_arguments(parser.add_argument_group("the config that the checkpoint must fit"))
     return parser
-
-
-def check_paths(source: Path, target: Path, reverse: bool, force: bool) -> None:
-    """Refuse an output that cannot or should not be written.
-
-    Raises:
-        ValueError, FileExistsError, FileNotFoundError: the message says why.
-    """
-    suffixes = THEIRS_SUFFIXES if reverse else OURS_SUFFIXES
-    if not target.name.endswith(suffixes):
-        raise ValueError(f"OUT must end in {' or '.join(suffixes)}, got {target}")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"the folder {target.parent} of OUT does not exist")
-    if target.exists() and source.exists() and target.samefile(source):
-        raise ValueError(f"IN and OUT are the same file, {target}; IN is never replaced")
-    if target.exists() and not force:
-        raise FileExistsError(f"{target} exists; choose another name, or replace it with --force")
 
 
 def read(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:
@@ -236,9 +220,10 @@ def check_arguments(args: argparse.Namespace) -> None:
     Raises:
         ValueError, FileExistsError, FileNotFoundError: the message says why.
     """
-    check_paths(args.input, args.output, args.reverse, args.force)
+    options = dict(suffixes=THEIRS_SUFFIXES if args.reverse else OURS_SUFFIXES, force=args.force)
+    check_output_file(args.input, args.output, **options)
     if args.backbone and args.reverse:
-        check_paths(args.input, args.backbone, args.reverse, args.force)
+        check_output_file(args.input, args.backbone, **options)
     if args.backbone and args.backbone.resolve() == args.output.resolve():
         raise ValueError(f"OUT and the file of --backbone are the same, {args.output}")
     if args.overrides and not args.config_file:

@@ -19,6 +19,7 @@ from vit_adapter.backbone.lora import LoRALinear, merged_state_dict
 from vit_adapter.checkpoint import atomic_save
 from vit_adapter.config.arguments import add_config_arguments
 from vit_adapter.config.loading import load_config
+from vit_adapter.utils.output_file import check_output_file
 
 logger = logging.getLogger("vit_adapter.merge_checkpoint")
 
@@ -40,29 +41,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def check_paths(source: Path, target: Path, force: bool) -> None:
-    """Refuse an output that cannot or should not be written.
-
-    Raises:
-        ValueError, FileExistsError, FileNotFoundError: the message says why.
-    """
-    if target.suffix != ".pth":
-        raise ValueError(f"OUT must end in .pth, got {target}")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"the folder {target.parent} of OUT does not exist")
-    if target.exists() and source.exists() and target.samefile(source):
-        raise ValueError(f"IN and OUT are the same file, {target}; IN is never replaced")
-    if target.exists() and not force:
-        raise FileExistsError(f"{target} exists; choose another name, or replace it with --force")
-
-
 def run(args: argparse.Namespace) -> None:
     """Merge one file.
 
     Raises:
         ValueError, OSError: nothing was written; the message says why.
     """
-    check_paths(args.input, args.output, args.force)
+    check_output_file(args.input, args.output, suffixes=(".pth",), force=args.force)
     cfg = load_config(args.config_file, args.overrides)
     cfg.test, cfg.train.device = None, "cpu"  # the model without wrappers
     model = LazyPredictor(cfg, args.input).model
