@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("detection_cases", "dino_cases")
+pytest.register_assert_rewrite("case_files", "detection_cases", "dino_cases")

@@ -1,15 +1,16 @@
 """Detectors against numbers computed by the original's own libraries, in float64.
 
 The cases are in ``detection_cases``, one module per part; ``reader.py`` there says where the
-numbers lie.
+numbers lie. ``case_files.py`` reads them: a test says which arrays it reads, and fails if it leaves
+one of them out.
 """
 # ruff: noqa: F403
 
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 import torch
+from case_files import Case
 from detection_cases.assigners import *
 from detection_cases.box_coders import *
 from detection_cases.cascade import *
@@ -20,7 +21,7 @@ from detection_cases.losses import *
 from detection_cases.mask_rcnn import *
 from detection_cases.necks import *
 from detection_cases.nms import *
-from detection_cases.reader import CLAIMS, FOLDER, INPUTS, Case, matches, open_case
+from detection_cases.reader import FILES
 from detection_cases.roi_ops import *
 from detection_cases.rpn import *
 from detectron2.layers import ROIAlign
@@ -68,34 +69,13 @@ def storage() -> Iterator[EventStorage]:
 
 @pytest.fixture
 def case(request: pytest.FixtureRequest) -> Iterator[Case]:
-    """What a test reads, see ``reader.reads``; afterwards nothing of it may be left."""
-    file, names = request.param
-    case = open_case(file, names)
-    yield case
-    assert not case.unread, f"{file}.npz has arrays that the test did not read: {case.unread}"
-
-
-def claims_of(file: str) -> tuple[str, ...]:
-    """The names of the arrays of a file that tests read."""
-    return tuple(name for claimed, names in CLAIMS if matches(file, (claimed,)) for name in names)
+    """What a test reads, see ``CaseFiles.reads``."""
+    yield from FILES.lend(request)
 
 
 def test_every_array_is_read() -> None:
-    """Inputs belong to the rest of their file; parameters are loaded whole for other files."""
-    unread = []
-    for path in FOLDER.glob("*.npz"):
-        if path.stem.endswith("_params"):
-            kind = path.stem.removesuffix("_params")
-            if not claims_of(kind) + claims_of(f"{kind}_b"):
-                unread.append(path.name)
-        else:
-            with np.load(path) as data:
-                names = [name for name in data.files if not name.startswith(INPUTS)]
-            claims = claims_of(path.stem)
-            unread += [f"{path.name}: {name}" for name in names if not matches(name, claims)]
-    assert not unread
+    assert not FILES.unread()
 
 
-@pytest.mark.parametrize("file", sorted({file for file, _ in CLAIMS}))
-def test_there_are_files_for_every_test(file: str) -> None:
-    assert list(FOLDER.glob(f"{file}.npz")), f"no {file}.npz in {FOLDER}"
+def test_there_are_files_for_every_test() -> None:
+    assert not FILES.unmatched_claims(), f"not in {FILES.folder}"

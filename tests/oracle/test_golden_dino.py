@@ -7,14 +7,14 @@ lie, and ``models.py`` how the models are built.
 
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 import torch
+from case_files import Case
 from dino_cases.backbone import *
 from dino_cases.gradients import *
 from dino_cases.heads import *
 from dino_cases.inference import *
-from dino_cases.reader import CLAIMS, FOLDER, INPUTS, Case, matches, open_case
+from dino_cases.reader import FILES
 
 
 @pytest.fixture(autouse=True)
@@ -28,30 +28,13 @@ def _float64() -> Iterator[None]:
 
 @pytest.fixture
 def case(request: pytest.FixtureRequest) -> Iterator[Case]:
-    """What a test reads, see ``reader.reads``; afterwards nothing of it may be left."""
-    file, names = request.param
-    case = open_case(file, names)
-    yield case
-    assert not case.unread, f"{file}.npz has arrays that the test did not read: {case.unread}"
+    """What a test reads, see ``CaseFiles.reads``."""
+    yield from FILES.lend(request)
 
 
 def test_every_array_is_read() -> None:
-    """Parameters are loaded whole, by every test of their model."""
-    unread = []
-    for path in FOLDER.glob("*.npz"):
-        claims = [names for file, names in CLAIMS if matches(path.stem, (file,))]
-        if path.stem.endswith("_params"):
-            kind = path.stem.removesuffix("_params")
-            if not any(file.startswith(f"{kind}_") for file, _ in CLAIMS):
-                unread.append(path.name)
-            continue
-        with np.load(path) as data:
-            names = [name for name in data.files if not matches(name, INPUTS)]
-        known = tuple(name for names in claims for name in names)
-        unread += [f"{path.name}: {name}" for name in names if not matches(name, known)]
-    assert not unread
+    assert not FILES.unread()
 
 
-@pytest.mark.parametrize("file", sorted({file for file, _ in CLAIMS}))
-def test_there_are_files_for_every_test(file: str) -> None:
-    assert list(FOLDER.glob(f"{file}.npz")), f"no {file}.npz in {FOLDER}"
+def test_there_are_files_for_every_test() -> None:
+    assert not FILES.unmatched_claims(), f"not in {FILES.folder}"

@@ -1,7 +1,8 @@
 """The assigners, each alone."""
 
 import torch
-from detection_cases.reader import Case, check, reads
+from case_files import Case, check
+from detection_cases.reader import reads
 from detectron2.structures import Boxes
 
 from vit_adapter.detection import MaxIoUAssigner

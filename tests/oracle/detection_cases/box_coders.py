@@ -1,7 +1,8 @@
 """Coding of boxes as deltas, and as distances from a point."""
 
 import torch
-from detection_cases.reader import Case, check, reads
+from case_files import Case, check
+from detection_cases.reader import reads
 
 from vit_adapter.detection import ClampedBox2BoxTransform
 from vit_adapter.detection.boxes import box_distances, clip_boxes

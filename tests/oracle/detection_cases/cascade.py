@@ -2,14 +2,12 @@
 
 import pytest
 import torch
+from case_files import Arrays, Case, check
 from detection_cases.reader import (
-    Arrays,
-    Case,
-    check,
+    FILES,
     check_feature_gradients,
     check_gradients,
     load_parameters,
-    read,
     read_features,
     read_images,
     read_proposals,
@@ -49,7 +47,7 @@ def build_stages(config: DictConfig, parameters: Arrays) -> nn.Module:
 
 
 def build_cascade() -> nn.Module:
-    parameters = read("cascade_params")
+    parameters = FILES.read("cascade_params")
     model = model_zoo.get_config("common/models/cascade_mask_rcnn").model
     model.backbone.out_channels = parameters["mask_head.0.convs.0.conv.weight"].shape[1]
     return build_stages(model.roi_heads, parameters)

@@ -4,10 +4,9 @@ import importlib
 
 import pytest
 import torch
+from case_files import Case, check
 from detection_cases.dense_models import build, read_levels
 from detection_cases.reader import (
-    Case,
-    check,
     check_detections,
     check_feature_gradients,
     check_gradients,

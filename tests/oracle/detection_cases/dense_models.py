@@ -1,8 +1,9 @@
 """Builds ATSS and GFL as their cases describe them."""
 
 import torch
+from case_files import Case
 from detection_cases.maps import Maps
-from detection_cases.reader import Case, load_parameters, read, read_features
+from detection_cases.reader import FILES, load_parameters, read_features
 from detectron2.config import instantiate
 from torch import Tensor
 
@@ -23,7 +24,7 @@ def build(kind: str, features: dict[str, Tensor], **changes: object) -> Assignin
 
     ``changes`` are those of its config.
     """
-    parameters = read(f"{kind}_params")
+    parameters = FILES.read(f"{kind}_params")
     maps = list(features.values())
     config = model_zoo.get_config("common/models/dense_detector")[kind]
     config.backbone = Maps(maps, first=FIRST_LEVEL, prefix="p")

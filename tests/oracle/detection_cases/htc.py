@@ -4,12 +4,10 @@ import sys
 
 import pytest
 import torch
+from case_files import Arrays, Case, check
 from detection_cases.cascade import build_stages, check_training, watch_inference, watch_stages
 from detection_cases.reader import (
-    Arrays,
-    Case,
-    check,
-    read,
+    FILES,
     read_features,
     read_images,
     read_proposals,
@@ -46,7 +44,7 @@ def build_htc(parameters: Arrays, *, is_fine_tuned: bool) -> nn.Module:
 
 
 def build(case: Case) -> nn.Module:
-    return build_htc(read(f"{case.kind}_params"), is_fine_tuned=case.kind == "htco365")
+    return build_htc(FILES.read(f"{case.kind}_params"), is_fine_tuned=case.kind == "htco365")
 
 
 @reads("htc*_[a-z]", "[!t]*")

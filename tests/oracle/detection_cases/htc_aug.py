@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from case_files import Arrays, Case, check
 from detection_cases.htc import build_htc
 from detection_cases.maps import Maps
-from detection_cases.reader import Arrays, Case, check, read, reads
+from detection_cases.reader import FILES, reads
 from detection_cases.rpn import build_rpn
 from detectron2.structures import Instances
 from torch import Tensor
@@ -50,7 +51,7 @@ def build_views(case: Case) -> StoredViews:
     model = HybridTaskCascade(
         backbone=Maps([]),
         proposal_generator=rpn,
-        roi_heads=build_htc(read("htc_params"), is_fine_tuned=False),
+        roi_heads=build_htc(FILES.read("htc_params"), is_fine_tuned=False),
         pixel_mean=[0.0] * 3,
         pixel_std=[1.0] * 3,
     )

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from detection_cases.reader import Case, check, reads
+from case_files import Case, check
+from detection_cases.reader import reads
 from detectron2.modeling.roi_heads.mask_head import mask_rcnn_loss
 from detectron2.structures import BitMasks, Boxes, Instances, pairwise_ioa, pairwise_iou
 from fvcore.nn import smooth_l1_loss

@@ -2,13 +2,12 @@
 
 import pytest
 import torch
+from case_files import Case, check
 from detection_cases.reader import (
-    Case,
-    check,
+    FILES,
     check_feature_gradients,
     check_gradients,
     load_parameters,
-    read,
     read_features,
     read_images,
     read_proposals,
@@ -32,7 +31,7 @@ from vit_adapter import model_zoo
 
 
 def build_mask_rcnn() -> nn.Module:
-    parameters = read("maskrcnn_params")
+    parameters = FILES.read("maskrcnn_params")
     model = model_zoo.get_config("common/models/mask_rcnn").model
     model.backbone.out_channels = parameters["mask_head.convs.0.conv.weight"].shape[1]
     config = model.roi_heads

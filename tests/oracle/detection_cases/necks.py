@@ -1,8 +1,9 @@
 """What comes between a backbone and the heads: attention, and the pyramids."""
 
 import torch
+from case_files import Arrays, Case, check
 from detection_cases.maps import Maps
-from detection_cases.reader import Arrays, Case, check, reads
+from detection_cases.reader import reads
 from detectron2.config import instantiate
 from omegaconf import DictConfig
 

@@ -1,7 +1,8 @@
 """NMS and soft-NMS."""
 
 import torch
-from detection_cases.reader import Case, check, reads
+from case_files import Case, check
+from detection_cases.reader import reads
 from torch import Tensor
 from torchvision.ops import batched_nms, nms
 

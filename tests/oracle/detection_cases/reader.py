@@ -1,21 +1,12 @@
-"""Reads the golden cases of the detectors.
+"""The golden cases of the detectors.
 
 They lie in the folder named by ``VIT_ADAPTER_GOLDEN_DETECTION``, by default
 ``tests/oracle/golden_detection``. Sizes come from the arrays, constants are those of the original's
 configs. Parameters have the original's names and go through the converter.
-
-A test says with :func:`reads` which arrays it reads. It fails if it leaves one of them out, and
-``test_golden_detection.py`` fails if there are arrays that no test reads.
 """
 
-import os
-from collections.abc import Iterator, Mapping
-from fnmatch import fnmatchcase
-from pathlib import Path
-
-import numpy as np
-import pytest
 import torch
+from case_files import Arrays, Case, CaseFiles, check
 from detectron2.structures import BitMasks, Boxes, ImageList, Instances
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
@@ -23,103 +14,8 @@ from torch import Tensor, nn
 from vit_adapter.checkpoint import load_strict
 from vit_adapter.checkpoint.original import convert, convert_state_dict
 
-FOLDER = Path(
-    os.environ.get("VIT_ADAPTER_GOLDEN_DETECTION") or Path(__file__).parents[1] / "golden_detection"
-)
-INPUTS = "in."  # how the names of the inputs of a case begin
-Arrays = Mapping[str, Tensor]
-
-CLAIMS: list[tuple[str, tuple[str, ...]]] = []
-"""Which files the tests read, and which of their arrays."""
-
-
-def read(name: str) -> dict[str, Tensor]:
-    """All arrays of a file."""
-    with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as data:
-        return {key: torch.from_numpy(data[key]) for key in data.files}
-
-
-class Case(Arrays):
-    """The arrays of a file that one test reads, and the inputs that they belong to.
-
-    Args:
-        kind: what comes before the first "_" in the name of the file.
-        arrays: by name.
-        unread: names of the arrays that nobody has asked for yet.
-        prefix: only the names that begin with this are visible, without it.
-    """
-
-    def __init__(
-        self, kind: str, arrays: dict[str, Tensor], unread: set[str], prefix: str = ""
-    ) -> None:
-        self.kind = kind
-        self.unread = unread
-        self._arrays = arrays
-        self._prefix = prefix
-
-    def __getitem__(self, name: str) -> Tensor:
-        self.unread.discard(self._prefix + name)
-        return self._arrays[self._prefix + name]
-
-    def __contains__(self, name: object) -> bool:
-        return f"{self._prefix}{name}" in self._arrays
-
-    def __iter__(self) -> Iterator[str]:
-        start = self._prefix
-        return (name.removeprefix(start) for name in self._arrays if name.startswith(start))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def within(self, prefix: str) -> "Case":
-        """The arrays whose names begin with ``prefix``, without it."""
-        return Case(self.kind, self._arrays, self.unread, self._prefix + prefix)
-
-    def numbered(self, name: str, *, first: int = 0) -> list[Tensor]:
-        """The arrays ``name0``, ``name1``, ..., from the number ``first`` on."""
-        count = sum(each.removeprefix(name).isdecimal() for each in self if each.startswith(name))
-        return [self[f"{name}{i}"] for i in range(first, first + count)]
-
-
-def matches(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def open_case(file: str, names: tuple[str, ...]) -> Case:
-    """The inputs in a file, and the arrays with one of the names."""
-    arrays = {k: v for k, v in read(file).items() if k.startswith(INPUTS) or matches(k, names)}
-    unread = {name for name in arrays if not name.startswith(INPUTS)}
-    return Case(file.partition("_")[0], arrays, unread)
-
-
-def reads(files: str, *names: str) -> pytest.MarkDecorator:
-    """Run a test, which has an argument ``case``, for each of some files.
-
-    Args:
-        files: names without suffix, with wildcards; several are separated by spaces.
-        names: of arrays, with wildcards.
-    """
-    CLAIMS.extend((file, names) for file in files.split())
-    found = sorted(path.stem for file in files.split() for path in FOLDER.glob(f"{file}.npz"))
-    params = [(file, names) for file in found]
-    return pytest.mark.parametrize("case", params, ids=found, indirect=True)
-
-
-def check(computed: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
-    """Compare relative to the largest magnitude; whole numbers exactly.
-
-    Results in float32 are compared if the tolerance allows it.
-    """
-    computed = computed.detach()
-    if not expected.is_floating_point():
-        assert torch.equal(computed.to(expected.dtype), expected)
-        return
-    assert computed.dtype == torch.float64 or tolerance > 1e-7
-    assert computed.shape == expected.shape
-    scale = max(expected.abs().max().item() if expected.numel() else 0.0, 1e-3)
-    torch.testing.assert_close(
-        computed.to(expected.dtype), expected, rtol=0, atol=tolerance * scale
-    )
+FILES = CaseFiles("VIT_ADAPTER_GOLDEN_DETECTION", "golden_detection", inputs=("in.*",))
+reads = FILES.reads
 
 
 def check_detections(found: tuple[Tensor, Tensor, Tensor], expected: Arrays, image: int) -> Tensor:
@@ -171,7 +67,7 @@ def check_gradients(
     ``kind`` is that of the case; the other arguments are as in :func:`load_parameters`.
     """
     assert expected
-    conversion = convert({f"{theirs}.{k}": v for k, v in read(f"{kind}_params").items()})
+    conversion = convert({f"{theirs}.{k}": v for k, v in FILES.read(f"{kind}_params").items()})
     for name, gradient in expected.items():
         our_name = conversion.names[f"{theirs}.{name}"].removeprefix(f"{ours}.")
         check(part.get_parameter(our_name).grad, gradient)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from detection_cases.reader import Arrays, Case, check, check_detections
+from case_files import Arrays, Case, check
+from detection_cases.reader import check_detections
 from detectron2.layers.mask_ops import paste_masks_in_image
 from detectron2.structures import Boxes, Instances
 from omegaconf import DictConfig

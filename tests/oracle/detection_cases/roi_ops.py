@@ -1,7 +1,8 @@
 """Pooling, and masks in boxes and images."""
 
 import torch
-from detection_cases.reader import Case, check, reads
+from case_files import Case, check
+from detection_cases.reader import reads
 from detectron2.layers.mask_ops import paste_masks_in_image
 from detectron2.modeling.poolers import ROIPooler, assign_boxes_to_levels
 from detectron2.structures import BitMasks, Boxes

@@ -2,13 +2,12 @@
 
 import pytest
 import torch
+from case_files import Case, check
 from detection_cases.reader import (
-    Case,
-    check,
+    FILES,
     check_feature_gradients,
     check_gradients,
     load_parameters,
-    read,
     read_features,
     read_images,
     read_targets,
@@ -24,7 +23,7 @@ MODELS = {"maskrcnn": "mask_rcnn", "cascade": "cascade_mask_rcnn"}
 
 
 def build_rpn(flavour: str) -> nn.Module:
-    parameters = read("rpn_params")
+    parameters = FILES.read("rpn_params")
     model = model_zoo.get_config(f"common/models/{MODELS[flavour]}").model
     model.backbone.out_channels = parameters["rpn_conv.weight"].shape[1]
     config = model.proposal_generator

@@ -1,8 +1,9 @@
 """The adapters' features, and what they are made of."""
 
 import torch
+from case_files import Case, check
 from dino_cases.models import build
-from dino_cases.reader import Case, check, reads, record_inputs, record_outputs
+from dino_cases.reader import reads, record_inputs, record_outputs
 from torch import Tensor
 
 FEATURES = ("res2", "res3", "res4", "res5")  # f1, f2, f3, f4

@@ -1,7 +1,8 @@
 """Gradients of everything outside the ViT, which is fixed."""
 
+from case_files import Case, check
 from dino_cases.models import Segmentor, build, names
-from dino_cases.reader import Case, check, open_case, reads
+from dino_cases.reader import FILES, reads
 from torch import Tensor
 
 
@@ -19,7 +20,7 @@ def check_gradients(model: Segmentor, loss: Tensor, expected: Case) -> None:
 @reads("dinov3_gradients dinov2_gradients", "*")
 def test_gradients(case: Case) -> None:
     model = build(case.kind)
-    images = open_case(f"{case.kind}_case_a", ())["image"]
+    images = FILES.open(f"{case.kind}_case_a", ())["image"]
     features = model.backbone(images)
     loss = sum(each.square().mean() for each in features.values())
     check(loss, case["loss_features"])

@@ -1,8 +1,9 @@
 """Predictions of the heads."""
 
 import torch
+from case_files import Case, check
 from dino_cases.models import build
-from dino_cases.reader import Case, check, reads
+from dino_cases.reader import reads
 from torch.nn import functional
 
 

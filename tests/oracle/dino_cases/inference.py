@@ -2,8 +2,9 @@
 
 import torch
 import torch.nn.functional as F
+from case_files import Case, check
 from dino_cases.models import build
-from dino_cases.reader import Case, check, check_map, config, read, reads
+from dino_cases.reader import FILES, check_map, reads
 from torch import Tensor, nn
 
 from vit_adapter.mask2former import HungarianMatcher, Mask2Former, SetCriterion
@@ -36,7 +37,7 @@ def segmentor(kind: str) -> Mask2Former:
 
 
 def sliding(kind: str, case: str) -> SlidingWindow:
-    options = config(kind)[case]
+    options = FILES.config(kind)[case]
     return SlidingWindow(
         segmentor(kind),
         crop_size=[options["crop"]] * 2,
@@ -55,23 +56,23 @@ def segment(model: nn.Module, image: Tensor, size: list[int] | None = None) -> T
 
 def segment_views() -> Tensor:
     """Mean probabilities of two images of the same scene and their mirror images."""
-    images, out = read("dinov3_inference"), config("dinov3")["tta"]["out"]
+    images, out = FILES.read("dinov3_inference"), FILES.config("dinov3")["tta"]["out"]
     model = MultiScaleFlip(sliding("dinov3", "tta"), scales=[1.0], flip=True)
     return torch.stack([segment(model, images[f"tta_image{i}"], out) for i in (0, 1)]).mean(0)
 
 
 def segment_squashed() -> Tensor:
     """Scores of a whole image, which is resized to 512 x 512 whatever its proportions."""
-    image = read("dinov3_inference")["whole_image"]
+    image = FILES.read("dinov3_inference")["whole_image"]
     image = F.interpolate(image, (512, 512), mode="bilinear", antialias=True)
-    return segment(segmentor("dinov3"), image, config("dinov3")["whole"]["out"])
+    return segment(segmentor("dinov3"), image, FILES.config("dinov3")["whole"]["out"])
 
 
 @reads("dinov3_inference", "slide_windows", "slide_scores", "slide_map", "mask_margin")
 def test_dinov3_windows(case: Case) -> None:
     model, image = sliding("dinov3", "slide"), case["slide_image"]
     check(segment(model, image), case["slide_windows"], tolerance=1e-6)  # stored in float32
-    scores = segment(model, image, config("dinov3")["slide"]["out"])
+    scores = segment(model, image, FILES.config("dinov3")["slide"]["out"])
     check(scores, case["slide_scores"])
     check_map(scores.argmax(1), case["slide_map"], case["slide_scores"])
     assert case["mask_margin"] > 1e-9  # more than the errors
@@ -79,7 +80,7 @@ def test_dinov3_windows(case: Case) -> None:
 
 @reads("dinov3_inference", "small_scores")
 def test_dinov3_cuts_small_images_into_squares(case: Case) -> None:
-    options = config("dinov3")["small"]
+    options = FILES.config("dinov3")["small"]
     assert max(case["small_image"].shape[-2:]) < options["crop"]
     scores = segment(sliding("dinov3", "small"), case["small_image"], options["out"])
     check(scores, case["small_scores"])
@@ -102,8 +103,10 @@ def test_dinov3_whole_images(case: Case) -> None:
 @reads("dinov3_inference_literal", "slide_*", "tta_*", "whole_scores")
 def test_dinov3_in_its_own_precision(case: Case) -> None:
     """The unpatched code rounds the scores of every window to bfloat16; this project does not."""
-    slide_image = read("dinov3_inference")["slide_image"]
-    scores = segment(sliding("dinov3", "slide"), slide_image, config("dinov3")["slide"]["out"])
+    slide_image = FILES.read("dinov3_inference")["slide_image"]
+    scores = segment(
+        sliding("dinov3", "slide"), slide_image, FILES.config("dinov3")["slide"]["out"]
+    )
     for computed, name, labels in (
         (scores, "slide_scores", "slide_map"),
         (segment_views(), "tta_probabilities", "tta_map"),
@@ -116,7 +119,7 @@ def test_dinov3_in_its_own_precision(case: Case) -> None:
 
 @reads("dinov2_inference", "slide_scores", "slide_map", "mask_margin")
 def test_dinov2_windows(case: Case) -> None:
-    out = config("dinov2")["slide"]["out"]
+    out = FILES.config("dinov2")["slide"]["out"]
     scores = segment(sliding("dinov2", "slide"), case["slide_image"], out)
     check(scores, case["slide_scores"])
     check_map(scores[0].argmax(0), case["slide_map"], case["slide_scores"][0])
@@ -126,7 +129,7 @@ def test_dinov2_windows(case: Case) -> None:
 @reads("dinov2_inference", "flip_probabilities", "flip_map")
 def test_dinov2_mirrored_views(case: Case) -> None:
     model = MultiScaleFlip(sliding("dinov2", "slide"), scales=[1.0], flip=True)
-    out = config("dinov2")["slide"]["out"]
+    out = FILES.config("dinov2")["slide"]["out"]
     probabilities = segment(model, case["slide_image"], out)
     check(probabilities, case["flip_probabilities"])
     check_map(probabilities[0].argmax(0), case["flip_map"], case["flip_probabilities"][0])
@@ -134,6 +137,8 @@ def test_dinov2_mirrored_views(case: Case) -> None:
 
 @reads("dinov2_inference", "whole_scores", "whole_map")
 def test_dinov2_whole_images(case: Case) -> None:
-    scores = segment(segmentor("dinov2"), case["whole_image"], config("dinov2")["whole"]["out"])
+    scores = segment(
+        segmentor("dinov2"), case["whole_image"], FILES.config("dinov2")["whole"]["out"]
+    )
     check(scores, case["whole_scores"])
     check_map(scores[0].argmax(0), case["whole_map"], case["whole_scores"][0])

@@ -10,8 +10,9 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
+from case_files import Arrays
 from detectron2.layers import ShapeSpec
-from dino_cases.reader import Arrays, config, read
+from dino_cases.reader import FILES
 from torch import nn
 
 from vit_adapter import TimmViT, ViTAdapter
@@ -29,7 +30,7 @@ from vit_adapter.mask2former import (
 @cache
 def names(kind: str) -> dict[str, str]:
     """Our names for the parameters of the segmentor "dinov3" or "dinov2"."""
-    return convert(read(f"{kind}_params")).names
+    return convert(FILES.read(f"{kind}_params")).names
 
 
 class Segmentor(nn.Module):
@@ -47,7 +48,7 @@ def build(kind: str) -> Segmentor:
     The parameters have the default dtype.
     """
     build_parts = {"dinov3": _build_dinov3, "dinov2": _build_dinov2}[kind]
-    model = build_parts(config(kind), read(f"{kind}_params"))
+    model = build_parts(FILES.config(kind), FILES.read(f"{kind}_params"))
     freeze_parameters(model, [r"backbone\.vit\."])
     return model.eval()
 
