@@ -31,6 +31,7 @@ def _train(max_iter, period, eval_period, base_batch_size=16, clip_grad_norm=Non
         epochs=None,  # a number sets max_iter and what depends on it from the size of the data
         auto_scale_lr=False,  # True: optimizer.lr x total batch / base_batch_size
         base_batch_size=base_batch_size,  # the total batch size that optimizer.lr is made for
+        accumulate=1,  # micro-batches into which a process divides its part of the batch
         amp=dict(enabled=False, dtype="float16"),
         ddp=dict(broadcast_buffers=False, find_unused_parameters=False),
         # period 0: only after the last iteration; trained_only: without the ViT's fixed weights

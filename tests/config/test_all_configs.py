@@ -94,6 +94,7 @@ def test_has_the_common_keys(cfg: DictConfig) -> None:
         "epochs",
         "auto_scale_lr",
         "base_batch_size",
+        "accumulate",
         "amp",
         "ddp",
         "checkpointer",

@@ -49,6 +49,7 @@ def test_evaluation_reads_no_period() -> None:
     [
         "train.eval_period",
         "train.log_period",
+        "train.accumulate",
         "train.checkpointer.period",
         "dataloader.train.num_workers",
         "dataloader.test.num_workers",
@@ -65,6 +66,7 @@ def test_refused(key: str, value: str) -> None:
     ("change", "message"),
     [
         ("train.log_period=0", "train.log_period=0, expected a whole number of at least 1"),
+        ("train.accumulate=0", "at least 1; 1 computes the gradients of a batch at once"),
         ("train.checkpointer.max_to_keep=0", "max_to_keep=0, .* at least 1; null keeps all"),
         ("train.max_iter=0", "train.max_iter=0, expected a whole number of at least 1"),
         ("train.max_iter=long", "train.max_iter='long'"),

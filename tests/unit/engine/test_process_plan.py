@@ -32,9 +32,11 @@ def torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def plan(command_line: list[str], device: str = "cpu", batch: int = 4) -> ProcessLayout | Process:
+def plan(
+    command_line: list[str], device: str = "cpu", batch: int = 4, **train: object
+) -> ProcessLayout | Process:
     cfg: DictConfig = OmegaConf.create(
-        {"train": {"device": device}, "dataloader": {"train": {"total_batch_size": batch}}}
+        {"train": {"device": device, **train}, "dataloader": {"train": {"total_batch_size": batch}}}
     )
     return plan_processes(cfg, build_parser().parse_args(command_line))
 
@@ -94,3 +96,11 @@ def test_batch_that_cannot_be_divided() -> None:
     with pytest.raises(UsageError, match="total_batch_size=3 cannot be divided evenly among 2"):
         plan(["--num-gpus", "2"], batch=3)
     assert plan(["--num-gpus", "2", "--eval-only"], batch=3).world_size == 2
+
+
+def test_batch_that_cannot_be_divided_into_micro_batches() -> None:
+    message = "total_batch_size=8 gives each of 2 processes 4 images, .*train.accumulate=3.* of 6,"
+    with pytest.raises(UsageError, match=message):
+        plan(["--num-gpus", "2"], batch=8, accumulate=3)
+    assert plan(["--num-gpus", "2"], batch=8, accumulate=4).world_size == 2
+    assert plan(["--eval-only"], batch=8, accumulate=3).world_size == 1

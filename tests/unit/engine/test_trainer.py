@@ -38,7 +38,7 @@ def batches(values: list) -> Iterator[list[dict]]:
         yield [{"value": value, "file_name": f"image_{index}.png"}]
 
 
-def make_trainer(values: list, **precision: object) -> Trainer:
+def make_trainer(values: list, accumulate: int = 1, **precision: object) -> Trainer:
     torch.manual_seed(0)
     model = Toy()
     options = {"enabled": False, "dtype": "float16", "device_type": "cpu"} | precision
@@ -46,6 +46,7 @@ def make_trainer(values: list, **precision: object) -> Trainer:
         model=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=0.125),
         precision=Precision(**options),
+        accumulate=accumulate,
     )
     trainer.data_loader = batches(values)
     return trainer
@@ -142,6 +143,26 @@ def test_hooks_see_gradients_without_the_loss_scale() -> None:
         trainer.train(0, 1)
     assert seen[0] == seen[1] != 0
     assert plain.model.linear.weight.equal(scaled.model.linear.weight)
+
+
+def test_micro_batches_are_consecutive_and_of_the_same_size() -> None:
+    batch = [{"value": float(number)} for number in range(6)]
+    trainer = make_trainer([], accumulate=3)
+    assert trainer.split(batch) == [batch[:2], batch[2:4], batch[4:]]
+    assert make_trainer([]).split(batch) == [batch]
+    with pytest.raises(UsageError, match=r"returned 5 images.*train\.accumulate=3.*of 3 images"):
+        trainer.split(batch[:5])
+
+
+def test_recorded_losses_are_the_mean_over_micro_batches() -> None:
+    images = [{"value": 1.0}, {"value": 3.0}]
+    trainer, recorder = make_trainer([], accumulate=2), Recorder()
+    expected = [trainer.model([image])["loss_a"].item() for image in images]
+    trainer.data_loader = [images]
+    trainer.register_hooks([recorder])
+    trainer.train(0, 1)
+    assert recorder.latest["loss_a"][0] == pytest.approx(sum(expected) / 2)
+    assert recorder.calls.count("step 0") == 1
 
 
 def test_phases_can_be_combined_differently() -> None:

@@ -4,6 +4,8 @@ Only this module knows that: currently every process has a replica of the model
 (DistributedDataParallel). Every process of a run must call these functions.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.distributed as dist
 from detectron2.utils import comm
@@ -14,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 __all__ = [
     "gather_model_state",
     "gather_optimizer_state",
+    "gradient_exchange",
     "load_optimizer_state",
     "parallelise",
     "share_buffers",
@@ -40,6 +43,19 @@ def parallelise(cfg: DictConfig, model: nn.Module) -> nn.Module:
     # Gloo on the CPU takes no device ids; NCCL needs that of this process.
     device_ids = [comm.get_local_rank()] if device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=device_ids, **options)
+
+
+def gradient_exchange(model: nn.Module, *, enabled: bool) -> AbstractContextManager[None]:
+    """Return the context for a forward and backward pass whose gradients are exchanged or not.
+
+    Args:
+        model: the result of :func:`parallelise`.
+        enabled: False only adds to the gradients of this process. The next backward pass with True
+            exchanges the sum.
+    """
+    if enabled or not isinstance(model, DistributedDataParallel):
+        return nullcontext()
+    return model.no_sync()
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Checks of a config's integers: length of the run, periods, number of data loader processes."""
+"""Checks of a config's integers: length of the run, periods, micro-batches, loader processes."""
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -10,6 +10,7 @@ _TRAINING = {
     "train.max_iter": (1, ""),
     "train.eval_period": (0, "; 0 evaluates only after the last iteration"),
     "train.log_period": (1, ""),
+    "train.accumulate": (1, "; 1 computes the gradients of a batch at once"),
     "train.checkpointer.period": (0, "; 0 saves only after the last iteration"),
     "train.checkpointer.max_to_keep": (1, "; null keeps all"),
     "dataloader.train.num_workers": (0, "; 0 reads the images in the training process itself"),

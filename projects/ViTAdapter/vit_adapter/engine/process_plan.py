@@ -18,7 +18,8 @@ def plan_processes(cfg: DictConfig, arguments: Namespace) -> ProcessLayout | Pro
     """Return which processes to start, or the place that a launcher has given to this process.
 
     Args:
-        cfg: ``train.device`` and ``dataloader.train.total_batch_size`` are read.
+        cfg: ``train.device``, ``train.accumulate`` and ``dataloader.train.total_batch_size`` are
+            read.
         arguments: parsed by :func:`vit_adapter.engine.cli.build_parser`.
 
     Raises:
@@ -62,4 +63,12 @@ def _check_sharing(
             f"dataloader.train.total_batch_size={batch} cannot be divided evenly among "
             f"{world_size} processes; give a multiple of {world_size}, or use another number of "
             "processes."
+        )
+    accumulate = OmegaConf.select(cfg, "train.accumulate", default=1)
+    if isinstance(batch, int) and batch % (world_size * accumulate) and training:
+        raise UsageError(
+            f"dataloader.train.total_batch_size={batch} gives each of {world_size} processes "
+            f"{batch // world_size} images, which cannot be divided evenly into train.accumulate="
+            f"{accumulate} micro-batches; give a total batch that is a multiple of "
+            f"{world_size * accumulate}, or another train.accumulate."
         )

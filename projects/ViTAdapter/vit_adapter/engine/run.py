@@ -75,7 +75,12 @@ def train(cfg: DictConfig, *, resume: bool = False, dataset: Dataset | None = No
     dataset, cache_hooks = attach_feature_cache(cfg, model, dataset, precision)
     model = parallelise(cfg, model)
     optimizer = build_optimizer(cfg, model)
-    trainer = Trainer(model=model, optimizer=optimizer, precision=precision)
+    trainer = Trainer(
+        model=model,
+        optimizer=optimizer,
+        precision=precision,
+        accumulate=options.get("accumulate", 1),
+    )
     trainer.register_hooks([*training_hooks(cfg, model), *cache_hooks])
     if progress is not None:
         trainer.load_state_dict(progress)

@@ -13,7 +13,11 @@ from torch import Tensor, nn
 
 from vit_adapter.config.errors import UsageError
 from vit_adapter.engine.optimizer_state import check_optimizer_state, describe_optimizer
-from vit_adapter.engine.parallel import gather_optimizer_state, load_optimizer_state
+from vit_adapter.engine.parallel import (
+    gather_optimizer_state,
+    gradient_exchange,
+    load_optimizer_state,
+)
 from vit_adapter.engine.precision import Precision
 
 __all__ = ["Trainer"]
@@ -21,15 +25,15 @@ __all__ = ["Trainer"]
 logger = logging.getLogger(__name__)
 
 Batch = Sequence[Mapping[str, object]]
-"""Detectron2's input dicts of one iteration."""
+"""Detectron2's input dicts, of one iteration or of a micro-batch."""
 
 
 class Trainer(TrainerBase):
     """Detectron2's training loop with hooks, for any precision, device and Detectron2 version.
 
-    An iteration has four phases, each a method: :meth:`next_batch`, :meth:`forward`,
-    :meth:`backward` and :meth:`step`. Hooks act around them: ``before_step`` and ``after_step``
-    around all four, ``after_backward`` between the last two.
+    An iteration has five phases, each a method: :meth:`next_batch`, :meth:`split`, then
+    :meth:`forward` and :meth:`backward` for each micro-batch, and :meth:`step`. Hooks act around
+    them: ``before_step`` and ``after_step`` around all five, ``after_backward`` before the last.
 
     A loss that is not finite stops all processes before the optimizer step. After a failure the
     hooks are closed, but nothing is evaluated (see :attr:`failed`).
@@ -38,6 +42,9 @@ class Trainer(TrainerBase):
         model: maps a list of Detectron2's input dicts to a dict of scalar losses.
         optimizer: holds the parameters of ``model``.
         precision: see :class:`Precision`.
+        accumulate: number of micro-batches, >= 1, into which the batch of this process is divided.
+            Their gradients are averaged for a single optimizer step, so a larger number needs less
+            memory.
 
     Attributes:
         data_loader: endless iterable of such lists; set it before :meth:`train`. It is not a
@@ -48,13 +55,19 @@ class Trainer(TrainerBase):
     """
 
     def __init__(
-        self, *, model: nn.Module, optimizer: torch.optim.Optimizer, precision: Precision
+        self,
+        *,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        precision: Precision,
+        accumulate: int = 1,
     ) -> None:
         super().__init__()
         self.model = model
         self.data_loader: Iterable[Batch] = ()
         self.optimizer = optimizer
         self.precision = precision
+        self.accumulate = accumulate
         self.failed = False
         self._batches: Iterator[Batch] | None = None
 
@@ -93,8 +106,11 @@ class Trainer(TrainerBase):
     def run_step(self) -> None:
         """Take one optimizer step on one batch, unless its losses are not finite."""
         batch, data_time = self.next_batch()
-        losses = self.forward(batch)
-        self.backward(losses)
+        losses = []
+        for number, micro_batch in enumerate(self.split(batch), start=1):
+            with gradient_exchange(self.model, enabled=number == self.accumulate):
+                losses.append(self.forward(micro_batch))
+                self.backward(losses[-1])
         # Reading the values waits for the device, so the backward pass is started first.
         self._record(losses, data_time, batch)
         self.after_backward()
@@ -108,8 +124,23 @@ class Trainer(TrainerBase):
         batch = next(self._batches)
         return batch, time.perf_counter() - start
 
+    def split(self, batch: Batch) -> list[Batch]:
+        """Divide the batch of this process into ``accumulate`` micro-batches of the same size.
+
+        Raises:
+            UsageError: the batch cannot be divided evenly.
+        """
+        size, rest = divmod(len(batch), self.accumulate)
+        if rest:
+            raise UsageError(
+                f"the data loader returned {len(batch)} images, which cannot be divided evenly "
+                f"into train.accumulate={self.accumulate} micro-batches; use batches of a "
+                f"multiple of {self.accumulate} images, or another train.accumulate."
+            )
+        return [batch[index * size : (index + 1) * size] for index in range(self.accumulate)]
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the losses of a batch.
+        """Return the losses of a micro-batch.
 
         Raises:
             FloatingPointError: Detectron2's check of the proposals found a value that is not
@@ -124,8 +155,9 @@ class Trainer(TrainerBase):
                 ) from error
 
     def backward(self, losses: Mapping[str, Tensor]) -> None:
-        """Add the gradients of the sum of all losses to those of the parameters."""
-        self.precision.scaler.scale(sum(losses.values())).backward()
+        """Add the gradients of a micro-batch, as its share of their mean, to the parameters'."""
+        loss = sum(losses.values()) / self.accumulate
+        self.precision.scaler.scale(loss).backward()
 
     def after_backward(self) -> None:
         """Call the hooks that act on gradients, which have no loss scale in them any more.
@@ -190,12 +222,13 @@ class Trainer(TrainerBase):
 
     def _record(
         self,
-        losses: Mapping[str, Tensor],
+        losses: Sequence[Mapping[str, Tensor]],
         data_time: float,
         batch: Batch,
     ) -> None:
-        """Record the losses, averaged over the processes; stop all of them if one is not finite."""
-        values = _read_numbers(losses)
+        """Record the mean losses of all processes; stop all of them if a loss is not finite."""
+        parts = [_read_numbers(part) for part in losses]
+        values = {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
         finite = all(map(math.isfinite, values.values()))
         files = [] if finite else _file_names(batch)
         # Every process knows the losses of all, so all of them stop and none is left waiting.
