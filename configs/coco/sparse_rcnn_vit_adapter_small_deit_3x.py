@@ -10,5 +10,5 @@ from ..common.train import train_3x as train
 from ..common.weights import deit_small as _weights
 
 model.backbone.bottom_up = _backbone
-train.clip_grad_norm = 1.0
+train.clip_grad.enabled, train.clip_grad.params.max_norm = True, 1.0
 train.vit_checkpoint = _weights

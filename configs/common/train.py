@@ -13,7 +13,7 @@ UPerNet, except with BEiT and AugReg-L.
 _epoch = 7330
 
 
-def _train(max_iter, period, eval_period, base_batch_size=16, clip_grad_norm=None):
+def _train(max_iter, period, eval_period, base_batch_size=16, max_norm=None):
     return dict(
         output_dir="./output",
         init_checkpoint="",  # weights of the whole model, matched strictly
@@ -26,7 +26,10 @@ def _train(max_iter, period, eval_period, base_batch_size=16, clip_grad_norm=Non
         # with a frozen ViT: augmented views per image (0: a new one each time), and the folder
         # where the ViT's output for them is kept ("": nowhere)
         feature_cache=dict(dir="", views=0),
-        clip_grad_norm=clip_grad_norm,  # largest L2 norm of all gradients; null: no clipping
+        # the norm of all gradients together is at most max_norm; norm_type is 2, 1, inf, ...
+        clip_grad=dict(
+            enabled=max_norm is not None, params=dict(max_norm=max_norm or 1.0, norm_type=2.0)
+        ),
         max_iter=max_iter,
         epochs=None,  # a number sets max_iter and what depends on it from the size of the data
         auto_scale_lr=False,  # True: optimizer.lr x total batch / base_batch_size
@@ -51,20 +54,18 @@ train_50ep = _train(max_iter=50 * _epoch, period=_epoch, eval_period=_epoch)  # 
 # ViTDet's largest model: 75 epochs of 64 images
 train_vitdet = _train(max_iter=138_281, period=5_000, eval_period=5_000, base_batch_size=64)
 # Fine-tuning after Objects365
-train_o365 = _train(
-    max_iter=20_000, period=500, eval_period=500, base_batch_size=64, clip_grad_norm=0.1
-)
+train_o365 = _train(max_iter=20_000, period=500, eval_period=500, base_batch_size=64, max_norm=0.1)
 # Semantic segmentation: a checkpoint and an evaluation after every tenth of the run
 train_40k = _train(max_iter=40_000, period=4_000, eval_period=4_000)
-train_40k_clipped = _train(40_000, period=4_000, eval_period=4_000, clip_grad_norm=0.01)
+train_40k_clipped = _train(40_000, period=4_000, eval_period=4_000, max_norm=0.01)
 train_80k = _train(max_iter=80_000, period=8_000, eval_period=8_000)
 train_160k = _train(max_iter=160_000, period=16_000, eval_period=16_000)
 # Mask2Former for instances and panoptic segmentation, with clipping. COCO has 118,287 images with
 # segments, which are 7,393 iterations; the first two count 7,375.
-train_panoptic_3x = _train(265_500, period=5_000, eval_period=5_000, clip_grad_norm=0.01)
-train_mask2former_50ep = _train(368_750, period=5_000, eval_period=5_000, clip_grad_norm=0.01)
-train_12ep = _train(12 * 7_393, period=7_393, eval_period=7_393, clip_grad_norm=0.01)
+train_panoptic_3x = _train(265_500, period=5_000, eval_period=5_000, max_norm=0.01)
+train_mask2former_50ep = _train(368_750, period=5_000, eval_period=5_000, max_norm=0.01)
+train_12ep = _train(12 * 7_393, period=7_393, eval_period=7_393, max_norm=0.01)
 # 20,210 images of ADE20K are 1,264 iterations, 2,975 of Cityscapes are 186.
-train_31ep = _train(31 * 1_264, period=1_264, eval_period=1_264, clip_grad_norm=0.01)
-train_107ep = _train(107 * 186, period=1_860, eval_period=1_860, clip_grad_norm=0.01)
+train_31ep = _train(31 * 1_264, period=1_264, eval_period=1_264, max_norm=0.01)
+train_107ep = _train(107 * 186, period=1_860, eval_period=1_860, max_norm=0.01)
 train_scratch = _train(max_iter=1200, period=400, eval_period=0, base_batch_size=4)

@@ -13,4 +13,5 @@ for _stage in _sparse.roi_heads.stages:
     _stage.dynamic_channels, _stage.ffn_channels = 16, 256
 model.proposal_generator, model.roi_heads = _sparse.proposal_generator, _sparse.roi_heads
 dataloader.train.mapper.use_instance_mask = False
-optimizer.lr, train.clip_grad_norm = 5e-4, 1.0
+optimizer.lr = 5e-4
+train.clip_grad.enabled, train.clip_grad.params.max_norm = True, 1.0

@@ -89,7 +89,7 @@ def test_has_the_common_keys(cfg: DictConfig) -> None:
         "allow_mismatch",
         "freeze",
         "feature_cache",
-        "clip_grad_norm",
+        "clip_grad",
         "max_iter",
         "epochs",
         "auto_scale_lr",

@@ -57,7 +57,8 @@ def test_fine_tuning_after_objects365(load_config: Callable[[str], DictConfig]) 
     cfg = load_config(FINE_TUNING)
     train, loaders, optimizer = cfg.train, cfg.dataloader, cfg.optimizer
     assert (train.max_iter, train.eval_period, train.checkpointer.period) == (20_000, 500, 500)
-    assert (train.clip_grad_norm, train.base_batch_size) == (0.1, 64)
+    assert train.clip_grad == {"enabled": True, "params": {"max_norm": 0.1, "norm_type": 2.0}}
+    assert train.base_batch_size == 64
     assert (optimizer.params.decay_rate, optimizer.lr, optimizer.weight_decay) == (0.8, 1e-4, 0.05)
     schedule = instantiate(cfg.lr_multiplier)
     values = {i: schedule(i / 20_000) for i in (0, 250, 500, 10_000, 19_999)}

@@ -20,6 +20,7 @@ PUBLIC = [name for name in NAMES if "_dinov2_" in name]
 ORIGINAL = "coco/mask2former_panoptic_vit_adapter_large_beitv2_3x"
 # Iterations of an epoch with 16 images
 EPOCH = {"coco": 7_393, "ade20k": 1_264, "cityscapes": 186}
+CLIPPING = {"enabled": True, "params": {"max_norm": 0.01, "norm_type": 2.0}}
 # Millions of parameters, as published for COCO panoptic (arXiv 2503.19108, table 4)
 MILLIONS = {"small": 47, "base": 121, "large": 349}
 
@@ -78,7 +79,7 @@ def test_recipe(name: str, cfg: DictConfig) -> None:
     optimizer = cfg.optimizer
     assert (optimizer.params.decay_rate, optimizer.lr, optimizer.weight_decay) == (0.8, 1e-4, 0.05)
     assert not optimizer.params.first_layer_names
-    assert cfg.train.clip_grad_norm == 0.01
+    assert cfg.train.clip_grad == CLIPPING
     rate = instantiate(cfg.lr_multiplier)
     if epochs == "50":  # of the authors of Mask2Former
         assert cfg.train.max_iter == 368_750
@@ -116,7 +117,7 @@ def test_the_originals_recipe(original: DictConfig) -> None:
     rate = instantiate(original.lr_multiplier)
     assert (original.train.max_iter, rate.milestones) == (265_500, [191_750, 236_000])
     assert (rate.gamma, rate(0.0)) == (0.1, 1.0)  # no warm-up
-    assert original.train.clip_grad_norm == 0.01 and not original.train.amp.enabled
+    assert original.train.clip_grad == CLIPPING and not original.train.amp.enabled
     optimizer = original.optimizer
     assert (optimizer.params.decay_rate, optimizer.lr, optimizer.weight_decay) == (0.9, 1e-4, 0.05)
     assert not optimizer.params.first_layer_names  # the head trains at the full rate

@@ -60,7 +60,8 @@ def test_recipe(cfg: DictConfig) -> None:
     assert (train.total_batch_size, train.mapper.use_instance_mask) == (16, False)
     assert repr(instantiate(train.mapper.augmentations)) == repr(coco_3x_train())
     assert (cfg.train.max_iter, cfg.train.amp.enabled) == (36 * 7330, False)
-    assert (cfg.train.clip_grad_norm, cfg.train.ddp.find_unused_parameters) == (1.0, False)
+    clip_grad = {"enabled": True, "params": {"max_norm": 1.0, "norm_type": 2.0}}
+    assert (cfg.train.clip_grad, cfg.train.ddp.find_unused_parameters) == (clip_grad, False)
     assert (cfg.optimizer.lr, cfg.optimizer.weight_decay) == (1e-4, 0.05)
     assert (cfg.lr_multiplier.epochs, cfg.lr_multiplier.milestones) == (36, [27, 33])
 

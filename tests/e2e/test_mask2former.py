@@ -21,7 +21,8 @@ TINY = [
     "train.seed=7",
     "train.log_period=1",
     "train.max_iter=2",
-    "train.clip_grad_norm=0.01",
+    "train.clip_grad.enabled=True",
+    "train.clip_grad.params.max_norm=0.01",
 ]
 # Last part of each key of the data, and the path of a split
 PANOPTIC = {

@@ -186,9 +186,9 @@ def make_config(**train: object) -> DictConfig:
     ("options", "more"),
     [
         ({}, []),
-        ({"freeze": [], "clip_grad_norm": None}, []),
+        ({"freeze": [], "clip_grad": {"enabled": False, "params": {"max_norm": 1.0}}}, []),
         ({"freeze": ["a"]}, [FrozenNorms]),
-        ({"clip_grad_norm": 1.0}, [GradientClipping]),
+        ({"clip_grad": {"enabled": True, "params": {"max_norm": 1.0}}}, [GradientClipping]),
     ],
 )
 def test_hooks_that_the_config_asks_for(options: dict, more: list[type]) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 from vit_adapter.checkpoint import run_files
 from vit_adapter.checkpoint.checkpointer import Checkpointer
 from vit_adapter.config.weights import base_weights, stores_trained_only
-from vit_adapter.engine.clipping import GradientClipping
+from vit_adapter.engine.clipping import clipping_hooks
 from vit_adapter.engine.evaluation import evaluate
 from vit_adapter.engine.freezing import FrozenNorms
 from vit_adapter.engine.parallel import gather_model_state, unwrap
@@ -33,15 +33,13 @@ def training_hooks(cfg: DictConfig, model: nn.Module) -> list[HookBase]:
     A resumed run restores their state, so the trainer must have them before that.
 
     Args:
-        cfg: ``lr_multiplier`` is instantiated; ``train`` has ``clip_grad_norm`` and ``freeze``.
+        cfg: ``lr_multiplier`` is instantiated; ``train`` has ``clip_grad`` and ``freeze``.
         model: as it is trained.
     """
     result = [hooks.IterationTimer(), hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier))]
     if cfg.train.get("freeze"):
         result.append(FrozenNorms(model))
-    if cfg.train.get("clip_grad_norm") is not None:
-        result.append(GradientClipping(cfg.train.clip_grad_norm))
-    return result
+    return [*result, *clipping_hooks(cfg)]
 
 
 def output_hooks(cfg: DictConfig, trainer: Trainer, output_dir: str) -> list[HookBase]:
