@@ -8,16 +8,13 @@ annotations. ``boxes`` is for detectors without masks.
 from copy import deepcopy as _deepcopy
 
 from detectron2.config import LazyCall as L
-from detectron2.data import (
-    build_detection_test_loader,
-    build_detection_train_loader,
-    get_detection_dataset_dicts,
-)
+from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 
 from vit_adapter.data import (
     CheckedDatasetMapper,
     InstanceJitter,
     InstanceSemanticMapper,
+    TrainLoader,
     coco_1x_train,
     coco_3x_train,
     coco_htc_train,
@@ -34,7 +31,7 @@ data = dict(train_json="", train_images="", val_json="", val_images="")
 
 def _dataloader(train_augmentations, masks=True):
     return dict(
-        train=L(build_detection_train_loader)(
+        train=L(TrainLoader)(
             dataset=L(get_detection_dataset_dicts)(names="coco_2017_train", filter_empty=True),
             mapper=L(CheckedDatasetMapper)(
                 is_train=True,

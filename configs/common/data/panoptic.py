@@ -1,13 +1,9 @@
 """Shared parts of the data configs for panoptic segmentation."""
 
 from detectron2.config import LazyCall as L
-from detectron2.data import (
-    build_detection_test_loader,
-    build_detection_train_loader,
-    get_detection_dataset_dicts,
-)
+from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 
-from vit_adapter.data import PanopticMapper, large_scale_jitter, resize
+from vit_adapter.data import PanopticMapper, TrainLoader, large_scale_jitter, resize
 from vit_adapter.evaluation import build_panoptic_evaluator
 
 data = dict(
@@ -27,7 +23,7 @@ data = dict(
 def make_dataloader(train, test, train_augmentations, test_augmentations):
     """The ``dataloader`` node for registered data sets."""
     return dict(
-        train=L(build_detection_train_loader)(
+        train=L(TrainLoader)(
             dataset=L(get_detection_dataset_dicts)(names=train, filter_empty=False),
             mapper=L(PanopticMapper)(
                 is_train=True, augmentations=train_augmentations, image_format="RGB"

@@ -5,9 +5,15 @@ are limits of the longer and the shorter side), and files that replace the data 
 """
 
 from detectron2.config import LazyCall as L
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data import build_detection_test_loader
 
-from vit_adapter.data import SemanticMapper, semantic_dataset_dicts, semantic_test, semantic_train
+from vit_adapter.data import (
+    SemanticMapper,
+    TrainLoader,
+    semantic_dataset_dicts,
+    semantic_test,
+    semantic_train,
+)
 from vit_adapter.evaluation import SemSegEvaluator
 
 
@@ -31,7 +37,7 @@ def make_data(crop, scale, test_scale=None):
 def make_dataloader(train, test, size_divisor=32):
     """The ``dataloader`` node for registered data sets; ``train`` may be several names."""
     return dict(
-        train=L(build_detection_train_loader)(
+        train=L(TrainLoader)(
             dataset=L(semantic_dataset_dicts)(names=train),
             mapper=L(SemanticMapper)(
                 is_train=True,

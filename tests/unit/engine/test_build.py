@@ -1,14 +1,20 @@
-"""Building model and optimizer from a config."""
+"""Building model, optimizer and data loader from a config."""
+
+import logging
+from collections.abc import Callable
+from itertools import islice
 
 import pytest
 import torch
 from detectron2.config import LazyCall as L
+from detectron2.data import build_detection_train_loader
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from vit_adapter.backbone.plain_vit import PlainViT
 from vit_adapter.config.errors import UsageError
-from vit_adapter.engine.build import build_optimizer, build_seeded_model
+from vit_adapter.data import TrainLoader
+from vit_adapter.engine.build import build_optimizer, build_seeded_model, build_train_loader
 
 
 def parameters(model: nn.Module, scale: float) -> list[dict]:
@@ -23,6 +29,25 @@ def make_config(seed: int = 0) -> DictConfig:
             "train": {"device": "cpu", "seed": seed},
         },
         flags={"allow_objects": True},
+    )
+
+
+class Mapper:
+    """Changes nothing."""
+
+    def __call__(self, record: dict) -> dict:
+        return record
+
+
+def make_loader_config(loader: Callable, seed: int = 0) -> DictConfig:
+    train = L(loader)(
+        dataset=[{"name": name} for name in "abcdefgh"],
+        mapper=L(Mapper)(),
+        total_batch_size=2,
+        aspect_ratio_grouping=False,
+    )
+    return OmegaConf.create(
+        {"dataloader": {"train": train}, "train": {"seed": seed}}, flags={"allow_objects": True}
     )
 
 
@@ -60,3 +85,23 @@ def test_optimizer_gets_the_model_without_changing_the_config() -> None:
     ] == [True, True]
     assert optimizer.param_groups[0]["lr"] == 0.5
     assert "model" not in cfg.optimizer.params
+
+
+def test_the_loader_continues_at_the_first_iteration_of_a_run() -> None:
+    cfg = make_loader_config(TrainLoader, seed=3)
+    first = list(islice(build_train_loader(cfg), 6))
+    assert list(islice(build_train_loader(cfg, start_iter=4), 2)) == first[4:]
+    cfg.train.seed = 4
+    assert list(islice(build_train_loader(cfg), 6)) != first
+
+
+def test_other_loaders_are_used_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "vit_adapter")
+    build_train_loader(make_loader_config(TrainLoader))
+    assert not caplog.messages
+    loader = build_train_loader(make_loader_config(build_detection_train_loader), start_iter=4)
+    (batch,) = islice(loader, 1)
+    assert batch[0].keys() == {"name"}
+    (message,) = caplog.messages
+    assert "not read by vit_adapter.data.TrainLoader" in message
+    assert "not exactly the run without the stop" in message

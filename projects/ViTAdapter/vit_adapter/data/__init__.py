@@ -24,6 +24,7 @@ from vit_adapter.data.instances.jitter import InstanceJitter
 from vit_adapter.data.instances.label_maps import instances_with_label_maps
 from vit_adapter.data.instances.mapper import CheckedDatasetMapper
 from vit_adapter.data.instances.semantic_mapper import InstanceSemanticMapper
+from vit_adapter.data.loader import TrainLoader
 from vit_adapter.data.panoptic.classes import thing_ids
 from vit_adapter.data.panoptic.mapper import PanopticMapper
 from vit_adapter.data.panoptic.own_files import register_panoptic_format
@@ -39,6 +40,7 @@ __all__ = [
     "InstanceSemanticMapper",
     "PanopticMapper",
     "SemanticMapper",
+    "TrainLoader",
     "check_has_objects",
     "check_mask_format",
     "check_num_classes",

@@ -7,9 +7,7 @@ and the augmentations stay the same.
 from __future__ import annotations
 
 import hashlib
-import random
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from vit_adapter.data.records import find_landscape
+from vit_adapter.data.seeds import derive_seed, seeded
 
 _Record = Mapping[str, Any]
 _VIEW = "view"
@@ -40,6 +41,11 @@ class ImageViews(Dataset):
     def __len__(self) -> int:
         return self.num_images * self.num_views
 
+    @property
+    def landscape(self) -> np.ndarray:
+        """See :func:`vit_adapter.data.records.find_landscape`."""
+        return np.tile(find_landscape(self._dataset), self.num_views)
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         view, image = divmod(index, self.num_images)
         return {**self._dataset[image], _VIEW: view}
@@ -62,8 +68,7 @@ class ViewMapper:
         """Return what the mapper returns, with "view_key": the hash of the image's pixels."""
         record = dict(record)
         name = "/".join(Path(record["file_name"]).parts[-2:])
-        seed = hashlib.sha256(f"{name} {record.pop(_VIEW)}".encode()).digest()
-        with _seeded(int.from_bytes(seed[:4], "little")):
+        with seeded(derive_seed(name, record.pop(_VIEW))):
             result = self._mapper(record)
         if result is not None:
             result["view_key"] = _hash_image(result["image"])
@@ -74,18 +79,3 @@ def _hash_image(image: Tensor) -> str:
     digest = hashlib.sha256(f"{image.dtype} {tuple(image.shape)}\n".encode())
     digest.update(image.contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed NumPy, Python and PyTorch on the CPU, and restore their states at the end."""
-    states = np.random.get_state(), random.getstate(), torch.get_rng_state()
-    np.random.seed(seed)
-    random.seed(seed)
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        np.random.set_state(states[0])
-        random.setstate(states[1])
-        torch.set_rng_state(states[2])

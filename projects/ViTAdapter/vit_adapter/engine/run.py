@@ -90,7 +90,7 @@ def train(cfg: DictConfig, *, resume: bool = False, dataset: Dataset | None = No
     trainer.register_hooks(output_hooks(cfg, trainer, output_dir))
     seed_data(options.seed, start_iter)
     if start_iter < options.max_iter:
-        trainer.data_loader = build_train_loader(cfg, dataset)
+        trainer.data_loader = build_train_loader(cfg, dataset, start_iter=start_iter)
     trainer.train(start_iter, options.max_iter)
 
 

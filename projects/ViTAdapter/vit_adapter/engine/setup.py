@@ -87,6 +87,8 @@ def seed_model(seed: int) -> None:
 def seed_data(seed: int, start_iter: int) -> None:
     """Seed everything before the data loader is built, differently in every process.
 
+    Loaders other than :class:`vit_adapter.data.TrainLoader` draw from these generators.
+
     Args:
         seed: below 0 keeps the random seeds of :func:`seed_model`.
         start_iter: iteration at which training starts, so that a resumed run does not repeat the
