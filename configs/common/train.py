@@ -42,7 +42,7 @@ def _train(max_iter, period, eval_period, base_batch_size=16, max_norm=None):
         eval_period=eval_period,  # 0: only after the last iteration
         log_period=20,
         device="auto",  # cuda if there is one
-        seed=-1,  # negative: a random seed
+        seed=-1,  # of all random numbers; negative: drawn once
     )
 
 

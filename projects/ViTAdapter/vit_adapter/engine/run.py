@@ -24,6 +24,7 @@ from vit_adapter.engine.output_dir import claim_output_dir
 from vit_adapter.engine.parallel import parallelise
 from vit_adapter.engine.precision import Precision
 from vit_adapter.engine.schedule import fit_schedule
+from vit_adapter.engine.seeds import RunSeed
 from vit_adapter.engine.setup import save_config, seed_data, set_up_logging
 from vit_adapter.engine.start import load_start, load_trained
 from vit_adapter.engine.trainer import Trainer
@@ -68,6 +69,7 @@ def train(cfg: DictConfig, *, resume: bool = False, dataset: Dataset | None = No
     """
     options = cfg.train
     precision = Precision.from_config(cfg)
+    run_seed = RunSeed(options)  # before anything is drawn
     model = build_seeded_model(cfg)
     logger.info("Model:\n%s", model)
     freeze_parameters(model, options.get("freeze", []))
@@ -81,7 +83,7 @@ def train(cfg: DictConfig, *, resume: bool = False, dataset: Dataset | None = No
         precision=precision,
         accumulate=options.get("accumulate", 1),
     )
-    trainer.register_hooks([*training_hooks(cfg, model), *cache_hooks])
+    trainer.register_hooks([run_seed, *training_hooks(cfg, model), *cache_hooks])
     if progress is not None:
         trainer.load_state_dict(progress)
     del progress  # larger than the model; the optimizer has it now
