@@ -177,7 +177,7 @@ EXACT = [
     "model.backbone.bottom_up.norm=SyncBN",
     "model.backbone.norm=SyncBN",
     "model.backbone.bottom_up.vit.drop_path_rate=0.0",
-    # No flips, because each process has its own random state.
+    # No flips, so that the same image twice stays the same.
     "dataloader.train.mapper.augmentations._target_=vit_adapter.data.resize",
     "data.val_json=",
     "data.val_images=",
