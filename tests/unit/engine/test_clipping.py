@@ -49,6 +49,8 @@ def clip(
     options = {"enabled": True, "params": params}
     trainer.register_hooks(clipping_hooks(OmegaConf.create({"train": {"clip_grad": options}})))
     trainer.train(0, 1)
+    norm = torch.cat([values for values in model.gradients]).norm(p=params.get("norm_type", 2))
+    assert trainer.storage.latest()["grad_norm"] == (pytest.approx(norm.item()), 0)
     return [(-weight.detach()).tolist() for weight in model.weights]
 
 

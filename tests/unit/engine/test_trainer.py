@@ -11,7 +11,6 @@ from fvcore.common.param_scheduler import LinearParamScheduler
 from torch import Tensor, nn
 
 from vit_adapter.config.errors import UsageError
-from vit_adapter.engine import trainer as trainer_module
 from vit_adapter.engine.precision import Precision
 from vit_adapter.engine.trainer import Trainer
 
@@ -221,17 +220,46 @@ def test_non_finite_loss_names_everything_and_changes_nothing(value: float) -> N
     assert torch.isfinite(trainer.model.linear.weight).all()
 
 
-def test_non_finite_loss_of_another_process_stops_this_one_too(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    trainer = make_trainer([1.0])
+def test_non_finite_loss_of_a_micro_batch_names_its_images() -> None:
+    images = [{"value": 1.0, "file_name": "good.png"}, {"value": math.nan, "file_name": "bad.png"}]
+    trainer = make_trainer([], accumulate=2)
     before = trainer.model.linear.weight.item()
-    other = ({"loss_a": math.nan, "loss_b": 1.0}, 0.1, ["elsewhere.png"])
-    monkeypatch.setattr(trainer_module.comm, "all_gather", lambda mine: [mine, other])
-    with pytest.raises(FloatingPointError, match="(?s)loss_a=nan.*elsewhere.png") as caught:
-        trainer.train(0, 1)
-    assert "image_0.png" not in str(caught.value)
-    assert trainer.model.linear.weight.item() == before
+    for batch in (images, images[::-1]):
+        trainer.data_loader, trainer._batches = [batch], None
+        with pytest.raises(FloatingPointError, match=r"bad\.png") as caught:
+            trainer.train(0, 1)
+        assert "good.png" not in str(caught.value)
+        assert trainer.model.linear.weight.item() == before
+
+
+def test_steps_before_a_non_finite_loss_are_recorded() -> None:
+    trainer = make_trainer([1.0, 2.0, math.nan])
+    with pytest.raises(FloatingPointError):
+        trainer.train(0, 3)
+    assert [step for _, step in trainer.storage.history("total_loss").values()] == [0, 1]
+
+
+def test_every_iteration_is_recorded_when_it_is_time_to_log() -> None:
+    values = [1.0, 2.0, 0.5, 4.0, 3.0]
+    known: list[int] = []
+
+    class Look(HookBase):
+        def after_step(self) -> None:
+            histories = self.trainer.storage.histories()
+            losses = histories["total_loss"].values() if "total_loss" in histories else []
+            known.append(len(losses))
+            assert self.trainer.storage.iter == self.trainer.iter
+
+    trainer, often = make_trainer(values), make_trainer(values)
+    trainer.log_period, often.log_period = 2, 1
+    trainer.register_hooks([Look()])
+    trainer.train(0, 5)
+    often.train(0, 5)
+    assert known == [0, 2, 2, 4, 5]
+    for name in ("loss_a", "loss_b", "total_loss"):
+        history = trainer.storage.history(name).values()
+        assert history == often.storage.history(name).values()
+        assert [step for _, step in history] == [0, 1, 2, 3, 4]
 
 
 def test_error_of_the_model_names_the_images_too() -> None:

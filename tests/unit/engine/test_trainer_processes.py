@@ -66,9 +66,38 @@ def check_accumulation(rank):
     torch.testing.assert_close(unwrap(model).weight, alone.weight, rtol=1e-12, atol=0)
 
 
+def check_non_finite(rank):
+    bad = 2  # the step in which the first process alone has a loss that is not finite
+    mine = [images(step, [2 * rank, 2 * rank + 1]) for step in range(4)]
+    if rank == 0:
+        mine[bad][1]["value"] = float("nan")
+    weights = []
+
+    class Model2(Model):
+        def forward(self, batch):
+            weights.append(self.weight.item())
+            return super().forward(batch)
+
+    model = parallelise(OmegaConf.create({"train": {}}), Model2())
+    trainer = make_trainer(model, 1, mine)
+    try:
+        trainer.train(0, 4)
+    except FloatingPointError as error:
+        text = str(error)
+    assert "iteration 2" in text and "losses of process 0: loss=nan" in text, text
+    assert "0.png, 1.png" in text and "2.png" not in text and "process 1" not in text, text
+    assert len(weights) == bad + 1 and unwrap(model).weight.item() == weights[-1]
+    losses = trainer.storage.histories()["total_loss"].values()
+    assert len(losses) == (bad if rank == 0 else 0)  # the main process records for all
+    both = comm.all_gather(mine[0])
+    expected = Model()(both[0] + both[1])["loss"].item()
+    assert rank or abs(losses[0][0] - expected) < 1e-6
+
+
 def work():
     rank = comm.get_rank()
     check_accumulation(rank)
+    check_non_finite(rank)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ __all__ = ["GradientClipping", "clipping_hooks"]
 class GradientClipping(HookBase):
     """Scales the gradients down so that their norm over all parameters is at most a number.
 
+    The norm before that is recorded as ``grad_norm``.
+
     Args:
         max_norm: the number, > 0.
         norm_type: the p of the p-norm, > 0: 2 for the Euclidean norm, infinity for the largest
@@ -38,7 +40,8 @@ class GradientClipping(HookBase):
 
     def after_backward(self) -> None:
         """Clip the gradients, which have no loss scale in them any more."""
-        nn.utils.clip_grad_norm_(self.trainer.model.parameters(), **self._options)
+        norm = nn.utils.clip_grad_norm_(self.trainer.model.parameters(), **self._options)
+        self.trainer.record(grad_norm=norm)
 
 
 def clipping_hooks(cfg: DictConfig) -> list[HookBase]:

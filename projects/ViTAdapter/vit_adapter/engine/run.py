@@ -82,6 +82,7 @@ def train(cfg: DictConfig, *, resume: bool = False, dataset: Dataset | None = No
         optimizer=optimizer,
         precision=precision,
         accumulate=options.get("accumulate", 1),
+        log_period=options.log_period,
     )
     trainer.register_hooks([run_seed, *training_hooks(cfg, model), *cache_hooks])
     if progress is not None:

@@ -12,6 +12,7 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from vit_adapter.config.errors import UsageError
+from vit_adapter.engine.finite import FiniteCheck
 from vit_adapter.engine.optimizer_state import check_optimizer_state, describe_optimizer
 from vit_adapter.engine.parallel import (
     gather_optimizer_state,
@@ -19,6 +20,7 @@ from vit_adapter.engine.parallel import (
     load_optimizer_state,
 )
 from vit_adapter.engine.precision import Precision
+from vit_adapter.engine.step_metrics import LossValues, StepMetrics
 
 __all__ = ["Trainer"]
 
@@ -45,6 +47,9 @@ class Trainer(TrainerBase):
         accumulate: number of micro-batches, >= 1, into which the batch of this process is divided.
             Their gradients are averaged for a single optimizer step, so a larger number needs less
             memory.
+        log_period: iterations, >= 1, after which the numbers of all of them are read from the
+            device and recorded in ``storage``. This waits for the device; other steps do not,
+            except with a loss scale.
 
     Attributes:
         data_loader: endless iterable of such lists; set it before :meth:`train`. It is not a
@@ -61,6 +66,7 @@ class Trainer(TrainerBase):
         optimizer: torch.optim.Optimizer,
         precision: Precision,
         accumulate: int = 1,
+        log_period: int = 20,
     ) -> None:
         super().__init__()
         self.model = model
@@ -68,8 +74,11 @@ class Trainer(TrainerBase):
         self.optimizer = optimizer
         self.precision = precision
         self.accumulate = accumulate
+        self.log_period = log_period
         self.failed = False
         self._batches: Iterator[Batch] | None = None
+        self._finite = FiniteCheck()
+        self._metrics = StepMetrics()
 
     def train(self, start_iter: int, max_iter: int) -> None:
         """Run the iterations ``start_iter`` to ``max_iter - 1``.
@@ -106,15 +115,16 @@ class Trainer(TrainerBase):
     def run_step(self) -> None:
         """Take one optimizer step on one batch, unless its losses are not finite."""
         batch, data_time = self.next_batch()
-        losses = []
-        for number, micro_batch in enumerate(self.split(batch), start=1):
-            with gradient_exchange(self.model, enabled=number == self.accumulate):
-                losses.append(self.forward(micro_batch))
-                self.backward(losses[-1])
-        # Reading the values waits for the device, so the backward pass is started first.
-        self._record(losses, data_time, batch)
+        micro_batches = self.split(batch)
+        losses = self._compute_gradients(micro_batches)
+        if not self._finite.passed():
+            self.stop_non_finite(micro_batches, losses)
+        self._metrics.add_step(self.iter, data_time, losses)
         self.after_backward()
         self.step()
+        done = self.iter + 1
+        if done % self.log_period == 0 or done == self.max_iter:
+            self._metrics.write(self.storage)
 
     def next_batch(self) -> tuple[Batch, float]:
         """Return the next batch and the seconds spent waiting for it."""
@@ -151,7 +161,9 @@ class Trainer(TrainerBase):
                 return self.model(batch)
             except FloatingPointError as error:
                 raise FloatingPointError(
-                    self._describe_non_finite(str(error), [({}, _file_names(batch))])
+                    self._describe_non_finite(
+                        str(error), [(comm.get_rank(), {}, _file_names(batch))]
+                    )
                 ) from error
 
     def backward(self, losses: Mapping[str, Tensor]) -> None:
@@ -220,66 +232,72 @@ class Trainer(TrainerBase):
         if scale and self.precision.scaler.is_enabled():
             self.precision.scaler.load_state_dict(scale)
 
-    def _record(
-        self,
-        losses: Sequence[Mapping[str, Tensor]],
-        data_time: float,
-        batch: Batch,
-    ) -> None:
-        """Record the mean losses of all processes; stop all of them if a loss is not finite."""
-        parts = [_read_numbers(part) for part in losses]
-        values = {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
-        finite = all(map(math.isfinite, values.values()))
-        files = [] if finite else _file_names(batch)
-        # Every process knows the losses of all, so all of them stop and none is left waiting.
-        gathered = comm.all_gather((values, data_time, files))
-        if any(files for _, _, files in gathered):
-            by_process = [(values, files) for values, _, files in gathered]
-            raise FloatingPointError(
-                self._describe_non_finite("A loss is infinite or not a number.", by_process)
-            )
-        if comm.is_main_process():
-            mean = {
-                name: sum(entry[name] for entry, _, _ in gathered) / len(gathered)
-                for name in values
-            }
-            self.storage.put_scalar("data_time", max(entry for _, entry, _ in gathered))
-            self.storage.put_scalar("total_loss", sum(mean.values()))
-            if len(mean) > 1:
-                self.storage.put_scalars(**mean)
+    def record(self, **scalars: Tensor) -> None:
+        """Record numbers of this iteration without waiting for the device.
+
+        Hooks call this in ``after_backward``.
+
+        Args:
+            scalars: tensors of one element on the device. Their means over the processes reach
+                ``storage`` together with the losses.
+        """
+        self._metrics.add_scalars(**scalars)
+
+    def stop_non_finite(self, micro_batches: Sequence[Batch], losses: Sequence[LossValues]) -> None:
+        """Stop the run before the optimizer step; every process calls this in the same iteration.
+
+        Args:
+            micro_batches: those of this process.
+            losses: the losses of each. If all are finite, another process has one that is not.
+
+        Raises:
+            FloatingPointError: always; it names losses and images of all processes.
+        """
+        self._metrics.write(self.storage)  # the steps until now
+        found = []
+        for micro_batch, part in zip(micro_batches, losses, strict=True):
+            values = part.read()
+            if not all(map(math.isfinite, values.values())):
+                found.append((comm.get_rank(), values, _file_names(micro_batch)))
+        found = [entry for entries in comm.all_gather(found) for entry in entries]
+        raise FloatingPointError(
+            self._describe_non_finite("A loss is infinite or not a number.", found)
+        )
+
+    def _compute_gradients(self, micro_batches: Sequence[Batch]) -> list[LossValues]:
+        """Add the gradients of all micro-batches, and begin to check that the losses are finite."""
+        values = []
+        for number, micro_batch in enumerate(micro_batches, start=1):
+            last = number == len(micro_batches)
+            with gradient_exchange(self.model, enabled=last):
+                losses = self.forward(micro_batch)
+                values.append(LossValues.of(losses))
+                if last:  # the check then need not wait for the backward pass, queued after it
+                    self._finite.start(torch.cat([part.values for part in values]))
+                self.backward(losses)
+        return values
 
     def _describe_non_finite(
-        self, reason: str, by_process: Sequence[tuple[Mapping[str, float], Sequence[str]]]
+        self, reason: str, found: Sequence[tuple[int, Mapping[str, float], Sequence[str]]]
     ) -> str:
-        """Return the message; ``by_process`` has the losses and image files of each process."""
+        """Return the message; ``found`` has process, losses and image files of micro-batches."""
         rates = sorted({group["lr"] for group in self.optimizer.param_groups})
         lines = [
             f"{reason} Training stopped at iteration {self.iter}, which changed no weights and "
             "wrote no checkpoint.",
             f"learning rate: {', '.join(f'{rate:.3g}' for rate in rates)}",
         ]
-        for losses, files in by_process:
-            if files:
-                shown = ", ".join(f"{name}={value:.4g}" for name, value in losses.items())
-                lines.append(f"losses: {shown or 'not reached'}")
-                lines.append(f"images of the batch: {', '.join(files)}")
+        for rank, losses, files in found:
+            where = f" of process {rank}" if comm.get_world_size() > 1 else ""
+            shown = ", ".join(f"{name}={value:.4g}" for name, value in losses.items())
+            lines.append(f"losses{where}: {shown or 'not reached'}")
+            lines.append(f"images of the batch: {', '.join(files)}")
         lines.append(
             "Lower optimizer.lr or warm up longer, use train.amp.dtype=bfloat16 instead of "
             "float16, and check the annotations of these images; --resume continues from the last "
             "checkpoint."
         )
         return "\n".join(lines)
-
-
-def _read_numbers(losses: Mapping[str, Tensor]) -> dict[str, float]:
-    """Read losses of one element each in a single transfer.
-
-    Losses on another device may include a constant on the CPU, because a sum allows it.
-    """
-    tensors = [loss.detach().reshape(()) for loss in losses.values()]
-    device = max((tensor.device for tensor in tensors), key=lambda device: device.type != "cpu")
-    numbers = torch.stack([tensor.to(device) for tensor in tensors]).tolist()
-    return dict(zip(losses, numbers, strict=True))
 
 
 def _file_names(batch: Batch) -> list[str]:
