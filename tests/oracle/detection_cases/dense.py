@@ -131,7 +131,7 @@ def watch_weights(case: Case, model: AssigningDetector, monkeypatch: pytest.Monk
         watch("centerness_targets", lambda result, *_: check(result, expected["pos_centerness"]))
         weights = "bbox_avg_factor"
     divisors = torch.stack([expected["num_total_samples"], expected[weights]])
-    watch("mean_over_processes", lambda result, *_: check(result, divisors))
+    watch("loss_divisor", lambda result, *_: check(result, divisors))
 
 
 @reads("atss_b gfl_b", "empty.*")

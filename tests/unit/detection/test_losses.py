@@ -1,13 +1,10 @@
 """Losses of the detectors."""
 
-import pytest
 import torch
-from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torchvision.ops import generalized_box_iou
 
 from vit_adapter.detection import giou_loss
-from vit_adapter.detection.losses import mean_over_processes
 
 
 def test_giou_equals_torchvision() -> None:
@@ -33,20 +30,3 @@ def test_giou_never_waits_for_a_gpu() -> None:
     called = {event.key for event in recorded.key_averages()}
     assert "aten::mul" in called
     assert "aten::item" not in called
-
-
-def test_divisors_are_means_over_the_processes_and_at_least_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    values = torch.tensor([7.0, 0.2], requires_grad=True)
-    assert mean_over_processes(values).tolist() == [7.0, 1.0]
-
-    def add_other_process(tensor: Tensor) -> None:
-        tensor += torch.tensor([2.0, 5.8])
-
-    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
-    monkeypatch.setattr("torch.distributed.all_reduce", add_other_process)
-    means = mean_over_processes(values)
-    assert means.tolist() == pytest.approx([4.5, 3.0])
-    assert not means.requires_grad
-    assert values.tolist() == pytest.approx([7.0, 0.2])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vit_adapter.detection.assigner import MaxIoUAssigner
 from vit_adapter.detection.box_predictor import choose_deltas
 from vit_adapter.detection.sampling import log_samples, sample_regions, select_foreground
+from vit_adapter.layers.loss_count import rescale_means
 
 __all__ = ["CascadeMaskHeads"]
 
@@ -142,7 +143,7 @@ class CascadeMaskHeads(nn.Module):
             predictions = self._predict(stage, features, regions)
             with get_event_storage().name_scope(f"stage{stage}"):
                 log_samples(regions, num_classes=self.num_classes)
-                of_stage = self.box_predictor[stage].losses(predictions, regions)
+                of_stage = self._box_losses(stage, predictions, regions)
                 if self.mask_on:
                     of_stage |= self._mask_losses(stage, features, regions, targets)
             losses |= {f"{name}_stage{stage}": weight * loss for name, loss in of_stage.items()}
@@ -204,6 +205,12 @@ class CascadeMaskHeads(nn.Module):
         detections, _ = self.box_predictor[-1].inference((mean, predictions[1]), proposals)
         return detections
 
+    def _box_losses(
+        self, stage: int, predictions: Predictions, regions: list[Instances]
+    ) -> dict[str, Tensor]:
+        losses = self.box_predictor[stage].losses(predictions, regions)
+        return rescale_means(losses, sum(map(len, regions)))
+
     def _pool_masks(self, features: Features, boxes: list[Boxes]) -> Tensor:
         return self.mask_pooler([features[name] for name in self.mask_in_features], boxes)
 
@@ -219,7 +226,8 @@ class CascadeMaskHeads(nn.Module):
             for image, truths in zip(regions, targets, strict=True)
         ]
         pooled = self._pool_masks(features, [image.proposal_boxes for image in foreground])
-        return self.mask_head[stage](self._mask_inputs(pooled, stage + 1)[-1], foreground)
+        losses = self.mask_head[stage](self._mask_inputs(pooled, stage + 1)[-1], foreground)
+        return rescale_means(losses, sum(map(len, foreground)))
 
     def _mask_inputs(self, pooled: Tensor, stages: int) -> list[Tensor]:
         """What the mask heads of the first stages read, given the pooled features."""

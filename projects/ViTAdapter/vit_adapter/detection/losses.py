@@ -1,12 +1,10 @@
 """Losses of the detectors."""
 
-import torch
-from detectron2.utils import comm
 from torch import Tensor
 
 from vit_adapter.detection.boxes import generalized_overlap
 
-__all__ = ["giou_loss", "mean_over_processes"]
+__all__ = ["giou_loss"]
 
 
 def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
@@ -19,12 +17,3 @@ def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
         (N,), from 0 to 2 for valid boxes.
     """
     return 1 - generalized_overlap(boxes, targets)
-
-
-def mean_over_processes(values: Tensor) -> Tensor:
-    """Average values over all processes, without gradients; at least 1, as they are divisors."""
-    values = values.detach().clone()
-    if comm.get_world_size() > 1:
-        torch.distributed.all_reduce(values)
-        values /= comm.get_world_size()
-    return values.clamp(min=1)

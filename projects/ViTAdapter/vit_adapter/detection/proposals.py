@@ -5,6 +5,9 @@ from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from vit_adapter.layers.image_random import random_numbers_of
+from vit_adapter.layers.loss_count import loss_divisor
+
 __all__ = ["InsideAnchorsRPN"]
 
 
@@ -44,7 +47,7 @@ class InsideAnchorsRPN(RPN):
         """
         all_anchors = Boxes.cat(anchors)
         all_labels, all_boxes = [], []
-        for targets in gt_instances:
+        for image, targets in enumerate(gt_instances):
             inside = self._find_inside(all_anchors, targets.image_size)
             matches, found = self.anchor_matcher(targets.gt_boxes, all_anchors[inside])
             labels = found.new_full((len(all_anchors),), -1)
@@ -52,7 +55,8 @@ class InsideAnchorsRPN(RPN):
             boxes = all_anchors.tensor.clone()
             if len(targets):
                 boxes[inside] = targets.gt_boxes.tensor[matches]
-            all_labels.append(self._subsample_labels(labels))
+            with random_numbers_of(image, labels.device):
+                all_labels.append(self._subsample_labels(labels))
             all_boxes.append(boxes)
         return all_labels, all_boxes
 
@@ -78,6 +82,6 @@ class InsideAnchorsRPN(RPN):
             anchors, pred_objectness_logits, gt_labels, pred_anchor_deltas, gt_boxes
         )
         counts = [(labels == value).sum() for labels in gt_labels for value in (0, 1)]
-        sampled = torch.stack(counts).clamp(min=1).sum()
+        sampled = loss_divisor(torch.stack(counts).clamp(min=1).sum())
         scale = self.batch_size_per_image * len(gt_labels) / sampled
         return {name: loss * scale for name, loss in losses.items()}

@@ -7,6 +7,7 @@ from detectron2.structures import ImageList, Instances
 from torch import Tensor
 
 from vit_adapter.detection.sampling import log_samples, sample_regions, select_foreground
+from vit_adapter.layers.loss_count import rescale_means
 
 __all__ = ["AssigningROIHeads"]
 
@@ -53,13 +54,14 @@ class AssigningROIHeads(StandardROIHeads):
         if not self.training:
             return super().forward(images, features, proposals)
         regions = self.label_and_sample_proposals(proposals, targets)
-        losses = self._forward_box(features, regions)
+        losses = rescale_means(self._forward_box(features, regions), sum(map(len, regions)))
         if self.mask_on:
             foreground = [
                 select_foreground(image, truths, num_classes=self.num_classes)
                 for image, truths in zip(regions, targets, strict=True)
             ]
-            losses |= self._forward_mask(features, foreground)
+            of_masks = self._forward_mask(features, foreground)
+            losses |= rescale_means(of_masks, sum(map(len, foreground)))
         return regions, losses
 
     def label_and_sample_proposals(

@@ -6,6 +6,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from vit_adapter.detection.assigner import MaxIoUAssigner
+from vit_adapter.layers.image_random import random_numbers_of
 
 __all__ = ["log_samples", "sample_regions", "select_foreground"]
 
@@ -39,17 +40,19 @@ def sample_regions(
         ``gt_index`` (which ground truth; 0 for background) and ``is_gt`` (whether the region is a
         ground truth).
     """
-    return [
-        _sample_image(
-            image.proposal_boxes,
-            truths,
-            assigner=assigner,
-            num_classes=num_classes,
-            batch_size=batch_size,
-            positive_fraction=positive_fraction,
-        )
-        for image, truths in zip(proposals, targets, strict=True)
-    ]
+    regions = []
+    for index, (image, truths) in enumerate(zip(proposals, targets, strict=True)):
+        with random_numbers_of(index, image.proposal_boxes.device):
+            sampled = _sample_image(
+                image.proposal_boxes,
+                truths,
+                assigner=assigner,
+                num_classes=num_classes,
+                batch_size=batch_size,
+                positive_fraction=positive_fraction,
+            )
+        regions.append(sampled)
+    return regions
 
 
 def log_samples(regions: list[Instances], *, num_classes: int) -> None:

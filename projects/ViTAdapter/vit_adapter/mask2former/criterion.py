@@ -12,9 +12,10 @@ from detectron2.projects.point_rend.point_features import (
     get_uncertain_point_coords_with_randomness,
     point_sample,
 )
-from detectron2.utils import comm
 from torch import Tensor, nn
 
+from vit_adapter.layers.image_random import has_image_seeds, random_numbers_of
+from vit_adapter.layers.loss_count import loss_divisor
 from vit_adapter.layers.matching import Matches
 from vit_adapter.mask2former.matcher import HungarianMatcher
 from vit_adapter.mask2former.targets import MaskTargets
@@ -102,7 +103,7 @@ class SetCriterion(nn.Module):
             ValueError: the number of images or classes does not fit.
             FloatingPointError: a prediction is infinite or not a number.
         """
-        batch, _, num_logits = predictions[0].class_logits.shape
+        batch, queries, num_logits = predictions[0].class_logits.shape
         if (batch, num_logits) != (len(targets), self.num_classes + 1):
             raise ValueError(
                 f"class logits must be (B, Q, K + 1) with B = {len(targets)} and K + 1 = "
@@ -111,14 +112,18 @@ class SetCriterion(nn.Module):
         device = predictions[0].class_logits.device
         with torch.autocast(device.type, enabled=False):
             matches = self.matcher(predictions, targets)
-            num_pairs = _mean_over_processes(matches.queries.shape[1], device)
+            pairs_of_images = [min(queries, len(target.labels)) for target in targets]
+            num_pairs = torch.full((), float(sum(pairs_of_images)), device=device)
+            num_pairs = loss_divisor(num_pairs, over_processes=True)
             labels = torch.cat([target.labels for target in targets])
             classes = self._class_losses(predictions, labels, matches)
             masks = torch.cat([target.masks for target in targets]).to(classes.dtype)
             losses = {}
             for i, prediction in enumerate(predictions):
                 suffix = "" if i == len(predictions) - 1 else f"_{i}"
-                mask, dice = self._mask_losses(prediction.mask_logits, masks, matches, i)
+                mask, dice = self._mask_losses(
+                    prediction.mask_logits, masks, matches, i, pairs_of_images
+                )
                 losses[f"loss_cls{suffix}"] = self.class_weight * classes[i]
                 losses[f"loss_mask{suffix}"] = self.mask_weight * mask / num_pairs
                 losses[f"loss_dice{suffix}"] = self.dice_weight * dice / num_pairs
@@ -137,10 +142,15 @@ class SetCriterion(nn.Module):
         losses = F.cross_entropy(
             class_logits.flatten(0, 1), expected.flatten(), weight=weights, reduction="none"
         )
-        return losses.view_as(expected).sum(1) / weights[expected].sum(1)
+        return losses.view_as(expected).sum(1) / loss_divisor(weights[expected].sum(1), minimum=0)
 
     def _mask_losses(
-        self, mask_logits: Tensor, masks: Tensor, matches: Matches, index: int
+        self,
+        mask_logits: Tensor,
+        masks: Tensor,
+        matches: Matches,
+        index: int,
+        pairs_of_images: Sequence[int],
     ) -> tuple[Tensor, Tensor]:
         """Cross entropy and dice loss of prediction ``index``, each summed over the pairs.
 
@@ -149,17 +159,12 @@ class SetCriterion(nn.Module):
             masks: (number of targets in the batch, H, W), 0 or 1.
             matches: the pairs of all predictions.
             index: number of the prediction.
+            pairs_of_images: number of pairs of each image, M in all.
         """
         logits = mask_logits.flatten(0, 1)[matches.queries[index], None].to(masks.dtype)
         masks = masks[matches.targets[index], None]  # (M, 1, H, W)
         with torch.no_grad():
-            points = get_uncertain_point_coords_with_randomness(
-                logits,
-                _uncertainty,
-                self.num_points,
-                self.oversample_ratio,
-                self.importance_sample_ratio,
-            )  # (M, P, 2)
+            points = self._draw_points(logits, pairs_of_images)  # (M, P, 2)
             truth = point_sample(masks, points, align_corners=False)[:, 0]
         logits = point_sample(logits, points, align_corners=False)[:, 0]  # (M, P)
         entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(1)
@@ -168,17 +173,24 @@ class SetCriterion(nn.Module):
         dice = 1 - (overlap + 1) / (probabilities.sum(1) + truth.sum(1) + 1)
         return entropy.sum(), dice.sum()
 
+    def _draw_points(self, logits: Tensor, pairs_of_images: Sequence[int]) -> Tensor:
+        """Draw points (M, P, 2) for mask logits (M, 1, h, w), image by image if they have seeds."""
+        parts = logits.split(pairs_of_images) if has_image_seeds() else [logits]
+        points = []
+        for image, part in enumerate(parts):
+            with random_numbers_of(image, part.device):
+                points.append(
+                    get_uncertain_point_coords_with_randomness(
+                        part,
+                        _uncertainty,
+                        self.num_points,
+                        self.oversample_ratio,
+                        self.importance_sample_ratio,
+                    )
+                )
+        return torch.cat(points)
+
 
 def _uncertainty(logits: Tensor) -> Tensor:
     """Uncertainty of logits, highest at the border between inside and outside."""
     return -logits.abs()
-
-
-def _mean_over_processes(count: int, device: torch.device) -> Tensor | int:
-    """Average a count over all processes; at least one, because it is a divisor."""
-    world_size = comm.get_world_size()
-    if world_size == 1:
-        return max(count, 1)
-    mean = torch.full((), float(count), device=device)  # torch.tensor would wait for the device
-    torch.distributed.all_reduce(mean)
-    return (mean / world_size).clamp(min=1)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from detectron2.projects.point_rend.point_features import point_sample
 from torch import Tensor, nn
 
+from vit_adapter.layers.image_random import random_numbers_of
 from vit_adapter.layers.matching import Matches, match_at_least_cost
 from vit_adapter.mask2former.targets import MaskTargets
 from vit_adapter.mask2former.transformer_decoder import MaskPredictions
@@ -71,7 +72,9 @@ class HungarianMatcher(nn.Module):
         """Costs (T, Q) of one image in each prediction."""
         logits = predictions[0].mask_logits
         wide = torch.promote_types(logits.dtype, torch.float32)
-        points = torch.rand(len(predictions), self.num_points, 2, device=logits.device, dtype=wide)
+        size = (len(predictions), self.num_points, 2)
+        with random_numbers_of(image, logits.device):
+            points = torch.rand(size, device=logits.device, dtype=wide)
         # All masks of an image are read at the same points, as channels of one map.
         target_points = point_sample(
             target.masks[None].to(wide), points.flatten(0, 1)[None], align_corners=False

@@ -5,8 +5,11 @@ Shapes: B batch, K classes, h/w sides of a map of scores, H/W sides of the label
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from vit_adapter.layers.loss_count import loss_divisor
 
 Average = Literal["all", "valid"]
 AVERAGES = ("all", "valid")
@@ -45,5 +48,7 @@ def pixel_cross_entropy(
     logits = F.interpolate(logits, size=targets.shape[-2:], mode="bilinear", align_corners=False)
     total = F.cross_entropy(logits, targets, ignore_index=ignore_value, reduction="sum")
     if average == "all":
-        return total / targets.numel()
-    return total / (targets != ignore_value).sum().clamp(min=1)
+        count = torch.full((), targets.numel(), device=targets.device)
+    else:
+        count = (targets != ignore_value).sum()
+    return total / loss_divisor(count)

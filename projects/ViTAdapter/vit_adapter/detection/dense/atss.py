@@ -15,7 +15,8 @@ from torchvision.ops import sigmoid_focal_loss
 from vit_adapter.detection.boxes import box_centers, box_distances
 from vit_adapter.detection.dense.detector import AnchorTargets, AssigningDetector
 from vit_adapter.detection.dense.head import DenseHead, conv3x3
-from vit_adapter.detection.losses import giou_loss, mean_over_processes
+from vit_adapter.detection.losses import giou_loss
+from vit_adapter.layers.loss_count import loss_divisor
 
 __all__ = ["ATSS", "ATSSHead", "centerness_targets"]
 
@@ -85,7 +86,8 @@ class ATSS(AssigningDetector):
         anchor = torch.cat(list(anchors)).expand_as(gt_boxes)[positive]
         weights = centerness_targets(anchor, boxes)
         count = positive.sum(1).clamp(min=1).sum()
-        count, total = mean_over_processes(torch.stack((count.to(weights.dtype), weights.sum())))
+        counts = torch.stack((count.to(weights.dtype), weights.sum()))
+        count, total = loss_divisor(counts, over_processes=True)
         used = labels >= 0
         one_hot = F.one_hot(labels[used], self.num_classes + 1)[:, :-1].to(logits.dtype)
         loss_cls = sigmoid_focal_loss(

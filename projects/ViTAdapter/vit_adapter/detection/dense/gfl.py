@@ -17,7 +17,8 @@ from vit_adapter.detection.dense.losses import (
     distribution_focal_loss,
     quality_focal_loss,
 )
-from vit_adapter.detection.losses import giou_loss, mean_over_processes
+from vit_adapter.detection.losses import giou_loss
+from vit_adapter.layers.loss_count import loss_divisor
 
 __all__ = ["GFL", "GFLHead", "Integral", "distances_to_boxes"]
 
@@ -109,7 +110,8 @@ class GFL(AssigningDetector):
         quality[positive] = overlap(decoded.detach(), boxes)[0]
         weights = logits[positive].detach().sigmoid().amax(-1)
         count = positive.sum(1).clamp(min=1).sum()
-        count, total = mean_over_processes(torch.stack((count.to(weights.dtype), weights.sum())))
+        counts = torch.stack((count.to(weights.dtype), weights.sum()))
+        count, total = loss_divisor(counts, over_processes=True)
         used = labels >= 0
         loss_cls = quality_focal_loss(
             logits[used], labels[used], quality[used], beta=self.quality_beta

@@ -96,7 +96,7 @@ class HybridTaskCascadeHeads(CascadeMaskHeads):
             proposals = self._refine(stage, predictions, regions)
             with get_event_storage().name_scope(f"stage{stage}"):
                 log_samples(regions, num_classes=self.num_classes)
-                of_stage = self.box_predictor[stage].losses(predictions, regions)
+                of_stage = self._box_losses(stage, predictions, regions)
                 if self.mask_head is not None:
                     refined = self._sample(stage, proposals, targets)
                     of_stage |= self._mask_losses(stage, features, refined, targets)

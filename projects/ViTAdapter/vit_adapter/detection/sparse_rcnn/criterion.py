@@ -11,12 +11,13 @@ from detectron2.structures import Instances
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from vit_adapter.detection.losses import giou_loss, mean_over_processes
+from vit_adapter.detection.losses import giou_loss
 from vit_adapter.detection.sparse_rcnn.matcher import (
     ProposalMatcher,
     StagePredictions,
     image_scale,
 )
+from vit_adapter.layers.loss_count import loss_divisor
 
 __all__ = ["ProposalCriterion"]
 
@@ -73,7 +74,8 @@ class ProposalCriterion:
         scales = torch.cat(
             [image_scale(target, boxes).expand(len(target), 4) for target in targets]
         )
-        count = mean_over_processes(boxes.new_tensor(matches.queries.shape[1]))
+        count = boxes.new_full((), matches.queries.shape[1])
+        count = loss_divisor(count, over_processes=True)
         losses = {}
         pairs = zip(predictions, matches.queries, matches.targets, strict=True)
         for stage, (predicted, queries, chosen) in enumerate(pairs):

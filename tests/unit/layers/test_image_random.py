@@ -1,0 +1,60 @@
+"""What is drawn for an image follows from its seed alone."""
+
+import pytest
+import torch
+
+from vit_adapter.layers.image_random import has_image_seeds, image_seeds, random_numbers_of
+
+CPU = torch.device("cpu")
+
+
+def draw(image: int) -> list[float]:
+    with random_numbers_of(image, CPU):
+        return torch.rand(3).tolist()
+
+
+def test_neighbours_do_not_matter() -> None:
+    with image_seeds([1, 2]):
+        first, second = draw(0), draw(1)
+    with image_seeds([2, 3, 1]):
+        assert draw(2) == first
+        torch.rand(5)
+        assert draw(0) == second
+    assert first != second
+
+
+def test_uses_of_an_image_continue_its_stream() -> None:
+    with image_seeds([1]):
+        numbers = draw(0) + draw(0)
+    with image_seeds([1]), random_numbers_of(0, CPU):
+        assert torch.rand(6).tolist() == numbers
+    assert len(set(numbers)) == 6
+
+
+def test_default_generator_goes_on_as_if_nothing_were_drawn() -> None:
+    expected = torch.manual_seed(0) and torch.rand(4).tolist()
+    torch.manual_seed(0)
+    numbers = torch.rand(2).tolist()
+    with image_seeds([1]):
+        draw(0)
+        with pytest.raises(KeyError), random_numbers_of(0, CPU):
+            raise KeyError
+    assert numbers + torch.rand(2).tolist() == expected
+
+
+@pytest.mark.parametrize("seeds", [[], [None]])
+def test_without_seeds_the_default_generator_draws(seeds: list[None]) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3).tolist()
+    torch.manual_seed(0)
+    with image_seeds(seeds):
+        assert not has_image_seeds()
+        assert draw(0) == expected
+
+
+def test_other_numbers_than_a_generator_with_the_same_seed() -> None:
+    """The augmentation may use such a generator."""
+    with image_seeds([7]):
+        assert has_image_seeds()
+        assert draw(0) != torch.rand(3, generator=torch.Generator().manual_seed(7)).tolist()
+    assert not has_image_seeds()
