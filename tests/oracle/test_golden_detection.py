@@ -15,6 +15,7 @@ from detection_cases.assigners import *
 from detection_cases.box_coders import *
 from detection_cases.cascade import *
 from detection_cases.dense import *
+from detection_cases.float64 import keep_float64
 from detection_cases.htc import *
 from detection_cases.htc_aug import *
 from detection_cases.losses import *
@@ -24,38 +25,13 @@ from detection_cases.nms import *
 from detection_cases.reader import FILES
 from detection_cases.roi_ops import *
 from detection_cases.rpn import *
-from detectron2.layers import ROIAlign
-from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
-from torch import Tensor
-from torch.nn import functional
-from torchvision.ops import batched_nms
-
-
-class Float64ROIAlign(ROIAlign):
-    def forward(self, input: Tensor, rois: Tensor) -> Tensor:
-        return super().forward(input.double(), rois)
 
 
 @pytest.fixture(autouse=True)
 def _float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Everything is built in float64, and Detectron2's boxes, masks, losses and NMS keep it."""
-
-    def keep(boxes: Boxes, tensor: Tensor) -> None:
-        boxes.tensor = tensor.reshape(-1, 4)
-
-    monkeypatch.setattr(Boxes, "__init__", keep)
-    monkeypatch.setattr("detectron2.structures.masks.ROIAlign", Float64ROIAlign)
-    for module in ("roi_heads.fast_rcnn", "proposal_generator.proposal_utils"):
-        monkeypatch.setattr(f"detectron2.modeling.{module}.batched_nms", batched_nms)
-    cross_entropy = functional.binary_cross_entropy_with_logits
-    monkeypatch.setattr(
-        functional,
-        "binary_cross_entropy_with_logits",
-        lambda logits, targets, **options: cross_entropy(logits, targets.to(logits), **options),
-    )
     before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
+    keep_float64(monkeypatch)
     yield
     torch.set_default_dtype(before)
 

@@ -26,7 +26,16 @@ ALLOWED = {
     "model_zoo": {"utils"},
     "config": {"checkpoint", "data", "evaluation", "layers", "model_zoo", "test_time", "utils"},
     "feature_cache": {"backbone", "layers", "utils"},
-    "engine": {"backbone", "checkpoint", "config", "data", "feature_cache", "ops", "utils"},
+    "engine": {
+        "backbone",
+        "checkpoint",
+        "config",
+        "data",
+        "feature_cache",
+        "layers",
+        "ops",
+        "utils",
+    },
     "predictor": {"checkpoint", "config", "data"},
     "yacs": {"model_zoo", "backbone", "checkpoint", "segmentation"},
 }
