@@ -35,6 +35,8 @@ def _train(max_iter, period, eval_period, base_batch_size=16, max_norm=None):
         auto_scale_lr=False,  # True: optimizer.lr x total batch / base_batch_size
         base_batch_size=base_batch_size,  # the total batch size that optimizer.lr is made for
         accumulate=1,  # micro-batches into which a process divides its part of the batch
+        # "global": losses are means over all images of a step, however they are spread
+        loss_normalization="published",
         amp=dict(enabled=False, dtype="float16"),
         ddp=dict(broadcast_buffers=False, find_unused_parameters=False),
         # period 0: only after the last iteration; trained_only: without the ViT's fixed weights

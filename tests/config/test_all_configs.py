@@ -95,6 +95,7 @@ def test_has_the_common_keys(cfg: DictConfig) -> None:
         "auto_scale_lr",
         "base_batch_size",
         "accumulate",
+        "loss_normalization",
         "amp",
         "ddp",
         "checkpointer",

@@ -26,9 +26,11 @@ class Model(nn.Module):
         self.weights = nn.ParameterList(torch.zeros_like(values) for values in self.gradients)
         self.fixed = nn.Parameter(torch.zeros(1), requires_grad=False)
 
-    def forward(self, batch: list[float]) -> dict[str, Tensor]:
+    def forward(self, batch: list[dict[str, float]]) -> dict[str, Tensor]:
         pairs = zip(self.weights, self.gradients, strict=True)
-        return {"loss": sum((weight * values).sum() for weight, values in pairs) * batch[0]}
+        return {
+            "loss": sum((weight * values).sum() for weight, values in pairs) * batch[0]["factor"]
+        }
 
 
 def clip(
@@ -45,7 +47,7 @@ def clip(
         precision=precision,
         accumulate=MICRO_BATCHES,
     )
-    trainer.data_loader = [[0.5, 1.5]]  # of mean 1
+    trainer.data_loader = [[{"factor": 0.5}, {"factor": 1.5}]]  # of mean 1
     options = {"enabled": True, "params": params}
     trainer.register_hooks(clipping_hooks(OmegaConf.create({"train": {"clip_grad": options}})))
     trainer.train(0, 1)

@@ -11,8 +11,11 @@ from fvcore.common.param_scheduler import LinearParamScheduler
 from torch import Tensor, nn
 
 from vit_adapter.config.errors import UsageError
+from vit_adapter.engine.loss_normalization import LossNormalization
 from vit_adapter.engine.precision import Precision
 from vit_adapter.engine.trainer import Trainer
+from vit_adapter.layers.image_random import random_numbers_of
+from vit_adapter.layers.loss_count import loss_divisor
 
 
 class Toy(nn.Module):
@@ -22,6 +25,7 @@ class Toy(nn.Module):
         super().__init__()
         self.linear = nn.Linear(1, 1)
         self.dtypes: list[torch.dtype] = []
+        self.drawn: list[list[float]] = []
 
     def forward(self, batch: list[dict]) -> dict[str, Tensor]:
         if any(inputs["value"] == "raise" for inputs in batch):
@@ -29,6 +33,10 @@ class Toy(nn.Module):
         values = torch.tensor([[inputs["value"]] for inputs in batch])
         output = self.linear(values)
         self.dtypes.append(output.dtype)
+        self.drawn.append([])
+        for image in range(len(batch)):
+            with random_numbers_of(image, output.device):
+                self.drawn[-1].append(torch.rand(()).item())
         return {"loss_a": output.float().pow(2).mean(), "loss_b": output.float().abs().mean()}
 
 
@@ -162,6 +170,49 @@ def test_recorded_losses_are_the_mean_over_micro_batches() -> None:
     trainer.train(0, 1)
     assert recorder.latest["loss_a"][0] == pytest.approx(sum(expected) / 2)
     assert recorder.calls.count("step 0") == 1
+
+
+def test_random_numbers_of_an_image_follow_from_its_seed() -> None:
+    images = [{"value": 1.0, "sample_seed": seed} for seed in (1, 2, 1, None)]
+    trainer = make_trainer([], accumulate=2)
+    trainer.data_loader = [images]
+    trainer.train(0, 1)
+    (first, second), (again, without) = trainer.model.drawn
+    assert first == again
+    assert len({first, second, without}) == 3
+
+
+def test_losses_over_all_micro_batches() -> None:
+    """The model is run twice, with the same random numbers, and gets the counts of both batches."""
+
+    class Positive(Toy):
+        def forward(self, batch: list[dict]) -> dict[str, Tensor]:
+            losses = super().forward(batch)
+            count = torch.tensor(sum(inputs["value"] > 0 for inputs in batch))
+            return {"loss": len(batch) * losses["loss_a"] / loss_divisor(count)}
+
+    images = [{"value": value} for value in (1.0, -2.0, 3.0, 4.0)]
+    weights = {}
+    for mode in ("global", "published"):
+        for accumulate in (1, 2):
+            torch.manual_seed(0)
+            model = Positive()
+            trainer = Trainer(
+                model=model,
+                optimizer=torch.optim.SGD(model.parameters(), lr=0.125),
+                precision=Precision(enabled=False, dtype="float16", device_type="cpu"),
+                accumulate=accumulate,
+                loss_normalization=LossNormalization(mode),
+            )
+            trainer.data_loader = [images]
+            trainer.train(0, 1)
+            weights[mode, accumulate] = model.linear.weight.item()
+            runs = 2 if (mode, accumulate) == ("global", 2) else 1
+            assert len(model.drawn) == runs * accumulate
+            assert model.drawn == runs * model.drawn[-accumulate:]
+    assert weights["global", 2] == pytest.approx(weights["global", 1], rel=1e-6)
+    assert weights["published", 1] == weights["global", 1]
+    assert weights["published", 2] != pytest.approx(weights["global", 1], rel=1e-3)
 
 
 def test_phases_can_be_combined_differently() -> None:

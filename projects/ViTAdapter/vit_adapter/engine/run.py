@@ -20,6 +20,7 @@ from vit_adapter.engine.evaluation import evaluate
 from vit_adapter.engine.feature_cache import attach_feature_cache
 from vit_adapter.engine.freezing import freeze_parameters
 from vit_adapter.engine.hooks import output_hooks, training_hooks
+from vit_adapter.engine.loss_normalization import LossNormalization
 from vit_adapter.engine.output_dir import claim_output_dir
 from vit_adapter.engine.parallel import parallelise
 from vit_adapter.engine.precision import Precision
@@ -70,6 +71,7 @@ def train(cfg: DictConfig, *, resume: bool = False, dataset: Dataset | None = No
     options = cfg.train
     precision = Precision.from_config(cfg)
     run_seed = RunSeed(options)  # before anything is drawn
+    loss_normalization = LossNormalization.from_config(cfg)
     model = build_seeded_model(cfg)
     logger.info("Model:\n%s", model)
     freeze_parameters(model, options.get("freeze", []))
@@ -83,6 +85,7 @@ def train(cfg: DictConfig, *, resume: bool = False, dataset: Dataset | None = No
         precision=precision,
         accumulate=options.get("accumulate", 1),
         log_period=options.log_period,
+        loss_normalization=loss_normalization,
     )
     trainer.register_hooks([run_seed, *training_hooks(cfg, model), *cache_hooks])
     if progress is not None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vit_adapter.config.errors import UsageError
 from vit_adapter.engine.finite import FiniteCheck
+from vit_adapter.engine.loss_normalization import LossNormalization
 from vit_adapter.engine.optimizer_state import check_optimizer_state, describe_optimizer
 from vit_adapter.engine.parallel import (
     gather_optimizer_state,
@@ -21,6 +22,7 @@ from vit_adapter.engine.parallel import (
 )
 from vit_adapter.engine.precision import Precision
 from vit_adapter.engine.step_metrics import LossValues, StepMetrics
+from vit_adapter.layers.image_random import image_seeds
 
 __all__ = ["Trainer"]
 
@@ -50,6 +52,7 @@ class Trainer(TrainerBase):
         log_period: iterations, >= 1, after which the numbers of all of them are read from the
             device and recorded in ``storage``. This waits for the device; other steps do not,
             except with a loss scale.
+        loss_normalization: see :class:`LossNormalization`; as published by default.
 
     Attributes:
         data_loader: endless iterable of such lists; set it before :meth:`train`. It is not a
@@ -67,6 +70,7 @@ class Trainer(TrainerBase):
         precision: Precision,
         accumulate: int = 1,
         log_period: int = 20,
+        loss_normalization: LossNormalization | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -75,6 +79,7 @@ class Trainer(TrainerBase):
         self.precision = precision
         self.accumulate = accumulate
         self.log_period = log_period
+        self.loss_normalization = loss_normalization or LossNormalization()
         self.failed = False
         self._batches: Iterator[Batch] | None = None
         self._finite = FiniteCheck()
@@ -116,6 +121,7 @@ class Trainer(TrainerBase):
         """Take one optimizer step on one batch, unless its losses are not finite."""
         batch, data_time = self.next_batch()
         micro_batches = self.split(batch)
+        self.loss_normalization.prepare(self.model, micro_batches, self.forward)
         losses = self._compute_gradients(micro_batches)
         if not self._finite.passed():
             self.stop_non_finite(micro_batches, losses)
@@ -152,11 +158,14 @@ class Trainer(TrainerBase):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the losses of a micro-batch.
 
+        What the model draws for an image with a ``"sample_seed"`` follows from this seed.
+
         Raises:
             FloatingPointError: Detectron2's check of the proposals found a value that is not
                 finite.
         """
-        with self.precision.autocast():
+        seeds = [inputs.get("sample_seed") for inputs in batch]
+        with self.precision.autocast(), image_seeds(seeds):
             try:
                 return self.model(batch)
             except FloatingPointError as error:
@@ -270,7 +279,8 @@ class Trainer(TrainerBase):
         for number, micro_batch in enumerate(micro_batches, start=1):
             last = number == len(micro_batches)
             with gradient_exchange(self.model, enabled=last):
-                losses = self.forward(micro_batch)
+                with self.loss_normalization.micro_batch():
+                    losses = self.forward(micro_batch)
                 values.append(LossValues.of(losses))
                 if last:  # the check then need not wait for the backward pass, queued after it
                     self._finite.start(torch.cat([part.values for part in values]))
