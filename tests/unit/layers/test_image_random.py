@@ -1,5 +1,7 @@
 """What is drawn for an image follows from its seed alone."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -50,6 +52,23 @@ def test_without_seeds_the_default_generator_draws(seeds: list[None]) -> None:
     with image_seeds(seeds):
         assert not has_image_seeds()
         assert draw(0) == expected
+
+
+def test_on_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The generator of the device is used; that of the CPU stays as it is."""
+    generators = [torch.Generator().manual_seed(device) for device in range(2)]
+    module = SimpleNamespace(default_generators=generators, current_device=lambda: 1)
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+    before = torch.get_rng_state()
+    for device, generator in (("cuda:0", generators[0]), ("cuda", generators[1])):
+        expected = torch.rand(3, generator=torch.Generator().manual_seed(generator.initial_seed()))
+        numbers = []
+        for _ in range(2):
+            with image_seeds([5]), random_numbers_of(0, torch.device(device)):
+                numbers.append(torch.rand(3, generator=generator).tolist())
+        assert numbers[0] == numbers[1] != expected.tolist()
+        assert torch.rand(3, generator=generator).equal(expected)
+    assert torch.get_rng_state().equal(before)
 
 
 def test_other_numbers_than_a_generator_with_the_same_seed() -> None:
