@@ -227,6 +227,8 @@ def test_two_processes_compute_the_losses_of_one(
     nearly the same here, and must nearly agree. With a separate batch norm for each process
     ("unsynchronised") they do not, so the comparison would detect a difference.
 
+    With counts over both processes ("global"), all losses of the two images must agree.
+
     torchrun gives exactly the same as --num-gpus, and only the main process writes.
     """
     plain_norm = ["model.backbone.norm=BN", "model.backbone.bottom_up.norm=BN"]
@@ -234,6 +236,7 @@ def test_two_processes_compute_the_losses_of_one(
         "same": [f"data.train_json={one_image(shapes, tmp_path / 'one.json')}"],
         "different": [],
         "unsynchronised": plain_norm,
+        "global": ["train.loss_normalization=global"],
     }
     weights = confident_weights(command, tmp_path / "base")
     commands = []
@@ -268,6 +271,9 @@ def test_two_processes_compute_the_losses_of_one(
         for folder in (torchrun, torchrun.with_name("double"))
     ]
     torch.testing.assert_close(*models, rtol=0, atol=0)
+    assert double["loss_rpn_loc"] != pytest.approx(single["loss_rpn_loc"], rel=1e-5)
+    single, double = found["global"]
+    assert double == pytest.approx(single, rel=1e-5)
     single, double = found["unsynchronised"]
     assert double["loss_rpn_loc"] != pytest.approx(single["loss_rpn_loc"], rel=1e-2)
 
