@@ -21,6 +21,7 @@ from vit_adapter.engine.hooks import (
     output_hooks,
     training_hooks,
 )
+from vit_adapter.engine.progress import ProgressBar
 
 
 class Loop(TrainerBase):
@@ -205,5 +206,5 @@ def test_writers_come_last_and_in_the_main_process(
     trainer.model = nn.Linear(1, 1)
     kinds = [type(hook) for hook in output_hooks(make_config(), trainer, str(tmp_path))]
     both = [PeriodicCheckpointer, EvaluationHook]
-    assert kinds == ([*both, hooks.PeriodicWriter] if main_process else both)
+    assert kinds == ([ProgressBar, *both, hooks.PeriodicWriter] if main_process else both)
     assert (tmp_path / "metrics.json").exists() is main_process

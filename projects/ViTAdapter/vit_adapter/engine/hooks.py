@@ -20,6 +20,7 @@ from vit_adapter.engine.clipping import clipping_hooks
 from vit_adapter.engine.evaluation import evaluate
 from vit_adapter.engine.freezing import FrozenNorms
 from vit_adapter.engine.parallel import gather_model_state, unwrap
+from vit_adapter.engine.progress import ProgressBar
 from vit_adapter.engine.trainer import Trainer
 
 __all__ = ["EvaluationHook", "PeriodicCheckpointer", "output_hooks", "training_hooks"]
@@ -43,7 +44,7 @@ def training_hooks(cfg: DictConfig, model: nn.Module) -> list[HookBase]:
 
 
 def output_hooks(cfg: DictConfig, trainer: Trainer, output_dir: str) -> list[HookBase]:
-    """Return the hooks that write: checkpoints, evaluation and the writers.
+    """Return the hooks that write: progress bar, checkpoints, evaluation and the writers.
 
     The writers come last, so that they see everything.
 
@@ -75,6 +76,7 @@ def output_hooks(cfg: DictConfig, trainer: Trainer, output_dir: str) -> list[Hoo
             # Hide the iterations that an interrupted run computed after its last checkpoint.
             TensorboardXWriter(output_dir, purge_step=trainer.start_iter),
         ]
+        result = [ProgressBar(), *result]
         result.append(hooks.PeriodicWriter(writers, period=options.log_period))
     return result
 

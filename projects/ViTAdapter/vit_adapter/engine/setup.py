@@ -16,9 +16,12 @@ from vit_adapter.config.saving import dump_config
 from vit_adapter.ops import extension_info
 from vit_adapter.utils.atomic import atomic_open
 
-__all__ = ["save_config", "seed_data", "seed_model", "set_up_logging"]
+__all__ = ["LOGGERS", "save_config", "seed_data", "seed_model", "set_up_logging"]
 
 logger = logging.getLogger(__name__)
+
+LOGGERS = ("fvcore", "detectron2", "vit_adapter")
+"""Names of the loggers that write to the terminal."""
 
 _SEED_STRIDE = 1_000_003
 """Distance between the seeds of successive starts: a prime, so no two processes share a seed."""
@@ -40,7 +43,7 @@ def set_up_logging(cfg: DictConfig, arguments: Namespace) -> None:
         os.makedirs(output_dir, exist_ok=True)
     comm.synchronize()
     rank = comm.get_rank()
-    for name in ("fvcore", "detectron2", "vit_adapter"):
+    for name in LOGGERS:
         setup_logger(output_dir, distributed_rank=rank, name=name)
     # The table below imports this module, which warns if CUDA's compiler is installed but there is
     # no GPU. The table shows that anyway.
