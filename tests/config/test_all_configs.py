@@ -97,6 +97,7 @@ def test_has_the_common_keys(cfg: DictConfig) -> None:
         "accumulate",
         "loss_normalization",
         "amp",
+        "compile",
         "ddp",
         "checkpointer",
         "eval_period",

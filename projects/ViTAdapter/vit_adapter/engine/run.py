@@ -16,6 +16,7 @@ from vit_adapter.config.own_data import apply_custom_data
 from vit_adapter.config.semantic_branch import drop_label_maps
 from vit_adapter.config.unstated_task import fill_in_task
 from vit_adapter.engine.build import build_optimizer, build_seeded_model, build_train_loader
+from vit_adapter.engine.compilation import compile_backbone
 from vit_adapter.engine.evaluation import evaluate
 from vit_adapter.engine.feature_cache import attach_feature_cache
 from vit_adapter.engine.freezing import freeze_parameters
@@ -77,6 +78,7 @@ def train(cfg: DictConfig, *, resume: bool = False, dataset: Dataset | None = No
     freeze_parameters(model, options.get("freeze", []))
     progress = load_start(cfg, model, resume=resume)
     dataset, cache_hooks = attach_feature_cache(cfg, model, dataset, precision)
+    compile_backbone(cfg, model)
     model = parallelise(cfg, model)
     optimizer = build_optimizer(cfg, model)
     trainer = Trainer(
