@@ -37,6 +37,9 @@ def _train(max_iter, period, eval_period, base_batch_size=16, max_norm=None):
         accumulate=1,  # micro-batches into which a process divides its part of the batch
         # "global": losses are means over all images of a step, however they are spread
         loss_normalization="published",
+        # moving average (EMA) of the weights, stored and evaluated with them; the last key:
+        # --eval-only and predictors use it instead of the weights
+        model_ema=dict(enabled=False, decay=0.999, use_ema_weights_for_eval_only=False),
         amp=dict(enabled=False, dtype="float16"),
         # torch.compile of the backbone, with its arguments
         compile=dict(enabled=False, params=dict(mode="default", dynamic=None)),

@@ -96,6 +96,7 @@ def test_has_the_common_keys(cfg: DictConfig) -> None:
         "base_batch_size",
         "accumulate",
         "loss_normalization",
+        "model_ema",
         "amp",
         "compile",
         "ddp",

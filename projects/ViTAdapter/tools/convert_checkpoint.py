@@ -32,6 +32,7 @@ from vit_adapter import ViTAdapter
 from vit_adapter.backbone.lora import belongs_to_lora
 from vit_adapter.backbone.pyramid_backbone import PyramidBackbone
 from vit_adapter.checkpoint import load_checkpoint_file, load_strict
+from vit_adapter.checkpoint.average import MODEL_EMA
 from vit_adapter.checkpoint.files import extract_state_dict, load_state_dict_file
 from vit_adapter.checkpoint.large import join_on_disk, save_safetensors
 from vit_adapter.checkpoint.original import Conversion, convert, revert, take_moving_averages
@@ -268,6 +269,11 @@ def run(args: argparse.Namespace) -> None:
     print_provenance(provenance)
     if any(name.startswith("ema_") for name in conversion.dropped):
         print("note: the moving averages (ema_*) are left out; --ema converts them instead")
+    if stored.get(MODEL_EMA):
+        print(
+            "note: the moving average (EMA) of the weights is left out; to convert it, make a file "
+            "of it first, with tools/merge_checkpoint.py"
+        )
     if cfg is not None:
         print(f"every name and shape fits {' '.join([args.config_file, *args.overrides])}")
     written = {args.output: conversion.state_dict}

@@ -26,7 +26,7 @@ from vit_adapter.config.own_data import register_test_data
 from vit_adapter.config.tasks import given_classes, set_num_classes, stated_task
 from vit_adapter.config.test_time import loader_for_testing, wrap_for_testing
 from vit_adapter.config.unstated_task import fill_in_task
-from vit_adapter.config.weights import base_weights
+from vit_adapter.config.weights import base_weights, uses_average
 from vit_adapter.data.image_io import MIN_SIDE
 from vit_adapter.data.semantic.own_folders import default_colors, read_class_names
 
@@ -96,7 +96,12 @@ class LazyPredictor:
             )
             return
         allow = OmegaConf.select(self.cfg, "train.allow_mismatch", default=())
-        checkpointer = Checkpointer(model, allow_mismatch=allow, base=base_weights(self.cfg))
+        checkpointer = Checkpointer(
+            model,
+            allow_mismatch=allow,
+            base=base_weights(self.cfg),
+            load_average=uses_average(self.cfg),
+        )
         checkpointer.load(os.fspath(path))
 
     def __call__(self, original_image: np.ndarray) -> dict:

@@ -12,6 +12,7 @@ from detectron2.evaluation import DatasetEvaluator
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from vit_adapter.engine.ema import WeightAverage
 from vit_adapter.engine.evaluation import evaluate, format_results, write_results
 
 RESULTS = {
@@ -81,6 +82,45 @@ def test_config_without_an_evaluator(tmp_path: Path) -> None:
     cfg.dataloader.evaluator = None
     assert evaluate(cfg, Model()) == {}
     assert not (tmp_path / "results.json").exists()
+
+
+class MeanEvaluator(DatasetEvaluator):
+    """The weight of a model that returns it."""
+
+    def reset(self) -> None:
+        self.outputs = []
+
+    def process(self, inputs: list, outputs: list) -> None:
+        self.outputs += outputs
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        return {"bbox": {"AP": sum(self.outputs) / len(self.outputs)}}
+
+
+class Constant(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def forward(self, batch: list) -> list:
+        return [self.weight.item() for _ in batch]
+
+
+def test_weights_and_their_average_are_evaluated(tmp_path: Path) -> None:
+    model = Constant()
+    average = WeightAverage(model, 0.75)
+    model.weight.data.fill_(8.0)
+    average.update()
+    cfg = make_config(tmp_path, {})
+    cfg.dataloader.evaluator = L(MeanEvaluator)()
+    results = evaluate(cfg, model, training=True, average=average)
+    assert results == {"bbox": {"AP": 8.0}, "bbox_ema": {"AP": 2.0}}
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+    assert model.weight.item() == 8.0
+    assert format_results(results).splitlines()[2:] == [
+        "|       box | 8.00 |",
+        "| box (EMA) | 2.00 |",
+    ]
 
 
 def test_table() -> None:

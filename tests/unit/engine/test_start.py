@@ -89,11 +89,12 @@ def test_a_checkpoint_that_must_fit_is_not_completed(tmp_path: Path) -> None:
         load_start(cfg, model, resume=False)
 
 
-@pytest.mark.parametrize(("trainer", "expected"), [(State(), {"iteration": 7}), (None, {})])
-def test_resumed_run_returns_the_state_of_the_trainer(
+@pytest.mark.parametrize(
+    ("trainer", "expected"), [(State(), {"trainer": {"iteration": 7}}), (None, {})]
+)
+def test_resumed_run_returns_the_rest_of_the_checkpoint(
     trainer: State | None, expected: dict, tmp_path: Path
 ) -> None:
-    """Without one, the trainer gets an empty state, which it refuses."""
     source, model = write_run(tmp_path / "run", trainer), nn.Linear(2, 2)
     cfg = make_config(tmp_path / "run", init_checkpoint="not read", vit_checkpoint="not read")
     assert load_start(cfg, model, resume=True) == expected
@@ -137,6 +138,20 @@ def test_weights_to_evaluate(tmp_path: Path) -> None:
         torch.testing.assert_close(model.weight, source.weight)
 
 
+def test_only_an_evaluation_takes_the_average(tmp_path: Path) -> None:
+    source, average = nn.Linear(2, 2), nn.Linear(2, 2)
+    Checkpointer(source, str(tmp_path), trainer=State(), average=average).save("model_0000007")
+    for use, expected in ((False, source), (True, average)):
+        options = {"use_ema_weights_for_eval_only": use}
+        cfg = make_config(tmp_path, model_ema={"enabled": True, "decay": 0.9, **options})
+        model, resumed = nn.Linear(2, 2), nn.Linear(2, 2)
+        load_trained(cfg, model, resume=True)
+        assert torch.equal(model.weight, expected.weight)
+        rest = load_start(cfg, resumed, resume=True)
+        assert torch.equal(resumed.weight, source.weight)
+        assert torch.equal(rest["model_ema"]["weight"], average.weight)
+
+
 TRAINED_ONLY = {"checkpointer": {"trained_only": True}}
 
 
@@ -165,7 +180,7 @@ def test_a_run_that_stores_the_trained_part_is_resumed(tmp_path: Path) -> None:
     ).save("model_0000007")
     assert "blocks.0.mlp.fc1.weight" not in load_state_dict_file(tmp_path / "run/model_0000007.pth")
     resumed, evaluated = make_vit(lora_rank=2), make_vit(lora_rank=2)
-    assert load_start(cfg, resumed, resume=True) == {"iteration": 7}
+    assert load_start(cfg, resumed, resume=True) == {"trainer": {"iteration": 7}}
     load_trained(cfg, evaluated, resume=True)
     for loaded in (resumed, evaluated):
         state = loaded.state_dict()

@@ -307,3 +307,15 @@ def test_moving_averages(convert, weights, tmp_path, capsys, caplog) -> None:
     assert same(revert_state_dict(load_state_dict_file(ours)), expected)
     assert convert("--reverse", ours, theirs, "--ema") == 2
     assert "does not go with --reverse" in caplog.text
+
+
+def test_the_average_of_a_run_is_left_out(convert, original, weights, tmp_path, capsys) -> None:
+    ours, theirs = tmp_path / "ours.pth", tmp_path / "theirs.pth"
+    assert convert(original, ours) == 0
+    stored = torch.load(ours)
+    stored["model_ema"] = {name: torch.zeros_like(x) for name, x in stored["model"].items()}
+    torch.save(stored, ours)
+    capsys.readouterr()
+    assert convert("--reverse", ours, theirs) == 0
+    assert "note: the moving average (EMA) of the weights is left out" in capsys.readouterr().out
+    assert same(load_state_dict_file(theirs), weights)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import vit_adapter
 from vit_adapter import LazyPredictor
 from vit_adapter.backbone.lora import belongs_to_lora
-from vit_adapter.checkpoint import load_state_dict_file
+from vit_adapter.checkpoint import load_checkpoint_file, load_state_dict_file
 from vit_adapter.checkpoint.checkpointer import Checkpointer
 from vit_adapter.config.loading import load_config
 from vit_adapter.config.weights import base_weights, load_trunk
@@ -93,6 +93,28 @@ def test_merged_checkpoint_needs_no_factors_and_predicts_the_same(
     load_trunk(cfg, model)  # the base alone predicts otherwise
     torch.save({"model": weights}, source)
     assert (predict(TINY, source)["scores"] - expected["scores"]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("use_average", [False, True])
+def test_the_config_says_whether_the_average_is_taken(
+    merge: Callable[..., int],
+    use_average: bool,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model, average = (make_model(load_config(CONFIG, TINY)) for _ in range(2))
+    for parameter in average.parameters():
+        nn.init.constant_(parameter, 0.5)
+    Checkpointer(model, str(tmp_path), trainer=average, average=average).save("in")
+    target = tmp_path / "out.pth"
+    override = f"train.model_ema.use_ema_weights_for_eval_only={use_average}"
+    with caplog.at_level(logging.INFO):
+        assert merge(tmp_path / "in.pth", target, "--config-file", CONFIG, *TINY, override) == 0
+    assert ("Taking the moving average" if use_average else "Taking the trained") in caplog.text
+    expected = (average if use_average else model).state_dict()
+    found = load_checkpoint_file(target)
+    assert set(found) == {"model"}
+    assert all(torch.equal(value, expected[name]) for name, value in found["model"].items())
 
 
 def test_nothing_is_replaced_unless_forced(

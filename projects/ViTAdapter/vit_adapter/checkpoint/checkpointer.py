@@ -10,6 +10,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from vit_adapter.backbone.lora import belongs_to_lora
+from vit_adapter.checkpoint.average import MODEL_EMA, choose_weights
 from vit_adapter.checkpoint.files import extract_state_dict, load_checkpoint_file
 from vit_adapter.checkpoint.loading import ADVICE, LoadReport, load_strict, without_prefix
 from vit_adapter.checkpoint.original.provenance import find_tree
@@ -57,6 +58,9 @@ class Checkpointer(DetectionCheckpointer):
             top of them, see :mod:`vit_adapter.checkpoint.trained_part`; loading one also loads them
             unless the model already has them.
         trained_only: save only the trained part.
+        average: object whose ``state_dict()`` is the moving average of the weights, which is stored
+            with them; None if there is none.
+        load_average: load the moving average of a checkpoint instead of its weights, if it has one.
 
     Attributes:
         report: what the last loading did with each name; None before.
@@ -72,12 +76,17 @@ class Checkpointer(DetectionCheckpointer):
         gather: Callable[[nn.Module], dict[str, Tensor]] = nn.Module.state_dict,
         base: BaseWeights | None = None,
         trained_only: bool = False,
+        average: object | None = None,
+        load_average: bool = False,
     ) -> None:
-        super().__init__(model, save_dir, **({} if trainer is None else {"trainer": trainer}))
+        stored = {"trainer": trainer, MODEL_EMA: average}
+        stored = {key: value for key, value in stored.items() if value is not None}
+        super().__init__(model, save_dir, **stored)
         self.allow_mismatch = allow_mismatch
         self._gather = gather
         self._base = base
         self._trained_only = trained_only
+        self._load_average = load_average
         self._fixed: dict[str, object] = {}
         self.report: LoadReport | None = None
 
@@ -166,6 +175,7 @@ class Checkpointer(DetectionCheckpointer):
         checkpoint = load_checkpoint_file(path)
         source = f"checkpoint {path!r}"
         state_dict = extract_state_dict(checkpoint, path)
+        state_dict = choose_weights(checkpoint, state_dict, average=self._load_average, name=path)
         state_dict = without_prefix(self.model, state_dict, source=source)
         own = self.model.state_dict()
         fixed = checkpoint.get(FIXED_WEIGHTS)

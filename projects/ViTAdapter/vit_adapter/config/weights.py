@@ -8,7 +8,7 @@ from torch import nn
 from vit_adapter.checkpoint.pretrained import find_trunk, load_pretrained_vit
 from vit_adapter.checkpoint.trained_part import BaseWeights
 
-__all__ = ["base_weights", "load_trunk", "stores_trained_only"]
+__all__ = ["base_weights", "load_trunk", "stores_trained_only", "uses_average"]
 
 
 def load_trunk(cfg: DictConfig, model: nn.Module) -> None:
@@ -32,3 +32,9 @@ def base_weights(cfg: DictConfig) -> BaseWeights:
 def stores_trained_only(cfg: DictConfig) -> bool:
     """Whether the checkpoints of a run leave out those of these weights that it does not train."""
     return bool(OmegaConf.select(cfg, "train.checkpointer.trained_only", default=False))
+
+
+def uses_average(cfg: DictConfig) -> bool:
+    """Whether evaluation and prediction use the moving average of a checkpoint's weights."""
+    key = "train.model_ema.use_ema_weights_for_eval_only"
+    return bool(OmegaConf.select(cfg, key, default=False))

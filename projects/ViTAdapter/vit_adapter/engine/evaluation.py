@@ -16,12 +16,16 @@ from torch import nn
 
 from vit_adapter.checkpoint import run_files
 from vit_adapter.config.test_time import loader_for_testing, wrap_for_testing
+from vit_adapter.engine.ema import WeightAverage
 from vit_adapter.engine.parallel import share_buffers, unwrap
 from vit_adapter.utils.atomic import atomic_open
 
 __all__ = ["evaluate", "format_results", "write_results"]
 
 logger = logging.getLogger(__name__)
+
+_AVERAGED = "_ema"
+"""End of the names of tasks that are evaluated with the moving average of the weights."""
 
 _TASK_NAMES = {
     "bbox": "box",
@@ -34,7 +38,11 @@ Results = Mapping[str, Mapping[str, float]]
 
 
 def evaluate(
-    cfg: DictConfig, model: nn.Module, *, training: bool = False
+    cfg: DictConfig,
+    model: nn.Module,
+    *,
+    training: bool = False,
+    average: WeightAverage | None = None,
 ) -> dict[str, dict[str, float]]:
     """Run the evaluator of the config on its test data; all processes take part.
 
@@ -47,6 +55,8 @@ def evaluate(
             :func:`vit_adapter.config.test_time.wrap_for_testing` reads ``test``.
         model: in any mode, which is restored afterwards.
         training: whether this evaluation is part of the training run that writes to that folder.
+        average: of the weights of ``model``, which is evaluated after them. Its tasks are called
+            ``bbox_ema`` and so on. Files of predictions are those of the last evaluation.
 
     Returns:
         Task -> metric -> value, as Detectron2's evaluators give them (AP in percent); empty if
@@ -57,10 +67,12 @@ def evaluate(
         return {}
     # The forward pass of a wrapped model waits for every process, and some have fewer images.
     inner = unwrap(model)
-    share_buffers(inner)
-    loader = instantiate(loader_for_testing(cfg))
-    evaluator = instantiate(cfg.dataloader.evaluator)
-    results = inference_on_dataset(wrap_for_testing(cfg, inner), loader, evaluator)
+    results = _run_evaluator(cfg, inner)
+    if average is not None:
+        logger.info("Evaluating the moving average (EMA) of the weights.")
+        with average.applied():
+            averaged = _run_evaluator(cfg, inner)
+        results |= {f"{task}{_AVERAGED}": metrics for task, metrics in averaged.items()}
     if not comm.is_main_process():
         return {}
     print_csv_format(results)
@@ -75,6 +87,14 @@ def evaluate(
     return results
 
 
+def _run_evaluator(cfg: DictConfig, model: nn.Module) -> dict[str, dict[str, float]]:
+    """Return the metrics of a model without a wrapper; empty in all but the main process."""
+    share_buffers(model)
+    loader = instantiate(loader_for_testing(cfg))
+    evaluator = instantiate(cfg.dataloader.evaluator)
+    return dict(inference_on_dataset(wrap_for_testing(cfg, model), loader, evaluator))
+
+
 def format_results(results: Results) -> str:
     """Return a table with a row per task and a column per metric, without per-class metrics."""
     columns = list(
@@ -83,13 +103,17 @@ def format_results(results: Results) -> str:
         )
     )
     rows = [
-        [_TASK_NAMES.get(task, task)]
-        + [f"{metrics[name]:.2f}" if name in metrics else "" for name in columns]
+        [_row_name(task)] + [f"{metrics[name]:.2f}" if name in metrics else "" for name in columns]
         for task, metrics in results.items()
     ]
     return tabulate(
         rows, headers=["", *columns], tablefmt="pipe", stralign="right", disable_numparse=True
     )
+
+
+def _row_name(task: str) -> str:
+    plain = task.removesuffix(_AVERAGED)
+    return _TASK_NAMES.get(plain, plain) + (" (EMA)" if plain != task else "")
 
 
 def write_results(results: Results, output_dir: str, *, training: bool) -> None:

@@ -17,6 +17,7 @@ from vit_adapter.checkpoint import run_files
 from vit_adapter.checkpoint.checkpointer import Checkpointer
 from vit_adapter.config.weights import base_weights, stores_trained_only
 from vit_adapter.engine.clipping import clipping_hooks
+from vit_adapter.engine.ema import WeightAverage
 from vit_adapter.engine.evaluation import evaluate
 from vit_adapter.engine.freezing import FrozenNorms
 from vit_adapter.engine.parallel import gather_model_state, unwrap
@@ -43,7 +44,9 @@ def training_hooks(cfg: DictConfig, model: nn.Module) -> list[HookBase]:
     return [*result, *clipping_hooks(cfg)]
 
 
-def output_hooks(cfg: DictConfig, trainer: Trainer, output_dir: str) -> list[HookBase]:
+def output_hooks(
+    cfg: DictConfig, trainer: Trainer, output_dir: str, average: WeightAverage | None = None
+) -> list[HookBase]:
     """Return the hooks that write: progress bar, checkpoints, evaluation and the writers.
 
     The writers come last, so that they see everything.
@@ -52,6 +55,7 @@ def output_hooks(cfg: DictConfig, trainer: Trainer, output_dir: str) -> list[Hoo
         cfg: ``train`` holds the periods.
         trainer: the trainer of this run; checkpoints store it with its model.
         output_dir: the result of :func:`vit_adapter.engine.output_dir.claim_output_dir`.
+        average: of the weights of this run, which is stored and evaluated with them.
     """
     options = cfg.train
     checkpointer = Checkpointer(
@@ -61,12 +65,15 @@ def output_hooks(cfg: DictConfig, trainer: Trainer, output_dir: str) -> list[Hoo
         gather=gather_model_state,
         base=base_weights(cfg),
         trained_only=stores_trained_only(cfg),
+        average=average,
     )
     periods = {key: value for key, value in options.checkpointer.items() if key != "trained_only"}
     result = [
         PeriodicCheckpointer(checkpointer, **periods),
         EvaluationHook(
-            options.eval_period, lambda: evaluate(cfg, trainer.model, training=True), checkpointer
+            options.eval_period,
+            lambda: evaluate(cfg, trainer.model, training=True, average=average),
+            checkpointer,
         ),
     ]
     if comm.is_main_process():

@@ -17,6 +17,7 @@ from vit_adapter.config.semantic_branch import drop_label_maps
 from vit_adapter.config.unstated_task import fill_in_task
 from vit_adapter.engine.build import build_optimizer, build_seeded_model, build_train_loader
 from vit_adapter.engine.compilation import compile_backbone
+from vit_adapter.engine.ema import build_average, restore_average
 from vit_adapter.engine.evaluation import evaluate
 from vit_adapter.engine.feature_cache import attach_feature_cache
 from vit_adapter.engine.freezing import freeze_parameters
@@ -89,13 +90,15 @@ def train(cfg: DictConfig, *, resume: bool = False, dataset: Dataset | None = No
         log_period=options.log_period,
         loss_normalization=loss_normalization,
     )
+    average = build_average(cfg, model, optimizer)
     trainer.register_hooks([run_seed, *training_hooks(cfg, model), *cache_hooks])
     if progress is not None:
-        trainer.load_state_dict(progress)
+        trainer.load_state_dict(progress.get("trainer") or {})
+        restore_average(average, progress)
     del progress  # larger than the model; the optimizer has it now
     start_iter = trainer.start_iter
     output_dir = claim_output_dir(cfg, start_iter)
-    trainer.register_hooks(output_hooks(cfg, trainer, output_dir))
+    trainer.register_hooks(output_hooks(cfg, trainer, output_dir, average))
     seed_data(options.seed, start_iter)
     if start_iter < options.max_iter:
         trainer.data_loader = build_train_loader(cfg, dataset, start_iter=start_iter)

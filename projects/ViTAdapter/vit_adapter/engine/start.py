@@ -13,7 +13,12 @@ from vit_adapter.checkpoint.loading import LoadReport
 from vit_adapter.checkpoint.pretrained import trunk_names
 from vit_adapter.checkpoint.trained_part import hash_fixed_weights
 from vit_adapter.config.errors import UsageError
-from vit_adapter.config.weights import base_weights, load_trunk, stores_trained_only
+from vit_adapter.config.weights import (
+    base_weights,
+    load_trunk,
+    stores_trained_only,
+    uses_average,
+)
 from vit_adapter.engine.output_dir import describe_earlier_runs, refuse_restart
 from vit_adapter.engine.torchrun import restart_count
 
@@ -22,7 +27,7 @@ __all__ = ["load_start", "load_trained"]
 logger = logging.getLogger(__name__)
 
 
-def load_start(cfg: DictConfig, model: nn.Module, *, resume: bool) -> object | None:
+def load_start(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, object] | None:
     """Load the weights that training starts from; every process calls this.
 
     When resuming, they come from the last checkpoint in ``train.output_dir``, otherwise from
@@ -35,8 +40,8 @@ def load_start(cfg: DictConfig, model: nn.Module, *, resume: bool) -> object | N
         resume: whether to look for a checkpoint in ``train.output_dir``.
 
     Returns:
-        The state of the trainer of the resumed run, for ``Trainer.load_state_dict``; None for a
-        new run.
+        What the checkpoint of the resumed run holds in addition to the weights, such as the state
+        of the trainer; None for a new run.
 
     Raises:
         UsageError: the weights are missing or do not fit.
@@ -56,7 +61,7 @@ def load_start(cfg: DictConfig, model: nn.Module, *, resume: bool) -> object | N
             f"{options.vit_checkpoint!r}. Give the weights that it was trained on, or store "
             "everything with train.checkpointer.trained_only=False."
         )
-    return (rest.get("trainer") or {}) if resumed else None
+    return rest if resumed else None
 
 
 def load_trained(cfg: DictConfig, model: nn.Module, *, resume: bool) -> None:
@@ -72,7 +77,7 @@ def load_trained(cfg: DictConfig, model: nn.Module, *, resume: bool) -> None:
         UsageError: the weights are missing or do not fit.
     """
     options = cfg.train
-    checkpointer = _build_checkpointer(cfg, model)
+    checkpointer = _build_checkpointer(cfg, model, load_average=uses_average(cfg))
     resumed = _can_resume(checkpointer, resume)
     if not options.init_checkpoint and not resumed:
         raise UsageError(
@@ -82,12 +87,15 @@ def load_trained(cfg: DictConfig, model: nn.Module, *, resume: bool) -> None:
     _load(cfg, model, checkpointer, resume=resumed)
 
 
-def _build_checkpointer(cfg: DictConfig, model: nn.Module) -> Checkpointer:
+def _build_checkpointer(
+    cfg: DictConfig, model: nn.Module, *, load_average: bool = False
+) -> Checkpointer:
     return Checkpointer(
         model,
         cfg.train.output_dir,
         allow_mismatch=cfg.train.allow_mismatch,
         base=base_weights(cfg),
+        load_average=load_average,
     )
 
 
