@@ -102,6 +102,7 @@ def test_has_the_common_keys(cfg: DictConfig) -> None:
         "ddp",
         "checkpointer",
         "eval_period",
+        "best",
         "log_period",
         "device",
         "seed",

@@ -42,3 +42,24 @@ def test_average_is_trained_resumed_evaluated_and_used(command: list[str], tmp_p
         }
         model = LazyPredictor(run, overrides=[override]).model
         assert all(torch.equal(x, last[weights][name]) for name, x in model.state_dict().items())
+
+
+def test_the_best_checkpoint_and_an_early_stop(command: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    # With such a learning rate nothing improves after the first evaluation.
+    best = ["train.best.metric=bbox_ema/AP", "train.best.patience=1", "optimizer.lr=1e-30"]
+    main([*command, *EMA, *best, "train.max_iter=9", "train.eval_period=1", "--num-gpus", "2"])
+    assert (run / "last_checkpoint").read_text() == "model_final.pth"
+    assert iterations(run) == {"best": 0, "final": 1}
+    assert [entry[0] for entry in read(run / "evaluations.json")["evaluations"]] == [0, 1]
+    for number in (1, 2):  # a resumed run says it again
+        log = (run / "log.txt").read_text()
+        assert log.count("The run stops early, after iteration 1") == number
+        changes = ["train.best.patience=null", "train.max_iter=3"] if number == 2 else []
+        main(["--config-file", str(run), "--resume", *changes])
+    assert iterations(run) == {"best": 0, "final": 2}
+
+
+def iterations(run: Path) -> dict[str, int]:
+    names = ("best", "final")
+    return {name: load_checkpoint_file(run / f"model_{name}.pth")["iteration"] for name in names}

@@ -38,6 +38,14 @@ def test_save_and_resume(tmp_path: Path) -> None:
     assert rest == {"trainer": {"iteration": 7}, "iteration": 7}
 
 
+def test_resuming_continues_from_the_last_checkpoint_only(tmp_path: Path) -> None:
+    checkpointer = Checkpointer(nn.Linear(1, 1), str(tmp_path), trainer=State(7))
+    checkpointer.save("model_0000007")
+    checkpointer.save("model_best", as_last=False, iteration=7)
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000007.pth"
+    assert load_checkpoint_file(tmp_path / "model_best.pth")["trainer"] == {"iteration": 7}
+
+
 def test_every_process_gathers_and_the_main_one_writes(tmp_path: Path) -> None:
     gathered = []
 

@@ -32,6 +32,7 @@ def cfg() -> DictConfig:
                 "amp": {"enabled": False},
                 "steps": [1, 2],
                 "checkpointer": {"max_to_keep": 3},
+                "best": {"metric": "", "patience": 3},
             },
             "data": {
                 "train_images": "",
@@ -201,6 +202,8 @@ def test_class_names_are_not_interpolations(cfg: DictConfig) -> None:
         ("train.freeze=", []),
         ("train.freeze=null", []),
         ("train.checkpointer.max_to_keep=null", None),
+        ("train.best.patience=null", None),
+        ("train.best.metric=bbox/AP", "bbox/AP"),
         ("train.steps=[]", []),
         ("data.crop_size=[32,${train.max_iter}]", [32, 10]),
         ("dataloader.ratios=[1,2.5]", [1, 2.5]),

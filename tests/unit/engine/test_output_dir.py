@@ -23,6 +23,8 @@ def write_run(folder: Path, content: str = "x") -> None:
     names = (
         "model_0000009.pth",
         "model_final.pth",
+        "model_best.pth",
+        "evaluations.json",
         "last_checkpoint",
         "metrics.json",
         "results.json",
@@ -52,7 +54,7 @@ def test_earlier_runs_move_to_folders_of_their_own(tmp_path: Path) -> None:
         write_run(tmp_path, content=f"run {number}")
         aside = set_previous_run_aside(tmp_path)
         assert aside == tmp_path / f"previous_run_{number}"
-        assert len(list(aside.iterdir())) == 11
+        assert len(list(aside.iterdir())) == 13
         assert (aside / "inference/predictions.json").read_text() == f"run {number}"
         assert (aside / "model_final.pth").read_text() == f"run {number}"
         assert {file.name for file in tmp_path.iterdir() if file.is_file()} == {

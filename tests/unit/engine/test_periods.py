@@ -22,7 +22,8 @@ USUAL = {
     [
         [],
         ["train.eval_period=0", "train.checkpointer.period=0", "dataloader.test.num_workers=0"],
-        ["train.checkpointer.max_to_keep=1"],
+        ["train.checkpointer.max_to_keep=1", "train.best.patience=1"],
+        ["train.best.patience=null"],
         ["train.checkpointer.max_to_keep=null", "train.max_iter=null"],
     ],
 )
@@ -68,6 +69,7 @@ def test_refused(key: str, value: str) -> None:
         ("train.log_period=0", "train.log_period=0, expected a whole number of at least 1"),
         ("train.accumulate=0", "at least 1; 1 computes the gradients of a batch at once"),
         ("train.checkpointer.max_to_keep=0", "max_to_keep=0, .* at least 1; null keeps all"),
+        ("train.best.patience=0", "train.best.patience=0, .* at least 1; null never stops early"),
         ("train.max_iter=0", "train.max_iter=0, expected a whole number of at least 1"),
         ("train.max_iter=long", "train.max_iter='long'"),
         ("train.eval_period=-3", "0 evaluates only after the last iteration"),

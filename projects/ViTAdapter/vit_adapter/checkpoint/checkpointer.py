@@ -90,14 +90,15 @@ class Checkpointer(DetectionCheckpointer):
         self._fixed: dict[str, object] = {}
         self.report: LoadReport | None = None
 
-    def save(self, name: str, **extra: object) -> None:
-        """Write ``{name}.pth`` in ``save_dir`` and point ``last_checkpoint`` at it.
+    def save(self, name: str, *, as_last: bool = True, **extra: object) -> None:
+        """Write ``{name}.pth`` in ``save_dir``.
 
         Every process calls this, since each may hold a part of the state; only the main process
         writes.
 
         Args:
             name: file name without its extension.
+            as_last: also point ``last_checkpoint`` at it, so that ``--resume`` continues from it.
             extra: plain values stored next to model and trainer, such as ``iteration``.
         """
         if not self.save_dir:
@@ -112,7 +113,8 @@ class Checkpointer(DetectionCheckpointer):
         file = os.path.join(self.save_dir, f"{name}.pth")
         logger.info("Saving checkpoint to %s", file)
         atomic_save(data, file)
-        self.tag_last_checkpoint(f"{name}.pth")
+        if as_last:
+            self.tag_last_checkpoint(f"{name}.pth")
 
     def _leave_out_fixed(self, state_dict: dict[str, Tensor]) -> dict[str, object]:
         if not self._fixed:  # once: these weights do not change

@@ -1,8 +1,10 @@
 """The names of the files that a run writes into its output folder."""
 
 __all__ = [
+    "BEST_CHECKPOINT",
     "CHECKPOINTS",
     "CONFIG",
+    "EVALUATIONS",
     "EVALUATION_CONFIG",
     "EVALUATION_RESULTS",
     "FINAL_CHECKPOINT",
@@ -21,10 +23,14 @@ RESULTS = "results.json"
 EVALUATION_RESULTS = "results_eval.json"
 """Results of ``--eval-only`` in the folder of a training run, which keeps its own results."""
 
+EVALUATIONS = "evaluations.json"
+"""The metric that decides which checkpoint is the best, after each evaluation."""
+
 LAST_CHECKPOINT = "last_checkpoint"
 """A text file with the name of the newest checkpoint."""
 
 FINAL_CHECKPOINT = "model_final.pth"
+BEST_CHECKPOINT = "model_best.pth"
 CHECKPOINTS = "model_*.pth"
 
 SET_ASIDE = "previous_run_"
@@ -34,6 +40,7 @@ PATTERNS = (
     LAST_CHECKPOINT,  # first: without it no half-moved run can be resumed by mistake
     CHECKPOINTS,
     METRICS,
+    EVALUATIONS,
     RESULTS,
     EVALUATION_RESULTS,
     f"{CONFIG}*",

@@ -37,7 +37,7 @@ _TEXTS = frozenset(["data.classes", "train.freeze", "train.allow_mismatch"])
 _COUNTED = ("train.", "dataloader.", "data.")
 """Parts of a config where an integer must stay an integer: iterations, images, pixels."""
 
-_OPTIONAL = frozenset(["train.checkpointer.max_to_keep"])
+_OPTIONAL = frozenset(["train.checkpointer.max_to_keep", "train.best.patience"])
 """Numbers of ``train`` that may be null."""
 
 _NEEDED = frozenset(

@@ -3,7 +3,8 @@
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from detectron2.config import instantiate
 from detectron2.engine import HookBase, hooks
@@ -16,6 +17,7 @@ from torch import nn
 from vit_adapter.checkpoint import run_files
 from vit_adapter.checkpoint.checkpointer import Checkpointer
 from vit_adapter.config.weights import base_weights, stores_trained_only
+from vit_adapter.engine.best import BestCheckpoint, build_best
 from vit_adapter.engine.clipping import clipping_hooks
 from vit_adapter.engine.ema import WeightAverage
 from vit_adapter.engine.evaluation import evaluate
@@ -74,6 +76,7 @@ def output_hooks(
             options.eval_period,
             lambda: evaluate(cfg, trainer.model, training=True, average=average),
             checkpointer,
+            build_best(cfg, checkpointer, trainer.start_iter),
         ),
     ]
     if comm.is_main_process():
@@ -100,6 +103,7 @@ class EvaluationHook(HookBase):
         evaluate: returns task -> metric -> value; called by all processes.
         checkpointer: saves the trained model. Another hook, before this one, must write the
             checkpoint after the last iteration.
+        best: learns of every evaluation, and decides whether the run stops early.
     """
 
     def __init__(
@@ -107,27 +111,43 @@ class EvaluationHook(HookBase):
         period: int,
         evaluate: Callable[[], Mapping[str, Mapping[str, float]]],
         checkpointer: Checkpointer,
+        best: BestCheckpoint | None = None,
     ) -> None:
         self._period = period
         self._evaluate = evaluate
         self._checkpointer = checkpointer
+        self._best = best
+        self._stopped = False
+
+    def before_train(self) -> None:
+        """Repeat an evaluation that was interrupted; do not continue a run that stops early."""
+        last = self.trainer.start_iter - 1
+        if self._best is None or last < 0:
+            return
+        if self._is_due(last) and not self._best.has_evaluated(last):
+            logger.info("The evaluation after iteration %d is missing, so it is done now.", last)
+            with self._as_after(last):
+                self.trainer.storage.iter = last
+                self._run_or_save()
+        if self._best.should_stop:
+            with self._as_after(last):
+                file = os.path.basename(self._checkpointer.get_checkpoint_file())
+                self._stop(save=file != run_files.FINAL_CHECKPOINT)
 
     def after_step(self) -> None:
         """Evaluate if it is time; the last iteration is left to :meth:`after_train`."""
-        done = self.trainer.iter + 1
-        if self._period > 0 and done % self._period == 0 and done < self.trainer.max_iter:
-            try:
-                self._run()
-            except BaseException:  # including an interruption by the user
-                self._save()
-                raise
+        if self._is_due(self.trainer.iter):
+            self._run_or_save()
+            if self._best is not None and self._best.should_stop:
+                self._stop(save=True)
 
     def after_train(self) -> None:
         """Evaluate the finished model."""
-        if self.trainer.failed:
+        if self.trainer.failed or self._stopped:
             return
         try:
-            self._run()
+            with self._as_after(self.trainer.iter - 1):
+                self._run()
         except Exception:  # any error of an evaluator; it is raised again
             _report_failure(
                 "The evaluation failed, but the training did not: its weights are in "
@@ -136,11 +156,42 @@ class EvaluationHook(HookBase):
             )
             raise
 
+    def _is_due(self, iteration: int) -> bool:
+        done = iteration + 1
+        return self._period > 0 and done % self._period == 0 and done < self.trainer.max_iter
+
+    @contextmanager
+    def _as_after(self, iteration: int) -> Iterator[None]:
+        """Let checkpoints store this iteration as the last one, as in :meth:`after_step`."""
+        kept, self.trainer.iter = self.trainer.iter, iteration
+        try:
+            yield
+        finally:
+            self.trainer.iter = kept
+
     def _run(self) -> None:
         results = self._evaluate()
         self.trainer.storage.put_scalars(**flatten_results_dict(results), smoothing_hint=False)
+        if self._best is not None:
+            self._best.update(results, self.trainer.iter)
         # Processes finish at different times; wait here, not inside the next iteration.
         comm.synchronize()
+
+    def _run_or_save(self) -> None:
+        try:
+            self._run()
+        except BaseException:  # including an interruption by the user
+            self._save()
+            raise
+
+    def _stop(self, *, save: bool) -> None:
+        """Make the present iteration the last one, which has been evaluated already."""
+        self._stopped = True
+        self.trainer.stop_early()
+        if save:
+            name = run_files.FINAL_CHECKPOINT.removesuffix(".pth")
+            self._checkpointer.save(name, iteration=self.trainer.iter)
+        logger.info(self._best.describe_stop())
 
     def _save(self) -> None:
         name = run_files.checkpoint_name(self.trainer.iter)

@@ -13,10 +13,11 @@ _TRAINING = {
     "train.accumulate": (1, "; 1 computes the gradients of a batch at once"),
     "train.checkpointer.period": (0, "; 0 saves only after the last iteration"),
     "train.checkpointer.max_to_keep": (1, "; null keeps all"),
+    "train.best.patience": (1, "; null never stops early"),
     "dataloader.train.num_workers": (0, "; 0 reads the images in the training process itself"),
 }
 _TESTING = {"dataloader.test.num_workers": _TRAINING["dataloader.train.num_workers"]}
-_OPTIONAL = ("train.max_iter", "train.checkpointer.max_to_keep")
+_OPTIONAL = ("train.max_iter", "train.checkpointer.max_to_keep", "train.best.patience")
 
 
 def check_periods(cfg: DictConfig, *, training: bool = True) -> None:

@@ -15,6 +15,7 @@ from vit_adapter.config.mask_branch import drop_mask_branch
 from vit_adapter.config.own_data import apply_custom_data
 from vit_adapter.config.semantic_branch import drop_label_maps
 from vit_adapter.config.unstated_task import fill_in_task
+from vit_adapter.engine.best import check_best
 from vit_adapter.engine.build import build_optimizer, build_seeded_model, build_train_loader
 from vit_adapter.engine.compilation import compile_backbone
 from vit_adapter.engine.ema import build_average, restore_average
@@ -71,6 +72,7 @@ def train(cfg: DictConfig, *, resume: bool = False, dataset: Dataset | None = No
         UsageError: the weights to start from are missing or do not fit.
     """
     options = cfg.train
+    check_best(cfg)
     precision = Precision.from_config(cfg)
     run_seed = RunSeed(options)  # before anything is drawn
     loss_normalization = LossNormalization.from_config(cfg)

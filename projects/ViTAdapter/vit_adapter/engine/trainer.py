@@ -59,6 +59,7 @@ class Trainer(TrainerBase):
             constructor argument because its seed depends on the iteration that a checkpoint
             restores.
         start_iter: iteration to start at: 0, or the iteration after a restored state.
+        max_iter: number of iterations of the run; :meth:`stop_early` lowers it.
         failed: whether the last call of :meth:`train` ended with an exception.
     """
 
@@ -86,7 +87,7 @@ class Trainer(TrainerBase):
         self._metrics = StepMetrics()
 
     def train(self, start_iter: int, max_iter: int) -> None:
-        """Run the iterations ``start_iter`` to ``max_iter - 1``.
+        """Run the iterations ``start_iter`` to ``max_iter - 1``, unless a hook stops early.
 
         Raises:
             FloatingPointError: a loss is infinite or not a number.
@@ -106,16 +107,21 @@ class Trainer(TrainerBase):
         with EventStorage(start_iter) as self.storage:
             try:
                 self.before_train()
-                for self.iter in range(start_iter, max_iter):
+                while self.iter < self.max_iter:
                     self.before_step()
                     self.run_step()
                     self.after_step()
-                self.iter = max_iter
+                    self.iter += 1
             except BaseException:
                 self.failed = True
                 raise
             finally:
                 self.after_train()
+
+    def stop_early(self) -> None:
+        """Make the present iteration the last one; hooks of all processes call this together."""
+        self.max_iter = self.iter + 1
+        self._metrics.write(self.storage)  # as in every last iteration
 
     def run_step(self) -> None:
         """Take one optimizer step on one batch, unless its losses are not finite."""
