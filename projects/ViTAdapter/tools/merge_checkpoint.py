@@ -1,9 +1,10 @@
-"""Make a checkpoint that needs nothing else: LoRA is merged into the weights it corrects.
+"""Make a checkpoint of weights alone, which needs nothing else: LoRA is merged into them.
 
-    merge_checkpoint.py output/model_final.pth merged.pth --config-file output
+    merge_checkpoint.py output/model_best.pth weights.safetensors --config-file output
 
 The result has the weights of the whole model, also if IN holds only the trained part; it fits the
-config with ``lora_rank=0``. Exit status: 0 written, 2 nothing was written.
+config with ``lora_rank=0``. ``train.model_ema.use_ema_weights_for_eval_only=True`` takes their
+moving average (EMA) instead. Exit status: 0 written, 2 nothing was written.
 """
 
 import argparse
@@ -17,9 +18,12 @@ from detectron2.utils.logger import setup_logger
 from vit_adapter import LazyPredictor
 from vit_adapter.backbone.lora import LoRALinear, merged_state_dict
 from vit_adapter.checkpoint import atomic_save
+from vit_adapter.checkpoint.large import save_safetensors
 from vit_adapter.config.arguments import add_config_arguments
 from vit_adapter.config.loading import load_config
 from vit_adapter.utils.output_file import check_output_file
+
+SUFFIXES = (".pth", ".safetensors")
 
 logger = logging.getLogger("vit_adapter.merge_checkpoint")
 
@@ -27,13 +31,13 @@ logger = logging.getLogger("vit_adapter.merge_checkpoint")
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
-        description="Make a checkpoint that needs nothing else: LoRA is merged into the weights.",
+        description="Make a checkpoint of weights alone, with LoRA merged into them.",
         epilog="exit status: 0 written, 2 nothing was written",
     )
     parser.add_argument(
         "input", type=Path, metavar="IN", help="the checkpoint, which is not changed"
     )
-    parser.add_argument("output", type=Path, metavar="OUT", help="a .pth file")
+    parser.add_argument("output", type=Path, metavar="OUT", help=" or ".join(SUFFIXES))
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     add_config_arguments(
         parser.add_argument_group("the config that the checkpoint was trained with")
@@ -47,12 +51,15 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ValueError, OSError: nothing was written; the message says why.
     """
-    check_output_file(args.input, args.output, suffixes=(".pth",), force=args.force)
+    check_output_file(args.input, args.output, suffixes=SUFFIXES, force=args.force)
     cfg = load_config(args.config_file, args.overrides)
     cfg.test, cfg.train.device = None, "cpu"  # the model without wrappers
     model = LazyPredictor(cfg, args.input).model
     merged = merged_state_dict(model)
-    atomic_save({"model": merged}, args.output)
+    if args.output.suffix == ".safetensors":
+        save_safetensors(merged, args.output, {"format": "pt"})
+    else:
+        atomic_save({"model": merged}, args.output)
     layers = sum(isinstance(module, LoRALinear) for module in model.modules())
     print(f"LoRA merged into {layers} layers; {len(merged)} tensors written to {args.output}")
 

@@ -69,9 +69,15 @@ def predict(overrides: list[str], weights: Path) -> dict[str, Tensor]:
     return {"boxes": instances.pred_boxes.tensor, "scores": instances.scores}
 
 
-@pytest.mark.parametrize("trained_only", [False, True])
+@pytest.mark.parametrize(
+    ("trained_only", "target"), [(False, "out.pth"), (True, "out.safetensors")]
+)
 def test_merged_checkpoint_needs_no_factors_and_predicts_the_same(
-    merge: Callable[..., int], trained_only: bool, tmp_path: Path, capsys: pytest.CaptureFixture
+    merge: Callable[..., int],
+    trained_only: bool,
+    target: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     vit = tmp_path / "vit.pth"
     overrides = [*TINY, LORA, f"train.vit_checkpoint={vit}"]
@@ -84,7 +90,7 @@ def test_merged_checkpoint_needs_no_factors_and_predicts_the_same(
     Checkpointer(model, str(tmp_path), base=base, trained_only=trained_only).save("in")
     LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
     config = tmp_path / "config.yaml"
-    source, target = tmp_path / "in.pth", tmp_path / "out.pth"
+    source, target = tmp_path / "in.pth", tmp_path / target
     assert merge(source, target, "--config-file", config) == 0
     assert "LoRA merged into 8 layers" in capsys.readouterr().out
     assert set(load_state_dict_file(target)) == set(weights)
@@ -133,7 +139,7 @@ def test_nothing_is_replaced_unless_forced(
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("out.txt", "OUT must end in .pth"),
+        ("out.txt", "OUT must end in .pth or .safetensors"),
         ("absent/out.pth", "absent of OUT does not exist"),
         ("in.pth", "IN and OUT are the same file"),
     ],
