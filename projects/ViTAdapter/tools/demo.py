@@ -12,7 +12,6 @@ some images could not be read (each is named), 2 nothing could be done.
 import argparse
 import glob
 import logging
-import math
 import os
 import sys
 import warnings
@@ -26,11 +25,9 @@ from typing import Any
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
 
 # ruff: noqa: E402
-import matplotlib
 import numpy as np
-from detectron2.data import DatasetCatalog, Metadata
+from detectron2.data import DatasetCatalog
 from detectron2.utils.logger import setup_logger
-from detectron2.utils.visualizer import Visualizer
 from PIL import Image
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -40,13 +37,11 @@ from vit_adapter.config.arguments import add_config_arguments
 from vit_adapter.config.own_data import register_test_data
 from vit_adapter.data import read_image
 from vit_adapter.data.video import VIDEO_SUFFIXES, VideoReader, VideoWriter
-from vit_adapter.utils.atomic import atomic_file, atomic_open
+from vit_adapter.drawing import draw_prediction, montage, save_picture
+from vit_adapter.utils.atomic import atomic_file
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
-# Labels are unreadable on small images, so their pictures are enlarged to this long side (pixels).
-MIN_PICTURE_SIDE = 640
-SEGMENT_OPACITY = 0.6  # opacity of segment colours, which keeps the image visible
 
 logger = logging.getLogger("vit_adapter.demo")
 
@@ -184,68 +179,8 @@ def picture_paths(images: Sequence[Path], folder: Path) -> list[Path]:
     return paths
 
 
-@matplotlib.rc_context({"text.parse_math": False})  # class names such as "$5$" are not formulas
-def draw(
-    image: np.ndarray, prediction: Mapping[str, Any], metadata: Metadata, threshold: float
-) -> tuple[Image.Image, int]:
-    """Draw boxes, masks, class names and scores, or the classes of all pixels.
-
-    Args:
-        image: (H, W, 3) uint8, BGR.
-        prediction: a predictor's result, in the frame of ``image``. Of several outputs
-            ``panoptic_seg`` comes first, then ``instances``, then ``sem_seg``.
-        metadata: names of the classes; ``stuff_colors`` is the palette of a segmentation.
-        threshold: lowest score of instances to draw.
-
-    Returns:
-        RGB picture, enlarged if the image is small, and the number of instances, panoptic segments
-        or different classes in it.
-    """
-    np.random.seed(0)  # for the visualizer's colours, so that they are the same every time
-    scale = max(1.0, MIN_PICTURE_SIDE / max(image.shape[:2]))
-    visualizer = Visualizer(image[:, :, ::-1], metadata, scale=scale)
-    if "panoptic_seg" in prediction:
-        ids, segments = prediction["panoptic_seg"]
-        drawn = visualizer.draw_panoptic_seg(ids.cpu(), segments, alpha=SEGMENT_OPACITY)
-        return Image.fromarray(drawn.get_image()), len(segments)
-    if "instances" in prediction:
-        instances = prediction["instances"].to("cpu")
-        instances = instances[instances.scores >= threshold]
-        drawn = visualizer.draw_instance_predictions(instances)
-        return Image.fromarray(drawn.get_image()), len(instances)
-    labels = prediction["sem_seg"].argmax(dim=0).cpu()
-    drawn = visualizer.draw_sem_seg(labels, alpha=SEGMENT_OPACITY)
-    return Image.fromarray(drawn.get_image()), len(labels.unique())
-
-
 def _is_drawn_as_instances(prediction: Mapping[str, Any]) -> bool:
     return "instances" in prediction and "panoptic_seg" not in prediction
-
-
-def save_atomically(picture: Image.Image, path: Path) -> None:
-    """Write a picture so that ``path`` never holds an incomplete file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_open(path, "wb", flush=False) as stream:
-        picture.save(stream, format=Image.registered_extensions()[path.suffix.lower()])
-
-
-def montage(pictures: Sequence[Path], gap: int = 8) -> Image.Image:
-    """Arrange pictures on one white sheet, row by row, as square as possible.
-
-    Args:
-        pictures: at least one file; every cell has the size of the largest picture.
-        gap: pixels between two cells.
-    """
-    opened = [Image.open(path).convert("RGB") for path in pictures]
-    columns = math.ceil(math.sqrt(len(opened)))
-    rows = math.ceil(len(opened) / columns)
-    cell_width = max(picture.width for picture in opened) + gap
-    cell_height = max(picture.height for picture in opened) + gap
-    sheet = Image.new("RGB", (columns * cell_width - gap, rows * cell_height - gap), "white")
-    for index, picture in enumerate(opened):
-        row, column = divmod(index, columns)
-        sheet.paste(picture, (column * cell_width, row * cell_height))
-    return sheet
 
 
 def run(args: argparse.Namespace) -> list[Path]:
@@ -272,13 +207,16 @@ def run(args: argparse.Namespace) -> list[Path]:
                 logger.error("%s is skipped: %s", image_path, error)
                 unreadable.append(image_path)
                 continue
-            picture, found = draw(image, prediction, predictor.metadata, args.confidence_threshold)
-            save_atomically(picture, picture_path)
+            picture, found = draw_prediction(
+                image, prediction, predictor.metadata, args.confidence_threshold
+            )
+            save_picture(picture, picture_path)
             drawn.append(picture_path)
             count += found
             kind = "instances" if _is_drawn_as_instances(prediction) else "segments"
     if args.montage and drawn:
-        save_atomically(montage(drawn), args.montage)
+        sheet = montage([Image.open(path).convert("RGB") for path in drawn])
+        save_picture(sheet, args.montage)
     logger.info("%d %s on %d pictures in %s", count, kind, len(drawn), args.output)
     return unreadable
 
@@ -304,7 +242,9 @@ def run_video(args: argparse.Namespace) -> None:
     with atomic_file(args.output) as unfinished, VideoWriter(unfinished, video.fps) as writer:
         for frame in tqdm(islice(video, args.limit), total=total, unit="frame"):
             prediction = predictor(frame)
-            picture, _ = draw(frame, prediction, predictor.metadata, args.confidence_threshold)
+            picture, _ = draw_prediction(
+                frame, prediction, predictor.metadata, args.confidence_threshold
+            )
             writer.write(np.asarray(picture)[:, :, ::-1])
             count += 1
     logger.info("%d frames in %s", count, args.output)

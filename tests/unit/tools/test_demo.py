@@ -18,6 +18,7 @@ import vit_adapter
 from vit_adapter.config.overrides import apply_overrides
 from vit_adapter.config.own_data import apply_custom_data
 from vit_adapter.data import register_shapes
+from vit_adapter.drawing import SEGMENT_OPACITY
 from vit_adapter.engine.setup import save_config
 
 
@@ -115,10 +116,9 @@ def test_segmentations_are_drawn_in_the_palette_of_the_data(
     assert "2 segments on 1 pictures" in caplog.text
     picture = np.asarray(Image.open(tmp_path / "out" / "b.png")).astype(int)
     left, right = np.median(picture[:, 20:200], (0, 1)), np.median(picture[:, -200:-20], (0, 1))
-    opacity = demo_module.SEGMENT_OPACITY
-    background = (1 - opacity) * np.array([10, 20, 200])
-    assert np.abs(left - background - opacity * np.array([250, 0, 0])).max() < 8
-    assert np.abs(right - background - opacity * np.array([0, 250, 0])).max() < 8
+    background = (1 - SEGMENT_OPACITY) * np.array([10, 20, 200])
+    assert np.abs(left - background - SEGMENT_OPACITY * np.array([250, 0, 0])).max() < 8
+    assert np.abs(right - background - SEGMENT_OPACITY * np.array([0, 250, 0])).max() < 8
 
 
 def test_panoptic_segments_are_drawn(demo, demo_module, monkeypatch, images, tmp_path, caplog):

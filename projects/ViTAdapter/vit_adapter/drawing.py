@@ -1,0 +1,116 @@
+"""Pictures of what a model predicts, and of what it learns from, by Detectron2's ``Visualizer``.
+
+Shapes: H/W sides of an image in pixels.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from detectron2.data import Metadata
+from detectron2.data.detection_utils import convert_image_to_rgb
+from detectron2.utils.visualizer import Visualizer
+from PIL import Image
+
+from vit_adapter.utils.atomic import atomic_open
+
+__all__ = ["SEGMENT_OPACITY", "draw_prediction", "draw_targets", "montage", "save_picture"]
+
+# Labels are unreadable on small images, so their pictures are enlarged to this long side (pixels).
+_MIN_PICTURE_SIDE = 640
+SEGMENT_OPACITY = 0.6  # opacity of segment colours, which keeps the image visible
+
+
+@matplotlib.rc_context({"text.parse_math": False})  # class names such as "$5$" are not formulas
+def draw_prediction(
+    image: np.ndarray, prediction: Mapping[str, Any], metadata: Metadata, threshold: float
+) -> tuple[Image.Image, int]:
+    """Draw boxes, masks, class names and scores, or the classes of all pixels.
+
+    Args:
+        image: (H, W, 3) uint8, BGR.
+        prediction: a predictor's result, in the frame of ``image``. Of several outputs
+            ``panoptic_seg`` comes first, then ``instances``, then ``sem_seg``.
+        metadata: names of the classes; ``stuff_colors`` is the palette of a segmentation.
+        threshold: lowest score of instances to draw.
+
+    Returns:
+        RGB picture, enlarged if the image is small, and the number of instances, panoptic segments
+        or different classes in it.
+    """
+    visualizer = _visualizer(image[:, :, ::-1], metadata)
+    if "panoptic_seg" in prediction:
+        ids, segments = prediction["panoptic_seg"]
+        drawn = visualizer.draw_panoptic_seg(ids.cpu(), segments, alpha=SEGMENT_OPACITY)
+        return Image.fromarray(drawn.get_image()), len(segments)
+    if "instances" in prediction:
+        instances = prediction["instances"].to("cpu")
+        instances = instances[instances.scores >= threshold]
+        drawn = visualizer.draw_instance_predictions(instances)
+        return Image.fromarray(drawn.get_image()), len(instances)
+    labels = prediction["sem_seg"].argmax(dim=0).cpu()
+    drawn = visualizer.draw_sem_seg(labels, alpha=SEGMENT_OPACITY)
+    return Image.fromarray(drawn.get_image()), len(labels.unique())
+
+
+@matplotlib.rc_context({"text.parse_math": False})
+def draw_targets(inputs: Mapping[str, Any], metadata: Metadata, image_format: str) -> Image.Image:
+    """Draw an image of a training batch, as the model gets it, with its labels.
+
+    Args:
+        inputs: a mapper's result: ``image`` (C, H, W) with ``instances``, which have
+            ``gt_classes`` and perhaps ``gt_boxes`` and ``gt_masks``, or with ``sem_seg`` (H, W).
+        metadata: names of the classes; ``stuff_colors`` is the palette of semantic labels.
+        image_format: of ``image``, such as "BGR".
+
+    Returns:
+        RGB picture, enlarged if the image is small.
+    """
+    image = convert_image_to_rgb(inputs["image"].permute(1, 2, 0), image_format)
+    visualizer = _visualizer(np.clip(image, 0, 255).astype(np.uint8), metadata)
+    if "instances" not in inputs:
+        drawn = visualizer.draw_sem_seg(inputs["sem_seg"].cpu(), alpha=SEGMENT_OPACITY)
+        return Image.fromarray(drawn.get_image())
+    instances = inputs["instances"].to("cpu")
+    names = metadata.get("thing_classes") or metadata.get("stuff_classes")
+    drawn = visualizer.overlay_instances(
+        boxes=instances.gt_boxes if instances.has("gt_boxes") else None,
+        masks=instances.gt_masks if instances.has("gt_masks") else None,
+        labels=[names[index] for index in instances.gt_classes.tolist()],
+    )
+    return Image.fromarray(drawn.get_image())
+
+
+def montage(pictures: Sequence[Image.Image], gap: int = 8) -> Image.Image:
+    """Arrange pictures on one white sheet, row by row, as square as possible.
+
+    Args:
+        pictures: at least one; every cell has the size of the largest picture.
+        gap: pixels between two cells.
+    """
+    columns = math.ceil(math.sqrt(len(pictures)))
+    rows = math.ceil(len(pictures) / columns)
+    cell_width = max(picture.width for picture in pictures) + gap
+    cell_height = max(picture.height for picture in pictures) + gap
+    sheet = Image.new("RGB", (columns * cell_width - gap, rows * cell_height - gap), "white")
+    for index, picture in enumerate(pictures):
+        row, column = divmod(index, columns)
+        sheet.paste(picture, (column * cell_width, row * cell_height))
+    return sheet
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a picture so that ``path`` never holds an incomplete file; make its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_open(path, "wb", flush=False) as stream:
+        picture.save(stream, format=Image.registered_extensions()[path.suffix.lower()])
+
+
+def _visualizer(image: np.ndarray, metadata: Metadata) -> Visualizer:
+    """Return Detectron2's class for an RGB image (H, W, 3); its random colours are repeatable."""
+    np.random.seed(0)
+    scale = max(1.0, _MIN_PICTURE_SIDE / max(image.shape[:2]))
+    return Visualizer(image, metadata, scale=scale)

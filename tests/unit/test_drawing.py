@@ -1,0 +1,83 @@
+"""Pictures of training batches and of predictions."""
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import Metadata
+from detectron2.structures import BitMasks, Boxes, Instances
+from PIL import Image
+
+from vit_adapter.drawing import draw_targets, montage, save_picture
+
+GREY = 100
+
+
+@pytest.fixture
+def instances() -> Instances:
+    """One object in the left half of an image of 32 x 64 pixels."""
+    mask = torch.zeros(1, 32, 64, dtype=torch.bool)
+    mask[:, :, :32] = True
+    return Instances(
+        (32, 64),
+        gt_boxes=Boxes(torch.tensor([[0.0, 0.0, 32.0, 32.0]])),
+        gt_classes=torch.tensor([1]),
+        gt_masks=BitMasks(mask),
+    )
+
+
+def changed(picture: Image.Image) -> np.ndarray:
+    """(H, W): which pixels of an image that was grey have been drawn on."""
+    return (np.abs(np.asarray(picture).astype(int) - GREY) > 8).any(axis=-1)
+
+
+def image(dtype: torch.dtype = torch.uint8) -> torch.Tensor:
+    return torch.full((3, 32, 64), GREY, dtype=dtype)
+
+
+def test_draws_masks_with_class_names(instances: Instances) -> None:
+    metadata = Metadata(thing_classes=["cat", "dog"])
+    picture = draw_targets({"image": image(), "instances": instances}, metadata, "BGR")
+    assert picture.size == (640, 320)
+    where = changed(picture)
+    assert where[:, 20:300].mean() > 0.9
+    assert where[:, 340:].mean() < 0.05
+    others = Metadata(thing_classes=["cat", "horse"])
+    other = draw_targets({"image": image(), "instances": instances}, others, "BGR")
+    assert other.tobytes() != picture.tobytes()  # only the name differs
+
+
+@pytest.mark.parametrize("missing", ["gt_boxes", "gt_masks"])
+def test_boxes_or_masks_may_be_missing(instances: Instances, missing: str) -> None:
+    instances.remove(missing)
+    metadata = Metadata(thing_classes=["cat", "dog"])
+    picture = draw_targets({"image": image(), "instances": instances}, metadata, "RGB")
+    assert changed(picture).any()
+
+
+def test_draws_semantic_labels_in_the_palette() -> None:
+    labels = torch.full((32, 64), 255)
+    labels[:, :32] = 1
+    metadata = Metadata(stuff_classes=["road", "sky"], stuff_colors=[(0, 0, 0), (250, 0, 0)])
+    picture = draw_targets({"image": image(torch.float32), "sem_seg": labels}, metadata, "RGB")
+    pixels = np.asarray(picture)
+    assert pixels[300, 20, 0] > GREY + 50 > pixels[300, 20, 1]
+    assert not changed(picture)[:, 340:].any()  # 255 stands for no class
+
+
+def test_colours_follow_the_format_of_the_image(instances: Instances) -> None:
+    red = torch.zeros(3, 32, 64, dtype=torch.uint8)
+    red[2] = 250
+    empty = instances[torch.zeros(1, dtype=torch.bool)]
+    metadata = Metadata(thing_classes=["cat", "dog"])
+    pixels = np.asarray(draw_targets({"image": red, "instances": empty}, metadata, "BGR"))
+    assert pixels[10, 10].tolist() == [250, 0, 0]
+
+
+def test_montage_has_a_cell_for_each_picture(tmp_path) -> None:
+    pictures = [Image.new("RGB", (10, 20), colour) for colour in ("red", "lime", "blue")]
+    sheet = montage(pictures, gap=2)
+    assert sheet.size == (22, 42)
+    assert sheet.getpixel((0, 22)) == (0, 0, 255)
+    assert sheet.getpixel((12, 22)) == (255, 255, 255)  # the fourth cell is empty
+    save_picture(sheet, tmp_path / "new" / "sheet.png")
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["sheet.png"]
