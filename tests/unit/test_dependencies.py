@@ -32,6 +32,7 @@ ALLOWED = {
         "checkpoint",
         "config",
         "data",
+        "drawing",
         "feature_cache",
         "layers",
         "ops",

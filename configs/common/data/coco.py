@@ -26,7 +26,13 @@ from vit_adapter.data import (
 from vit_adapter.evaluation import build_coco_evaluator
 
 # COCO-format files that replace the data sets named below; empty = not used
-data = dict(train_json="", train_images="", val_json="", val_images="")
+data = dict(
+    train_json="",
+    train_images="",
+    val_json="",
+    val_images="",
+    check_all=False,  # --dry-run decodes all images, not only some
+)
 
 
 def _dataloader(train_augmentations, masks=True):

@@ -81,9 +81,36 @@ def test_options_reach_the_processes(config_file: str, monkeypatch: pytest.Monke
         config_file=config_file,
         resume=False,
         eval_only=True,
+        dry_run=False,
         num_gpus=2,
         num_machines=None,
         machine_rank=None,
         dist_url=None,
         overrides=["train.max_iter=5", "+train.x=1"],
     )
+
+
+@pytest.mark.parametrize(("is_ready", "status"), [(True, 0), (False, 1)])
+def test_dry_run_trains_nothing_and_gives_a_status(
+    is_ready: bool, status: int, config_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(cli, "launch", lambda *_: pytest.fail("training started"))
+    monkeypatch.setattr(
+        cli, "dry_run", lambda *given: seen.append(given) or Namespace(is_ready=is_ready)
+    )
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--config-file", config_file, "--dry-run", "--num-gpus", "3"])
+    assert caught.value.code == status
+    ((cfg, arguments, processes),) = seen
+    assert cfg.train.max_iter == 1 and arguments.dry_run and processes.world_size == 3
+
+
+def test_dry_run_refuses_a_launcher(
+    config_file: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = Process(rank=1, world_size=2, local_rank=1, init_method="env://", device_type="cpu")
+    monkeypatch.setattr(cli, "plan_processes", lambda cfg, arguments: place)
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["--config-file", config_file, "--dry-run"])
+    assert "instead of a launcher" in capsys.readouterr().err

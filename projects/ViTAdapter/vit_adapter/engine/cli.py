@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from vit_adapter.config.arguments import add_config_arguments
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.loading import load_config
+from vit_adapter.engine.dry_run import dry_run
 from vit_adapter.engine.periods import check_periods
 from vit_adapter.engine.process_plan import plan_processes
 from vit_adapter.engine.processes import launch
@@ -18,6 +19,7 @@ _EXAMPLES = """examples:
   train on 8 GPUs:               %(prog)s --config-file CONFIG --num-gpus 8
   train on 2 CPU processes:      %(prog)s --config-file CONFIG --num-gpus 2 train.device=cpu
   train with torchrun:           torchrun --nproc_per_node 8 %(prog)s --config-file CONFIG
+  check a run before it starts:  %(prog)s --config-file CONFIG --dry-run
   continue an interrupted run:   %(prog)s --config-file CONFIG --resume
   evaluate a checkpoint:         %(prog)s --config-file CONFIG --eval-only \\
                                  train.init_checkpoint=FILE
@@ -48,6 +50,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="continue from the last checkpoint in train.output_dir",
     )
     parser.add_argument("--eval-only", action="store_true", help="evaluate without training")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check the data and a few steps, report what the run needs, and train nothing; exit "
+        "status: 0 ready to train, 1 problems found, 2 a mistake in the command line or config",
+    )
     processes = parser.add_argument_group(
         "processes",
         "their number and how they find each other; not used with torchrun",
@@ -80,7 +88,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
     """Parse the command line and run it in the number of processes that it asks for.
 
     A mistake in the command line or the config ends the program with a message and exit status 2,
-    without a traceback.
+    without a traceback. A dry run ends it with exit status 0, or 1 if there are problems.
 
     Args:
         command_line: arguments without the program's name; None for those of this process.
@@ -90,6 +98,9 @@ def main(command_line: Sequence[str] | None = None) -> None:
     try:
         cfg = load_config(arguments.config_file, arguments.overrides)
         check_periods(cfg, training=not arguments.eval_only)
-        launch(run, plan_processes(cfg, arguments), (arguments,))
+        processes = plan_processes(cfg, arguments)
+        if arguments.dry_run:
+            parser.exit(0 if dry_run(cfg, arguments, processes).is_ready else 1)
+        launch(run, processes, (arguments,))
     except UsageError as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")

@@ -18,7 +18,7 @@ from vit_adapter.config.unstated_task import fill_in_task
 from vit_adapter.engine.best import check_best
 from vit_adapter.engine.build import build_optimizer, build_seeded_model, build_train_loader
 from vit_adapter.engine.compilation import compile_backbone
-from vit_adapter.engine.ema import build_average, restore_average
+from vit_adapter.engine.ema import WeightAverage, build_average, restore_average
 from vit_adapter.engine.evaluation import evaluate
 from vit_adapter.engine.feature_cache import attach_feature_cache
 from vit_adapter.engine.freezing import freeze_parameters
@@ -33,7 +33,7 @@ from vit_adapter.engine.setup import save_config, seed_data, set_up_logging
 from vit_adapter.engine.start import load_start, load_trained
 from vit_adapter.engine.trainer import Trainer
 
-__all__ = ["evaluate_checkpoint", "run", "train"]
+__all__ = ["build_trainer", "evaluate_checkpoint", "fit_to_data", "run", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,16 +46,30 @@ def run(arguments: Namespace) -> None:
     """
     cfg = load_config(arguments.config_file, arguments.overrides)
     set_up_logging(cfg, arguments)
-    fill_in_task(cfg)
-    apply_custom_data(cfg, training=not arguments.eval_only)
-    drop_mask_branch(cfg)
-    drop_label_maps(cfg)
-    check_classes(cfg, training=not arguments.eval_only)
+    fit_to_data(cfg, training=not arguments.eval_only)
     if arguments.eval_only:
         evaluate_checkpoint(cfg, resume=arguments.resume)
     else:
         dataset = fit_schedule(cfg, arguments.overrides)
         train(cfg, resume=arguments.resume, dataset=dataset)
+
+
+def fit_to_data(cfg: DictConfig, *, training: bool) -> None:
+    """Register the data of a config, adapt its model to them, and check that both fit.
+
+    Args:
+        cfg: changed in place.
+        training: whether the training data are used.
+
+    Raises:
+        UsageError, ValueError, FileNotFoundError: the data are broken, or the config does not fit
+            them.
+    """
+    fill_in_task(cfg)
+    apply_custom_data(cfg, training=training)
+    drop_mask_branch(cfg)
+    drop_label_maps(cfg)
+    check_classes(cfg, training=training)
 
 
 def train(cfg: DictConfig, *, resume: bool = False, dataset: Dataset | None = None) -> None:
@@ -72,13 +86,41 @@ def train(cfg: DictConfig, *, resume: bool = False, dataset: Dataset | None = No
         UsageError: the weights to start from are missing or do not fit.
     """
     options = cfg.train
+    trainer, dataset, average = build_trainer(cfg, resume=resume, dataset=dataset)
+    start_iter = trainer.start_iter
+    output_dir = claim_output_dir(cfg, start_iter)
+    trainer.register_hooks(output_hooks(cfg, trainer, output_dir, average))
+    seed_data(options.seed, start_iter)
+    if start_iter < options.max_iter:
+        trainer.data_loader = build_train_loader(cfg, dataset, start_iter=start_iter)
+    trainer.train(start_iter, options.max_iter)
+
+
+def build_trainer(
+    cfg: DictConfig, *, resume: bool = False, dataset: Dataset | None = None
+) -> tuple[Trainer, Dataset | None, WeightAverage | None]:
+    """Build what a training run needs before its data loader; every process calls this.
+
+    Nothing is written, except to ``train.feature_cache.dir``.
+
+    Args:
+        cfg, resume, dataset: as for :func:`train`.
+
+    Returns:
+        The trainer, with the hooks that take part in training and at the iteration where the run
+        starts or continues; the data set for ``build_train_loader``; and the average of the
+        weights, or None.
+
+    Raises:
+        UsageError: the weights to start from are missing or do not fit.
+    """
     check_best(cfg)
     precision = Precision.from_config(cfg)
-    run_seed = RunSeed(options)  # before anything is drawn
+    run_seed = RunSeed(cfg.train)  # before anything is drawn
     loss_normalization = LossNormalization.from_config(cfg)
     model = build_seeded_model(cfg)
     logger.info("Model:\n%s", model)
-    freeze_parameters(model, options.get("freeze", []))
+    freeze_parameters(model, cfg.train.get("freeze", []))
     progress = load_start(cfg, model, resume=resume)
     dataset, cache_hooks = attach_feature_cache(cfg, model, dataset, precision)
     compile_backbone(cfg, model)
@@ -88,8 +130,8 @@ def train(cfg: DictConfig, *, resume: bool = False, dataset: Dataset | None = No
         model=model,
         optimizer=optimizer,
         precision=precision,
-        accumulate=options.get("accumulate", 1),
-        log_period=options.log_period,
+        accumulate=cfg.train.get("accumulate", 1),
+        log_period=cfg.train.log_period,
         loss_normalization=loss_normalization,
     )
     average = build_average(cfg, model, optimizer)
@@ -97,14 +139,7 @@ def train(cfg: DictConfig, *, resume: bool = False, dataset: Dataset | None = No
     if progress is not None:
         trainer.load_state_dict(progress.get("trainer") or {})
         restore_average(average, progress)
-    del progress  # larger than the model; the optimizer has it now
-    start_iter = trainer.start_iter
-    output_dir = claim_output_dir(cfg, start_iter)
-    trainer.register_hooks(output_hooks(cfg, trainer, output_dir, average))
-    seed_data(options.seed, start_iter)
-    if start_iter < options.max_iter:
-        trainer.data_loader = build_train_loader(cfg, dataset, start_iter=start_iter)
-    trainer.train(start_iter, options.max_iter)
+    return trainer, dataset, average
 
 
 def evaluate_checkpoint(cfg: DictConfig, *, resume: bool = False) -> dict[str, dict[str, float]]:

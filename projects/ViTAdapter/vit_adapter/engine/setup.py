@@ -16,7 +16,14 @@ from vit_adapter.config.saving import dump_config
 from vit_adapter.ops import extension_info
 from vit_adapter.utils.atomic import atomic_open
 
-__all__ = ["LOGGERS", "save_config", "seed_data", "seed_model", "set_up_logging"]
+__all__ = [
+    "LOGGERS",
+    "save_config",
+    "seed_data",
+    "seed_model",
+    "set_up_logging",
+    "stated_output_dir",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +40,7 @@ def set_up_logging(cfg: DictConfig, arguments: Namespace) -> None:
     Raises:
         UsageError: the config names no output folder.
     """
-    output_dir = cfg.train.output_dir
-    if not output_dir:
-        raise UsageError(
-            f"train.output_dir is {output_dir!r}, expected a folder for the files of the run; "
-            "write ./null for a folder that is called null."
-        )
+    output_dir = stated_output_dir(cfg)
     if comm.is_main_process():
         os.makedirs(output_dir, exist_ok=True)
     comm.synchronize()
@@ -52,6 +54,21 @@ def set_up_logging(cfg: DictConfig, arguments: Namespace) -> None:
     logger.info("Environment:\n%s", collect_env_info())
     logger.info("Extension: %s", extension_info())
     logger.info("Command line: %s", arguments)
+
+
+def stated_output_dir(cfg: DictConfig) -> str:
+    """Return ``train.output_dir``.
+
+    Raises:
+        UsageError: the config names no output folder.
+    """
+    output_dir = cfg.train.output_dir
+    if not output_dir:
+        raise UsageError(
+            f"train.output_dir is {output_dir!r}, expected a folder for the files of the run; "
+            "write ./null for a folder that is called null."
+        )
+    return output_dir
 
 
 def save_config(cfg: DictConfig, output_dir: str, name: str = CONFIG) -> None:

@@ -41,13 +41,17 @@ class Problems:
     def __bool__(self) -> bool:
         return bool(self._counts)
 
-    def describe(self) -> str:
-        """Return one line per kind: the number of cases, what to do, and the first few cases."""
-        lines = []
+    def describe_kinds(self) -> list[str]:
+        """Return a text per kind: the number of cases, what to do, and the first few cases."""
+        texts = []
         for kind, count in self._counts.items():
             more = ", ..." if count > _EXAMPLES else ""
-            lines.append(f"- {count} x {kind}: {', '.join(self._examples[kind])}{more}")
-        return "\n".join(lines)
+            texts.append(f"{count} x {kind}: {', '.join(self._examples[kind])}{more}")
+        return texts
+
+    def describe(self) -> str:
+        """Return the texts of all kinds as the lines of a list."""
+        return "\n".join(f"- {text}" for text in self.describe_kinds())
 
 
 def check_categories(categories: list[_Entry], problems: Problems) -> set[Identifier]:

@@ -48,12 +48,19 @@ def check_map_files(
                 annotation["file_name"],
             )
     readable = []
-    for annotation in found if check_all else _spread(found, _NUM_OPENED):
+    for annotation in found if check_all else spread(found, _NUM_OPENED):
         if _has_size(annotation, images[annotation["image_id"]], map_root, problems):
             readable.append(annotation)
-    chosen = readable if check_all else _spread(readable, _NUM_READ)
+    chosen = readable if check_all else spread(readable, _NUM_READ)
     for annotation in tqdm(chosen, desc="Checking maps", unit="image", disable=not check_all):
         _check_pixels(annotation, map_root, problems)
+
+
+def spread(entries: Sequence[_Entry], most: int) -> Sequence[_Entry]:
+    """Return at most this many entries, spread evenly."""
+    if len(entries) <= most:
+        return entries
+    return [entries[i * len(entries) // most] for i in range(most)]
 
 
 def _has_size(annotation: _Entry, image: _Entry, map_root: Path, problems: Problems) -> bool:
@@ -94,13 +101,6 @@ def _check_pixels(annotation: _Entry, map_root: Path, problems: Problems) -> Non
             "correct the map",
             f"{name} ({_few(empty)})",
         )
-
-
-def _spread(entries: list[_Entry], most: int) -> list[_Entry]:
-    """At most this many entries, spread evenly."""
-    if len(entries) <= most:
-        return entries
-    return [entries[i * len(entries) // most] for i in range(most)]
 
 
 def _few(ids: list[int]) -> str:

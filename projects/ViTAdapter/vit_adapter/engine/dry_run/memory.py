@@ -1,0 +1,209 @@
+"""The memory and the floating-point operations of a training step, counted on the real device.
+
+Memory is that of tensors: every storage counts from the operation that makes it until nothing
+refers to it. The work space inside an operation, the allocator's reserve and what the libraries
+take (on a GPU some hundred MiB) are not seen.
+"""
+
+import math
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+from vit_adapter.engine.precision import Precision
+
+__all__ = ["StepCost", "count_step"]
+
+_SAMPLE_FLOPS = 8  # of a bilinear sample per channel: four products and sums
+Batch = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What a training step of one micro-batch costs; memory in bytes.
+
+    Attributes:
+        images: images of the micro-batch.
+        weights: parameters and buffers.
+        gradients: of all trained parameters.
+        optimizer: state of the optimizer.
+        saved: what autograd keeps between forward and backward pass, each storage once, without
+            weights.
+        forward_peak, peak: the most that is in use at the same time in addition to weights and
+            optimizer state, in the forward pass and in the whole step. They include ``saved``,
+            gradients and temporary tensors.
+        flops: floating-point operations of the forward pass.
+    """
+
+    images: int
+    weights: int
+    gradients: int
+    optimizer: int
+    saved: int
+    forward_peak: int
+    peak: int
+    flops: int
+
+    def total(self, images: int, *, kept_gradients: int = 0) -> int:
+        """Estimate the memory of a step with another number of images in a micro-batch.
+
+        Each image adds or removes its share of the forward pass; gradients are the least.
+
+        Args:
+            images: of the micro-batch.
+            kept_gradients: gradients that are in use for the whole step, such as those of the
+                micro-batches before.
+        """
+        change = (images - self.images) * self.forward_peak / self.images
+        fixed = self.weights + self.optimizer + kept_gradients
+        return fixed + round(max(self.gradients, self.peak + change))
+
+    def fitting(self, available: int, *, kept_gradients: int = 0) -> int:
+        """Return the largest micro-batch that fits into this much memory; 0 if none does."""
+        if self.total(1, kept_gradients=kept_gradients) > available:
+            return 0
+        share = max(1.0, self.forward_peak / self.images)
+        images = max(1, math.floor(available / share))
+        while self.total(images, kept_gradients=kept_gradients) > available:
+            images -= 1
+        return images
+
+
+def count_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, precision: Precision, batch: Batch
+) -> StepCost:
+    """Take a training step under observation.
+
+    Operations are observed one by one, so the step is slower than others, and the fast paths of the
+    CPU are off.
+
+    Args:
+        model: in training mode; its weights are changed.
+        optimizer: of the model. It has taken a step before, so its state exists.
+        precision: in which the step computes.
+        batch: one micro-batch.
+    """
+    state = [v for entry in optimizer.state.values() for v in entry.values() if _is_tensor(v)]
+    weights = [*model.parameters(), *model.buffers()]
+    optimizer.zero_grad(set_to_none=True)
+    memory = _LiveMemory([*weights, *state], weights[0].device)
+    saved = _SavedTensors(weights)
+    flops = FlopCounterMode(display=False, custom_mapping=_formulas())
+    with memory:
+        with saved_tensors_hooks(saved.pack, lambda tensor: tensor), flops, precision.autocast():
+            loss = sum(model(batch).values())
+        forward_peak = memory.peak
+        precision.scaler.scale(loss).backward()
+        gradients = sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
+        precision.scaler.step(optimizer)
+        precision.scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    return StepCost(
+        images=len(batch),
+        weights=sum(tensor.nbytes for tensor in weights),
+        gradients=gradients,
+        optimizer=sum(tensor.nbytes for tensor in state),
+        saved=saved.num_bytes,
+        forward_peak=forward_peak,
+        peak=memory.peak,
+        flops=flops.get_total_flops(),
+    )
+
+
+class _LiveMemory(TorchDispatchMode):
+    """Follows the bytes of all tensors on a device that operations make, until they are freed.
+
+    Args:
+        known: tensors that do not count.
+        device: where tensors count.
+
+    Attributes:
+        peak: most bytes at the same time so far.
+    """
+
+    def __init__(self, known: Iterable[Tensor], device: torch.device) -> None:
+        super().__init__()
+        self.peak = self._current = 0
+        self._device = device
+        self._seen = WeakIdKeyDictionary({tensor.untyped_storage(): True for tensor in known})
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        """Run an operation and count the storages of its results."""
+        result = func(*args, **(kwargs or {}))
+        for tensor in filter(_is_tensor, tree_leaves(result)):
+            if tensor.device.type == self._device.type:
+                self._add(tensor.untyped_storage())
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        if storage in self._seen:
+            return
+        self._seen[storage] = True
+        self._change(storage.nbytes())
+        weakref.finalize(storage, self._change, -storage.nbytes())
+
+    def _change(self, num_bytes: int) -> None:
+        self._current += num_bytes
+        self.peak = max(self.peak, self._current)
+
+
+class _SavedTensors:
+    """Counts what autograd keeps, without the tensors in ``own``."""
+
+    def __init__(self, own: Iterable[Tensor]) -> None:
+        self._own = {tensor.untyped_storage().data_ptr() for tensor in own}
+        self._sizes: dict[int, int] = {}
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        """Note a tensor that is saved."""
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._own:
+            self._sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    @property
+    def num_bytes(self) -> int:
+        """Sum over all storages."""
+        return sum(self._sizes.values())
+
+
+def _formulas() -> dict[Any, Callable[..., int]]:
+    """The operators that PyTorch's counter does not know -> their floating-point operations."""
+    formulas = {torch.ops.vit_adapter.ms_deform_attn: _deformable_attention_flops}
+    attention = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+    if attention is not None:
+        formulas[attention] = _attention_flops
+    return formulas
+
+
+def _deformable_attention_flops(
+    value: Sequence[int],
+    spatial_shapes: Sequence[int],
+    locations: Sequence[int],
+    weights: Sequence[int],
+    **kwargs: Any,
+) -> int:
+    """A bilinear sample and a weighted sum for each point and channel; arguments are shapes."""
+    return math.prod(weights) * value[-1] * (_SAMPLE_FLOPS + 2)
+
+
+def _attention_flops(
+    query: Sequence[int], key: Sequence[int], value: Sequence[int], *args: Any, **kwargs: Any
+) -> int:
+    """The two products of attention; arguments are the shapes (..., tokens, channels)."""
+    return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Tensor)
