@@ -78,6 +78,8 @@ INSTALL_REQUIRES = [
     "yacs>=0.1.8",
 ]
 
+EXTRAS_REQUIRE = {"wandb": ["wandb>=0.19"], "mlflow": ["mlflow>=2.14"]}
+
 
 def requested_build() -> str:
     """Returns the value of VIT_ADAPTER_BUILD; raises ValueError if it is not a valid choice."""
@@ -322,6 +324,7 @@ setup(
     license_files=["LICENSE", "NOTICE"],
     python_requires=">=3.10",
     install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS_REQUIRE,
     package_dir={"": str(PACKAGE.parent)},
     packages=find_packages(str(PACKAGE.parent), include=["vit_adapter*"]),
     package_data={"vit_adapter.data.semantic.sets": ["*.json"]},

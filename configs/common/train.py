@@ -51,6 +51,13 @@ def _train(max_iter, period, eval_period, base_batch_size=16, max_norm=None):
         # bbox/AP; patience: stop after so many evaluations in a row without a better value
         best=dict(metric="", mode="max", patience=None),
         log_period=20,
+        # trackers; params are the arguments of wandb.init, and those of mlflow.start_run with
+        # the first two; what is empty is left to the library
+        wandb=dict(enabled=False, params=dict(project="vit_adapter", name="")),
+        mlflow=dict(
+            enabled=False,
+            params=dict(tracking_uri="", experiment_name="vit_adapter", run_name=""),
+        ),
         device="auto",  # cuda if there is one
         seed=-1,  # of all random numbers; negative: drawn once
     )

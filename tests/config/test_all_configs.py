@@ -104,6 +104,8 @@ def test_has_the_common_keys(cfg: DictConfig) -> None:
         "eval_period",
         "best",
         "log_period",
+        "wandb",
+        "mlflow",
         "device",
         "seed",
     }

@@ -18,12 +18,16 @@ def by_name(requirements: Iterable[str]) -> dict[str, Requirement]:
     return {requirement.name.lower(): requirement for requirement in parsed}
 
 
-def declared() -> dict[str, Requirement]:
-    """INSTALL_REQUIRES of setup.py, which cannot be imported without running it."""
+def constant(name: str) -> object:
+    """A constant of setup.py, which cannot be imported without running it."""
     for node in ast.parse((ROOT / "setup.py").read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == "INSTALL_REQUIRES":
-            return by_name(ast.literal_eval(node.value))
-    raise AssertionError("setup.py has no INSTALL_REQUIRES")
+        if isinstance(node, ast.Assign) and node.targets[0].id == name:
+            return ast.literal_eval(node.value)
+    raise AssertionError(f"setup.py has no {name}")
+
+
+def declared() -> dict[str, Requirement]:
+    return by_name(constant("INSTALL_REQUIRES"))
 
 
 def test_the_package_installs_what_detectron2_needs() -> None:
@@ -37,3 +41,13 @@ def test_pins_are_within_the_ranges() -> None:
     for name, requirement in declared().items():
         (pin,) = pins[name].specifier
         assert pin.operator == "==" and requirement.specifier.contains(pin.version), name
+
+
+def test_trackers_are_extras_of_their_own_name() -> None:
+    # The error for a missing library says `pip install <name>`.
+    extras = constant("EXTRAS_REQUIRE")
+    assert {name: list(by_name(extras[name])) for name in extras} == {
+        "wandb": ["wandb"],
+        "mlflow": ["mlflow"],
+    }
+    assert not extras.keys() & declared().keys()

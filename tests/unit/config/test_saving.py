@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.literals import literals, read_literals
-from vit_adapter.config.saving import dump_config
+from vit_adapter.config.saving import dump_config, plain_config
 
 OWN = """
 import functools
@@ -90,3 +90,13 @@ def test_objects_of_a_script_are_left_out(name: str) -> None:
 def test_class_names_are_read_back_unchanged(tmp_path: Path, name: str) -> None:
     cfg = OmegaConf.create({"data": {"classes": literals([name, "b"])}})
     assert read_literals(save_and_load(cfg, tmp_path)[0].data.classes) == [name, "b"]
+
+
+def test_plain_values() -> None:
+    content = {"layer": L(nn.Linear)(in_features="${n}"), "n": 2, "more": [F.relu, lambda: 1, None]}
+    cfg = DictConfig({**content, "path": Path("a")}, flags={"allow_objects": True})
+    plain = plain_config(cfg)
+    assert plain["layer"] == {"in_features": 2, "_target_": "torch.nn.Linear"}
+    assert plain["more"][0] == "torch.nn.functional.relu" and plain["more"][2] is None
+    assert plain["more"][1].endswith("<lambda>")
+    assert isinstance(plain["path"], str) and "0x" not in plain["path"]

@@ -25,6 +25,10 @@ def config_file(tmp_path: Path) -> str:
         (["--config-file", "CONFIG", "--num-gpus", "0"], "--num-gpus is 0"),
         (["--config-file", "CONFIG", "train.device=tpu7"], "train.device='tpu7' is not a device"),
         (["--config-file", "CONFIG", "train.max_iter=-1"], "train.max_iter=-1, expected"),
+        (
+            ["--config-file", "CONFIG", "+train.wandb={enabled:True,params:{projct:p}}"],
+            "train.wandb",
+        ),
         ([], "use --config-file"),
         (["--config-file", "CONFIG", "--bogus"], "unrecognized arguments"),
     ],

@@ -1,5 +1,6 @@
 """When the hooks act, and what they do."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from detectron2.config import LazyCall as L
 from detectron2.engine import TrainerBase, hooks
 from detectron2.utils import comm
-from detectron2.utils.events import EventStorage
+from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 from fvcore.common.param_scheduler import LinearParamScheduler
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -31,6 +32,7 @@ class Loop(TrainerBase):
         super().__init__()
         self.fail_at = fail_at
         self.failed = False
+        self.start_iter = 0
 
     def run_step(self) -> None:
         if self.iter == self.fail_at:
@@ -208,3 +210,33 @@ def test_writers_come_last_and_in_the_main_process(
     both = [PeriodicCheckpointer, EvaluationHook]
     assert kinds == ([ProgressBar, *both, hooks.PeriodicWriter] if main_process else both)
     assert (tmp_path / "metrics.json").exists() is main_process
+
+
+def test_trackers_come_before_the_writer_that_removes_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Seen(EventWriter):
+        images: list[str] = []
+
+        def write(self) -> None:
+            self.images += [name for name, *_ in get_event_storage()._vis_data]
+
+    asked = []
+
+    def build(cfg: DictConfig, folder: str, *, resumed: bool, failed: Callable[[], bool]) -> list:
+        asked.append((folder, resumed, failed))
+        return [Seen()]
+
+    monkeypatch.setattr("vit_adapter.engine.hooks.build_trackers", build)
+    trainer = Loop()
+    trainer.model, trainer.start_iter = nn.Linear(1, 1), 3
+    writer = output_hooks(make_config(), trainer, str(tmp_path))[-1]
+    with EventStorage(3) as storage:
+        storage.put_image("shown", torch.zeros(3, 2, 2))
+        writer.after_train()
+        assert storage._vis_data == []
+    assert Seen.images == ["shown"]
+    ((folder, resumed, failed),) = asked
+    assert (folder, resumed, failed()) == (str(tmp_path), True, False)
+    trainer.failed = True
+    assert failed()

@@ -33,11 +33,13 @@ def write_run(folder: Path, content: str = "x") -> None:
         "config.yaml.pkl",
         "config_eval.yaml",
         "events.out.tfevents.1",
+        "trackers.json",
     )
     for name in names:
         (folder / name).write_text(content)
-    (folder / "inference").mkdir()
-    (folder / "inference/predictions.json").write_text(content)
+    for file in ("inference/predictions.json", "wandb/offline-run-1/run.wandb"):
+        (folder / file).parent.mkdir(parents=True)
+        (folder / file).write_text(content)
 
 
 def test_empty_or_absent_folder(tmp_path: Path) -> None:
@@ -54,7 +56,7 @@ def test_earlier_runs_move_to_folders_of_their_own(tmp_path: Path) -> None:
         write_run(tmp_path, content=f"run {number}")
         aside = set_previous_run_aside(tmp_path)
         assert aside == tmp_path / f"previous_run_{number}"
-        assert len(list(aside.iterdir())) == 13
+        assert len(list(aside.iterdir())) == 15
         assert (aside / "inference/predictions.json").read_text() == f"run {number}"
         assert (aside / "model_final.pth").read_text() == f"run {number}"
         assert {file.name for file in tmp_path.iterdir() if file.is_file()} == {

@@ -13,6 +13,7 @@ __all__ = [
     "PATTERNS",
     "RESULTS",
     "SET_ASIDE",
+    "TRACKERS",
     "checkpoint_name",
 ]
 
@@ -25,6 +26,9 @@ EVALUATION_RESULTS = "results_eval.json"
 
 EVALUATIONS = "evaluations.json"
 """The metric that decides which checkpoint is the best, after each evaluation."""
+
+TRACKERS = "trackers.json"
+"""The names under which experiment trackers know the run."""
 
 LAST_CHECKPOINT = "last_checkpoint"
 """A text file with the name of the newest checkpoint."""
@@ -46,6 +50,8 @@ PATTERNS = (
     f"{CONFIG}*",
     f"{EVALUATION_CONFIG}*",
     "events.out.tfevents.*",
+    TRACKERS,
+    "wandb",
     "inference",  # the predictions of the last evaluation
 )
 """Everything that belongs to a run, in the order in which it is moved away."""

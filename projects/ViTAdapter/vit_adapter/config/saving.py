@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vit_adapter.config.errors import UsageError
 
-__all__ = ["dump_config", "not_saved"]
+__all__ = ["dump_config", "not_saved", "plain_config"]
 
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -30,6 +30,15 @@ def dump_config(cfg: DictConfig) -> tuple[str, list[str]]:
     return text, left_out
 
 
+def plain_config(cfg: DictConfig) -> dict[str, Any]:
+    """Return a config with all interpolations resolved, as plain values.
+
+    Callables and other objects are replaced by their names. This is for programs that show or
+    compare configs; :func:`dump_config` writes one that can be read back.
+    """
+    return _named(OmegaConf.to_container(cfg, resolve=True))
+
+
 def not_saved(*, lacking: str, **arguments: object) -> None:
     """Replace an object that YAML cannot hold in a saved config.
 
@@ -44,6 +53,16 @@ def not_saved(*, lacking: str, **arguments: object) -> None:
         f"{lacking} is missing from this saved config, because YAML cannot hold it. Give the "
         "original config file, and the weights as train.init_checkpoint."
     )
+
+
+def _named(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _named(child) for name, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_named(child) for child in value]
+    if type(value) in _PLAIN:
+        return value
+    return _importable_name(value) or getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _dump(content: Any, *, allow_unicode: bool) -> str:

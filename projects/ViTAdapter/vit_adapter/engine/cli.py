@@ -11,6 +11,7 @@ from vit_adapter.engine.periods import check_periods
 from vit_adapter.engine.process_plan import plan_processes
 from vit_adapter.engine.processes import launch
 from vit_adapter.engine.run import run
+from vit_adapter.engine.trackers import check_trackers
 
 __all__ = ["build_parser", "main"]
 
@@ -98,6 +99,8 @@ def main(command_line: Sequence[str] | None = None) -> None:
     try:
         cfg = load_config(arguments.config_file, arguments.overrides)
         check_periods(cfg, training=not arguments.eval_only)
+        if not arguments.eval_only:
+            check_trackers(cfg)
         processes = plan_processes(cfg, arguments)
         if arguments.dry_run:
             parser.exit(0 if dry_run(cfg, arguments, processes).is_ready else 1)

@@ -24,6 +24,7 @@ from vit_adapter.engine.evaluation import evaluate
 from vit_adapter.engine.freezing import FrozenNorms
 from vit_adapter.engine.parallel import gather_model_state, unwrap
 from vit_adapter.engine.progress import ProgressBar
+from vit_adapter.engine.trackers import build_trackers
 from vit_adapter.engine.trainer import Trainer
 
 __all__ = ["EvaluationHook", "PeriodicCheckpointer", "output_hooks", "training_hooks"]
@@ -83,6 +84,10 @@ def output_hooks(
         writers = [
             CommonMetricPrinter(options.max_iter),
             JSONWriter(os.path.join(output_dir, run_files.METRICS)),
+            *build_trackers(
+                cfg, output_dir, resumed=trainer.start_iter > 0, failed=lambda: trainer.failed
+            ),
+            # It removes images from the storage, so it comes after all others.
             # Hide the iterations that an interrupted run computed after its last checkpoint.
             TensorboardXWriter(output_dir, purge_step=trainer.start_iter),
         ]
