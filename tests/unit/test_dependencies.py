@@ -21,7 +21,7 @@ ALLOWED = {
     "test_time": {"detection", "layers"},
     "solver": {"backbone"},
     "data": {"utils"},
-    "evaluation": {"data"},
+    "evaluation": {"data", "drawing", "utils"},
     "drawing": {"utils"},
     "checkpoint": {"backbone", "layers", "utils"},
     "model_zoo": {"utils"},

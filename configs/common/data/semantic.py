@@ -70,5 +70,7 @@ def make_dataloader(train, test, size_divisor=32):
             ),
             num_workers=4,
         ),
-        evaluator=L(SemSegEvaluator)(dataset_name="${..test.dataset.names}"),
+        evaluator=L(SemSegEvaluator)(
+            dataset_name="${..test.dataset.names}", output_dir="${train.output_dir}/inference"
+        ),
     )

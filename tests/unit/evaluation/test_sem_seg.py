@@ -1,5 +1,6 @@
 """Metrics, compared with a hand-computed confusion matrix and with Detectron2's evaluator."""
 
+import json
 import logging
 import math
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import torch
 from detectron2 import evaluation as detectron2_evaluation
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
 from PIL import Image
 from torch import Tensor
 
@@ -71,6 +73,21 @@ def test_hand_computed(add_image, caplog: pytest.LogCaptureFixture) -> None:
     rows = [line.split() for line in caplog.text.splitlines()]
     assert "| road | 60.00 | 75.00 |".split() in rows
     assert "| tree | 0.00 | nan |".split() in rows
+
+
+def test_confusion_matrix_is_written_and_shown(add_image, tmp_path: Path) -> None:
+    record = add_image(LABELS)
+    evaluator = SemSegEvaluator(NAME, str(tmp_path / "inference"))
+    evaluator.process([record], [{"sem_seg": one_hot(PREDICTED)}])
+    evaluator.evaluate()  # not during a training run
+    stored = json.loads((tmp_path / "inference/confusion_matrix.json").read_text())
+    assert stored["classes"] == CLASSES
+    # road: 3 correct, 1 as sky; sky: 2 correct, 1 as tree; car: 1 as road, 1 as sky
+    assert stored["pixels"] == [[3, 1, 0, 0], [0, 2, 1, 0], [0, 0, 0, 0], [1, 1, 0, 0]]
+    with EventStorage(7) as storage:
+        evaluator.evaluate()
+    ((name, image, iteration),) = storage._vis_data
+    assert (name, image.shape[0], image.dtype, iteration) == ("confusion_matrix", 3, np.uint8, 7)
 
 
 def test_equals_detectron2_where_all_classes_are_labelled(add_image) -> None:

@@ -178,7 +178,7 @@ def _register_semantic(name: str, labels: Sequence[str], images: str, cfg: DictC
 
 
 def _sem_seg_evaluator() -> DictConfig:
-    return L(SemSegEvaluator)()
+    return L(SemSegEvaluator)(output_dir="${train.output_dir}/inference")
 
 
 def _register_panoptic(name: str, labels: Sequence[str], images: str, cfg: DictConfig) -> None:

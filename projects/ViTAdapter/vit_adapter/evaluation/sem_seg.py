@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ from vit_adapter.data.checks import class_names
 from vit_adapter.data.image_io import read_label_map
 from vit_adapter.data.semantic.label_checks import check_values, ignore_label
 from vit_adapter.data.semantic.sets.label_set import IGNORE_LABEL
+from vit_adapter.evaluation.confusion_matrix import write_confusion_matrix
+from vit_adapter.evaluation.shown_images import show
 
 logger = logging.getLogger(__name__)
 
@@ -39,13 +42,17 @@ class SemSegEvaluator(DatasetEvaluator):
     Args:
         dataset_name: name in Detectron2's catalogs; its records have ``sem_seg_file_name``, and its
             metadata ``stuff_classes``.
+        output_dir: folder for the confusion matrix; None for no files.
         distributed: whether to add up the counts of all processes.
 
     Raises:
         ValueError: there is no such data set, or it has no classes or label files.
     """
 
-    def __init__(self, dataset_name: str, *, distributed: bool = True) -> None:
+    def __init__(
+        self, dataset_name: str, output_dir: str | None = None, *, distributed: bool = True
+    ) -> None:
+        self._output_dir = output_dir
         self._names = class_names(dataset_name, kind="stuff")
         self._ignore_label = ignore_label(dataset_name)
         records = DatasetCatalog.get(dataset_name)
@@ -99,6 +106,9 @@ class SemSegEvaluator(DatasetEvaluator):
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Compute the metrics over all images; all processes must call this.
 
+        The main process also writes the confusion matrix, see
+        :mod:`vit_adapter.evaluation.confusion_matrix`.
+
         Returns:
             ``{"sem_seg": metrics}`` in percent, or None in all processes except the main one.
             ``mIoU`` is the mean over all classes that occur in labels or predictions, ``fwIoU`` the
@@ -120,6 +130,9 @@ class SemSegEvaluator(DatasetEvaluator):
         headers = ["class", "IoU", "accuracy"]
         table = tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, stralign="right")
         logger.info("Classes:\n%s", table)
+        if self._output_dir is not None:
+            picture = write_confusion_matrix(counts.T, self._names, Path(self._output_dir))
+            show("confusion_matrix", picture)
         for key, values in (("IoU", iou), ("ACC", accuracy)):
             for name, value in zip(self._names, values, strict=True):
                 metrics[f"{key}-{name}"] = 100 * float(value)
