@@ -50,6 +50,7 @@ def _train(max_iter, period, eval_period, base_batch_size=16, max_norm=None):
         # model_best.pth: the checkpoint with the best value of a metric of metrics.json, such as
         # bbox/AP; patience: stop after so many evaluations in a row without a better value
         best=dict(metric="", mode="max", patience=None),
+        eval_pictures=4,  # predictions that an evaluation draws beside their labels
         log_period=20,
         # trackers; params are the arguments of wandb.init, and those of mlflow.start_run with
         # the first two; what is empty is left to the library

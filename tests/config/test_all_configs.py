@@ -103,6 +103,7 @@ def test_has_the_common_keys(cfg: DictConfig) -> None:
         "checkpointer",
         "eval_period",
         "best",
+        "eval_pictures",
         "log_period",
         "wandb",
         "mlflow",

@@ -94,6 +94,7 @@ def test_panoptic(shapes: Path, tmp_path: Path) -> None:
     trained = json.loads((run / "results.json").read_text())
     assert {"panoptic_seg", "bbox", "segm"} <= set(trained)
     assert 0 <= trained["panoptic_seg"]["PQ"] <= 100
+    assert list((run / "inference/pictures").glob("*/*.jpg"))
 
     (run / "results.json").unlink()
     main([*command, "--eval-only", f"train.init_checkpoint={run / 'model_final.pth'}"])

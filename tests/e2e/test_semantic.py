@@ -66,6 +66,11 @@ def test_train_evaluate_and_predict(command: list[str], tmp_path: Path) -> None:
     trained = json.loads((run / "results.json").read_text())["sem_seg"]
     assert 0 <= trained["mIoU"] <= 100
     assert {f"IoU-{name}" for name in CLASSES} <= set(trained)
+    matrix = json.loads((run / "inference/confusion_matrix.json").read_text())
+    pixels = np.array(matrix["pixels"])
+    assert matrix["classes"] == CLASSES
+    assert 100 * pixels.trace() / pixels.sum() == pytest.approx(trained["pACC"])
+    assert len(list((run / "inference/pictures/0000002").glob("*.jpg"))) == 3  # of 3 images
 
     (run / "results.json").unlink()
     main([*command, "--eval-only", f"train.init_checkpoint={run / 'model_final.pth'}"])

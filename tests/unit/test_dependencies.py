@@ -33,6 +33,7 @@ ALLOWED = {
         "config",
         "data",
         "drawing",
+        "evaluation",
         "feature_cache",
         "layers",
         "ops",

@@ -22,7 +22,7 @@ RESULTS = {
 
 
 class CountingEvaluator(DatasetEvaluator):
-    def __init__(self, results: dict) -> None:
+    def __init__(self, results: dict, dataset_name: str = "") -> None:
         self.results = OmegaConf.to_container(results) if results else {}
 
     def reset(self) -> None:
@@ -183,3 +183,29 @@ def test_wrapped_model_is_unwrapped(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("vit_adapter.engine.parallel.DistributedDataParallel", Wrapper)
     assert evaluate(make_config(tmp_path, RESULTS), Wrapper(Model()))["count"]["images"] == 3
     assert torch.is_grad_enabled()
+
+
+def test_pictures_are_added_to_the_evaluator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = []
+
+    class Pictures(DatasetEvaluator):
+        def __init__(self, name: str, folder: Path, *, number: int, num_batches: int) -> None:
+            asked.append((name, folder, number, num_batches))
+            self.images = 0
+
+        def process(self, inputs: list, outputs: list) -> None:
+            self.images += len(inputs)
+
+        def evaluate(self) -> None:
+            asked.append(self.images)
+
+    monkeypatch.setattr("vit_adapter.engine.evaluation.PredictionPictures", Pictures)
+    cfg = make_config(tmp_path, RESULTS)
+    cfg.train.eval_pictures = 2
+    plain = evaluate(cfg, Model())
+    assert not asked and "dataset_name does not name" in caplog.text
+    cfg.dataloader.evaluator.dataset_name = "shapes_val"
+    assert evaluate(cfg, Model()) == plain
+    assert asked == [("shapes_val", tmp_path / "inference/pictures", 2, 3), 3]

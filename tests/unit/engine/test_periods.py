@@ -72,6 +72,7 @@ def test_refused(key: str, value: str) -> None:
         ("train.best.patience=0", "train.best.patience=0, .* at least 1; null never stops early"),
         ("train.max_iter=0", "train.max_iter=0, expected a whole number of at least 1"),
         ("train.max_iter=long", "train.max_iter='long'"),
+        ("train.eval_pictures=-1", "0 draws no predictions"),
         ("train.eval_period=-3", "0 evaluates only after the last iteration"),
         ("train.checkpointer.period=-3", "0 saves only after the last iteration"),
     ],

@@ -11,6 +11,7 @@ __all__ = [
     "LAST_CHECKPOINT",
     "METRICS",
     "PATTERNS",
+    "PICTURES",
     "RESULTS",
     "SET_ASIDE",
     "TRACKERS",
@@ -26,6 +27,9 @@ EVALUATION_RESULTS = "results_eval.json"
 
 EVALUATIONS = "evaluations.json"
 """The metric that decides which checkpoint is the best, after each evaluation."""
+
+PICTURES = "inference/pictures"
+"""The folder with pictures of predictions, in one folder for each evaluation."""
 
 TRACKERS = "trackers.json"
 """The names under which experiment trackers know the run."""
@@ -52,7 +56,7 @@ PATTERNS = (
     "events.out.tfevents.*",
     TRACKERS,
     "wandb",
-    "inference",  # the predictions of the last evaluation
+    "inference",  # the predictions of the last evaluation, and pictures
 )
 """Everything that belongs to a run, in the order in which it is moved away."""
 

@@ -8,7 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from detectron2.config import instantiate
-from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.evaluation import (
+    DatasetEvaluator,
+    DatasetEvaluators,
+    inference_on_dataset,
+    print_csv_format,
+)
 from detectron2.utils import comm
 from omegaconf import DictConfig
 from tabulate import tabulate
@@ -18,6 +23,7 @@ from vit_adapter.checkpoint import run_files
 from vit_adapter.config.test_time import loader_for_testing, wrap_for_testing
 from vit_adapter.engine.ema import WeightAverage
 from vit_adapter.engine.parallel import share_buffers, unwrap
+from vit_adapter.evaluation.pictures import PredictionPictures
 from vit_adapter.utils.atomic import atomic_open
 
 __all__ = ["evaluate", "format_results", "write_results"]
@@ -48,7 +54,7 @@ def evaluate(
 
     The main process logs the metrics as ``print_csv_format`` does and as a table, and writes them
     to ``results.json`` in ``cfg.train.output_dir``. Results of training there are kept, see
-    :func:`write_results`.
+    :func:`write_results`. It also draws ``cfg.train.eval_pictures`` of the predictions.
 
     Args:
         cfg: ``dataloader.test`` and ``dataloader.evaluator`` are instantiated;
@@ -91,8 +97,27 @@ def _run_evaluator(cfg: DictConfig, model: nn.Module) -> dict[str, dict[str, flo
     """Return the metrics of a model without a wrapper; empty in all but the main process."""
     share_buffers(model)
     loader = instantiate(loader_for_testing(cfg))
-    evaluator = instantiate(cfg.dataloader.evaluator)
+    evaluator = _with_pictures(cfg, instantiate(cfg.dataloader.evaluator), len(loader))
     return dict(inference_on_dataset(wrap_for_testing(cfg, model), loader, evaluator))
+
+
+def _with_pictures(
+    cfg: DictConfig, evaluator: DatasetEvaluator, num_batches: int
+) -> DatasetEvaluator:
+    """Add an evaluator that draws ``train.eval_pictures`` predictions, if it is above 0."""
+    number = cfg.train.get("eval_pictures", 0)
+    if not number:
+        return evaluator
+    dataset_name = cfg.dataloader.evaluator.get("dataset_name")
+    if not isinstance(dataset_name, str):
+        logger.warning(
+            "No predictions are drawn, because dataloader.evaluator.dataset_name does not name the "
+            "data set."
+        )
+        return evaluator
+    folder = Path(cfg.train.output_dir) / run_files.PICTURES
+    pictures = PredictionPictures(dataset_name, folder, number=number, num_batches=num_batches)
+    return DatasetEvaluators([evaluator, pictures])
 
 
 def format_results(results: Results) -> str:

@@ -16,7 +16,10 @@ _TRAINING = {
     "train.best.patience": (1, "; null never stops early"),
     "dataloader.train.num_workers": (0, "; 0 reads the images in the training process itself"),
 }
-_TESTING = {"dataloader.test.num_workers": _TRAINING["dataloader.train.num_workers"]}
+_TESTING = {
+    "train.eval_pictures": (0, "; 0 draws no predictions"),
+    "dataloader.test.num_workers": _TRAINING["dataloader.train.num_workers"],
+}
 _OPTIONAL = ("train.max_iter", "train.checkpointer.max_to_keep", "train.best.patience")
 
 

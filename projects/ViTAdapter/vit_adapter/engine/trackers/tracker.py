@@ -120,5 +120,6 @@ class Tracker(EventWriter):
 
 def _as_pixels(image: torch.Tensor | np.ndarray) -> np.ndarray:
     """Convert (3, H, W), uint8 or floats in 0..1, to (H, W, 3) uint8."""
-    pixels = np.moveaxis(np.asarray(torch.as_tensor(image).cpu()), 0, -1)
+    image = image.cpu().numpy() if isinstance(image, torch.Tensor) else image
+    pixels = np.moveaxis(image, 0, -1)
     return pixels if pixels.dtype == np.uint8 else (255 * pixels).round().astype(np.uint8)
