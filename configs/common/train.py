@@ -43,6 +43,9 @@ def _train(max_iter, period, eval_period, base_batch_size=16, max_norm=None):
         amp=dict(enabled=False, dtype="float16"),
         # torch.compile of the backbone, with its arguments
         compile=dict(enabled=False, params=dict(mode="default", dynamic=None)),
+        # several processes: "ddp" gives each a copy of the model; "fsdp" divides weights, gradients
+        # and optimizer state among them
+        parallel="ddp",
         ddp=dict(broadcast_buffers=False, find_unused_parameters=False),
         # period 0: only after the last iteration; trained_only: without the ViT's fixed weights
         checkpointer=dict(period=period, max_to_keep=3, trained_only=False),

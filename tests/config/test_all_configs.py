@@ -100,6 +100,7 @@ def test_has_the_common_keys(cfg: DictConfig) -> None:
         "amp",
         "compile",
         "ddp",
+        "parallel",
         "checkpointer",
         "eval_period",
         "best",

@@ -63,6 +63,12 @@ def test_only_fixed_weights_of_blocks_are_left_out(tmp_path: Path) -> None:
     assert set(hash_fixed_weights(model)) == left_out
 
 
+def test_values_come_from_the_gathered_weights_of_a_divided_model() -> None:
+    whole, part = Detector(), Detector(seed=1)
+    assert hash_fixed_weights(part) != hash_fixed_weights(whole)
+    assert hash_fixed_weights(part, whole.state_dict()) == hash_fixed_weights(whole)
+
+
 def test_tables_of_positions_are_stored_because_they_may_have_been_resized() -> None:
     vit = TimmViT(
         name="beit_base_patch16_224",

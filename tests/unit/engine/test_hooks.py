@@ -113,6 +113,25 @@ def test_failure_after_the_evaluation_leaves_a_checkpoint_too(
     assert names(tmp_path) == ["model_0000002.pth"]
 
 
+def test_one_process_does_not_save_a_divided_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The other processes may wait elsewhere, so saving would never end."""
+    monkeypatch.setattr("vit_adapter.engine.hooks.is_sharded", lambda model: True)
+    loop = Loop()
+    checkpointer = Checkpointer(nn.Linear(1, 1), str(tmp_path))
+    saving = PeriodicCheckpointer(checkpointer, period=2)
+
+    def evaluate() -> dict[str, dict[str, float]]:
+        raise ValueError("broken image")
+
+    loop.register_hooks([saving, EvaluationHook(3, evaluate, checkpointer)])
+    with EventStorage(), pytest.raises(ValueError, match="broken image"):
+        loop.train(0, 6)
+    assert names(tmp_path) == ["model_0000001.pth"]
+    assert f"the last one is {tmp_path / 'model_0000001.pth'}" in caplog.text
+
+
 def test_failed_evaluation_after_the_last_iteration(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -114,6 +114,14 @@ class ViTTrunk(nn.Module, ABC):
         """Block ``start`` and all blocks after it, from the attribute ``blocks``."""
         return self.blocks[start:]
 
+    def sharding_units(self) -> Sequence[nn.Module]:
+        """Parts that ``train.parallel=fsdp`` gathers one at a time.
+
+        Any module can have this method. A part's parameters must be read only inside its own call,
+        as ``part(...)``. Everything outside such parts is gathered for the whole step.
+        """
+        return self.blocks_from(0)
+
     def forward(self, images: Tensor) -> tuple[Tensor, GridSize]:
         """Run the whole trunk, without a final norm: (B, 3, H, W) -> tokens and grid."""
         tokens, grid = self.embed(images)

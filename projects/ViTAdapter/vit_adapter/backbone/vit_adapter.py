@@ -191,6 +191,10 @@ class ViTAdapter(PyramidBackbone):
         """Names of the adapter's embeddings; see :meth:`ViTTrunk.no_weight_decay`."""
         return {"level_embed"}
 
+    def sharding_units(self) -> Sequence[nn.Module]:
+        """See :meth:`ViTTrunk.sharding_units`; the ViT names its own parts."""
+        return self.interactions
+
     def compute(self, images: Tensor) -> dict[str, Tensor]:
         """See :meth:`PyramidBackbone.compute`."""
         strides = [stride for stride in self._prior_strides if stride > STRIDES["res2"]]

@@ -119,7 +119,7 @@ class Checkpointer(DetectionCheckpointer):
     def _leave_out_fixed(self, state_dict: dict[str, Tensor]) -> dict[str, object]:
         if not self._fixed:  # once: these weights do not change
             source = self._base.source if self._base is not None else ""
-            self._fixed = {"source": source, "sha256": hash_fixed_weights(self.model)}
+            self._fixed = {"source": source, "sha256": hash_fixed_weights(self.model, state_dict)}
         trained = copy.copy(state_dict)  # with the module versions attached to it
         for name in self._fixed["sha256"]:
             del trained[name]

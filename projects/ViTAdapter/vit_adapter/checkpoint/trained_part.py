@@ -37,7 +37,9 @@ class BaseWeights:
     load: Callable[[nn.Module], object]
 
 
-def hash_fixed_weights(model: nn.Module) -> dict[str, str]:
+def hash_fixed_weights(
+    model: nn.Module, state_dict: Mapping[str, Tensor] | None = None
+) -> dict[str, str]:
     """Hash every weight that a checkpoint of the trained part leaves out, by name.
 
     These are the untrained parameters in the blocks of a ViT, which are nearly all of it. Stem and
@@ -46,8 +48,13 @@ def hash_fixed_weights(model: nn.Module) -> dict[str, str]:
 
     Args:
         model: without a wrapper; what is not trained has ``requires_grad=False``.
+        state_dict: the whole weights of the model, which itself may hold only a part of each; None
+            if it holds all.
     """
-    return {name: _hash(weight) for name, weight in _fixed_weights(model).items()}
+    weights = _fixed_weights(model)
+    if state_dict is not None:
+        weights = {name: state_dict[name] for name in weights}
+    return {name: _hash(weight) for name, weight in weights.items()}
 
 
 def complete(

@@ -22,7 +22,7 @@ from torch import nn
 from vit_adapter.checkpoint import run_files
 from vit_adapter.config.test_time import loader_for_testing, wrap_for_testing
 from vit_adapter.engine.ema import WeightAverage
-from vit_adapter.engine.parallel import share_buffers, unwrap
+from vit_adapter.engine.parallel import share_buffers, whole_model
 from vit_adapter.evaluation.pictures import PredictionPictures
 from vit_adapter.utils.atomic import atomic_open
 
@@ -71,13 +71,11 @@ def evaluate(
     if cfg.dataloader.get("evaluator") is None or cfg.dataloader.get("test") is None:
         logger.warning("The config has no test data or no evaluator, so nothing is evaluated.")
         return {}
-    # The forward pass of a wrapped model waits for every process, and some have fewer images.
-    inner = unwrap(model)
-    results = _run_evaluator(cfg, inner)
+    results = _run_evaluator(cfg, model)
     if average is not None:
         logger.info("Evaluating the moving average (EMA) of the weights.")
         with average.applied():
-            averaged = _run_evaluator(cfg, inner)
+            averaged = _run_evaluator(cfg, model)
         results |= {f"{task}{_AVERAGED}": metrics for task, metrics in averaged.items()}
     if not comm.is_main_process():
         return {}
@@ -94,11 +92,13 @@ def evaluate(
 
 
 def _run_evaluator(cfg: DictConfig, model: nn.Module) -> dict[str, dict[str, float]]:
-    """Return the metrics of a model without a wrapper; empty in all but the main process."""
-    share_buffers(model)
-    loader = instantiate(loader_for_testing(cfg))
-    evaluator = _with_pictures(cfg, instantiate(cfg.dataloader.evaluator), len(loader))
-    return dict(inference_on_dataset(wrap_for_testing(cfg, model), loader, evaluator))
+    """Return the metrics of a model; empty in all but the main process."""
+    # The forward pass in training waits for every process, but some have fewer images here.
+    with whole_model(model) as inner:
+        share_buffers(inner)
+        loader = instantiate(loader_for_testing(cfg))
+        evaluator = _with_pictures(cfg, instantiate(cfg.dataloader.evaluator), len(loader))
+        return dict(inference_on_dataset(wrap_for_testing(cfg, inner), loader, evaluator))
 
 
 def _with_pictures(

@@ -22,7 +22,7 @@ from vit_adapter.engine.clipping import clipping_hooks
 from vit_adapter.engine.ema import WeightAverage
 from vit_adapter.engine.evaluation import evaluate
 from vit_adapter.engine.freezing import FrozenNorms
-from vit_adapter.engine.parallel import gather_model_state, unwrap
+from vit_adapter.engine.parallel import gather_model_state, is_sharded, unwrap
 from vit_adapter.engine.progress import ProgressBar
 from vit_adapter.engine.trackers import build_trackers
 from vit_adapter.engine.trainer import Trainer
@@ -101,7 +101,8 @@ class EvaluationHook(HookBase):
 
     Detectron2's ``EvalHook`` looks only at the iteration count and therefore evaluates a model
     whose very last iteration failed. If an evaluation during training fails, a checkpoint is
-    saved before the run ends.
+    saved before the run ends, unless the model is divided among the processes: this takes all of
+    them, and some may not have failed.
 
     Args:
         period: iterations between evaluations; 0 evaluates only after the last one.
@@ -199,6 +200,14 @@ class EvaluationHook(HookBase):
         logger.info(self._best.describe_stop())
 
     def _save(self) -> None:
+        if is_sharded(self._checkpointer.model):
+            last = self._checkpointer.get_checkpoint_file() or "none yet"
+            _report_failure(
+                "The evaluation failed. With train.parallel=fsdp one process cannot save a "
+                f"checkpoint alone; the last one is {last}. Fix the cause, then continue with "
+                "--resume."
+            )
+            return
         name = run_files.checkpoint_name(self.trainer.iter)
         # A file of that name may already exist if the run was resumed from an earlier checkpoint.
         if os.path.basename(self._checkpointer.get_checkpoint_file()) != f"{name}.pth":

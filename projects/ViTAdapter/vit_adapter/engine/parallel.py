@@ -1,10 +1,12 @@
 """How a model is spread over the processes of a run, and how its state is collected.
 
-Only this module knows that: currently every process has a replica of the model
-(DistributedDataParallel). Every process of a run must call these functions.
+Only this module knows that. With ``train.parallel=ddp`` every process has a replica of the model
+(DistributedDataParallel), with ``fsdp`` a part of it (:mod:`vit_adapter.engine.sharding`). Every
+process of a run must call these functions.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.distributed as dist
@@ -13,31 +15,52 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from vit_adapter.config.errors import UsageError
+from vit_adapter.engine.sharding import (
+    gather_tensors,
+    is_sharded,
+    shard,
+    shard_like,
+    unsharded,
+)
+
 __all__ = [
     "gather_model_state",
     "gather_optimizer_state",
     "gradient_exchange",
+    "is_sharded",
     "load_optimizer_state",
     "parallelise",
     "share_buffers",
     "unwrap",
+    "whole_model",
 ]
+
+_WAYS = ("ddp", "fsdp")
 
 
 def parallelise(cfg: DictConfig, model: nn.Module) -> nn.Module:
     """Wrap ``model`` so that the processes of this run train it together.
 
     Args:
-        cfg: ``train.ddp`` holds options of DistributedDataParallel (``broadcast_buffers``,
-            ``find_unused_parameters``).
+        cfg: ``train.parallel`` is "ddp" or "fsdp"; ``train.ddp`` holds options of
+            DistributedDataParallel (``broadcast_buffers``, ``find_unused_parameters``).
         model: on its device, with the weights that the run starts from. Parameters that are not
             trained must already be frozen, so that their gradients are not exchanged.
 
     Returns:
         The model to train and to build the optimizer for; ``model`` itself in a single process.
+
+    Raises:
+        UsageError: ``train.parallel`` is unknown, or the model cannot be divided.
     """
+    way = cfg.train.get("parallel", "ddp")
+    if way not in _WAYS:
+        raise UsageError(f"train.parallel={way!r} is unknown; expected {' or '.join(_WAYS)}.")
     if comm.get_world_size() == 1:
         return model
+    if way == "fsdp":
+        return shard(model)
     options = OmegaConf.to_container(cfg.train.get("ddp", OmegaConf.create({})), resolve=True)
     device = next(model.parameters()).device
     # Gloo on the CPU takes no device ids; NCCL needs that of this process.
@@ -51,11 +74,24 @@ def gradient_exchange(model: nn.Module, *, enabled: bool) -> AbstractContextMana
     Args:
         model: the result of :func:`parallelise`.
         enabled: False only adds to the gradients of this process. The next backward pass with True
-            exchanges the sum.
+            exchanges the sum. A model that is divided keeps whole gradients until then.
     """
-    if enabled or not isinstance(model, DistributedDataParallel):
-        return nullcontext()
-    return model.no_sync()
+    if is_sharded(model):
+        model.set_requires_gradient_sync(enabled)
+        model.set_is_last_backward(enabled)
+    elif not enabled and isinstance(model, DistributedDataParallel):
+        return model.no_sync()
+    return nullcontext()
+
+
+@contextmanager
+def whole_model(model: nn.Module) -> Iterator[nn.Module]:
+    """Give the unwrapped model, whose forward pass waits for no other process inside the context.
+
+    Each process needs memory for all weights, also those that it does not keep.
+    """
+    with unsharded(model):
+        yield unwrap(model)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -75,15 +111,35 @@ def share_buffers(model: nn.Module) -> None:
 
 
 def gather_model_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return the complete ``state_dict()`` of a model, with plain names, for a checkpoint."""
-    return unwrap(model).state_dict()
+    """Return the complete ``state_dict()`` of a model, with plain names, for a checkpoint.
+
+    Only the main process gets it if the model is divided.
+    """
+    state = unwrap(model).state_dict()
+    state.update(gather_tensors(state))  # keeps the module versions attached to it
+    return state
 
 
 def gather_optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, object]:
-    """Return the complete ``state_dict()`` of an optimizer for a checkpoint."""
-    return optimizer.state_dict()
+    """Return the complete ``state_dict()`` of an optimizer for a checkpoint.
+
+    Only the main process gets it if the model is divided.
+    """
+    state = optimizer.state_dict()
+    entries = {key: gather_tensors(values) for key, values in state["state"].items()}
+    return {**state, "state": entries}
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, object]) -> None:
-    """Load the result of :func:`gather_optimizer_state`."""
-    optimizer.load_state_dict(state)
+    """Load the result of :func:`gather_optimizer_state`, of a run with any number of processes."""
+    groups = zip(state["param_groups"], optimizer.param_groups, strict=True)
+    parameters = {
+        key: parameter
+        for stored, own in groups
+        for key, parameter in zip(stored["params"], own["params"], strict=True)
+    }
+    entries = {
+        key: {name: shard_like(value, parameters[key]) for name, value in values.items()}
+        for key, values in state["state"].items()
+    }
+    optimizer.load_state_dict({**state, "state": entries})

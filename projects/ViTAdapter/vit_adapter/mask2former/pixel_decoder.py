@@ -102,6 +102,10 @@ class Encoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(layers)
 
+    def sharding_units(self) -> Sequence[nn.Module]:
+        """Parts that ``train.parallel=fsdp`` gathers one at a time: the layers."""
+        return self.layers
+
     def forward(self, tokens: Tensor, positions: Tensor, shapes: Sequence[GridSize]) -> Tensor:
         """(B, S, C) -> (B, S, C); ``positions`` and ``shapes`` as in :class:`EncoderLayer`."""
         points = reference_points(shapes, device=tokens.device, dtype=positions.dtype)

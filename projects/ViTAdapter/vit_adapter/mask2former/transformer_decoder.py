@@ -149,6 +149,10 @@ class MaskedTransformerDecoder(nn.Module):
         """Names of the embeddings, which have no weight decay."""
         return {"query_feat.weight", "query_embed.weight", "level_embed.weight"}
 
+    def sharding_units(self) -> Sequence[nn.Module]:
+        """Parts that ``train.parallel=fsdp`` gathers one at a time: the layers."""
+        return self.layers
+
     def forward(
         self, features: PixelFeatures, *, intermediate: bool = False
     ) -> list[MaskPredictions]:

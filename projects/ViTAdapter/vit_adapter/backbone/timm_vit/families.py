@@ -69,6 +69,10 @@ class Family(ABC):
     ) -> Tensor:
         """Run one block on tokens (B, P + N, D), in windows unless ``window_size`` is 0."""
 
+    def sharding_units(self, block: nn.Module, *, windowed: bool) -> list[nn.Module]:
+        """The parts of a block that are called; see :meth:`ViTTrunk.sharding_units`."""
+        return [block.attn, block.mlp] if windowed else [block]
+
 
 class StandardFamily(Family):
     """``VisionTransformer``: learned positions that are added to the tokens, or none."""
@@ -180,6 +184,10 @@ class BeitFamily(Family):
         return run_scaled_block(
             block, tokens, lambda normed: biased_attention(block.attn, normed, bias)
         )
+
+    def sharding_units(self, block: nn.Module, *, windowed: bool) -> list[nn.Module]:
+        """See :meth:`Family.sharding_units`; the attention itself is not called."""
+        return [block.mlp]
 
 
 class SamFamily(Family):

@@ -146,6 +146,13 @@ class TimmViT(ViTTrunk):
         """See :meth:`ViTTrunk.blocks_from`."""
         return self.model.blocks[start:]
 
+    def sharding_units(self) -> Sequence[nn.Module]:
+        """See :meth:`ViTTrunk.sharding_units`; blocks in windows are run part by part."""
+        units = []
+        for block, window_size in zip(self.model.blocks, self.window_sizes, strict=True):
+            units += self._family.sharding_units(block, windowed=bool(window_size))
+        return units
+
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """See :meth:`ViTTrunk.group_matcher`; timm's own leaves out learned rotary positions."""
         return {
