@@ -47,8 +47,9 @@ def _train(max_iter, period, eval_period, base_batch_size=16, max_norm=None):
         # and optimizer state among them
         parallel="ddp",
         ddp=dict(broadcast_buffers=False, find_unused_parameters=False),
-        # period 0: only after the last iteration; trained_only: without the ViT's fixed weights
-        checkpointer=dict(period=period, max_to_keep=3, trained_only=False),
+        # period 0: only after the last iteration; trained_only: without the ViT's fixed weights;
+        # sharded: folders, to which all processes write while training goes on
+        checkpointer=dict(period=period, max_to_keep=3, trained_only=False, sharded=False),
         eval_period=eval_period,  # 0: only after the last iteration
         # model_best.pth: the checkpoint with the best value of a metric of metrics.json, such as
         # bbox/AP; patience: stop after so many evaluations in a row without a better value

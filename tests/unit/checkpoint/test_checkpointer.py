@@ -49,15 +49,15 @@ def test_resuming_continues_from_the_last_checkpoint_only(tmp_path: Path) -> Non
 def test_every_process_gathers_and_the_main_one_writes(tmp_path: Path) -> None:
     gathered = []
 
-    def gather(model: nn.Module) -> dict[str, torch.Tensor]:
-        gathered.append(model)
-        return {"whole": torch.ones(1)}
+    def gather(checkpoint: dict[str, object]) -> dict[str, object]:
+        gathered.append(list(checkpoint["model"]))
+        return {"model": {"whole": torch.ones(1)}}
 
     model = nn.Linear(1, 1)
     checkpointer = Checkpointer(model, str(tmp_path), gather=gather)
     checkpointer.save_to_disk = False  # as Detectron2 sets it in the other processes
     checkpointer.save("a")
-    assert gathered == [model]
+    assert gathered == [["weight", "bias"]]
     assert not list(tmp_path.iterdir())
     checkpointer.save_to_disk = True
     checkpointer.save("a")

@@ -3,9 +3,13 @@
 Called with the number of CPU processes and the names of functions below.
 """
 
+import copy
+import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from detectron2.config import LazyCall
@@ -16,10 +20,13 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from vit_adapter import TimmViT
+from vit_adapter.checkpoint.checkpointer import Checkpointer
+from vit_adapter.checkpoint.files import load_checkpoint_file, load_trainer_state
 from vit_adapter.config.loading import load_config
 from vit_adapter.config.tasks import set_num_classes
 from vit_adapter.engine import parallel
 from vit_adapter.engine.build import build_optimizer, build_seeded_model
+from vit_adapter.engine.ema import WeightAverage
 from vit_adapter.engine.freezing import freeze_parameters
 from vit_adapter.engine.processes import ProcessLayout, launch
 
@@ -93,6 +100,8 @@ class Run:
         freeze_parameters(model, cfg.train.freeze)
         self.model = parallel.parallelise(cfg, model).train()
         self.optimizer = build_optimizer(cfg, self.model)
+        self.average = WeightAverage(self.model, 0.5)
+        self.average.follow(self.optimizer)
         self.curve: list[list[float]] = []
 
     def train(self, steps: int, *, accumulate: int = 1, bfloat16: bool = False) -> "Run":
@@ -105,17 +114,24 @@ class Run:
                         losses = self.model(make_batch(step * accumulate + part))
                     sum(losses.values()).backward()
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), 0.5)
-            norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+            norm = parallel.whole_tensor(norm)
             self.curve.append([norm.item(), *(loss.item() for loss in losses.values())])
             self.optimizer.step()
             self.optimizer.zero_grad()
         return self
 
-    def state(self) -> dict[str, Mapping]:
+    def pieces(self) -> dict[str, Mapping]:
+        model = parallel.unwrap(self.model)
         return {
-            "model": parallel.gather_model_state(self.model),
-            "optimizer": parallel.gather_optimizer_state(self.optimizer),
+            "model": model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict(),
         }
+
+    def state(self) -> dict[str, Mapping]:
+        return parallel.gather_state(self.pieces())
+
+    state_dict = pieces  # as a trainer
 
 
 def check_same(first: Run, second: Run, *, losses: float, weights: float, norms: float) -> None:
@@ -126,10 +142,12 @@ def check_same(first: Run, second: Run, *, losses: float, weights: float, norms:
     states = first.state(), second.state()
     if comm.get_rank():
         return
-    one, two = (state["model"] for state in states)
-    assert list(one) == list(two) and one._metadata == two._metadata
-    for name in one:
-        torch.testing.assert_close(one[name], two[name], rtol=0, atol=weights, msg=name)
+    for part in ("model", "average"):
+        one, two = (state[part] for state in states)
+        assert list(one) == list(two)
+        for name in one:
+            torch.testing.assert_close(one[name], two[name], rtol=0, atol=weights, msg=name)
+    assert states[0]["model"]._metadata == states[1]["model"]._metadata
     one, two = (state["optimizer"] for state in states)
     assert one["param_groups"] == two["param_groups"] and list(one["state"]) == list(two["state"])
     for key, entries in one["state"].items():
@@ -140,10 +158,16 @@ def check_same(first: Run, second: Run, *, losses: float, weights: float, norms:
 
 
 def float32() -> None:
-    """Twenty steps of a detector and a segmentor, each with its own parameter groups."""
+    """Twenty steps of a detector and a segmentor, each with its own parameter groups.
+
+    The learning rate is that of a warm-up: Adam turns the rounding of tiny gradients into steps.
+    """
     for overrides in (MASK_RCNN, MASK2FORMER):
-        runs = (Run(read_config(overrides), way).train(20) for way in ("ddp", "fsdp"))
-        check_same(*runs, losses=1e-5, weights=1e-2, norms=1e-3)
+        cfgs = [read_config([*overrides, "optimizer.lr=1e-6"]) for _ in range(2)]
+        first, second = (
+            Run(cfg, way).train(20) for cfg, way in zip(cfgs, ("ddp", "fsdp"), strict=True)
+        )
+        check_same(first, second, losses=1e-5, weights=1e-3, norms=1e-3)
 
 
 def float64() -> None:
@@ -159,6 +183,7 @@ def float64() -> None:
                     name="eva02_tiny_patch14_224",
                     embed_dim=192,
                     depth=cfg.model.backbone.bottom_up.vit.depth,
+                    drop_path_rate=0.0,
                     window_sizes=[2, 0] * (cfg.model.backbone.bottom_up.vit.depth // 2),
                     use_checkpoint=True,
                 )
@@ -178,15 +203,16 @@ def bfloat16() -> None:
 def interchange() -> None:
     """Each continues from the state of the other; memory is divided; one process can evaluate."""
     ddp, fsdp = (Run(read_config(SEMANTIC_FPN), way).train(1) for way in ("ddp", "fsdp"))
-    state = comm.all_gather(ddp.state()["optimizer"])[0]
-    parallel.load_optimizer_state(fsdp.optimizer, state)
+    state = comm.all_gather(ddp.state())[0]
+    parallel.load_optimizer_state(fsdp.optimizer, state["optimizer"])
+    fsdp.average.load_state_dict(state["average"])
     check_same(ddp, fsdp, losses=1e-5, weights=1e-3, norms=1e-3)
     own = sum(value.to_local().numel() for value in fsdp.model.parameters())
     total = sum(value.numel() for value in ddp.model.parameters())
     assert sum(comm.all_gather(own)) == total and own < 1.2 * total / comm.get_world_size()
     entries = fsdp.optimizer.state.values()
     assert sum(entry["exp_avg"].to_local().numel() for entry in entries) == own
-    with parallel.whole_model(fsdp.model) as model:
+    with ddp.average.applied(), fsdp.average.applied(), parallel.whole_model(fsdp.model) as model:
         if comm.get_rank() == 0:  # would wait for the others outside the context
             with torch.no_grad():
                 result, expected = (
@@ -198,6 +224,36 @@ def interchange() -> None:
     ddp.model.train(), fsdp.model.train()
     check_same(ddp.train(1), fsdp.train(1), losses=1e-5, weights=1e-2, norms=1e-2)
     assert before == [value.to_local().numel() for value in fsdp.model.parameters()]
+
+
+def folders() -> None:
+    """A checkpoint that all processes write is read by one, while training goes on."""
+    run = Run(read_config(SEMANTIC_FPN), "fsdp").train(1)
+    expected = copy.deepcopy(run.state())
+    root = Path(comm.all_gather(tempfile.mkdtemp())[0])
+    checkpointer = Checkpointer(parallel.unwrap(run.model), str(root), trainer=run, sharded=True)
+    checkpointer.save("model_0000000", iteration=0, generator=torch.get_rng_state())
+    run.train(1)  # changes the weights while they are written
+    checkpointer.wait()
+    if comm.get_rank() == 0:
+        assert (root / "last_checkpoint").read_text() == "model_0000000.sharded"
+        names = {path.name for path in root.iterdir()}
+        assert names == {"last_checkpoint", "model_0000000.sharded"}
+        folder = root / "model_0000000.sharded"
+        assert len(list(folder.glob("*.safetensors"))) == comm.get_world_size()
+        stored = load_checkpoint_file(folder)
+        for name, value in expected["model"].items():
+            torch.testing.assert_close(stored["model"][name], value, rtol=0, atol=0, msg=name)
+        assert stored["model"]._metadata == expected["model"]._metadata
+        assert stored["generator"].dtype is torch.uint8
+        load_trainer_state(folder, stored)
+        state = stored["trainer"]["optimizer"]
+        for key, entries in expected["optimizer"]["state"].items():
+            for name, value in entries.items():
+                torch.testing.assert_close(state["state"][key][name], value, rtol=0, atol=0)
+    comm.synchronize()
+    if comm.get_rank() == 0:
+        shutil.rmtree(root)
 
 
 def run_all(names: Sequence[str]) -> None:

@@ -154,6 +154,21 @@ def names(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.glob("*.pth"))
 
 
+def test_folders_are_removed_too(tmp_path: Path) -> None:
+    (tmp_path / "model_0000000.sharded").mkdir()
+    loop = Loop()
+    checkpointer = Checkpointer(nn.Linear(1, 1), str(tmp_path), sharded=True)
+    loop.register_hooks([PeriodicCheckpointer(checkpointer, period=2, max_to_keep=2)])
+    loop.train(0, 9)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "last_checkpoint",
+        "model_0000005.sharded",
+        "model_0000007.sharded",
+        "model_final.sharded",
+    ]
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.sharded"
+
+
 def test_checkpoints_of_an_interrupted_run_count(tmp_path: Path) -> None:
     def train(start: int, stop: int, fail_at: int | None = None) -> None:
         loop = Loop(fail_at)

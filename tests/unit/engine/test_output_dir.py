@@ -71,6 +71,12 @@ def test_checkpoints_without_last_checkpoint_are_a_run_too(tmp_path: Path) -> No
     assert set_previous_run_aside(tmp_path) is not None
 
 
+def test_folders_of_sharded_checkpoints_are_a_run_too(tmp_path: Path) -> None:
+    (tmp_path / "model_0000009.sharded").mkdir()
+    aside = set_previous_run_aside(tmp_path)
+    assert [path.name for path in aside.iterdir()] == ["model_0000009.sharded"]
+
+
 def test_results_of_an_evaluation_are_kept_too(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("{}")
     refuse_restart(tmp_path, 1)  # no training is lost
@@ -177,6 +183,14 @@ def test_unfinished_files_are_removed(tmp_path: Path) -> None:
     unfinished.write_text("half")
     drop_unsaved_progress(tmp_path, 5)
     assert not list(tmp_path.iterdir())
+
+
+def test_unfinished_folders_are_removed(tmp_path: Path) -> None:
+    unfinished = tmp_path / f".model_0000009.sharded{TEMPORARY_MARK}abc"
+    unfinished.mkdir()
+    (unfinished / "rest.pth").touch()
+    drop_unsaved_progress(tmp_path, 5)
+    assert not unfinished.exists()
 
 
 def test_run_without_a_checkpoint_starts_with_empty_metrics(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_state_has_plain_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "DistributedDataParallel", Wrapper)
     model = nn.Linear(1, 1)
     assert parallel.unwrap(Wrapper(model)) is model
-    assert list(parallel.gather_model_state(Wrapper(model))) == ["weight", "bias"]
+    assert list(parallel.unwrap(Wrapper(model)).state_dict()) == ["weight", "bias"]
 
 
 def test_optimizer_state_is_saved_and_loaded() -> None:
@@ -34,6 +34,6 @@ def test_optimizer_state_is_saved_and_loaded() -> None:
     for parameter in first.param_groups[0]["params"]:
         parameter.grad = torch.ones_like(parameter)
     first.step()
-    state = parallel.gather_optimizer_state(first)
+    state = parallel.gather_state(first.state_dict())
     parallel.load_optimizer_state(second, state)
     assert second.state_dict() == state

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from detectron2.utils import comm
 from omegaconf import OmegaConf
-from vit_adapter.engine.parallel import gather_model_state, parallelise, share_buffers, unwrap
+from vit_adapter.engine.parallel import gather_state, parallelise, share_buffers, unwrap
 from vit_adapter.engine.processes import ProcessLayout, launch
 from vit_adapter.layers.sync_norm import GlooSyncBatchNorm, adapt_sync_batch_norm
 
@@ -62,7 +62,7 @@ def work():
     wrapped = parallelise(OmegaConf.create({"train": {}}), model)
     assert wrapped is not model and unwrap(wrapped) is model
     weights = comm.all_gather({name: value.clone() for name, value in model.state_dict().items()})
-    assert weights[0] == weights[1] == gather_model_state(wrapped)
+    assert weights[0] == weights[1] == gather_state(unwrap(wrapped).state_dict())
     wrapped(torch.full((1, 1), 1.0 + comm.get_rank())).backward()
     assert model.weight.grad.item() == 1.5
     comm.synchronize()

@@ -26,7 +26,10 @@ def config(way: str) -> DictConfig:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("processes", "checks"),
-    [(2, ["interchange", "float32", "float64", "bfloat16"]), (4, ["interchange"])],
+    [
+        (2, ["interchange", "folders", "float32", "float64", "bfloat16"]),
+        (4, ["interchange", "folders"]),
+    ],
 )
 def test_equals_ddp(processes: int, checks: list[str]) -> None:
     done = subprocess.run(
@@ -34,7 +37,7 @@ def test_equals_ddp(processes: int, checks: list[str]) -> None:
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1200,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -4,6 +4,7 @@ import copy
 import logging
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
@@ -11,10 +12,15 @@ from torch import Tensor, nn
 
 from vit_adapter.backbone.lora import belongs_to_lora
 from vit_adapter.checkpoint.average import MODEL_EMA, choose_weights
-from vit_adapter.checkpoint.files import extract_state_dict, load_checkpoint_file
+from vit_adapter.checkpoint.files import (
+    extract_state_dict,
+    load_checkpoint_file,
+    load_trainer_state,
+)
 from vit_adapter.checkpoint.loading import ADVICE, LoadReport, load_strict, without_prefix
 from vit_adapter.checkpoint.original.provenance import find_tree
 from vit_adapter.checkpoint.run_files import LAST_CHECKPOINT
+from vit_adapter.checkpoint.sharded import SUFFIX, ShardedWriter, is_sharded_checkpoint
 from vit_adapter.checkpoint.trained_part import (
     FIXED_WEIGHTS,
     BaseWeights,
@@ -53,7 +59,9 @@ class Checkpointer(DetectionCheckpointer):
             hooks); None to store only the weights.
         allow_mismatch: one or several regular expressions of names that need not fit in
             :meth:`load`. Resuming is always strict, because the same config wrote the checkpoint.
-        gather: returns the complete state dict of the model to store.
+        gather: replaces pieces of tensors in a checkpoint by whole ones, in the main process.
+        sharded: write folders instead, without gathering, while training goes on; see
+            :mod:`vit_adapter.checkpoint.sharded`. Not together with ``trained_only``.
         base: the pre-trained weights of the model's ViT. A checkpoint of the trained part lies on
             top of them, see :mod:`vit_adapter.checkpoint.trained_part`; loading one also loads them
             unless the model already has them.
@@ -63,6 +71,7 @@ class Checkpointer(DetectionCheckpointer):
         load_average: load the moving average of a checkpoint instead of its weights, if it has one.
 
     Attributes:
+        sharded: as given.
         report: what the last loading did with each name; None before.
     """
 
@@ -73,7 +82,8 @@ class Checkpointer(DetectionCheckpointer):
         *,
         trainer: object | None = None,
         allow_mismatch: str | Sequence[str] = (),
-        gather: Callable[[nn.Module], dict[str, Tensor]] = nn.Module.state_dict,
+        gather: Callable[[dict[str, object]], dict[str, object]] = dict,
+        sharded: bool = False,
         base: BaseWeights | None = None,
         trained_only: bool = False,
         average: object | None = None,
@@ -84,6 +94,8 @@ class Checkpointer(DetectionCheckpointer):
         super().__init__(model, save_dir, **stored)
         self.allow_mismatch = allow_mismatch
         self._gather = gather
+        self.sharded = sharded
+        self._writer = ShardedWriter() if sharded else None
         self._base = base
         self._trained_only = trained_only
         self._load_average = load_average
@@ -91,30 +103,47 @@ class Checkpointer(DetectionCheckpointer):
         self.report: LoadReport | None = None
 
     def save(self, name: str, *, as_last: bool = True, **extra: object) -> None:
-        """Write ``{name}.pth`` in ``save_dir``.
+        """Write a checkpoint in ``save_dir``.
 
         Every process calls this, since each may hold a part of the state; only the main process
         writes.
 
         Args:
-            name: file name without its extension.
+            name: file name without its extension, which is ``.pth`` or, of a folder, ``.sharded``.
             as_last: also point ``last_checkpoint`` at it, so that ``--resume`` continues from it.
             extra: plain values stored next to model and trainer, such as ``iteration``.
         """
         if not self.save_dir:
             return
-        data: dict[str, object] = {"model": self._gather(self.model)}
+        data: dict[str, object] = {"model": self.model.state_dict()}
         data.update({key: value.state_dict() for key, value in self.checkpointables.items()})
         data.update(extra)
+        path = self.path_of(name)
+        logger.info("Saving checkpoint to %s", path)
+        if self._writer is not None:
+            self._writer.start(data, Path(path), self._tag_folder if as_last else None)
+            return
+        data = self._gather(data)
         if not self.save_to_disk:
             return
         if self._trained_only:
             data |= self._leave_out_fixed(data["model"])
-        file = os.path.join(self.save_dir, f"{name}.pth")
-        logger.info("Saving checkpoint to %s", file)
-        atomic_save(data, file)
+        atomic_save(data, path)
         if as_last:
-            self.tag_last_checkpoint(f"{name}.pth")
+            self.tag_last_checkpoint(os.path.basename(path))
+
+    def path_of(self, name: str) -> str:
+        """Return where :meth:`save` puts the checkpoint of this name."""
+        return os.path.join(self.save_dir, f"{name}{'.pth' if self._writer is None else SUFFIX}")
+
+    def wait(self) -> None:
+        """Wait for a folder that is still being written; every process calls this.
+
+        Raises:
+            RuntimeError: it could not be written.
+        """
+        if self._writer is not None:
+            self._writer.wait()
 
     def _leave_out_fixed(self, state_dict: dict[str, Tensor]) -> dict[str, object]:
         if not self._fixed:  # once: these weights do not change
@@ -124,6 +153,9 @@ class Checkpointer(DetectionCheckpointer):
         for name in self._fixed["sha256"]:
             del trained[name]
         return {"model": trained, FIXED_WEIGHTS: self._fixed}
+
+    def _tag_folder(self, folder: Path) -> None:
+        self.tag_last_checkpoint(folder.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Write ``last_checkpoint``, atomically."""
@@ -161,13 +193,15 @@ class Checkpointer(DetectionCheckpointer):
         last = comm.all_gather(self.get_checkpoint_file() if resume else "")[0]
         if not last:
             return self.load(path)
-        if not all(comm.all_gather(os.path.isfile(last))):
+        if not all(comm.all_gather(os.path.isfile(last) or is_sharded_checkpoint(last))):
             raise FileNotFoundError(
                 f"{os.path.join(self.save_dir, LAST_CHECKPOINT)} names {last}, which at least one "
                 "process cannot find. Restore that file or write the name of another checkpoint "
                 f"into {LAST_CHECKPOINT}; with several machines the folder must be shared."
             )
-        return self._load(last, (), _RESUME_ADVICE.format(last))
+        rest = self._load(last, (), _RESUME_ADVICE.format(last))
+        load_trainer_state(last, rest)
+        return rest
 
     def _load(self, path: str, allow: str | Sequence[str], advice: str) -> dict[str, object]:
         if not path:

@@ -21,12 +21,14 @@ from iopath.common.file_io import HTTPURLHandler, PathManager
 from torch import Tensor
 
 from vit_adapter.checkpoint.run_files import SET_ASIDE
+from vit_adapter.checkpoint.sharded import REST, fill_in, is_sharded_checkpoint
 
 __all__ = [
     "CheckpointFileError",
     "extract_state_dict",
     "load_checkpoint_file",
     "load_state_dict_file",
+    "load_trainer_state",
     "local_path",
 ]
 
@@ -92,7 +94,9 @@ def load_checkpoint_file(
     """Read a checkpoint file or URL as it was stored, on the CPU, without running code from it.
 
     Args:
-        path: ``.pth``, ``.pt``, ``.pth.tar``, ``.safetensors`` or ``.npz``.
+        path: ``.pth``, ``.pt``, ``.pth.tar``, ``.safetensors`` or ``.npz``, or a folder of
+            :mod:`vit_adapter.checkpoint.sharded`. The state of the trainer in such a folder stays
+            on the meta device, see :func:`load_trainer_state`.
         mapped: map a PyTorch file into memory instead of reading it, if its format allows it: its
             tensors then need no memory of their own. The file must not be changed while they are
             in use. Safetensors files are always mapped.
@@ -108,6 +112,8 @@ def load_checkpoint_file(
     """
     name = os.fspath(path)
     lowered = name.lower()
+    if is_sharded_checkpoint(name):
+        return _read_sharded(Path(name))
     if lowered.endswith(_PICKLE_SUFFIXES):
         raise CheckpointFileError(
             f"checkpoint {name!r} is a pickle: reading it would run any code its author stored, "
@@ -131,6 +137,16 @@ def load_checkpoint_file(
             "tensors; save model.state_dict() instead of the model or a single tensor."
         )
     return dict(loaded)
+
+
+def load_trainer_state(path: str | os.PathLike[str], checkpoint: dict[str, object]) -> None:
+    """Read the rest of the result of :func:`load_checkpoint_file`, if ``path`` is a folder.
+
+    Raises:
+        CheckpointFileError: a file in the folder is damaged or missing.
+    """
+    if is_sharded_checkpoint(path) and "trainer" in checkpoint:
+        checkpoint["trainer"] = _fill_in(Path(path), checkpoint["trainer"], "trainer")
 
 
 def load_state_dict_file(
@@ -214,6 +230,21 @@ def _set_aside(file: Path) -> str:
         f"{' or '.join(map(str, moved))}. Give that path, and give each run its own "
         "train.output_dir."
     )
+
+
+def _read_sharded(folder: Path) -> dict[str, object]:
+    rest = _read_torch(folder / REST, False)
+    return {
+        key: value if key == "trainer" else _fill_in(folder, value, key)
+        for key, value in rest.items()
+    }
+
+
+def _fill_in(folder: Path, value: object, key: str) -> object:
+    try:
+        return fill_in(folder, value, key)
+    except ValueError as error:
+        raise _damaged(folder, error) from error
 
 
 def _read_torch(file: Path, mapped: bool) -> object:

@@ -15,6 +15,7 @@ __all__ = [
     "RESULTS",
     "SET_ASIDE",
     "TRACKERS",
+    "SHARDED_CHECKPOINTS",
     "checkpoint_name",
 ]
 
@@ -40,6 +41,7 @@ LAST_CHECKPOINT = "last_checkpoint"
 FINAL_CHECKPOINT = "model_final.pth"
 BEST_CHECKPOINT = "model_best.pth"
 CHECKPOINTS = "model_*.pth"
+SHARDED_CHECKPOINTS = "model_*.sharded"
 
 SET_ASIDE = "previous_run_"
 """Prefix of the folders to which a new run moves the files of an earlier one."""
@@ -47,6 +49,7 @@ SET_ASIDE = "previous_run_"
 PATTERNS = (
     LAST_CHECKPOINT,  # first: without it no half-moved run can be resumed by mistake
     CHECKPOINTS,
+    SHARDED_CHECKPOINTS,
     METRICS,
     EVALUATIONS,
     RESULTS,

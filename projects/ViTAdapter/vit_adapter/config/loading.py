@@ -129,8 +129,8 @@ def _load_output_folder(folder: Path) -> DictConfig:
     pointer = folder / run_files.LAST_CHECKPOINT
     if pointer.is_file():  # a finished run that was continued has newer weights than its final ones
         newest = folder / pointer.read_text(encoding="utf-8").strip()
-        weights = newest if newest.is_file() else weights
-    if not weights.is_file():
+        weights = newest if newest.exists() else weights  # a sharded checkpoint is a folder
+    if not weights.exists():
         raise MissingFileError(
             f"folder {folder} has {run_files.CONFIG} but no {weights.name}; train first, or give "
             f"{config_file} as the config and the weights separately"

@@ -135,7 +135,7 @@ class BestCheckpoint:
     def _read(self) -> tuple[float | None, int, dict[int, float]]:
         """Return the best value, its iteration, and the value of every evaluation."""
         value, iteration, evaluations = None, -1, {}
-        file = self._path(BEST_CHECKPOINT)
+        file = self._checkpointer.path_of(BEST_CHECKPOINT.removesuffix(".pth"))
         if os.path.exists(file):
             checkpoint = load_checkpoint_file(file, mapped=True)
             if self._is_own(checkpoint.get(_BEST, {}), file):

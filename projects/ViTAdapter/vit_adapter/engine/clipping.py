@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from vit_adapter.config.errors import UsageError
+from vit_adapter.engine.parallel import whole_tensor
 
 __all__ = ["GradientClipping", "clipping_hooks"]
 
@@ -41,7 +42,7 @@ class GradientClipping(HookBase):
     def after_backward(self) -> None:
         """Clip the gradients, which have no loss scale in them any more."""
         norm = nn.utils.clip_grad_norm_(self.trainer.model.parameters(), **self._options)
-        self.trainer.record(grad_norm=norm)
+        self.trainer.record(grad_norm=whole_tensor(norm))
 
 
 def clipping_hooks(cfg: DictConfig) -> list[HookBase]:

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vit_adapter.checkpoint.average import MODEL_EMA
 from vit_adapter.config.errors import UsageError
-from vit_adapter.engine.parallel import unwrap
+from vit_adapter.engine.parallel import shard_like, unwrap
 
 __all__ = ["WeightAverage", "build_average", "restore_average"]
 
@@ -117,7 +117,7 @@ class WeightAverage:
                 "and the train.freeze of the run that wrote it."
             )
         for name, average in self._averages.items():
-            average.copy_(state[name])
+            average.copy_(shard_like(state[name], average))
 
 
 def build_average(

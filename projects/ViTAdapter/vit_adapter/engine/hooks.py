@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,13 +17,15 @@ from torch import nn
 
 from vit_adapter.checkpoint import run_files
 from vit_adapter.checkpoint.checkpointer import Checkpointer
+from vit_adapter.checkpoint.sharded import remove_checkpoint
+from vit_adapter.config.errors import UsageError
 from vit_adapter.config.weights import base_weights, stores_trained_only
 from vit_adapter.engine.best import BestCheckpoint, build_best
 from vit_adapter.engine.clipping import clipping_hooks
 from vit_adapter.engine.ema import WeightAverage
 from vit_adapter.engine.evaluation import evaluate
 from vit_adapter.engine.freezing import FrozenNorms
-from vit_adapter.engine.parallel import gather_model_state, is_sharded, unwrap
+from vit_adapter.engine.parallel import gather_state, is_sharded, unwrap
 from vit_adapter.engine.progress import ProgressBar
 from vit_adapter.engine.trackers import build_trackers
 from vit_adapter.engine.trainer import Trainer
@@ -59,18 +62,29 @@ def output_hooks(
         trainer: the trainer of this run; checkpoints store it with its model.
         output_dir: the result of :func:`vit_adapter.engine.output_dir.claim_output_dir`.
         average: of the weights of this run, which is stored and evaluated with them.
+
+    Raises:
+        UsageError: options of ``train.checkpointer`` exclude each other.
     """
     options = cfg.train
+    sharded = options.checkpointer.get("sharded", False)
+    if sharded and stores_trained_only(cfg):
+        raise UsageError(
+            "train.checkpointer.sharded=True stores everything, and trained_only=True does not; "
+            "set one of them to False."
+        )
     checkpointer = Checkpointer(
         unwrap(trainer.model),
         output_dir,
         trainer=trainer,
-        gather=gather_model_state,
+        gather=gather_state,
+        sharded=sharded,
         base=base_weights(cfg),
         trained_only=stores_trained_only(cfg),
         average=average,
     )
-    periods = {key: value for key, value in options.checkpointer.items() if key != "trained_only"}
+    ways = ("trained_only", "sharded")
+    periods = {key: value for key, value in options.checkpointer.items() if key not in ways}
     result = [
         PeriodicCheckpointer(checkpointer, **periods),
         EvaluationHook(
@@ -200,12 +214,12 @@ class EvaluationHook(HookBase):
         logger.info(self._best.describe_stop())
 
     def _save(self) -> None:
-        if is_sharded(self._checkpointer.model):
+        if self._checkpointer.sharded or is_sharded(self._checkpointer.model):
             last = self._checkpointer.get_checkpoint_file() or "none yet"
             _report_failure(
-                "The evaluation failed. With train.parallel=fsdp one process cannot save a "
-                f"checkpoint alone; the last one is {last}. Fix the cause, then continue with "
-                "--resume."
+                "The evaluation failed. With train.parallel=fsdp, or sharded checkpoints, one "
+                f"process cannot save a checkpoint alone; the last one is {last}. Fix the cause, "
+                "then continue with --resume."
             )
             return
         name = run_files.checkpoint_name(self.trainer.iter)
@@ -234,19 +248,37 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
     def __init__(
         self, checkpointer: Checkpointer, period: int, max_to_keep: int | None = None
     ) -> None:
-        max_to_keep = max_to_keep if comm.is_main_process() else None  # the others remove nothing
-        super().__init__(checkpointer, period or sys.maxsize, max_to_keep=max_to_keep)
+        super().__init__(checkpointer, period or sys.maxsize)
+        self._keep = max_to_keep if comm.is_main_process() else None  # the others remove nothing
+        self._saved: list[str] = []
 
     def before_train(self) -> None:
         """Treat the checkpoints that already exist as the oldest ones."""
         super().before_train()
-        if self.max_to_keep is not None:
-            prefix = f"{self.file_prefix}_"
-            self.recent_checkpoints = sorted(
-                file
-                for file in self.checkpointer.get_all_checkpoint_files()
-                if os.path.basename(file).removeprefix(prefix).removesuffix(".pth").isdigit()
-            )
+        name = re.compile(rf"{self.file_prefix}_\d+\.(pth|sharded)")
+        folder = self.checkpointer.save_dir
+        if self._keep is not None and os.path.isdir(folder):
+            found = sorted(filter(name.fullmatch, os.listdir(folder)))
+            self._saved = [os.path.join(folder, file) for file in found]
+
+    def step(self, iteration: int, **extra: object) -> None:
+        """Save a checkpoint if it is time, and remove the oldest ones."""
+        super().step(iteration, **extra)
+        if (iteration + 1) % self.period == 0:
+            name = f"{self.file_prefix}_{iteration:07d}"
+            self._saved.append(self.checkpointer.path_of(name))
+            self._remove_old(unfinished=int(self.checkpointer.sharded))
+
+    def after_train(self) -> None:
+        """Wait until the last checkpoint is complete; after a failure it may never be."""
+        if not self.trainer.failed:
+            self.checkpointer.wait()
+            self._remove_old()
+
+    def _remove_old(self, unfinished: int = 0) -> None:
+        if self._keep is not None:
+            while len(self._saved) > self._keep + unfinished:
+                remove_checkpoint(self._saved.pop(0))
 
 
 def _report_failure(text: str) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 from pathlib import Path
 
 from detectron2.utils import comm
@@ -151,7 +152,7 @@ def drop_unsaved_progress(output_dir: str | os.PathLike[str], start_iter: int) -
     """
     folder = Path(output_dir)
     for file in folder.glob(f".*{TEMPORARY_MARK}*"):
-        file.unlink()
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
     metrics = folder / run_files.METRICS
     if not metrics.is_file():
         return
@@ -173,7 +174,8 @@ def _move(file: Path, folder: Path) -> None:
 
 
 def _holds_run(folder: Path) -> bool:
-    return any(folder.glob(run_files.CHECKPOINTS)) or (folder / run_files.LAST_CHECKPOINT).exists()
+    patterns = (run_files.CHECKPOINTS, run_files.SHARDED_CHECKPOINTS, run_files.LAST_CHECKPOINT)
+    return any(any(folder.glob(pattern)) for pattern in patterns)
 
 
 def _iteration(line: str) -> float:

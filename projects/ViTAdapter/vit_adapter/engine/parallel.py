@@ -5,35 +5,38 @@ Only this module knows that. With ``train.parallel=ddp`` every process has a rep
 process of a run must call these functions.
 """
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.distributed as dist
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vit_adapter.config.errors import UsageError
 from vit_adapter.engine.sharding import (
-    gather_tensors,
+    gather,
     is_sharded,
     shard,
     shard_like,
     unsharded,
+    whole_tensor,
 )
 
 __all__ = [
-    "gather_model_state",
-    "gather_optimizer_state",
+    "gather_state",
     "gradient_exchange",
     "is_sharded",
     "load_optimizer_state",
     "parallelise",
+    "shard_like",
     "share_buffers",
     "unwrap",
     "whole_model",
+    "whole_tensor",
 ]
 
 _WAYS = ("ddp", "fsdp")
@@ -110,28 +113,23 @@ def share_buffers(model: nn.Module) -> None:
             dist.broadcast(buffer, src=0)
 
 
-def gather_model_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return the complete ``state_dict()`` of a model, with plain names, for a checkpoint.
+def gather_state(state: object) -> object:
+    """Return a state dict, or anything with state dicts inside, with whole tensors.
 
-    Only the main process gets it if the model is divided.
+    Only the main process gets them, on the CPU; the others keep their pieces of a divided model.
     """
-    state = unwrap(model).state_dict()
-    state.update(gather_tensors(state))  # keeps the module versions attached to it
-    return state
-
-
-def gather_optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, object]:
-    """Return the complete ``state_dict()`` of an optimizer for a checkpoint.
-
-    Only the main process gets it if the model is divided.
-    """
-    state = optimizer.state_dict()
-    entries = {key: gather_tensors(values) for key, values in state["state"].items()}
-    return {**state, "state": entries}
+    if isinstance(state, Mapping):
+        gathered = copy.copy(state)  # with the module versions attached to it
+        gathered.update((key, gather_state(value)) for key, value in state.items())
+        return gathered
+    return gather(state)
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, object]) -> None:
-    """Load the result of :func:`gather_optimizer_state`, of a run with any number of processes."""
+    """Load the ``state_dict()`` of an optimizer, with whole tensors; every process has it.
+
+    It may come from a run with another number of processes.
+    """
     groups = zip(state["param_groups"], optimizer.param_groups, strict=True)
     parameters = {
         key: parameter

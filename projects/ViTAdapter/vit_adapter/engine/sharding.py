@@ -6,7 +6,7 @@ rest is gathered for the whole step.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -23,7 +23,7 @@ try:
 except ImportError:  # before PyTorch 2.6
     fully_shard, DTensor = None, ()
 
-__all__ = ["gather_tensors", "is_sharded", "shard", "shard_like", "unsharded"]
+__all__ = ["gather", "is_sharded", "shard", "shard_like", "unsharded", "whole_tensor"]
 
 logger = logging.getLogger(__name__)
 
@@ -98,18 +98,23 @@ def unsharded(model: nn.Module) -> Iterator[None]:
             unit.set_reshard_after_forward(unit is not model, recurse=False)
 
 
-def gather_tensors(values: Mapping[str, object]) -> dict[str, object]:
-    """Return the same mapping with whole tensors on the CPU; every process calls this.
+def gather(value: object) -> object:
+    """Return a piece of a tensor as the whole tensor, on the CPU; every process calls this.
 
-    Only the main process keeps them; the others return their pieces.
+    Only the main process keeps it; the others return their pieces, as anything else is returned.
     """
-    gathered = {}
-    for name, value in values.items():
-        if isinstance(value, DTensor):
-            whole = value.full_tensor()
-            value = whole.cpu() if comm.is_main_process() else value
-        gathered[name] = value
-    return gathered
+    if not isinstance(value, DTensor):
+        return value
+    whole = whole_tensor(value)
+    return whole.cpu() if comm.is_main_process() else value
+
+
+def whole_tensor(value: Tensor) -> Tensor:
+    """Return a tensor that was computed from divided tensors, such as their norm, in every process.
+
+    Every process calls this.
+    """
+    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def shard_like(value: object, parameter: Tensor) -> object:

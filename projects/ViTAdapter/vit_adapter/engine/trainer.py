@@ -15,11 +15,7 @@ from vit_adapter.config.errors import UsageError
 from vit_adapter.engine.finite import FiniteCheck
 from vit_adapter.engine.loss_normalization import LossNormalization
 from vit_adapter.engine.optimizer_state import check_optimizer_state, describe_optimizer
-from vit_adapter.engine.parallel import (
-    gather_optimizer_state,
-    gradient_exchange,
-    load_optimizer_state,
-)
+from vit_adapter.engine.parallel import gradient_exchange, load_optimizer_state
 from vit_adapter.engine.precision import Precision
 from vit_adapter.engine.step_metrics import LossValues, StepMetrics
 from vit_adapter.layers.image_random import image_seeds
@@ -206,7 +202,7 @@ class Trainer(TrainerBase):
     def state_dict(self) -> dict[str, object]:
         """Return iteration, hooks, optimizer and loss scale; every process calls this."""
         state = super().state_dict()
-        state["optimizer"] = gather_optimizer_state(self.optimizer)
+        state["optimizer"] = self.optimizer.state_dict()
         state["optimizer_description"] = describe_optimizer(self.optimizer, self.model)
         state["grad_scaler"] = self.precision.scaler.state_dict()
         return state

@@ -10,7 +10,15 @@ from typing import IO
 
 import torch
 
-__all__ = ["TEMPORARY_MARK", "atomic_file", "atomic_folder", "atomic_open", "atomic_save"]
+__all__ = [
+    "TEMPORARY_MARK",
+    "atomic_file",
+    "atomic_folder",
+    "atomic_open",
+    "atomic_save",
+    "publish_folder",
+    "temporary_path",
+]
 
 TEMPORARY_MARK = ".unfinished-"
 """Part of the name of every file and folder that is still being written."""
@@ -36,7 +44,7 @@ def atomic_open(
         OSError: the file cannot be written; the message names it.
     """
     path = Path(os.path.abspath(os.fspath(path)))
-    temporary = _temporary(path)
+    temporary = temporary_path(path)
     encoding = None if "b" in mode else "utf-8"
     try:
         with open(temporary, mode.replace("w", "x"), encoding=encoding) as stream:
@@ -81,7 +89,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         A path of the same name in a temporary folder next to it. The folder is removed in any case.
     """
     path = Path(os.path.abspath(os.fspath(path)))
-    temporary = _temporary(path)
+    temporary = temporary_path(path)
     temporary.mkdir()
     try:
         yield temporary / path.name
@@ -104,7 +112,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: something else exists under that name by the end of the block.
     """
     path = Path(os.path.abspath(os.fspath(path)))
-    temporary = _temporary(path)
+    temporary = temporary_path(path)
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -113,7 +121,23 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)  # already gone if all went well
 
 
-def _temporary(path: Path) -> Path:
+def publish_folder(temporary: Path, path: Path) -> None:
+    """Give a complete folder its name; a folder that has it already is replaced.
+
+    Args:
+        temporary: the folder, on the same disk; its files are on the disk.
+        path: the name.
+    """
+    old = temporary_path(path)
+    if path.exists():
+        os.rename(path, old)
+    os.rename(temporary, path)
+    _flush_folder(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """Return a new name beside ``path`` for a file or folder that is not complete."""
     return path.with_name(f".{path.name}{TEMPORARY_MARK}{uuid.uuid4().hex}")
 
 
