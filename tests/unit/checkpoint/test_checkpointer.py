@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.utils import comm
 from torch import nn
 
 from vit_adapter.checkpoint import files
 from vit_adapter.checkpoint.checkpointer import Checkpointer
-from vit_adapter.checkpoint.files import load_checkpoint_file
+from vit_adapter.checkpoint.files import CheckpointFileError, load_checkpoint_file
 from vit_adapter.checkpoint.loading import CheckpointMismatchError
 
 
@@ -86,7 +87,38 @@ def test_process_killed_while_writing_keeps_the_last_checkpoint(
 
 def test_a_missing_last_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "last_checkpoint").write_text("model_0000009.pth")
-    with pytest.raises(FileNotFoundError, match=r"last_checkpoint names .*model_0000009\.pth"):
+    with pytest.raises(CheckpointFileError, match=r"last_checkpoint names .*model_0000009\.pth"):
+        Checkpointer(nn.Linear(1, 1), str(tmp_path)).resume_or_load("")
+
+
+def test_a_truncated_last_checkpoint_is_replaced_by_the_one_before(tmp_path: Path) -> None:
+    for number in (1, 3):
+        Checkpointer(nn.Linear(1, 1), str(tmp_path), trainer=State(number)).save(f"model_{number}")
+    (tmp_path / "model_3.pth").write_bytes((tmp_path / "model_3.pth").read_bytes()[:-1])
+    rest = Checkpointer(nn.Linear(1, 1), str(tmp_path)).resume_or_load("")
+    assert rest["trainer"] == {"iteration": 1}
+
+
+def test_all_processes_follow_the_main_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Checkpointer(nn.Linear(1, 1), str(tmp_path), trainer=State(1)).save("model_1")
+    monkeypatch.setattr(comm, "is_main_process", lambda: False)
+    answers = {"chosen": (str(tmp_path / "model_1.pth"), ""), "error": ("", "all are damaged")}
+    for case, answer in answers.items():
+        monkeypatch.setattr(
+            comm, "all_gather", lambda own, answer=answer: [answer if own == ("", "") else own]
+        )
+        checkpointer = Checkpointer(nn.Linear(1, 1), str(tmp_path))
+        if case == "chosen":
+            assert checkpointer.resume_or_load("")["trainer"] == {"iteration": 1}
+        else:
+            with pytest.raises(CheckpointFileError, match="all are damaged"):
+                checkpointer.resume_or_load("")
+
+
+def test_a_folder_that_is_not_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Checkpointer(nn.Linear(1, 1), str(tmp_path), trainer=State(1)).save("model_1")
+    monkeypatch.setattr(comm, "all_gather", lambda own: [own, False])
+    with pytest.raises(FileNotFoundError, match=r"processes \[1\] cannot find it"):
         Checkpointer(nn.Linear(1, 1), str(tmp_path)).resume_or_load("")
 
 

@@ -95,6 +95,7 @@ def test_failed_evaluation_leaves_a_checkpoint(
     assert names(tmp_path) == ["model_0000002.pth"]
     assert "model_0000002.pth" in caplog.text
     assert ("model_0000002.pth" in capsys.readouterr().err) != main_process
+    monkeypatch.undo()
     resumed = Loop()
     model = nn.Linear(1, 1)
     resumed.load_state_dict(Checkpointer(model, str(tmp_path)).resume_or_load("")["trainer"])
@@ -180,6 +181,7 @@ def test_checkpoints_of_an_interrupted_run_count(tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError):
         train(0, 20, fail_at=9)
     assert names(tmp_path) == ["model_0000005.pth", "model_0000007.pth", "model_best.pth"]
+    torch.save({}, tmp_path / "model_0000009.pth")  # last_checkpoint was not written any more
     train(8, 10)
     assert names(tmp_path) == [
         "model_0000007.pth",

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from vit_adapter.backbone.lora import belongs_to_lora
 from vit_adapter.checkpoint.average import MODEL_EMA, choose_weights
 from vit_adapter.checkpoint.files import (
+    CheckpointFileError,
     extract_state_dict,
     load_checkpoint_file,
     load_trainer_state,
 )
 from vit_adapter.checkpoint.loading import ADVICE, LoadReport, load_strict, without_prefix
 from vit_adapter.checkpoint.original.provenance import find_tree
+from vit_adapter.checkpoint.resumable import find_resumable
 from vit_adapter.checkpoint.run_files import LAST_CHECKPOINT
 from vit_adapter.checkpoint.sharded import SUFFIX, ShardedWriter, is_sharded_checkpoint
 from vit_adapter.checkpoint.trained_part import (
@@ -181,7 +183,9 @@ class Checkpointer(DetectionCheckpointer):
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, object]:
         """Load the weights of the last checkpoint in ``save_dir``, or else those of ``path``.
 
-        The main process chooses the file, so that all processes continue from the same one.
+        If that one is missing or damaged, the newest earlier one that can be read takes its place
+        (:func:`vit_adapter.checkpoint.resumable.find_resumable`). The main process chooses the
+        file, so that all processes continue from the same one.
 
         Args:
             path: weights to start from if there is nothing to resume; "" for none.
@@ -189,19 +193,37 @@ class Checkpointer(DetectionCheckpointer):
 
         Returns:
             As :meth:`load`.
+
+        Raises:
+            FileNotFoundError, CheckpointFileError, CheckpointMismatchError: as :meth:`load`, or
+                there are checkpoints to resume, but none of them can be read.
         """
-        last = comm.all_gather(self.get_checkpoint_file() if resume else "")[0]
+        last = self._choose_last() if resume else ""
         if not last:
             return self.load(path)
-        if not all(comm.all_gather(os.path.isfile(last) or is_sharded_checkpoint(last))):
+        found = comm.all_gather(os.path.isfile(last) or is_sharded_checkpoint(last))
+        missing = [rank for rank, is_there in enumerate(found) if not is_there]
+        if missing:
             raise FileNotFoundError(
-                f"{os.path.join(self.save_dir, LAST_CHECKPOINT)} names {last}, which at least one "
-                "process cannot find. Restore that file or write the name of another checkpoint "
-                f"into {LAST_CHECKPOINT}; with several machines the folder must be shared."
+                f"checkpoint {last} exists for process 0, but processes {missing} cannot find it: "
+                "train.output_dir must be a folder that all machines share."
             )
         rest = self._load(last, (), _RESUME_ADVICE.format(last))
         load_trainer_state(last, rest)
         return rest
+
+    def _choose_last(self) -> str:
+        """Return the checkpoint to resume, for all processes; "" if there is none."""
+        chosen, problem = "", ""
+        if comm.is_main_process() and self.has_checkpoint():
+            try:
+                chosen = str(find_resumable(Path(self.save_dir)))
+            except CheckpointFileError as error:
+                problem = str(error)
+        chosen, problem = comm.all_gather((chosen, problem))[0]  # all of them stop, or none
+        if problem:
+            raise CheckpointFileError(problem)
+        return chosen
 
     def _load(self, path: str, allow: str | Sequence[str], advice: str) -> dict[str, object]:
         if not path:

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from detectron2.config import instantiate
 from detectron2.engine import HookBase, hooks
@@ -17,6 +18,7 @@ from torch import nn
 
 from vit_adapter.checkpoint import run_files
 from vit_adapter.checkpoint.checkpointer import Checkpointer
+from vit_adapter.checkpoint.resumable import iteration_of
 from vit_adapter.checkpoint.sharded import remove_checkpoint
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.weights import base_weights, stores_trained_only
@@ -253,13 +255,17 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
         self._saved: list[str] = []
 
     def before_train(self) -> None:
-        """Treat the checkpoints that already exist as the oldest ones."""
+        """Treat the checkpoints before the first iteration as the oldest ones.
+
+        Later ones, which the interrupted run may have left, are replaced when their turn comes.
+        """
         super().before_train()
         name = re.compile(rf"{self.file_prefix}_\d+\.(pth|sharded)")
         folder = self.checkpointer.save_dir
         if self._keep is not None and os.path.isdir(folder):
-            found = sorted(filter(name.fullmatch, os.listdir(folder)))
-            self._saved = [os.path.join(folder, file) for file in found]
+            found = [Path(folder, file) for file in os.listdir(folder) if name.fullmatch(file)]
+            start = self.trainer.start_iter
+            self._saved = sorted(str(file) for file in found if iteration_of(file) < start)
 
     def step(self, iteration: int, **extra: object) -> None:
         """Save a checkpoint if it is time, and remove the oldest ones."""
