@@ -181,6 +181,9 @@ def test_restart_does_not_start_from_scratch(tmp_path: Path) -> None:
 def test_unfinished_files_are_removed(tmp_path: Path) -> None:
     unfinished = tmp_path / f".model_0000009.pth{TEMPORARY_MARK}abc"
     unfinished.write_text("half")
+    folder = tmp_path / f".model.safetensors{TEMPORARY_MARK}abc"
+    folder.mkdir()
+    (folder / "model.safetensors").write_text("half")
     drop_unsaved_progress(tmp_path, 5)
     assert not list(tmp_path.iterdir())
 

@@ -1,8 +1,10 @@
 """Checkpoints of a training run: atomic to write, strict to load, safe to read."""
 
 import copy
+import errno
 import logging
 import os
+import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -31,15 +33,28 @@ from vit_adapter.checkpoint.trained_part import (
 )
 from vit_adapter.utils.atomic import atomic_open, atomic_save
 
-__all__ = ["Checkpointer"]
+__all__ = ["CheckpointWriteError", "Checkpointer"]
 
 logger = logging.getLogger(__name__)
+
+_REMEDIES = {
+    errno.ENOSPC: "Free space on that file system, or lower train.checkpointer.max_to_keep",
+    errno.EDQUOT: "Free space in your quota, or lower train.checkpointer.max_to_keep",
+    errno.EFBIG: "Raise the limit for the size of files (ulimit -f)",
+    errno.ENOENT: "Restore train.output_dir, which has been removed or unmounted",
+    errno.EACCES: "Make train.output_dir writable",
+    errno.EROFS: "Make the file system of train.output_dir writable again",
+}
 
 _RESUME_ADVICE = (
     "--resume continues only the run that wrote it: use the config and the classes of that run. "
     "Otherwise start without --resume from these weights with train.init_checkpoint='{}', which "
     "respects train.allow_mismatch, and give the new run its own train.output_dir."
 )
+
+
+class CheckpointWriteError(OSError):
+    """A checkpoint cannot be written; the message names file, process, cause and what to do."""
 
 
 class Checkpointer(DetectionCheckpointer):
@@ -114,6 +129,9 @@ class Checkpointer(DetectionCheckpointer):
             name: file name without its extension, which is ``.pth`` or, of a folder, ``.sharded``.
             as_last: also point ``last_checkpoint`` at it, so that ``--resume`` continues from it.
             extra: plain values stored next to model and trainer, such as ``iteration``.
+
+        Raises:
+            CheckpointWriteError: the file cannot be written; earlier checkpoints are unchanged.
         """
         if not self.save_dir:
             return
@@ -130,9 +148,22 @@ class Checkpointer(DetectionCheckpointer):
             return
         if self._trained_only:
             data |= self._leave_out_fixed(data["model"])
-        atomic_save(data, path)
-        if as_last:
-            self.tag_last_checkpoint(os.path.basename(path))
+        try:
+            atomic_save(data, path)
+            if as_last:
+                self.tag_last_checkpoint(os.path.basename(path))
+        except OSError as error:
+            raise CheckpointWriteError(self._describe_failure(path, error)) from error
+
+    def _describe_failure(self, path: str, error: OSError) -> str:
+        last = self.get_checkpoint_file() if self.has_checkpoint() else ""
+        return (
+            f"checkpoint {path} cannot be written by process {comm.get_rank()} on "
+            f"{platform.node()}: {error.strerror or error}. "
+            + (f"The last whole checkpoint is {last}. " if last else "There is no earlier one. ")
+            + f"{_REMEDIES.get(error.errno, 'Check the disk and the folder')}; --resume continues "
+            "from the last checkpoint."
+        )
 
     def path_of(self, name: str) -> str:
         """Return where :meth:`save` puts the checkpoint of this name."""

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from vit_adapter.checkpoint import run_files
-from vit_adapter.checkpoint.checkpointer import Checkpointer
+from vit_adapter.checkpoint.checkpointer import Checkpointer, CheckpointWriteError
 from vit_adapter.checkpoint.resumable import iteration_of
 from vit_adapter.checkpoint.sharded import remove_checkpoint
 from vit_adapter.config.errors import UsageError
@@ -27,6 +27,7 @@ from vit_adapter.engine.clipping import clipping_hooks
 from vit_adapter.engine.ema import WeightAverage
 from vit_adapter.engine.evaluation import evaluate
 from vit_adapter.engine.freezing import FrozenNorms
+from vit_adapter.engine.metric_writer import PeriodicWriter
 from vit_adapter.engine.parallel import gather_state, is_sharded, unwrap
 from vit_adapter.engine.progress import ProgressBar
 from vit_adapter.engine.trackers import build_trackers
@@ -108,7 +109,7 @@ def output_hooks(
             TensorboardXWriter(output_dir, purge_step=trainer.start_iter),
         ]
         result = [ProgressBar(), *result]
-        result.append(hooks.PeriodicWriter(writers, period=options.log_period))
+        result.append(PeriodicWriter(writers, period=options.log_period))
     return result
 
 
@@ -241,6 +242,10 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
 
     Every process needs one, since each may hold a part of the state.
 
+    A checkpoint that cannot be written does not stop the training: the cause, such as a full disk,
+    may be gone when the next one is due. If that one fails as well, or it is the last one, the
+    error is raised.
+
     Args:
         checkpointer: writes the files, in the main process.
         period: iterations between checkpoints; 0 saves only after the last iteration.
@@ -253,6 +258,7 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
         super().__init__(checkpointer, period or sys.maxsize)
         self._keep = max_to_keep if comm.is_main_process() else None  # the others remove nothing
         self._saved: list[str] = []
+        self._failed = False
 
     def before_train(self) -> None:
         """Treat the checkpoints before the first iteration as the oldest ones.
@@ -268,9 +274,26 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
             self._saved = sorted(str(file) for file in found if iteration_of(file) < start)
 
     def step(self, iteration: int, **extra: object) -> None:
-        """Save a checkpoint if it is time, and remove the oldest ones."""
-        super().step(iteration, **extra)
+        """Save a checkpoint if it is time, and remove the oldest ones.
+
+        Raises:
+            CheckpointWriteError: the last checkpoint, or the second in a row, cannot be written.
+        """
+        try:
+            super().step(iteration, **extra)
+        except CheckpointWriteError as error:
+            if self._failed or iteration >= self.max_iter - 1:
+                raise
+            self._failed = True
+            logger.error(
+                "%s\nTraining goes on, and stops if the next checkpoint, after %d iterations, "
+                "cannot be written either.",
+                error,
+                self.period,
+            )
+            return
         if (iteration + 1) % self.period == 0:
+            self._failed = False
             name = f"{self.file_prefix}_{iteration:07d}"
             self._saved.append(self.checkpointer.path_of(name))
             self._remove_old(unfinished=int(self.checkpointer.sharded))

@@ -143,8 +143,8 @@ def follow_weights(options: DictConfig, aside: Path | None) -> None:
 def drop_unsaved_progress(output_dir: str | os.PathLike[str], start_iter: int) -> None:
     """Delete what an interrupted run wrote after its last checkpoint.
 
-    That is, half-written temporary files and, in ``metrics.json``, the lines of iterations that
-    will be computed again and a truncated last line.
+    That is, half-written temporary files and folders and, in ``metrics.json``, the lines of
+    iterations that will be computed again and a truncated last line.
 
     Args:
         output_dir: folder of the run.
