@@ -22,6 +22,7 @@ from vit_adapter.engine.hooks import (
     output_hooks,
     training_hooks,
 )
+from vit_adapter.engine.interruption import StopOnSignal
 from vit_adapter.engine.metric_writer import PeriodicWriter
 from vit_adapter.engine.progress import ProgressBar
 
@@ -244,8 +245,8 @@ def test_writers_come_last_and_in_the_main_process(
     trainer = Loop()
     trainer.model = nn.Linear(1, 1)
     kinds = [type(hook) for hook in output_hooks(make_config(), trainer, str(tmp_path))]
-    both = [PeriodicCheckpointer, EvaluationHook]
-    assert kinds == ([ProgressBar, *both, PeriodicWriter] if main_process else both)
+    everywhere = [PeriodicCheckpointer, StopOnSignal, EvaluationHook]
+    assert kinds == ([ProgressBar, *everywhere, PeriodicWriter] if main_process else everywhere)
     assert (tmp_path / "metrics.json").exists() is main_process
 
 

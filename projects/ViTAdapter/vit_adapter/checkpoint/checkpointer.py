@@ -90,6 +90,7 @@ class Checkpointer(DetectionCheckpointer):
     Attributes:
         sharded: as given.
         report: what the last loading did with each name; None before.
+        saved_iteration: ``iteration`` that ``last_checkpoint`` was written for; None before.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class Checkpointer(DetectionCheckpointer):
         self._load_average = load_average
         self._fixed: dict[str, object] = {}
         self.report: LoadReport | None = None
+        self.saved_iteration: object = None
 
     def save(self, name: str, *, as_last: bool = True, **extra: object) -> None:
         """Write a checkpoint in ``save_dir``.
@@ -154,6 +156,8 @@ class Checkpointer(DetectionCheckpointer):
                 self.tag_last_checkpoint(os.path.basename(path))
         except OSError as error:
             raise CheckpointWriteError(self._describe_failure(path, error)) from error
+        if as_last:
+            self.saved_iteration = extra.get("iteration")
 
     def _describe_failure(self, path: str, error: OSError) -> str:
         last = self.get_checkpoint_file() if self.has_checkpoint() else ""

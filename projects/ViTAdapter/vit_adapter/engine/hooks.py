@@ -27,6 +27,7 @@ from vit_adapter.engine.clipping import clipping_hooks
 from vit_adapter.engine.ema import WeightAverage
 from vit_adapter.engine.evaluation import evaluate
 from vit_adapter.engine.freezing import FrozenNorms
+from vit_adapter.engine.interruption import StopOnSignal
 from vit_adapter.engine.metric_writer import PeriodicWriter
 from vit_adapter.engine.parallel import gather_state, is_sharded, unwrap
 from vit_adapter.engine.progress import ProgressBar
@@ -88,11 +89,18 @@ def output_hooks(
     )
     ways = ("trained_only", "sharded")
     periods = {key: value for key, value in options.checkpointer.items() if key not in ways}
+    stopping = StopOnSignal(checkpointer)
+
+    def evaluate_now() -> Mapping[str, Mapping[str, float]]:
+        with stopping.at_once():  # an evaluation may take longer than a cluster waits
+            return evaluate(cfg, trainer.model, training=True, average=average)
+
     result = [
         PeriodicCheckpointer(checkpointer, **periods),
+        stopping,
         EvaluationHook(
             options.eval_period,
-            lambda: evaluate(cfg, trainer.model, training=True, average=average),
+            evaluate_now,
             checkpointer,
             build_best(cfg, checkpointer, trainer.start_iter),
         ),

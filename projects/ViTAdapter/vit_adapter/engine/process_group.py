@@ -12,6 +12,7 @@ from detectron2.utils import comm
 from torch.distributed.rendezvous import rendezvous
 
 from vit_adapter.config.errors import UsageError
+from vit_adapter.engine.interruption import Interrupted
 
 __all__ = ["Process", "check_gpus", "run_among_others"]
 
@@ -70,6 +71,7 @@ def run_among_others(main: Callable[..., None], process: Process, arguments: tup
 
     Raises:
         UsageError: the processes of a machine are not numbered consecutively.
+        Interrupted: ``main`` raised it.
     """
     if process.world_size == 1:
         main(*arguments)
@@ -89,9 +91,17 @@ def run_among_others(main: Callable[..., None], process: Process, arguments: tup
         # Without a limit each process takes every core and they slow each other down.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // comm.get_local_size()))
     comm.synchronize()
-    main(*arguments)
+    interruption = 0
+    try:
+        main(*arguments)
+    except Interrupted as error:  # which refers to the model until it is dropped here
+        if not error.together:
+            raise
+        interruption = error.number
     # Skipped after a failure: the launcher stops the other processes, so this would wait forever.
     _leave_group()
+    if interruption:
+        raise Interrupted(interruption, together=True)
 
 
 def _leave_group() -> None:

@@ -7,17 +7,29 @@ of the config's device.
 import os
 import socket
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import FrameType
 
 import torch.multiprocessing as mp
 
 from vit_adapter.config.errors import UsageError
+from vit_adapter.engine.interruption import SIGNALS, Interrupted, handling
 from vit_adapter.engine.process_group import Process, check_gpus, run_among_others
 from vit_adapter.utils.atomic import atomic_open
 
-__all__ = ["ProcessLayout", "launch"]
+__all__ = ["ProcessError", "ProcessLayout", "launch"]
+
+_STATUSES = {128 + number for number in SIGNALS}
+_GRACE = 30.0  # seconds in which the other processes may end by themselves after an interruption
+
+
+class ProcessError(RuntimeError):
+    """A process of the run was killed, or ended without saying why."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,8 @@ def launch(
 
     Raises:
         UsageError: ``main`` raised it in one of the processes.
+        Interrupted: a signal ended the processes; the calling process passes on those it receives.
+        ProcessError: a process was killed, or ended without a traceback.
     """
     if isinstance(processes, Process):
         run_among_others(main, processes, arguments)
@@ -98,17 +112,80 @@ def _start(main: Callable[..., None], layout: ProcessLayout, arguments: tuple) -
     # Each process writes its error message to a file, because a long one would block a pipe.
     with tempfile.TemporaryDirectory() as mistakes:
         try:
-            mp.start_processes(
+            context = mp.start_processes(
                 _run_process,
                 nprocs=layout.processes_per_machine,
                 args=(main, layout, dist_url, arguments, mistakes),
+                join=False,
                 start_method="spawn",
             )
+            _wait(context)
         except mp.ProcessRaisedException as error:
             found = sorted(Path(mistakes).glob("mistake_*"))
             if not found:
                 raise
             raise UsageError(found[0].read_text(encoding="utf-8")) from error
+
+
+def _wait(context: mp.ProcessContext) -> None:
+    """Wait for all processes; when one of them fails, end the others within a minute.
+
+    Raises:
+        Interrupted, ProcessError: see :func:`launch`.
+        ProcessRaisedException: with the traceback of the process that failed.
+    """
+    forwarded = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        forwarded.append(number)
+        for process in context.processes:
+            if process.is_alive():
+                os.kill(process.pid, number)
+
+    with handling(forward):
+        first = _wait_for_first(context.processes)
+        # An evaluation can be interrupted in one process alone; the others then wait for it.
+        deadline = time.monotonic() + _GRACE if first in _STATUSES else 0.0
+        for process in context.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+        try:
+            while not context.join():  # SIGTERM, and SIGKILL after 30 seconds
+                pass
+        except mp.ProcessExitedException as error:
+            if first in _STATUSES or -first in forwarded:
+                raise Interrupted(first - 128 if first > 0 else -first) from None
+            raise ProcessError(_describe_end(error)) from None
+        except mp.ProcessRaisedException:
+            if first in _STATUSES:  # the others lost the connection to it
+                raise Interrupted(first - 128) from None
+            raise
+
+
+def _wait_for_first(processes: Sequence[BaseProcess]) -> int:
+    """Wait until a process fails, or all have ended; return the exit status of that process."""
+    running = {process.sentinel: process for process in processes}
+    while running:
+        for sentinel in wait(running):
+            process = running.pop(sentinel)
+            process.join()
+            if process.exitcode:
+                return process.exitcode
+    return 0
+
+
+def _describe_end(error: mp.ProcessExitedException) -> str:
+    how = f"was ended by {error.signal_name}" if error.signal_name else "ended without a traceback"
+    cause = (
+        " The system does this when memory runs out (see dmesg): lower "
+        "dataloader.train.total_batch_size or num_workers."
+        if error.signal_name == "SIGKILL"
+        else ""
+    )
+    return (
+        f"process {error.error_index} of this machine {how} (pid {error.error_pid}, exit status "
+        f"{error.exit_code}), so the others were stopped.{cause} --resume continues from the last "
+        "checkpoint."
+    )
 
 
 def _run_process(
