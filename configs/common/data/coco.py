@@ -48,6 +48,7 @@ def _dataloader(train_augmentations, masks=True):
             ),
             total_batch_size=16,
             num_workers=4,
+            timeout=600,  # seconds without an image after which the run stops; 0: never
         ),
         test=L(build_detection_test_loader)(
             dataset=L(get_detection_dataset_dicts)(names="coco_2017_val", filter_empty=False),

@@ -30,6 +30,7 @@ def make_dataloader(train, test, train_augmentations, test_augmentations):
             ),
             total_batch_size=16,
             num_workers=4,
+            timeout=600,  # seconds without an image after which the run stops; 0: never
         ),
         test=L(build_detection_test_loader)(
             dataset=L(get_detection_dataset_dicts)(names=test, filter_empty=False),

@@ -55,6 +55,7 @@ def make_dataloader(train, test, size_divisor=32):
             total_batch_size=16,
             aspect_ratio_grouping=False,  # all crops have the same size
             num_workers=4,
+            timeout=600,  # seconds without an image after which the run stops; 0: never
         ),
         test=L(build_detection_test_loader)(
             dataset=L(semantic_dataset_dicts)(names=test),

@@ -15,9 +15,11 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 from vit_adapter.data.records import Records, find_landscape
 from vit_adapter.data.sampling import group_by_orientation, sample_stream
 from vit_adapter.data.seeds import derive_seed, seeded
+from vit_adapter.data.workers import WorkerBoard, leave_signals_to_main, wait_for_samples
 
 _Record = Mapping[str, Any]
 _MAX_TRIES = 1000
+_CHECK = 5  # seconds
 
 
 class TrainLoader:
@@ -45,9 +47,14 @@ class TrainLoader:
         group_size: images in such a group. Two is the number per GPU in the published trainings. It
             does not depend on the number of processes, because it changes the order.
         num_workers: worker processes; 0 reads the images in the training process.
+        timeout: seconds without an image from the workers after which an error is raised, which
+            names the files that they are reading; 0 waits without an end.
         sampler: yields record indices for this process in place of the stream, such as Detectron2's
             ``RepeatFactorTrainingSampler``. Give it a seed (``seed="${train.seed}"``), or a resumed
             run gets another order. What several processes read is then up to it.
+
+    Attributes:
+        board: what the workers are reading; None before the first iterator.
 
     Raises:
         TypeError: ``dataset`` is iterable only.
@@ -63,6 +70,7 @@ class TrainLoader:
         aspect_ratio_grouping: bool = True,
         group_size: int = 2,
         num_workers: int = 0,
+        timeout: float = 600,
         sampler: Sampler[int] | None = None,
     ) -> None:
         if isinstance(dataset, IterableDataset):
@@ -86,7 +94,9 @@ class TrainLoader:
         self._group_size = group_size if aspect_ratio_grouping else 1
         self._landscape = find_landscape(self._records) if self._group_size > 1 else None
         self._num_workers = num_workers
+        self._timeout = timeout
         self._sampler = sampler
+        self.board: WorkerBoard | None = None
         self._seed: int | None = None
         self._start = 0
 
@@ -106,18 +116,23 @@ class TrainLoader:
             self._seed = comm.shared_random_seed()
         # Workers make single samples, not batches: the first batch is ready sooner, and fewer
         # images are in memory. Two batches are prepared ahead.
+        self.board = WorkerBoard(self._num_workers)
         ahead = max(2, math.ceil(2 * self._batch_size / max(1, self._num_workers)))
         samples = iter(
             DataLoader(
-                _Samples(self._records, self._mapper, self._seed),
+                _Samples(self._records, self._mapper, self._seed, self.board),
                 sampler=self._numbered_indices(),
                 batch_size=None,
                 collate_fn=_as_it_is,
                 num_workers=self._num_workers,
+                # PyTorch looks for dead workers only after this time.
+                timeout=min(self._timeout or _CHECK, _CHECK) if self._num_workers else 0,
+                worker_init_fn=leave_signals_to_main,
                 prefetch_factor=ahead if self._num_workers else None,
                 generator=torch.Generator(),  # leaves that of the training alone
             )
         )
+        samples = wait_for_samples(samples, self._timeout)
         while len(batch := list(islice(samples, self._batch_size))) == self._batch_size:
             yield batch
 
@@ -147,10 +162,11 @@ class TrainLoader:
 class _Samples(Dataset):
     """Maps (sample number, record index) to an input dict."""
 
-    def __init__(self, records: Dataset, mapper: Callable, seed: int) -> None:
+    def __init__(self, records: Dataset, mapper: Callable, seed: int, board: WorkerBoard) -> None:
         self._records = records
         self._mapper = mapper
         self._seed = seed
+        self._board = board
 
     def __getitem__(self, sample: tuple[int, int]) -> dict[str, Any]:
         number, index = sample
@@ -160,7 +176,9 @@ class _Samples(Dataset):
 
     def _map(self, index: int) -> dict[str, Any]:
         for _ in range(_MAX_TRIES):
-            result = self._mapper(self._records[index])
+            record = self._records[index]
+            with self._board.reading(record.get("file_name", "a record without a file name")):
+                result = self._mapper(record)
             if result is not None:
                 return result
             index = random.randrange(len(self._records))

@@ -21,6 +21,7 @@ from torch import nn
 
 from vit_adapter.checkpoint import run_files
 from vit_adapter.config.test_time import loader_for_testing, wrap_for_testing
+from vit_adapter.data.workers import protect_workers
 from vit_adapter.engine.ema import WeightAverage
 from vit_adapter.engine.parallel import share_buffers, whole_model
 from vit_adapter.evaluation.pictures import PredictionPictures
@@ -97,6 +98,7 @@ def _run_evaluator(cfg: DictConfig, model: nn.Module) -> dict[str, dict[str, flo
     with whole_model(model) as inner:
         share_buffers(inner)
         loader = instantiate(loader_for_testing(cfg))
+        protect_workers(loader)
         evaluator = _with_pictures(cfg, instantiate(cfg.dataloader.evaluator), len(loader))
         return dict(inference_on_dataset(wrap_for_testing(cfg, inner), loader, evaluator))
 

@@ -15,6 +15,7 @@ _TRAINING = {
     "train.checkpointer.max_to_keep": (1, "; null keeps all"),
     "train.best.patience": (1, "; null never stops early"),
     "dataloader.train.num_workers": (0, "; 0 reads the images in the training process itself"),
+    "dataloader.train.timeout": (0, "; seconds, 0 waits for images without an end"),
 }
 _TESTING = {
     "train.eval_pictures": (0, "; 0 draws no predictions"),

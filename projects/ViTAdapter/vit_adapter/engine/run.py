@@ -15,6 +15,7 @@ from vit_adapter.config.mask_branch import drop_mask_branch
 from vit_adapter.config.own_data import apply_custom_data
 from vit_adapter.config.semantic_branch import drop_label_maps
 from vit_adapter.config.unstated_task import fill_in_task
+from vit_adapter.data.workers import explained_worker_errors
 from vit_adapter.engine.best import check_best
 from vit_adapter.engine.build import build_optimizer, build_seeded_model, build_train_loader
 from vit_adapter.engine.compilation import compile_backbone
@@ -83,6 +84,8 @@ def train(cfg: DictConfig, *, resume: bool = False, dataset: Dataset | None = No
 
     Raises:
         FloatingPointError: a loss is not finite.
+        DataWorkerError: a process that reads the data died or hangs.
+        Interrupted: SIGTERM or SIGUSR1 has ended the training.
         UsageError: the weights to start from are missing or do not fit.
     """
     options = cfg.train
@@ -93,7 +96,8 @@ def train(cfg: DictConfig, *, resume: bool = False, dataset: Dataset | None = No
     seed_data(options.seed, start_iter)
     if start_iter < options.max_iter:
         trainer.data_loader = build_train_loader(cfg, dataset, start_iter=start_iter)
-    trainer.train(start_iter, options.max_iter)
+    with explained_worker_errors(trainer.data_loader):
+        trainer.train(start_iter, options.max_iter)
 
 
 def build_trainer(
