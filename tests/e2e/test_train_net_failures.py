@@ -27,7 +27,7 @@ def test_loss_that_is_not_finite_stops_the_run(command: list[str], tmp_path: Pat
     assert "losses: " in message
     assert ".png" in message.partition("images of the batch: ")[2]
     assert "Lower optimizer.lr" in message
-    assert not list(run.glob("*.pth"))
+    assert not list(run.glob("model_*.pth"))
     assert not (run / "last_checkpoint").exists()
     assert not (run / "results.json").exists()
     assert not [file for file in run.rglob("*") if TEMPORARY_MARK in file.name]

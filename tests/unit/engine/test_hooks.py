@@ -25,6 +25,7 @@ from vit_adapter.engine.hooks import (
 from vit_adapter.engine.interruption import StopOnSignal
 from vit_adapter.engine.metric_writer import PeriodicWriter
 from vit_adapter.engine.progress import ProgressBar
+from vit_adapter.engine.replay import ReplayWriter
 
 
 class Loop(TrainerBase):
@@ -245,7 +246,7 @@ def test_writers_come_last_and_in_the_main_process(
     trainer = Loop()
     trainer.model = nn.Linear(1, 1)
     kinds = [type(hook) for hook in output_hooks(make_config(), trainer, str(tmp_path))]
-    everywhere = [PeriodicCheckpointer, StopOnSignal, EvaluationHook]
+    everywhere = [ReplayWriter, PeriodicCheckpointer, StopOnSignal, EvaluationHook]
     assert kinds == ([ProgressBar, *everywhere, PeriodicWriter] if main_process else everywhere)
     assert (tmp_path / "metrics.json").exists() is main_process
 

@@ -10,6 +10,7 @@ __all__ = [
     "FINAL_CHECKPOINT",
     "LAST_CHECKPOINT",
     "METRICS",
+    "NON_FINITE",
     "PATTERNS",
     "PICTURES",
     "RESULTS",
@@ -43,6 +44,9 @@ BEST_CHECKPOINT = "model_best.pth"
 CHECKPOINTS = "model_*.pth"
 SHARDED_CHECKPOINTS = "model_*.sharded"
 
+NON_FINITE = "non_finite_"
+"""Prefix of the files to repeat a step whose loss was not finite."""
+
 SET_ASIDE = "previous_run_"
 """Prefix of the folders to which a new run moves the files of an earlier one."""
 
@@ -50,6 +54,7 @@ PATTERNS = (
     LAST_CHECKPOINT,  # first: without it no half-moved run can be resumed by mistake
     CHECKPOINTS,
     SHARDED_CHECKPOINTS,
+    f"{NON_FINITE}*",
     METRICS,
     EVALUATIONS,
     RESULTS,

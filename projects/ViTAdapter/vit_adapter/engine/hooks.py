@@ -31,6 +31,7 @@ from vit_adapter.engine.interruption import StopOnSignal
 from vit_adapter.engine.metric_writer import PeriodicWriter
 from vit_adapter.engine.parallel import gather_state, is_sharded, unwrap
 from vit_adapter.engine.progress import ProgressBar
+from vit_adapter.engine.replay import ReplayWriter
 from vit_adapter.engine.trackers import build_trackers
 from vit_adapter.engine.trainer import Trainer
 
@@ -96,6 +97,7 @@ def output_hooks(
             return evaluate(cfg, trainer.model, training=True, average=average)
 
     result = [
+        ReplayWriter(cfg, output_dir),
         PeriodicCheckpointer(checkpointer, **periods),
         stopping,
         EvaluationHook(

@@ -17,12 +17,15 @@ from vit_adapter.engine.loss_normalization import LossNormalization
 from vit_adapter.engine.optimizer_state import check_optimizer_state, describe_optimizer
 from vit_adapter.engine.parallel import gradient_exchange, load_optimizer_state
 from vit_adapter.engine.precision import Precision
+from vit_adapter.engine.replay import ReplayWriter, random_states
 from vit_adapter.engine.step_metrics import LossValues, StepMetrics
 from vit_adapter.layers.image_random import image_seeds
 
 __all__ = ["Trainer"]
 
 logger = logging.getLogger(__name__)
+
+_REPLAY = "python projects/ViTAdapter/tools/replay.py"
 
 Batch = Sequence[Mapping[str, object]]
 """Detectron2's input dicts, of one iteration or of a micro-batch."""
@@ -79,6 +82,8 @@ class Trainer(TrainerBase):
         self.loss_normalization = loss_normalization or LossNormalization()
         self.failed = False
         self._batches: Iterator[Batch] | None = None
+        self._micro_batches: Sequence[Batch] = ()
+        self._random_states: dict[str, Tensor] = {}  # before the forward passes of this step
         self._finite = FiniteCheck()
         self._metrics = StepMetrics()
 
@@ -122,7 +127,8 @@ class Trainer(TrainerBase):
     def run_step(self) -> None:
         """Take one optimizer step on one batch, unless its losses are not finite."""
         batch, data_time = self.next_batch()
-        micro_batches = self.split(batch)
+        micro_batches = self._micro_batches = self.split(batch)
+        self._random_states = random_states(self.precision.device_type)
         self.loss_normalization.prepare(self.model, micro_batches, self.forward)
         losses = self._compute_gradients(micro_batches)
         if not self._finite.passed():
@@ -171,9 +177,10 @@ class Trainer(TrainerBase):
             try:
                 return self.model(batch)
             except FloatingPointError as error:
+                replay = self._write_replay([], alone=True)
                 raise FloatingPointError(
                     self._describe_non_finite(
-                        str(error), [(comm.get_rank(), {}, _file_names(batch))]
+                        str(error), [(comm.get_rank(), {}, _file_names(batch))], replay
                     )
                 ) from error
 
@@ -265,15 +272,25 @@ class Trainer(TrainerBase):
             FloatingPointError: always; it names losses and images of all processes.
         """
         self._metrics.write(self.storage)  # the steps until now
-        found = []
-        for micro_batch, part in zip(micro_batches, losses, strict=True):
-            values = part.read()
-            if not all(map(math.isfinite, values.values())):
-                found.append((comm.get_rank(), values, _file_names(micro_batch)))
-        found = [entry for entries in comm.all_gather(found) for entry in entries]
+        found, values = [], [part.read() for part in losses]
+        for micro_batch, part in zip(micro_batches, values, strict=True):
+            if not all(map(math.isfinite, part.values())):
+                found.append((comm.get_rank(), part, _file_names(micro_batch)))
+        gathered = comm.all_gather((found, self._write_replay(values, failed=bool(found))))
+        found = [entry for entries, _ in gathered for entry in entries]
+        replay = [file for _, files in gathered for file in files]
         raise FloatingPointError(
-            self._describe_non_finite("A loss is infinite or not a number.", found)
+            self._describe_non_finite("A loss is infinite or not a number.", found, replay)
         )
+
+    def _write_replay(self, losses: Sequence[Mapping[str, float]], **options: bool) -> list[str]:
+        """Let hooks write what is needed to repeat this step; return their files."""
+        writers = [hook for hook in self._hooks if isinstance(hook, ReplayWriter)]
+        files = [
+            hook.write(self._micro_batches, losses, self._random_states, **options)
+            for hook in writers
+        ]
+        return [file for file in files if file]
 
     def _compute_gradients(self, micro_batches: Sequence[Batch]) -> list[LossValues]:
         """Add the gradients of all micro-batches, and begin to check that the losses are finite."""
@@ -290,7 +307,10 @@ class Trainer(TrainerBase):
         return values
 
     def _describe_non_finite(
-        self, reason: str, found: Sequence[tuple[int, Mapping[str, float], Sequence[str]]]
+        self,
+        reason: str,
+        found: Sequence[tuple[int, Mapping[str, float], Sequence[str]]],
+        replay: Sequence[str] = (),
     ) -> str:
         """Return the message; ``found`` has process, losses and image files of micro-batches."""
         rates = sorted({group["lr"] for group in self.optimizer.param_groups})
@@ -304,6 +324,7 @@ class Trainer(TrainerBase):
             shown = ", ".join(f"{name}={value:.4g}" for name, value in losses.items())
             lines.append(f"losses{where}: {shown or 'not reached'}")
             lines.append(f"images of the batch: {', '.join(files)}")
+        lines += [f"to find the cause: {_REPLAY} {file}" for file in replay]
         lines.append(
             "Lower optimizer.lr or warm up longer, use train.amp.dtype=bfloat16 instead of "
             "float16, and check the annotations of these images; --resume continues from the last "
