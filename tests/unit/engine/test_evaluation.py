@@ -123,6 +123,21 @@ def test_weights_and_their_average_are_evaluated(tmp_path: Path) -> None:
     ]
 
 
+def test_an_evaluation_ends_when_it_is_asked_to(tmp_path: Path) -> None:
+    calls = []
+
+    def stop_at_second() -> None:
+        calls.append(None)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    model = Model()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(make_config(tmp_path, RESULTS), model, before_batch=stop_at_second)
+    assert len(calls) == 2
+    assert not (tmp_path / "results.json").exists()
+
+
 def test_table() -> None:
     assert format_results(RESULTS).splitlines() == [
         "|      |    AP |   AP50 |   APl |",

@@ -37,21 +37,16 @@ class Loop(TrainerBase):
             self.handlers_afterwards = [signal.getsignal(number) for number in SIGNALS]
 
 
-def make_loop(folder: Path, signals: dict[int, list[int]], evaluate=dict, period: int = 4) -> Loop:
+def make_loop(folder: Path, signals: dict[int, list[int]], evaluate=None, period: int = 4) -> Loop:
     model = nn.Linear(1, 1)
     loop = Loop(model, signals)
     checkpointer = Checkpointer(model, str(folder), trainer=loop)
     stopping = StopOnSignal(checkpointer)
-
-    def evaluate_at_once() -> dict:
-        with stopping.at_once():
-            return evaluate()
-
     loop.register_hooks(
         [
             PeriodicCheckpointer(checkpointer, period=period),
             stopping,
-            EvaluationHook(3, evaluate_at_once, checkpointer),
+            EvaluationHook(3, lambda: evaluate(stopping) if evaluate else {}, checkpointer),
         ]
     )
     return loop
@@ -93,15 +88,19 @@ def test_a_checkpoint_of_this_step_is_not_written_twice(
     assert len(saved) == (1 if iteration == 3 else 3)
 
 
-def test_an_evaluation_is_not_waited_for(tmp_path: Path) -> None:
-    def evaluate() -> dict:
+def test_an_evaluation_is_not_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def evaluate(stopping: StopOnSignal) -> dict:
+        stopping.stop_now()
         os.kill(os.getpid(), signal.SIGUSR1)
+        stopping.stop_now()
         raise AssertionError("the evaluation went on")
 
     with pytest.raises(Interrupted) as caught:
         make_loop(tmp_path, {}, evaluate, period=100).train(0, 9)
     assert caught.value.code == 138
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000002.pth"
+    assert "A signal ends the run during the evaluation" in caplog.text
+    assert "failed" not in caplog.text
 
 
 @pytest.mark.parametrize(

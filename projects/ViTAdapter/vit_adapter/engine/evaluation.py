@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,6 +50,7 @@ def evaluate(
     *,
     training: bool = False,
     average: WeightAverage | None = None,
+    before_batch: Callable[[], None] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Run the evaluator of the config on its test data; all processes take part.
 
@@ -64,6 +65,7 @@ def evaluate(
         training: whether this evaluation is part of the training run that writes to that folder.
         average: of the weights of ``model``, which is evaluated after them. Its tasks are called
             ``bbox_ema`` and so on. Files of predictions are those of the last evaluation.
+        before_batch: called before each batch of images; an exception ends the evaluation.
 
     Returns:
         Task -> metric -> value, as Detectron2's evaluators give them (AP in percent); empty if
@@ -72,11 +74,11 @@ def evaluate(
     if cfg.dataloader.get("evaluator") is None or cfg.dataloader.get("test") is None:
         logger.warning("The config has no test data or no evaluator, so nothing is evaluated.")
         return {}
-    results = _run_evaluator(cfg, model)
+    results = _run_evaluator(cfg, model, before_batch)
     if average is not None:
         logger.info("Evaluating the moving average (EMA) of the weights.")
         with average.applied():
-            averaged = _run_evaluator(cfg, model)
+            averaged = _run_evaluator(cfg, model, before_batch)
         results |= {f"{task}{_AVERAGED}": metrics for task, metrics in averaged.items()}
     if not comm.is_main_process():
         return {}
@@ -92,13 +94,17 @@ def evaluate(
     return results
 
 
-def _run_evaluator(cfg: DictConfig, model: nn.Module) -> dict[str, dict[str, float]]:
+def _run_evaluator(
+    cfg: DictConfig, model: nn.Module, before_batch: Callable[[], None] | None
+) -> dict[str, dict[str, float]]:
     """Return the metrics of a model; empty in all but the main process."""
     # The forward pass in training waits for every process, but some have fewer images here.
     with whole_model(model) as inner:
         share_buffers(inner)
         loader = instantiate(loader_for_testing(cfg))
         protect_workers(loader)
+        if before_batch is not None:
+            loader = _Watched(loader, before_batch)
         evaluator = _with_pictures(cfg, instantiate(cfg.dataloader.evaluator), len(loader))
         return dict(inference_on_dataset(wrap_for_testing(cfg, inner), loader, evaluator))
 
@@ -120,6 +126,22 @@ def _with_pictures(
     folder = Path(cfg.train.output_dir) / run_files.PICTURES
     pictures = PredictionPictures(dataset_name, folder, number=number, num_batches=num_batches)
     return DatasetEvaluators([evaluator, pictures])
+
+
+class _Watched:
+    """A loader that calls a function before each batch."""
+
+    def __init__(self, loader: Collection[object], function: Callable[[], None]) -> None:
+        self._loader = loader
+        self._function = function
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[object]:
+        for batch in self._loader:
+            self._function()
+            yield batch
 
 
 def format_results(results: Results) -> str:

@@ -27,7 +27,7 @@ from vit_adapter.engine.clipping import clipping_hooks
 from vit_adapter.engine.ema import WeightAverage
 from vit_adapter.engine.evaluation import evaluate
 from vit_adapter.engine.freezing import FrozenNorms
-from vit_adapter.engine.interruption import StopOnSignal
+from vit_adapter.engine.interruption import Interrupted, StopOnSignal
 from vit_adapter.engine.metric_writer import PeriodicWriter
 from vit_adapter.engine.parallel import gather_state, is_sharded, unwrap
 from vit_adapter.engine.progress import ProgressBar
@@ -93,8 +93,13 @@ def output_hooks(
     stopping = StopOnSignal(checkpointer)
 
     def evaluate_now() -> Mapping[str, Mapping[str, float]]:
-        with stopping.at_once():  # an evaluation may take longer than a cluster waits
-            return evaluate(cfg, trainer.model, training=True, average=average)
+        return evaluate(
+            cfg,
+            trainer.model,
+            training=True,
+            average=average,
+            before_batch=stopping.stop_now,  # an evaluation may take longer than a cluster waits
+        )
 
     result = [
         ReplayWriter(cfg, output_dir),
@@ -213,8 +218,20 @@ class EvaluationHook(HookBase):
     def _run_or_save(self) -> None:
         try:
             self._run()
-        except BaseException:  # including an interruption by the user
-            self._save()
+        except BaseException as error:  # including an interruption by the user
+            file = self._save()
+            if isinstance(error, Interrupted):
+                logger.warning(
+                    "A signal ends the run during the evaluation, with exit status %s. The weights "
+                    "are in %s; --resume continues from there.",
+                    error.code,
+                    file,
+                )
+            else:
+                _report_failure(
+                    f"The evaluation failed. The weights trained so far are in {file}. Fix the "
+                    "cause, then continue with --resume."
+                )
             raise
 
     def _stop(self, *, save: bool) -> None:
@@ -226,25 +243,21 @@ class EvaluationHook(HookBase):
             self._checkpointer.save(name, iteration=self.trainer.iter)
         logger.info(self._best.describe_stop())
 
-    def _save(self) -> None:
+    def _save(self) -> str:
+        """Save the weights unless the last checkpoint has them; return the last checkpoint."""
         if self._checkpointer.sharded or is_sharded(self._checkpointer.model):
             last = self._checkpointer.get_checkpoint_file() or "none yet"
-            _report_failure(
-                "The evaluation failed. With train.parallel=fsdp, or sharded checkpoints, one "
-                f"process cannot save a checkpoint alone; the last one is {last}. Fix the cause, "
-                "then continue with --resume."
+            return (
+                "the last checkpoint (with train.parallel=fsdp, or sharded checkpoints, one process "
+                f"cannot save a checkpoint alone; the last one is {last})"
             )
-            return
         name = run_files.checkpoint_name(self.trainer.iter)
         # A file of that name may already exist if the run was resumed from an earlier checkpoint.
         if os.path.basename(self._checkpointer.get_checkpoint_file()) != f"{name}.pth":
             # Any process can save: all have the same weights, and the one that failed still runs.
             self._checkpointer.save_to_disk = True
             self._checkpointer.save(name, iteration=self.trainer.iter)
-        _report_failure(
-            f"The evaluation failed. The weights trained so far are in {name}.pth in "
-            f"{self._checkpointer.save_dir}. Fix the cause, then continue with --resume."
-        )
+        return os.path.join(self._checkpointer.save_dir, f"{name}.pth")
 
 
 class PeriodicCheckpointer(hooks.PeriodicCheckpointer):

@@ -75,7 +75,6 @@ class StopOnSignal(HookBase):
         self._handling = handling(self._receive)
         self._received = 0  # number of the signal
         self._terminated = 0.0  # time of the first SIGTERM
-        self._at_once = False
         self._highest: torch.Tensor | None = None
         self._work: dist.Work | None = None
 
@@ -95,6 +94,7 @@ class StopOnSignal(HookBase):
         iteration = self.trainer.iter
         if comm.all_gather(self._checkpointer.saved_iteration != iteration)[0]:
             self._checkpointer.save(checkpoint_name(iteration), iteration=iteration)
+        self._checkpointer.wait()
         comm.synchronize()  # launchers end all processes when the first one has ended
         logger.warning(
             "%s: training stops after iteration %d with exit status %d. Its last checkpoint is in "
@@ -112,20 +112,14 @@ class StopOnSignal(HookBase):
         if self._work is not None and not self.trainer.failed:
             self._work.wait()
 
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """End the process during the block without waiting for the end of a step.
+    def stop_now(self) -> None:
+        """End this process if it has received a signal, without waiting for the end of a step.
 
         Raises:
-            Interrupted: a signal arrives, or has arrived.
+            Interrupted: it has.
         """
-        self._at_once = True
-        try:
-            if self._received:
-                raise Interrupted(self._received)
-            yield
-        finally:
-            self._at_once = False
+        if self._received:
+            raise Interrupted(self._received)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -134,10 +128,7 @@ class StopOnSignal(HookBase):
                 signal.signal(number, signal.SIG_DFL)
                 signal.raise_signal(number)
             self._terminated = self._terminated or now
-        if not self._received:
-            self._received = number
-            if self._at_once:
-                raise Interrupted(number)
+        self._received = self._received or number
 
     def _agree(self) -> int:
         """Return the signal that any process had received one step ago, 0 if there was none."""
