@@ -163,7 +163,7 @@ def test_folders_are_removed_too(tmp_path: Path) -> None:
     loop = Loop()
     checkpointer = Checkpointer(nn.Linear(1, 1), str(tmp_path), sharded=True)
     loop.register_hooks([PeriodicCheckpointer(checkpointer, period=2, max_to_keep=2)])
-    loop.train(0, 9)
+    loop.train(1, 9)
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "last_checkpoint",
         "model_0000005.sharded",

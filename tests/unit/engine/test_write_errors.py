@@ -79,6 +79,8 @@ def test_the_error_says_what_to_do(
 class Loop(TrainerBase):
     """Iterations that do nothing; the folder is away during those in ``broken``."""
 
+    failed = False
+
     def __init__(self, folder: Path, broken: set[int]) -> None:
         super().__init__()
         self.folder, self.broken = folder, broken

@@ -248,8 +248,8 @@ class EvaluationHook(HookBase):
         if self._checkpointer.sharded or is_sharded(self._checkpointer.model):
             last = self._checkpointer.get_checkpoint_file() or "none yet"
             return (
-                "the last checkpoint (with train.parallel=fsdp, or sharded checkpoints, one process "
-                f"cannot save a checkpoint alone; the last one is {last})"
+                "the last checkpoint (with train.parallel=fsdp, or sharded checkpoints, one "
+                f"process cannot save a checkpoint alone; the last one is {last})"
             )
         name = run_files.checkpoint_name(self.trainer.iter)
         # A file of that name may already exist if the run was resumed from an earlier checkpoint.
