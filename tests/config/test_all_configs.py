@@ -79,7 +79,7 @@ def test_has_the_common_keys(cfg: DictConfig) -> None:
         assert set(cfg.data) == {*paths, "check_all"}
     else:
         paths = ["train_json", "train_images", "val_json", "val_images"]
-        assert set(cfg.data) == set(paths)
+        assert set(cfg.data) == {*paths, "check_all"}
     assert not any(cfg.data[path] for path in paths)
     assert set(cfg.train) == {
         "output_dir",
