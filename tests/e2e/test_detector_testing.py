@@ -43,13 +43,13 @@ def drawn(project_root: Path, command: list[str], weights: Path, folder: Path) -
     spec = importlib.util.spec_from_file_location("demo_of_detectors", file)
     demo = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(demo)
-    found, draw = [], demo.draw
+    found, draw = [], demo.draw_prediction
 
     def keep(image, prediction, metadata, threshold):
         found.append(prediction["instances"])
         return draw(image, prediction, metadata, threshold)
 
-    demo.draw = keep
+    demo.draw_prediction = keep
     assert demo.main([*command, "--weights", str(weights), "--output", str(folder)]) == 0
     return found
 

@@ -73,7 +73,8 @@ class WeightAverage:
             if averages[0].is_floating_point():
                 self._average(averages, weights, 0)
             else:
-                torch._foreach_copy_(averages, weights)
+                for average, weight in zip(averages, weights, strict=True):
+                    average.copy_(weight)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

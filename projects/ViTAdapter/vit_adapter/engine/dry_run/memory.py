@@ -7,7 +7,7 @@ take (on a GPU some hundred MiB) are not seen.
 
 import math
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -141,7 +140,7 @@ class _LiveMemory(TorchDispatchMode):
     ) -> Any:
         """Run an operation and count the storages of its results."""
         result = func(*args, **(kwargs or {}))
-        for tensor in filter(_is_tensor, tree_leaves(result)):
+        for tensor in _find_tensors(result):
             if tensor.device.type == self._device.type:
                 self._add(tensor.untyped_storage())
         return result
@@ -203,6 +202,15 @@ def _attention_flops(
 ) -> int:
     """The two products of attention; arguments are the shapes (..., tokens, channels)."""
     return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def _find_tensors(result: object) -> Iterator[Tensor]:
+    """Yield the tensors in the result of an operation: a value, or lists and tuples of values."""
+    if isinstance(result, list | tuple):
+        for value in result:
+            yield from _find_tensors(value)
+    elif _is_tensor(result):
+        yield result
 
 
 def _is_tensor(value: object) -> bool:
