@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from vit_adapter.checkpoint.checkpointer import Checkpointer
 from vit_adapter.checkpoint.files import CheckpointFileError, load_checkpoint_file
 from vit_adapter.checkpoint.resumable import describe_damage, find_resumable
 
@@ -90,3 +92,49 @@ def test_no_checkpoint_can_be_read(tmp_path: Path) -> None:
     with pytest.raises(CheckpointFileError, match=pattern) as caught:
         find_resumable(tmp_path)
     assert re.search("Restore one of these.*without --resume", str(caught.value))
+
+
+def test_a_damaged_directory_of_the_file(tmp_path: Path) -> None:
+    """A single bit says that the content is encrypted."""
+    write(tmp_path, "model_0000001.pth", "model_0000003.pth")
+    file = tmp_path / "model_0000003.pth"
+    content = bytearray(file.read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] ^= 1
+    file.write_bytes(content)
+    assert "it cannot be read" in describe_damage(file)
+    assert find_resumable(tmp_path).name == "model_0000001.pth"
+
+
+def test_damage_without_a_checksum(tmp_path: Path) -> None:
+    write(tmp_path, "model_0000001.pth")
+    file = tmp_path / "model_0000001.pth"
+    content = file.read_bytes()
+    name = b"model_0000001/data.pkl"
+    assert name in content
+    file.write_bytes(content.replace(name, name.replace(b"data.pkl", b"dada.pkl")))
+    assert describe_damage(file) is not None
+
+
+@pytest.mark.parametrize(
+    ("damaged", "damage"),
+    [
+        ("rest.pth", lambda file: file.write_bytes(file.read_bytes()[:-9])),
+        ("*.safetensors", lambda file: file.write_bytes(file.read_bytes()[:-9])),
+        ("*.safetensors", Path.unlink),
+    ],
+)
+def test_folders(
+    damaged: str,
+    damage: Callable[[Path], object],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    checkpointer = Checkpointer(nn.Linear(3, 3), str(tmp_path), sharded=True)
+    for name in ("model_0000001", "model_0000003"):
+        checkpointer.save(name)
+    checkpointer.wait()
+    assert find_resumable(tmp_path).name == "model_0000003.sharded"
+    assert "cannot be used" not in caplog.text
+    damage(next((tmp_path / "model_0000003.sharded").glob(damaged)))
+    assert find_resumable(tmp_path).name == "model_0000001.sharded"
+    assert "model_0000003.sharded" in caplog.text

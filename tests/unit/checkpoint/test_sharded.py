@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vit_adapter.checkpoint import sharded
-from vit_adapter.checkpoint.checkpointer import Checkpointer
+from vit_adapter.checkpoint.checkpointer import Checkpointer, CheckpointWriteError
 from vit_adapter.checkpoint.files import (
     CheckpointFileError,
     load_checkpoint_file,
@@ -98,7 +98,9 @@ def test_nothing_is_left_of_a_folder_that_cannot_be_written(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(sharded, "publish_folder", fail)
-    with pytest.raises(RuntimeError, match=r"model_0000008.sharded could not be.*No space left"):
+    with pytest.raises(
+        CheckpointWriteError, match=r"model_0000008.sharded could not be.*No space left"
+    ):
         save(tmp_path, "model_0000008")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "last_checkpoint",

@@ -133,7 +133,7 @@ def test_one_process_does_not_save_a_divided_model(
     with EventStorage(), pytest.raises(ValueError, match="broken image"):
         loop.train(0, 6)
     assert names(tmp_path) == ["model_0000001.pth"]
-    assert f"the last one is {tmp_path / 'model_0000001.pth'}" in caplog.text
+    assert f"so the last checkpoint counts: {tmp_path / 'model_0000001.pth'}" in caplog.text
 
 
 def test_failed_evaluation_after_the_last_iteration(

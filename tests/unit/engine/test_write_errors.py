@@ -11,7 +11,7 @@ from detectron2.engine import TrainerBase
 from detectron2.utils.events import EventWriter
 from torch import nn
 
-from vit_adapter.checkpoint import checkpointer as module
+from vit_adapter.checkpoint import checkpointer as module, sharded as folders
 from vit_adapter.checkpoint.checkpointer import Checkpointer, CheckpointWriteError
 from vit_adapter.checkpoint.resumable import find_resumable
 from vit_adapter.engine.hooks import PeriodicCheckpointer
@@ -93,21 +93,44 @@ class Loop(TrainerBase):
             away.rename(self.folder)
 
 
-def train(folder: Path, broken: set[int], period: int = 2) -> list[str]:
+def train(folder: Path, broken: set[int], period: int = 2, *, sharded: bool = False) -> list[str]:
     folder.mkdir()
     loop = Loop(folder, broken)
-    checkpointer = Checkpointer(nn.Linear(1, 1), str(folder))
+    checkpointer = Checkpointer(nn.Linear(1, 1), str(folder), sharded=sharded)
     loop.register_hooks([PeriodicCheckpointer(checkpointer, period=period)])
     loop.train(0, 8)
-    return sorted(file.name for file in folder.glob("*.pth"))
+    return sorted(file.stem for file in folder.glob("model_*"))
 
 
 def test_training_goes_on_after_one_failure(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     written = train(tmp_path / "run", broken={1, 5})
-    assert written == ["model_0000003.pth", "model_0000007.pth", "model_final.pth"]
+    assert written == ["model_0000003", "model_0000007", "model_final"]
     assert caplog.text.count("Training goes on, and stops if the next checkpoint, after 2") == 2
+
+
+@pytest.mark.parametrize("step", ["atomic_save", "publish_folder"])
+def test_so_it_does_if_a_folder_cannot_be_written(
+    step: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At its start, or in the background: then it is noticed when the next one is due."""
+    whole, calls = getattr(folders, step), []
+
+    def fail_once(*arguments: object) -> None:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(*arguments)
+
+    monkeypatch.setattr(folders, step, fail_once)
+    written = train(tmp_path / "run", set(), sharded=True)
+    assert written[-2:] == ["model_0000007", "model_final"] and "model_0000001" not in written
+    assert "No space left on device" in caplog.text
+    assert caplog.text.count("Training goes on, and stops if the next checkpoint, after 2") == 1
 
 
 @pytest.mark.parametrize(

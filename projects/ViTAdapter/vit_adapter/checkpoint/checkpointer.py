@@ -90,7 +90,8 @@ class Checkpointer(DetectionCheckpointer):
     Attributes:
         sharded: as given.
         report: what the last loading did with each name; None before.
-        saved_iteration: ``iteration`` that ``last_checkpoint`` was written for; None before.
+        saved_iteration: in the main process, ``iteration`` of the last checkpoint that was written,
+            or started with ``sharded``; None before.
     """
 
     def __init__(
@@ -133,7 +134,8 @@ class Checkpointer(DetectionCheckpointer):
             extra: plain values stored next to model and trainer, such as ``iteration``.
 
         Raises:
-            CheckpointWriteError: the file cannot be written; earlier checkpoints are unchanged.
+            CheckpointWriteError: the file cannot be written, or the folder before it could not;
+                earlier checkpoints are unchanged.
         """
         if not self.save_dir:
             return
@@ -143,7 +145,12 @@ class Checkpointer(DetectionCheckpointer):
         path = self.path_of(name)
         logger.info("Saving checkpoint to %s", path)
         if self._writer is not None:
-            self._writer.start(data, Path(path), self._tag_folder if as_last else None)
+            try:
+                self._writer.start(data, Path(path), self._tag_folder if as_last else None)
+            except OSError as error:
+                raise CheckpointWriteError(self._describe_failure(path, error)) from error
+            if as_last:
+                self.saved_iteration = extra.get("iteration")
             return
         data = self._gather(data)
         if not self.save_to_disk:
@@ -177,10 +184,13 @@ class Checkpointer(DetectionCheckpointer):
         """Wait for a folder that is still being written; every process calls this.
 
         Raises:
-            RuntimeError: it could not be written.
+            CheckpointWriteError: it could not be written.
         """
         if self._writer is not None:
-            self._writer.wait()
+            try:
+                self._writer.wait()
+            except OSError as error:
+                raise CheckpointWriteError(str(error)) from error
 
     def _leave_out_fixed(self, state_dict: dict[str, Tensor]) -> dict[str, object]:
         if not self._fixed:  # once: these weights do not change

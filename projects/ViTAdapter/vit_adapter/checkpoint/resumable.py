@@ -5,16 +5,14 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
-from vit_adapter.checkpoint.files import CheckpointFileError
+from vit_adapter.checkpoint.files import CheckpointFileError, load_checkpoint_file
 from vit_adapter.checkpoint.run_files import (
     CHECKPOINTS,
     FINAL_CHECKPOINT,
     LAST_CHECKPOINT,
     SHARDED_CHECKPOINTS,
 )
-from vit_adapter.checkpoint.sharded import REST
+from vit_adapter.checkpoint.sharded import REST, check_parts
 
 __all__ = ["describe_damage", "find_resumable", "iteration_of"]
 
@@ -24,7 +22,7 @@ logger = logging.getLogger(__name__)
 def find_resumable(folder: Path) -> Path:
     """Return the newest checkpoint of a run that can be read, from the last one backwards.
 
-    Every byte of the chosen file is compared with the checksums in it, which takes about a second
+    The content of the chosen file is compared with the checksums in it, which takes about a second
     per gigabyte. A warning names the files that were passed over, and says what is wrong with each.
 
     Args:
@@ -58,9 +56,9 @@ def find_resumable(folder: Path) -> Path:
 def describe_damage(file: Path) -> str | None:
     """Say what is wrong with a checkpoint; None if it can be read.
 
-    Every byte of a file of ``torch.save`` must be as it was written. PyTorch stores a checksum with
-    each tensor, but does not compare it when it reads the file. The safetensors files in a folder
-    (:mod:`vit_adapter.checkpoint.sharded`) have none, so only their sizes are checked.
+    The content of a file of ``torch.save`` must be as it was written. PyTorch stores a checksum
+    with each tensor, but does not compare it when it reads the file. The safetensors files in a
+    folder (:mod:`vit_adapter.checkpoint.sharded`) have none: they must be complete.
     """
     if file.is_dir():
         damage = describe_damage(file / REST)
@@ -75,18 +73,23 @@ def describe_damage(file: Path) -> str | None:
         return "it does not exist"
     except zipfile.BadZipFile as error:  # the directory of the archive is at its end
         return f"it is truncated or not a checkpoint ({size} bytes; {error})"
-    except (OSError, ValueError, NotImplementedError, EOFError, zlib.error) as error:
+    # A damaged directory may also claim that the content is encrypted, or of an unknown kind.
+    except (OSError, ValueError, RuntimeError, EOFError, zlib.error) as error:
         return f"it cannot be read ({error or type(error).__name__})"
-    return f"its content has changed (the checksum of {damaged} is wrong)" if damaged else None
+    if damaged:
+        return f"its content has changed (the checksum of {damaged} is wrong)"
+    try:  # names and sizes have no checksums
+        load_checkpoint_file(file, mapped=True)
+    except CheckpointFileError as error:
+        return str(error)
+    return None
 
 
 def _describe_parts(folder: Path) -> str | None:
-    for part in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(part, "pt"):  # compares the size of the file with its header
-                pass
-        except (SafetensorError, OSError) as error:
-            return f"{part.name} is truncated or damaged ({error})"
+    try:
+        check_parts(folder, load_checkpoint_file(folder / REST))
+    except ValueError as error:
+        return str(error)
     return None
 
 

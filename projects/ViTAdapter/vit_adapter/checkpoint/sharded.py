@@ -12,6 +12,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -28,6 +29,7 @@ __all__ = [
     "REST",
     "SUFFIX",
     "ShardedWriter",
+    "check_parts",
     "fill_in",
     "is_sharded_checkpoint",
     "remove_checkpoint",
@@ -92,15 +94,22 @@ class ShardedWriter:
             done: called in the main process, in another thread, when the folder has its name.
 
         Raises:
-            OSError, RuntimeError: the previous folder could not be written.
+            OSError: the previous folder could not be written, or this one cannot be started; raised
+                in all processes.
         """
         self.wait()
         temporary = Path(comm.all_gather(str(temporary_path(folder)))[0])
         rest, tensors = _take_apart(checkpoint)
+        problem = None
         if comm.is_main_process():
-            temporary.mkdir()
-            atomic_save(rest, temporary / REST)
-        comm.synchronize()
+            try:
+                temporary.mkdir()
+                atomic_save(rest, temporary / REST)
+            except OSError as error:
+                problem = (error.errno, error.strerror or str(error))
+        problem = comm.all_gather(problem)[0]
+        if problem is not None:
+            raise OSError(*problem)
         self._running = Future()
         written = dcp.async_save(
             tensors,
@@ -121,14 +130,18 @@ class ShardedWriter:
         written.add_done_callback(lambda _: _settle(running, finish, temporary, folder))
 
     def wait(self) -> None:
-        """Wait until the last folder is complete.
+        """Wait until the last folder is complete; every process calls this.
 
         Raises:
-            OSError, RuntimeError: it could not be written.
+            OSError: it could not be written; raised in all processes.
         """
         running, self._running = self._running, None
-        if running is not None:
-            running.result()
+        if running is None:
+            return
+        error = running.exception()
+        problems = comm.all_gather(None if error is None else str(error))
+        for problem in filter(None, problems):
+            raise OSError(problem) from error
 
 
 def fill_in(folder: str | os.PathLike[str], tree: object, *path: str) -> object:
@@ -151,19 +164,47 @@ def fill_in(folder: str | os.PathLike[str], tree: object, *path: str) -> object:
         return tensors[name]
 
     filled = _map_tensors(tree, make, path)
-    reader = dcp.HuggingFaceStorageReader(os.fspath(folder))
+    with _reading(folder) as reader, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        _refuse_missing(reader, tensors)
+        dcp.load(tensors, storage_reader=reader, no_dist=True)
+    return filled
+
+
+def check_parts(folder: str | os.PathLike[str], tree: object) -> None:
+    """Check that the safetensors files have all tensors of ``rest.pth``, without reading them.
+
+    Raises:
+        ValueError: a file is truncated or missing.
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def collect(name: str, value: Tensor) -> Tensor:
+        if value.is_meta:
+            tensors[name] = value
+        return value
+
+    _map_tensors(tree, collect, ())
+    with _reading(folder) as reader:
+        _refuse_missing(reader, tensors)
+
+
+@contextmanager
+def _reading(
+    folder: str | os.PathLike[str],
+) -> Iterator[dcp.HuggingFaceStorageReader]:
     try:
-        known = reader.read_metadata().state_dict_metadata
-        for name, tensor in tensors.items():
-            pieces = known[name].chunks if name in known else ()
-            if sum(math.prod(piece.sizes) for piece in pieces) != tensor.numel():
-                raise ValueError(f"parts of {name} are missing")
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "torch.distributed is disabled")
-            dcp.load(tensors, storage_reader=reader, no_dist=True)
+        yield dcp.HuggingFaceStorageReader(os.fspath(folder))
     except _READ_ERRORS as error:
         raise ValueError(f"its safetensors files cannot be read: {error}") from error
-    return filled
+
+
+def _refuse_missing(reader: dcp.HuggingFaceStorageReader, tensors: Mapping[str, Tensor]) -> None:
+    known = reader.read_metadata().state_dict_metadata
+    for name, tensor in tensors.items():
+        pieces = known[name].chunks if name in known else ()
+        if sum(math.prod(piece.sizes) for piece in pieces) != tensor.numel():
+            raise ValueError(f"parts of {name} are missing")
 
 
 def _settle(
@@ -175,7 +216,7 @@ def _settle(
     except BaseException as error:  # raised again by that thread
         if comm.is_main_process():
             shutil.rmtree(temporary, ignore_errors=True)
-        problem = RuntimeError(f"the checkpoint {folder} could not be written: {error}")
+        problem = OSError(f"the checkpoint {folder} could not be written: {error}")
         problem.__cause__ = error
         running.set_exception(problem)
     else:

@@ -105,7 +105,7 @@ class BestCheckpoint:
         best = "No value was finite."
         if self.value is not None:
             best = f"The best, {self.value:.4f}, is from iteration {self.iteration}; its weights "
-            best += f"are in {BEST_CHECKPOINT}."
+            best += f"are in {os.path.basename(self._file())}."
         return (
             f"The run stops early, after iteration {max(self._evaluations)}: {self._metric} has "
             f"not improved in the last {self._count_since_best()} evaluations. {best} To train on, "
@@ -135,7 +135,7 @@ class BestCheckpoint:
     def _read(self) -> tuple[float | None, int, dict[int, float]]:
         """Return the best value, its iteration, and the value of every evaluation."""
         value, iteration, evaluations = None, -1, {}
-        file = self._checkpointer.path_of(BEST_CHECKPOINT.removesuffix(".pth"))
+        file = self._file()
         if os.path.exists(file):
             checkpoint = load_checkpoint_file(file, mapped=True)
             if self._is_own(checkpoint.get(_BEST, {}), file):
@@ -176,6 +176,9 @@ class BestCheckpoint:
         with atomic_open(self._path(EVALUATIONS)) as stream:
             json.dump(content, stream, indent=2)
             stream.write("\n")
+
+    def _file(self) -> str:
+        return self._checkpointer.path_of(BEST_CHECKPOINT.removesuffix(".pth"))
 
     def _path(self, name: str) -> str:
         return os.path.join(self._checkpointer.save_dir, name)

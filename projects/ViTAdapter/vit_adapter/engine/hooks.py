@@ -169,8 +169,8 @@ class EvaluationHook(HookBase):
                 self._run_or_save()
         if self._best.should_stop:
             with self._as_after(last):
-                file = os.path.basename(self._checkpointer.get_checkpoint_file())
-                self._stop(save=file != run_files.FINAL_CHECKPOINT)
+                file = Path(self._checkpointer.get_checkpoint_file())
+                self._stop(save=file.stem != Path(run_files.FINAL_CHECKPOINT).stem)
 
     def after_step(self) -> None:
         """Evaluate if it is time; the last iteration is left to :meth:`after_train`."""
@@ -219,18 +219,17 @@ class EvaluationHook(HookBase):
         try:
             self._run()
         except BaseException as error:  # including an interruption by the user
-            file = self._save()
+            saved = self._save()
             if isinstance(error, Interrupted):
                 logger.warning(
-                    "A signal ends the run during the evaluation, with exit status %s. The weights "
-                    "are in %s; --resume continues from there.",
+                    "A signal ends the run during the evaluation, with exit status %s. %s "
+                    "--resume continues from there.",
                     error.code,
-                    file,
+                    saved,
                 )
             else:
                 _report_failure(
-                    f"The evaluation failed. The weights trained so far are in {file}. Fix the "
-                    "cause, then continue with --resume."
+                    f"The evaluation failed. {saved} Fix the cause, then continue with --resume."
                 )
             raise
 
@@ -244,12 +243,13 @@ class EvaluationHook(HookBase):
         logger.info(self._best.describe_stop())
 
     def _save(self) -> str:
-        """Save the weights unless the last checkpoint has them; return the last checkpoint."""
+        """Save the weights unless the last checkpoint has them; say where they are."""
         if self._checkpointer.sharded or is_sharded(self._checkpointer.model):
-            last = self._checkpointer.get_checkpoint_file() or "none yet"
+            has_one = self._checkpointer.has_checkpoint()
+            last = self._checkpointer.get_checkpoint_file() if has_one else "none"
             return (
-                "the last checkpoint (with train.parallel=fsdp, or sharded checkpoints, one "
-                f"process cannot save a checkpoint alone; the last one is {last})"
+                "One process cannot save a model that is divided, or a checkpoint that all write, "
+                f"so the last checkpoint counts: {last}."
             )
         name = run_files.checkpoint_name(self.trainer.iter)
         # A file of that name may already exist if the run was resumed from an earlier checkpoint.
@@ -257,7 +257,8 @@ class EvaluationHook(HookBase):
             # Any process can save: all have the same weights, and the one that failed still runs.
             self._checkpointer.save_to_disk = True
             self._checkpointer.save(name, iteration=self.trainer.iter)
-        return os.path.join(self._checkpointer.save_dir, f"{name}.pth")
+        file = os.path.join(self._checkpointer.save_dir, f"{name}.pth")
+        return f"The weights trained so far are in {file}."
 
 
 class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
