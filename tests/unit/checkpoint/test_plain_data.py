@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from detectron2.structures import BitMasks, Boxes, Instances, Keypoints, PolygonMasks
+from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, Keypoints, PolygonMasks
 
+from vit_adapter.checkpoint.files import load_checkpoint_file
 from vit_adapter.checkpoint.plain_data import from_plain, to_plain
 
 
@@ -60,3 +61,13 @@ def test_masks_are_stored_as_bits_and_nothing_is_shared() -> None:
 def test_a_batch_without_masks() -> None:
     empty = from_plain(to_plain(BitMasks(torch.zeros(0, 5, 7, dtype=torch.bool))))
     assert empty.tensor.shape == (0, 5, 7)
+
+
+def test_enums_and_arrays_of_text(tmp_path: Path) -> None:
+    record = {"mode": BoxMode.XYWH_ABS, "names": np.array(["a", "b"]), "counts": np.arange(2)}
+    torch.save({"record": to_plain(record)}, tmp_path / "record.pth")
+    plain = load_checkpoint_file(tmp_path / "record.pth")["record"]
+    found = from_plain(plain)
+    assert found["mode"] == BoxMode.XYWH_ABS and type(found["mode"]) is int
+    assert found["names"] is None and plain["names"]["class"] == "numpy.ndarray"
+    assert found["counts"].tolist() == [0, 1]

@@ -5,6 +5,7 @@ made again from that.
 """
 
 from collections.abc import Callable, Mapping
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ def to_plain(value: Any) -> Any:
     Args:
         value: an input dict, or anything inside one.
     """
+    if isinstance(value, Enum):  # such as BoxMode, which is an int as well
+        return to_plain(value.value)
     if isinstance(value, np.generic):  # float64 is a float as well
         return value.item()
     if value is None or isinstance(value, bool | int | float | str | bytes):
@@ -35,8 +38,9 @@ def to_plain(value: Any) -> Any:
         return {str(key): to_plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [to_plain(entry) for entry in value]
+    is_numeric = not isinstance(value, np.ndarray) or value.dtype.kind in "biufc"
     for kind, (cls, take, _) in _KINDS.items():
-        if type(value) is cls:
+        if type(value) is cls and is_numeric:
             return {_KIND: kind, **take(value)}
     return {_KIND: "left out", "class": f"{type(value).__module__}.{type(value).__qualname__}"}
 

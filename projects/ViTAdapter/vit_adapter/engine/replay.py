@@ -18,7 +18,7 @@ from vit_adapter.checkpoint.plain_data import to_plain
 from vit_adapter.checkpoint.run_files import NON_FINITE
 from vit_adapter.config.saving import dump_config
 from vit_adapter.config.weights import base_weights, stores_trained_only
-from vit_adapter.engine.parallel import gather_state, unwrap
+from vit_adapter.engine.parallel import gather_state, is_sharded, unwrap
 from vit_adapter.utils.atomic import atomic_save
 
 __all__ = ["ReplayWriter", "random_states"]
@@ -70,6 +70,12 @@ class ReplayWriter(HookBase):
         Returns:
             The file of this process; "" if there is none.
         """
+        if alone and is_sharded(self.trainer.model):
+            logger.error(
+                "No files to repeat this step are written: with train.parallel=fsdp, one process "
+                "alone does not have the weights."
+            )
+            return ""
         name = f"{NON_FINITE}{self.trainer.iter:07d}"
         file = self._folder / f"{name}_process_{comm.get_rank()}.pth"
         try:
@@ -78,7 +84,7 @@ class ReplayWriter(HookBase):
                 return ""
             content = self._describe(micro_batches, losses, states)
             atomic_save({**content, "weights": f"{name}.pth"}, file)
-        except Exception:
+        except Exception:  # of any kind; the failure that is being recorded is the one to raise
             logger.exception("The files to repeat this step could not be written to %s.", file)
             return ""
         return str(file)
