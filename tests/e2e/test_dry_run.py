@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
+from vit_adapter.config.loading import load_config
+from vit_adapter.config.model import build_model
 from vit_adapter.engine.cli import main
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
@@ -44,6 +48,11 @@ def dry_run(command: list[str], status: int) -> None:
     assert caught.value.code == status
 
 
+def build_vit(command: list[str]) -> nn.Module:
+    """The ViT of a command, which begins with ``--config-file NAME``."""
+    return build_model(load_config(command[1], command[2:])).backbone.bottom_up.vit
+
+
 def read_report(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "dry_run.json").read_text())
 
@@ -58,7 +67,7 @@ def test_detector(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixt
     assert report["data"]["train"]["custom_train"]["images"] == 6
     assert report["data"]["val"]["custom_val"]["images"] == 3
     assert report["run"]["max_iter"] == 36 and report["run"]["epochs"] == 12
-    assert report["model"]["parameters"] > report["model"]["trained"] * 0.99 > 0
+    assert report["model"]["parameters"] == report["model"]["trained"] > 1e5  # nothing is frozen
     assert report["memory"]["saved"] > 0 and report["time"]["timed_steps"] == 5
     shown = capsys.readouterr().out
     assert "36 iterations = 12.00 epochs of 6 images" in shown
@@ -77,6 +86,30 @@ def test_segmentors(task: str, options: list[str], shapes: Path, tmp_path: Path)
     assert sum(report["data"]["train"]["custom_train"]["classes"].values()) > 6
     assert report["memory"]["total"] > report["memory"]["saved"] > 0
     assert (tmp_path / "dry_run.jpg").is_file()
+
+
+def test_frozen_weights_have_no_average_and_need_not_be_stored(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no picture today")
+
+    monkeypatch.setattr("vit_adapter.engine.dry_run.run.draw_targets", fail)
+    command = [*command, "train.model_ema.enabled=True", "train.freeze=[vit.blocks]"]
+    dry_run(command, status=0)
+    whole = read_report(tmp_path / "run")
+    assert any("cannot be drawn: no picture today" in text for text in whole["warnings"])
+    memory, model = whole["memory"], whole["model"]
+    frozen = 4 * (model["parameters"] - model["trained"])
+    others = memory["weights"] - memory["average_of_weights"] - frozen
+    assert frozen > 100_000 and 0 <= others < 1000  # buffers that no checkpoint holds
+
+    weights = tmp_path / "vit.pth"
+    torch.save(build_vit(command).state_dict(), weights)
+    stored = ["train.checkpointer.trained_only=True", f"train.vit_checkpoint={weights}"]
+    dry_run([*command, *stored], status=0)
+    part = read_report(tmp_path / "run")
+    assert part["disk"]["checkpoint_bytes"] == whole["disk"]["checkpoint_bytes"] - frozen
 
 
 def test_broken_data_give_status_1(

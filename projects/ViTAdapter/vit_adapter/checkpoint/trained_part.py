@@ -14,7 +14,14 @@ from torch import Tensor, nn
 
 from vit_adapter.backbone.trunk import ViTTrunk
 
-__all__ = ["FIXED_WEIGHTS", "BaseWeights", "BaseWeightsError", "complete", "hash_fixed_weights"]
+__all__ = [
+    "FIXED_WEIGHTS",
+    "BaseWeights",
+    "BaseWeightsError",
+    "complete",
+    "fixed_weights",
+    "hash_fixed_weights",
+]
 
 FIXED_WEIGHTS = "fixed_weights"
 """The key of such a checkpoint that describes what it leaves out."""
@@ -51,7 +58,7 @@ def hash_fixed_weights(
         state_dict: the whole weights of the model, which itself may hold only a part of each; None
             if it holds all.
     """
-    weights = _fixed_weights(model)
+    weights = fixed_weights(model)
     if state_dict is not None:
         weights = {name: state_dict[name] for name in weights}
     return {name: _hash(weight) for name, weight in weights.items()}
@@ -112,7 +119,8 @@ def _load_base(model: nn.Module, base: BaseWeights, source: str) -> None:
         ) from error
 
 
-def _fixed_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+def fixed_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return name -> parameter of what a checkpoint of the trained part leaves out."""
     found = {}
     for prefix, vit in model.named_modules():
         if not isinstance(vit, ViTTrunk):

@@ -63,7 +63,7 @@ def refuse_restart(output_dir: str | os.PathLike[str], restarts: int) -> None:
     Raises:
         UsageError: the command was repeated, and the folder holds checkpoints.
     """
-    if restarts and _holds_run(Path(output_dir)):
+    if restarts and holds_run(Path(output_dir)):
         raise UsageError(
             f"torchrun has restarted this command after a failure (restart {restarts}), and "
             f"{output_dir} contains checkpoints; without --resume, training would start from "
@@ -85,7 +85,7 @@ def set_previous_run_aside(output_dir: str | os.PathLike[str]) -> Path | None:
         The folder with the earlier run, or None if there was none.
     """
     folder = Path(output_dir)
-    if not _holds_run(folder) and not (folder / run_files.RESULTS).exists():
+    if not holds_run(folder) and not (folder / run_files.RESULTS).exists():
         return None
     number = 1
     while (folder / f"{run_files.SET_ASIDE}{number}").exists():
@@ -173,7 +173,8 @@ def _move(file: Path, folder: Path) -> None:
         file.rename(folder / file.name)
 
 
-def _holds_run(folder: Path) -> bool:
+def holds_run(folder: Path) -> bool:
+    """Whether a folder has checkpoints of a run."""
     patterns = (run_files.CHECKPOINTS, run_files.SHARDED_CHECKPOINTS, run_files.LAST_CHECKPOINT)
     return any(any(folder.glob(pattern)) for pattern in patterns)
 

@@ -1,5 +1,6 @@
 """The health of the training and validation data of a run."""
 
+import filecmp
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,6 @@ NUM_DECODED = 1000  # images of each data set that are decoded, unless data.chec
 _TITLES = {"train": "Training data", "val": "Validation data"}
 _SMALL, _LARGE = 32**2, 96**2  # areas that separate COCO's small, medium and large objects
 _MAX_CLASSES = 12  # on the terminal
-_CHUNK = 2**16  # bytes of a file that are compared at a time
 
 
 def check_data(cfg: DictConfig, report: Report) -> None:
@@ -180,7 +180,8 @@ def _check_overlap(train: Sequence[str], val: Sequence[str], report: Report) -> 
     shared = []
     for file in dict.fromkeys(val):
         candidates = by_size.get(os.path.getsize(file), ()) if os.path.isfile(file) else ()
-        twin = next((other for other in candidates if _same_content(file, other)), None)
+        twins = (other for other in candidates if filecmp.cmp(file, other, shallow=False))
+        twin = next(twins, None)
         if twin is not None:
             shared.append(f"{file} is {twin}")
     if shared:
@@ -189,12 +190,3 @@ def _check_overlap(train: Sequence[str], val: Sequence[str], report: Report) -> 
             f"{len(shared)} of {len(val)} validation images are training images too, so results "
             f"would look better than they are: {', '.join(shared[:3])}{more}."
         )
-
-
-def _same_content(first: str, second: str) -> bool:
-    """Whether two files of the same size are equal; most differ in their first bytes."""
-    with open(first, "rb") as one, open(second, "rb") as other:
-        while chunk := one.read(_CHUNK):
-            if chunk != other.read(_CHUNK):
-                return False
-    return True

@@ -71,10 +71,8 @@ class StepCost:
         if self.total(1, kept_gradients=kept_gradients) > available:
             return 0
         share = max(1.0, self.forward_peak / self.images)
-        images = max(1, math.floor(available / share))
-        while self.total(images, kept_gradients=kept_gradients) > available:
-            images -= 1
-        return images
+        fixed = self.weights + self.optimizer + kept_gradients
+        return max(1, math.floor(self.images + (available - fixed - self.peak) / share))
 
 
 def count_step(
@@ -91,7 +89,7 @@ def count_step(
         precision: in which the step computes.
         batch: one micro-batch.
     """
-    state = [v for entry in optimizer.state.values() for v in entry.values() if _is_tensor(v)]
+    state = [v for entry in optimizer.state.values() for v in entry.values() if torch.is_tensor(v)]
     weights = [*model.parameters(), *model.buffers()]
     optimizer.zero_grad(set_to_none=True)
     memory = _LiveMemory([*weights, *state], weights[0].device)
@@ -209,9 +207,5 @@ def _find_tensors(result: object) -> Iterator[Tensor]:
     if isinstance(result, list | tuple):
         for value in result:
             yield from _find_tensors(value)
-    elif _is_tensor(result):
+    elif torch.is_tensor(result):
         yield result
-
-
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, Tensor)

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from vit_adapter.checkpoint import run_files
 from vit_adapter.engine.dry_run.report import Report, in_words
+from vit_adapter.engine.output_dir import holds_run
 
 __all__ = ["report_disk", "report_numbers"]
 
@@ -93,7 +94,7 @@ def report_disk(cfg: DictConfig, report: Report, *, checkpoint_bytes: int, start
             f"{in_words(free)} are free. Keep fewer (train.checkpointer.max_to_keep), or give "
             "another train.output_dir."
         )
-    if any(Path(cfg.train.output_dir).glob(run_files.CHECKPOINTS)) and not start_iter:
+    if not start_iter and holds_run(Path(cfg.train.output_dir)):
         report.warnings.append(
             f"{cfg.train.output_dir} has an earlier run. Training would move its files to a folder "
             f"{run_files.SET_ASIDE}<n> there; --resume continues it instead."

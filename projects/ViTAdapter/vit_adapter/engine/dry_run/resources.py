@@ -3,7 +3,6 @@
 from dataclasses import asdict
 
 import torch
-from omegaconf import DictConfig
 from torch import nn
 
 from vit_adapter.engine.dry_run.memory import StepCost
@@ -45,18 +44,17 @@ def report_model(model: nn.Module, cost: StepCost, batch_size: tuple[int, int], 
 
 
 def report_memory(
-    cfg: DictConfig, cost: StepCost, report: Report, *, processes: int, accumulate: int
+    cost: StepCost, report: Report, *, average: int, processes: int, accumulate: int
 ) -> None:
     """Add the memory of a step here, and the largest micro-batches on some GPUs.
 
     Args:
-        cfg: ``train.model_ema`` is read.
         cost: of a step of one micro-batch.
         report: gets the section "memory".
+        average: bytes of the moving average of the weights; 0 if there is none.
         processes: of the run. DistributedDataParallel keeps a copy of the gradients.
         accumulate: micro-batches of a step. Their gradients stay in use between them.
     """
-    average = cost.weights if (cfg.train.get("model_ema") or {}).get("enabled") else 0
     kept = average + cost.gradients * ((processes > 1) + (accumulate > 1))
     total = cost.total(cost.images, kept_gradients=kept)
     fitting = {size: cost.fitting(size * 2**30 - _RESERVED, kept_gradients=kept) for size in _GPUS}

@@ -13,8 +13,10 @@ from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig
 from torch.utils.data import Dataset
 
+from vit_adapter.checkpoint.trained_part import fixed_weights
 from vit_adapter.config.data_checks import dataset_names
 from vit_adapter.config.errors import UsageError
+from vit_adapter.config.weights import stores_trained_only
 from vit_adapter.drawing import draw_targets, montage, save_picture
 from vit_adapter.engine.build import build_train_loader, read_train_data
 from vit_adapter.engine.dry_run.data_health import check_data
@@ -135,8 +137,13 @@ def _check_run(
     sizes = [inputs["image"].shape[-2:] for inputs in loader.first[: cost.images]]
     largest = tuple(max(size[axis] for size in sizes) for axis in (0, 1))
     report_model(unwrap(trainer.model), cost, largest, report)
-    report_memory(cfg, cost, report, processes=processes, accumulate=trainer.accumulate)
-    stored = cost.weights * (1 if average is None else 2) + cost.optimizer
+    averaged = _count_bytes({} if average is None else average.state_dict())
+    report_memory(
+        cost, report, average=averaged, processes=processes, accumulate=trainer.accumulate
+    )
+    stored = cost.weights + averaged + cost.optimizer
+    if stores_trained_only(cfg):
+        stored -= _count_bytes(fixed_weights(unwrap(trainer.model)))
     report_disk(cfg, report, checkpoint_bytes=stored, start_iter=start_iter)
     report_time(
         cfg,
@@ -191,14 +198,23 @@ def _draw(cfg: DictConfig, batch: Sequence[Mapping[str, Any]] | None, report: Re
     """Save a picture of the first batch, as the model gets it."""
     if batch is None:
         return
-    metadata = MetadataCatalog.get(dataset_names(cfg, "train")[0])
-    image_format = cfg.dataloader.train.mapper.image_format
-    pictures = [draw_targets(inputs, metadata, image_format) for inputs in batch[:_MAX_DRAWN]]
     path = Path(cfg.train.output_dir) / PICTURE
-    save_picture(montage(pictures), path)
+    try:
+        metadata = MetadataCatalog.get(dataset_names(cfg, "train")[0])
+        image_format = cfg.dataloader.train.mapper.get("image_format", "BGR")
+        pictures = [draw_targets(inputs, metadata, image_format) for inputs in batch[:_MAX_DRAWN]]
+        save_picture(montage(pictures), path)
+    except _DATA_ERRORS as error:
+        report.warnings.append(f"The first batch cannot be drawn: {_describe(error)}")
+        return
     report.add_section(
         "picture", "First batch", {"file": str(path)}, [("labelled picture", str(path))]
     )
+
+
+def _count_bytes(tensors: Mapping[str, torch.Tensor]) -> int:
+    """Bytes of tensors, of which each counts once."""
+    return sum(tensor.nbytes for tensor in {id(each): each for each in tensors.values()}.values())
 
 
 def _describe(error: Exception) -> str:
