@@ -22,7 +22,7 @@ ALLOWED = {
     "solver": {"backbone"},
     "data": {"utils"},
     "evaluation": {"data", "drawing", "utils"},
-    "drawing": {"utils"},
+    "drawing": {"data", "utils"},
     "checkpoint": {"backbone", "layers", "utils"},
     "model_zoo": {"utils"},
     "config": {"checkpoint", "data", "evaluation", "layers", "model_zoo", "test_time", "utils"},

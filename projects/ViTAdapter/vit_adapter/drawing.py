@@ -15,6 +15,7 @@ from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.utils.visualizer import Visualizer
 from PIL import Image
 
+from vit_adapter.data.seeds import seeded
 from vit_adapter.utils.atomic import atomic_open
 
 __all__ = ["SEGMENT_OPACITY", "draw_prediction", "draw_targets", "montage", "save_picture"]
@@ -24,6 +25,7 @@ _MIN_PICTURE_SIDE = 640
 SEGMENT_OPACITY = 0.6  # opacity of segment colours, which keeps the image visible
 
 
+@seeded(0)  # the same random colours in every call
 @matplotlib.rc_context({"text.parse_math": False})  # class names such as "$5$" are not formulas
 def draw_prediction(
     image: np.ndarray, prediction: Mapping[str, Any], metadata: Metadata, threshold: float
@@ -56,6 +58,7 @@ def draw_prediction(
     return Image.fromarray(drawn.get_image()), len(labels.unique())
 
 
+@seeded(0)
 @matplotlib.rc_context({"text.parse_math": False})
 def draw_targets(inputs: Mapping[str, Any], metadata: Metadata, image_format: str) -> Image.Image:
     """Draw an image of a training batch, as the model gets it, with its labels.
@@ -110,7 +113,6 @@ def save_picture(picture: Image.Image, path: Path) -> None:
 
 
 def _visualizer(image: np.ndarray, metadata: Metadata) -> Visualizer:
-    """Return Detectron2's class for an RGB image (H, W, 3); its random colours are repeatable."""
-    np.random.seed(0)
+    """Return Detectron2's class for an RGB image (H, W, 3)."""
     scale = max(1.0, _MIN_PICTURE_SIDE / max(image.shape[:2]))
     return Visualizer(image, metadata, scale=scale)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +81,7 @@ class PredictionPictures(DatasetEvaluator):
         if self._batch not in self._chosen:
             return
         try:
-            with _numpy_generator_kept():
-                self._draw(inputs[0]["file_name"], outputs[0])
+            self._draw(inputs[0]["file_name"], outputs[0])
         except Exception as error:  # pictures are not worth a training
             self._chosen = set()
             logger.warning(
@@ -164,13 +162,3 @@ def draw_labels(
 
 def _pixels(inputs: Mapping[str, Any]) -> np.ndarray:
     return inputs["image"].permute(1, 2, 0).numpy()
-
-
-@contextmanager
-def _numpy_generator_kept() -> Iterator[None]:
-    """Restore NumPy's generator, from which the visualizer draws colours, for the training."""
-    state = np.random.get_state()
-    try:
-        yield
-    finally:
-        np.random.set_state(state)

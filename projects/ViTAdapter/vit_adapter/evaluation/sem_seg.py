@@ -130,13 +130,21 @@ class SemSegEvaluator(DatasetEvaluator):
         headers = ["class", "IoU", "accuracy"]
         table = tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, stralign="right")
         logger.info("Classes:\n%s", table)
-        if self._output_dir is not None:
-            picture = write_confusion_matrix(counts.T, self._names, Path(self._output_dir))
-            show("confusion_matrix", picture)
+        self._show_confusion(counts.T)
         for key, values in (("IoU", iou), ("ACC", accuracy)):
             for name, value in zip(self._names, values, strict=True):
                 metrics[f"{key}-{name}"] = 100 * float(value)
         return {TASK: metrics}
+
+    def _show_confusion(self, counts: np.ndarray) -> None:
+        if self._output_dir is None:
+            return
+        try:
+            picture = write_confusion_matrix(counts, self._names, Path(self._output_dir))
+        except (OSError, ValueError, RuntimeError) as error:  # not worth a training
+            logger.warning("The confusion matrix cannot be written: %s", error)
+            return
+        show("confusion_matrix", picture)
 
     def _add(self, predicted: np.ndarray, labels: np.ndarray, label_file: str) -> None:
         """Count the pixels of one image; both arrays are (H, W)."""

@@ -58,10 +58,14 @@ class MlflowWriter(Tracker):
         if known is not None:
             arguments["run_id"] = known
         mlflow.start_run(**arguments)
+        try:
+            if known is None:
+                mlflow.log_params({_allowed(key): value for key, value in _flatten(config)})
+            mlflow.log_text(config_text, "config.yaml")
+        except Exception:  # of the library, the network or the server
+            mlflow.end_run("FAILED")
+            raise
         ids.store("mlflow", mlflow.active_run().info.run_id)
-        if known is None:
-            mlflow.log_params({_allowed(key): value for key, value in _flatten(config)})
-        mlflow.log_text(config_text, "config.yaml")
 
     def _send(
         self, scalars: Mapping[str, float], images: Mapping[str, np.ndarray], iteration: int

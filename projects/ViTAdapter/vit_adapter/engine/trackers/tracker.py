@@ -33,8 +33,16 @@ class RunIds:
 
     def __init__(self, output_dir: str, *, resumed: bool) -> None:
         self._file = Path(output_dir) / run_files.TRACKERS
-        found = resumed and self._file.exists()
-        self._ids = json.loads(self._file.read_text(encoding="utf-8")) if found else {}
+        self._ids: dict[str, str] = {}
+        if resumed and self._file.exists():
+            try:
+                self._ids = json.loads(self._file.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                logger.warning(
+                    "%s cannot be read (%s), so new runs are started at the trackers.",
+                    self._file,
+                    error,
+                )
 
     def get(self, tracker: str) -> str | None:
         """Return the name of the run to continue; None for a new one."""
@@ -93,7 +101,7 @@ class Tracker(EventWriter):
             return
         try:
             self._finish(failed=self._failed())
-        except Exception as error:
+        except Exception as error:  # as above
             self._give_up(error)
 
     @abstractmethod
