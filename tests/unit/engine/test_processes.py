@@ -1,5 +1,6 @@
 """Process layouts, and real processes."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from vit_adapter.engine.processes import ProcessLayout, launch
 
 PROGRAM = """
 import itertools
+import multiprocessing
 
 import torch
 import torch.distributed as dist
@@ -28,6 +30,7 @@ def work():
     assert comm.get_local_size() == comm.get_world_size() == 2
     assert comm.get_local_rank() == comm.get_rank()
     assert comm.all_gather(comm.get_rank()) == [0, 1]
+    assert multiprocessing.get_start_method() == START_METHOD  # of data workers
     torch.manual_seed(0)
     joint = torch.randn(4, 3, 5, 5)
     settings = itertools.product(
@@ -73,6 +76,8 @@ def work():
         raise RuntimeError("process 1 fails on purpose")
     comm.synchronize()  # waits for a process that will not arrive
 
+START_METHOD = "{start_method}"
+
 if __name__ == "__main__":
     launch(work, ProcessLayout(device_type="cpu", processes_per_machine=2))
 """
@@ -114,7 +119,8 @@ def run_program(text: str, folder: Path) -> subprocess.CompletedProcess:
 @pytest.mark.slow
 def test_two_cpu_processes(tmp_path: Path) -> None:
     """They share batch statistics, buffers, gradients and cores; the failure of one ends both."""
-    done = run_program(PROGRAM, tmp_path)
+    method = multiprocessing.get_start_method()
+    done = run_program(PROGRAM.replace("{start_method}", method), tmp_path)
     assert f"finished with {max(1, os.cpu_count() // 2)} threads" in done.stdout, done.stderr
     assert done.returncode != 0
     assert "process 1 fails on purpose" in done.stderr

@@ -240,6 +240,27 @@ def test_phases_can_be_combined_differently() -> None:
     assert trainer.model.linear.weight.grad is None
 
 
+def test_data_workers_end_before_the_last_evaluation() -> None:
+    events = []
+
+    class Loader:
+        def __iter__(self) -> Iterator[list[dict]]:
+            try:
+                yield from batches([1.0] * 9)
+            finally:
+                events.append("workers ended")
+
+    class Evaluation(HookBase):
+        def after_train(self) -> None:
+            events.append("evaluation")
+
+    trainer = make_trainer([])
+    trainer.data_loader = Loader()
+    trainer.register_hooks([Evaluation()])
+    trainer.train(0, 2)
+    assert events == ["workers ended", "evaluation"]
+
+
 def test_finished_run_reads_no_data(caplog: pytest.LogCaptureFixture) -> None:
     trainer, recorder = make_trainer([]), Recorder()
     trainer.register_hooks([recorder])

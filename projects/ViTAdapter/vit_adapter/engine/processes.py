@@ -115,7 +115,7 @@ def _start(main: Callable[..., None], layout: ProcessLayout, arguments: tuple) -
             context = mp.start_processes(
                 _run_process,
                 nprocs=layout.processes_per_machine,
-                args=(main, layout, dist_url, arguments, mistakes),
+                args=(main, layout, dist_url, arguments, mistakes, mp.get_start_method()),
                 join=False,
                 start_method="spawn",
             )
@@ -195,7 +195,10 @@ def _run_process(
     dist_url: str,
     arguments: tuple,
     mistakes: str,
+    start_method: str,
 ) -> None:
+    # A spawned process would also spawn its data workers, and each of them import everything anew.
+    mp.set_start_method(start_method, force=True)
     process = Process(
         rank=layout.machine_rank * layout.processes_per_machine + local_rank,
         world_size=layout.world_size,

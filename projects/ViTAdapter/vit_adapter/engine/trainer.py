@@ -117,6 +117,7 @@ class Trainer(TrainerBase):
                 self.failed = True
                 raise
             finally:
+                self._batches = None  # ends the data workers; evaluation needs their memory
                 self.after_train()
 
     def stop_early(self) -> None:
