@@ -28,7 +28,7 @@ def bottom_up(backbone: nn.Module | DictConfig) -> nn.Module | DictConfig:
     return backbone
 
 
-@pytest.fixture(params=ALL)
+@pytest.fixture(params=ALL, scope="module")  # all tests of a config one after the other
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 

@@ -1,13 +1,16 @@
 """Run ``train_net.py`` in a process that waits inside the writing of a checkpoint, to be killed."""
 
+import functools
 import multiprocessing
 import os
 import time
 from pathlib import Path
 
 import torch
+from detectron2.utils.events import JSONWriter
 
 from vit_adapter.checkpoint import checkpointer
+from vit_adapter.engine import hooks
 from vit_adapter.engine.cli import main
 from vit_adapter.utils import atomic
 
@@ -24,6 +27,8 @@ def run(command: list[str], place: str, writes: int, marker: str) -> None:
         marker: file that appears when the place is reached.
     """
     torch.set_num_threads(1)
+    # Losses as they are, not medians, which start anew in each process.
+    hooks.JSONWriter = functools.partial(JSONWriter, window_size=1)
     multiprocessing.set_start_method("fork", force=True)  # of data workers, as without the test
     save, replace, tag = torch.save, os.replace, checkpointer.Checkpointer.tag_last_checkpoint
     state = {"left": writes, "now": False}

@@ -2,13 +2,11 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from runs import losses, run_two_processes
 
 from vit_adapter import LazyPredictor
 from vit_adapter.engine.cli import main
@@ -51,11 +49,6 @@ def make_command(config: str, shapes: Path, run: Path) -> list[str]:
     ]
 
 
-def losses(run: Path) -> list[float]:
-    entries = map(json.loads, (run / "metrics.json").read_text().splitlines())
-    return [entry["total_loss"] for entry in entries if "total_loss" in entry]
-
-
 @pytest.mark.parametrize("config", CONFIGS)
 def test_train_evaluate_and_predict(config: str, shapes: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -78,16 +71,6 @@ def test_two_processes(shapes: Path, tmp_path: Path) -> None:
     """No parameter is left without a gradient: DDP would fail in the second iteration."""
     configs = [config for config in CONFIGS if "vit_adapter" in config]
     commands = [make_command(config, shapes, tmp_path / config) for config in configs]
-    root = Path(__file__).parents[2]
-    paths = [str(root / "projects/ViTAdapter"), *sys.path]
-    program = Path(__file__).with_name("run_two_processes.py")
-    finished = subprocess.run(
-        [sys.executable, str(program), json.dumps(commands)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert finished.returncode == 0, finished.stdout + finished.stderr
+    run_two_processes(commands)
     for config in configs:
         assert len(losses(tmp_path / config)) == 2

@@ -1,6 +1,5 @@
 """Views, soft-NMS and tiles: the same in ``--eval-only``, in prediction and in the demo."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
+from tool_files import load_tool
 
 from vit_adapter import LazyPredictor
 from vit_adapter.config import build_model, load_config
@@ -39,10 +39,7 @@ def evaluated(command: list[str], weights: Path, folder: Path) -> list[dict]:
 
 def drawn(project_root: Path, command: list[str], weights: Path, folder: Path) -> list[Instances]:
     """The detections that ``demo.py`` draws, one entry for each image."""
-    file = project_root / "projects/ViTAdapter/tools/demo.py"
-    spec = importlib.util.spec_from_file_location("demo_of_detectors", file)
-    demo = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(demo)
+    demo = load_tool("demo")
     found, draw = [], demo.draw_prediction
 
     def keep(image, prediction, metadata, threshold):

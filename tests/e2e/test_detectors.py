@@ -2,13 +2,11 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from runs import losses, run_two_processes
 
 from vit_adapter import LazyPredictor
 
@@ -48,28 +46,31 @@ DETECTORS = {
 }
 
 
-@pytest.mark.parametrize("name", DETECTORS)
-def test_train_in_two_processes_evaluate_and_predict(
-    name: str, shapes: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    command = [
-        *(sys.executable, str(ROOT / "train_net.py"), "--num-gpus", "2"),
-        *("--config-file", f"quick_start/{name}_tiny_scratch", *COMMON, *DETECTORS[name]),
-        f"data.train_json={shapes / 'annotations/instances_train.json'}",
-        f"data.train_images={shapes / 'train'}",
-        f"data.val_json={shapes / 'annotations/instances_val.json'}",
-        f"data.val_images={shapes / 'val'}",
-        f"train.output_dir={run}",
-    ]
-    paths = [str(ROOT / "projects/ViTAdapter"), *sys.path]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+@pytest.fixture(scope="module")
+def outputs(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the output folder of each detector."""
+    folder = tmp_path_factory.mktemp("detectors")
+    run_two_processes(
+        [
+            [
+                *("--config-file", f"quick_start/{name}_tiny_scratch", *COMMON, *options),
+                f"data.train_json={shapes / 'annotations/instances_train.json'}",
+                f"data.train_images={shapes / 'train'}",
+                f"data.val_json={shapes / 'annotations/instances_val.json'}",
+                f"data.val_images={shapes / 'val'}",
+                f"train.output_dir={folder / name}",
+            ]
+            for name, options in DETECTORS.items()
+        ]
+    )
+    return folder
 
-    lines = (run / "metrics.json").read_text().splitlines()
-    losses = [entry["total_loss"] for entry in map(json.loads, lines) if "total_loss" in entry]
-    assert len(losses) == 2 and all(map(math.isfinite, losses))
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_train_in_two_processes_evaluate_and_predict(name: str, outputs: Path) -> None:
+    run = outputs / name
+    found = losses(run)
+    assert len(found) == 2 and all(map(math.isfinite, found))
     assert json.loads((run / "results.json").read_text())["bbox"]["AP"] >= 0
     detections = LazyPredictor(run)(np.zeros((50, 70, 3), np.uint8))["instances"]
     assert len(detections) <= 5  # with random weights all boxes may lie outside the image

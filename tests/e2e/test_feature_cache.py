@@ -1,9 +1,9 @@
 """``train_net.py`` with the output of a frozen ViT on disk: each kind of model, two processes."""
 
-import json
 from pathlib import Path
 
 import pytest
+from runs import losses, run_two_processes
 
 from vit_adapter.engine.cli import main
 
@@ -34,12 +34,6 @@ MODELS = {
         "model.criterion.num_points=64",
     ],
 }
-
-
-def losses(run: Path) -> list[float]:
-    lines = (run / "metrics.json").read_text().splitlines()
-    entries = [json.loads(line) for line in lines]
-    return [entry["total_loss"] for entry in entries if "total_loss" in entry]
 
 
 def check_losses(command: list[str], tmp_path: Path) -> None:
@@ -75,11 +69,15 @@ def test_detector(command: list[str], tmp_path: Path) -> None:
 def test_two_processes_share_a_folder(command: list[str], tmp_path: Path) -> None:
     folder = f"train.feature_cache.dir={tmp_path / 'cache'}"
     command = [*command, *CACHE, "model.backbone.bottom_up.mode=frozen"]
-    command += ["dataloader.train.num_workers=1", "--num-gpus", "2"]
-    results = []
-    for run, options in {"without": [], "writes": [folder], "reads": [folder]}.items():
-        main([*command, *options, f"train.output_dir={tmp_path / run}"])
-        results.append(losses(tmp_path / run))
+    command += ["dataloader.train.num_workers=1"]
+    runs = {"without": [], "writes": [folder], "reads": [folder]}
+    run_two_processes(
+        [
+            [*command, *options, f"train.output_dir={tmp_path / run}"]
+            for run, options in runs.items()
+        ]
+    )
+    results = [losses(tmp_path / run) for run in runs]
     assert len(results[0]) == 6 and results[0] == results[1] == results[2]
     assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 6
 

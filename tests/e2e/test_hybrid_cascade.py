@@ -1,13 +1,11 @@
 """The hybrid task cascade with label maps: train in two processes, evaluate, predict."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from runs import run_two_processes
 
 from vit_adapter import LazyPredictor
 from vit_adapter.engine.cli import main
@@ -55,16 +53,7 @@ def make_command(shapes: Path, run: Path) -> list[str]:
 
 def test_two_processes(shapes: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    paths = [str(Path(__file__).parents[2] / "projects/ViTAdapter"), *sys.path]
-    program = Path(__file__).with_name("run_two_processes.py")
-    finished = subprocess.run(
-        [sys.executable, str(program), json.dumps([make_command(shapes, run)])],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert finished.returncode == 0, finished.stdout + finished.stderr
+    run_two_processes([make_command(shapes, run)])
     assert "loss_sem_seg" in (run / "metrics.json").read_text()
     assert "bbox" in json.loads((run / "results.json").read_text())
     found = LazyPredictor(run)(np.zeros((50, 70, 3), np.uint8))["instances"]

@@ -1,15 +1,12 @@
 """A fixed ViT with LoRA: two processes train it, resume from the trained part, and predict."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from detectron2.config import instantiate
+from runs import run_two_processes
 
 from vit_adapter import LazyPredictor
 from vit_adapter.backbone.lora import belongs_to_lora
@@ -38,16 +35,7 @@ def test_two_processes_train_the_factors_and_resume(command: list[str], tmp_path
         "train.checkpointer.trained_only=True",
     ]
     commands = [[*common, "train.max_iter=2"], [*common, "train.max_iter=3", "--resume"]]
-    program = str(Path(__file__).with_name("run_two_processes.py"))
-    paths = os.pathsep.join([str(ROOT / "projects/ViTAdapter"), *sys.path])
-    done = subprocess.run(
-        [sys.executable, program, json.dumps(commands)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_two_processes(commands)
 
     stored = [load_checkpoint_file(run / f"model_000000{n}.pth")["model"] for n in range(3)]
     in_blocks = {name for name in stored[0] if name.startswith(f"{VIT}blocks.")}

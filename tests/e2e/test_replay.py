@@ -1,6 +1,5 @@
 """A training step whose loss is not finite, and the tool that repeats it."""
 
-import importlib.util
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 from detectron2.structures import BitMasks, Boxes, Instances
+from tool_files import load_tool
 from torch import nn
 
 import vit_adapter
@@ -24,10 +24,7 @@ TOOL = Path(vit_adapter.__file__).parents[1] / "tools" / "replay.py"
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("vit_adapter_replay_tool", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("replay")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import instantiate
+from runs import losses
 
 from vit_adapter import LazyPredictor, model_zoo
 from vit_adapter.config.overrides import apply_overrides
@@ -50,12 +51,6 @@ def command(project_root: Path, shapes: Path, tmp_path: Path, request: pytest.Fi
         f"data.classes={tmp_path / 'classes.json'}",
         f"train.output_dir={tmp_path / 'run'}",
     ]
-
-
-def losses(run: Path) -> list[float]:
-    lines = (run / "metrics.json").read_text().splitlines()
-    entries = [json.loads(line) for line in lines]
-    return [entry["total_loss"] for entry in entries if "total_loss" in entry]
 
 
 @pytest.mark.parametrize("command", MODELS, indirect=True)

@@ -4,6 +4,7 @@ import importlib.machinery
 import json
 import sys
 import types
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,10 +18,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.usefixtures("one_th
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     """What the library is given: (run id, what, values)."""
-    calls = []
+    calls, numbers = [], count()
 
     def init(project=None, name=None, id=None, dir=None, resume=None) -> SimpleNamespace:
-        run_id = id or "first"
+        run_id = id or f"run{next(numbers)}"
         return SimpleNamespace(
             id=run_id,
             config=SimpleNamespace(
@@ -44,7 +45,7 @@ def test_training_is_followed_and_resumed(
     command = [*command, "train.wandb.enabled=True", "train.wandb.params.name=2024_01"]
     main([*command, "train.max_iter=2"])
     main([*command, "--resume", "train.max_iter=3"])
-    assert {run_id for run_id, _, _ in sent} == {"first"}
+    assert {run_id for run_id, _, _ in sent} == {"run0"}
     configs = [values for _, what, values in sent if what == "config"]
     assert [config["train"]["max_iter"] for config in configs] == [2, 3]
     assert configs[0]["train"]["wandb"]["params"]["name"] == "2024_01"

@@ -1,6 +1,5 @@
 """The tool that converts checkpoints, on the files of DINOv2's and DINOv3's authors."""
 
-import importlib.util
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 import torch
 from dino_keys import DINOV2, HEAD_FILE, VIT, VIT_FILE, WHOLE_L, join, small
 from safetensors.torch import load_file
+from tool_files import load_tool
 
 import vit_adapter
 
@@ -20,9 +20,7 @@ Tool = Callable[..., int]
 @pytest.fixture
 def convert(monkeypatch, caplog) -> Tool:
     """The tool's main function; ``caplog`` gets the messages."""
-    spec = importlib.util.spec_from_file_location("vit_adapter_convert_tool", TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = load_tool("convert_checkpoint")
     monkeypatch.setattr(tool, "setup_logger", lambda name: None)
     monkeypatch.setattr(logging.getLogger("vit_adapter"), "propagate", True)
     return lambda *arguments: tool.main([str(argument) for argument in arguments])

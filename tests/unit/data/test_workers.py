@@ -70,7 +70,7 @@ def test_a_worker_that_is_killed() -> None:
     with pytest.raises(DataWorkerError) as caught:
         read(make_loader(Mapper("die")))
     message = str(caught.value)
-    assert re.search(r"process 0: DataLoader worker \(pid.* \d+\).*killed|exited", message)
+    assert re.search(r"process 0: DataLoader worker \(pid.* \d+\).*(killed|exited)", message)
     assert re.search(r"worker [01] \(pid \d+\): image_2\.jpg, for \d+ s", message)
     for remedy in ("memory was used up", "num_workers", "/dev/shm", "--resume"):
         assert remedy in message

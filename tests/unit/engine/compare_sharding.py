@@ -33,6 +33,8 @@ from vit_adapter.engine.processes import ProcessLayout, launch
 SIDE = 64
 MASK_RCNN = (
     "quick_start/mask_rcnn_vit_adapter_shapes",
+    "model.backbone.bottom_up.vit.depth=4",
+    "model.backbone.bottom_up.interaction_indexes=[[0,0],[1,1],[2,2],[3,3]]",
     "model.backbone.bottom_up.vit.embed_dim=48",
     "model.backbone.bottom_up.vit.use_checkpoint=True",
     "model.backbone.bottom_up.use_checkpoint=True",
@@ -44,12 +46,17 @@ MASK_RCNN = (
 )
 MASK2FORMER = (
     "quick_start/mask2former_vit_adapter_tiny_scratch",
+    "model.backbone.vit.depth=4",
+    "model.backbone.interaction_indexes=[[0,0],[1,1],[2,2],[3,3]]",
+    "model.head.transformer_decoder.num_layers=2",
     "model.backbone.vit.embed_dim=96",
     "model.head.transformer_decoder.num_queries=8",
     "model.criterion.num_points=32",
 )
 SEMANTIC_FPN = (
     "quick_start/semantic_fpn_vit_adapter_tiny_scratch",
+    "model.backbone.bottom_up.vit.depth=4",
+    "model.backbone.bottom_up.interaction_indexes=[[0,0],[1,1],[2,2],[3,3]]",
     "model.backbone.bottom_up.vit.embed_dim=96",
     "model.backbone.bottom_up.vit.use_checkpoint=True",
     "model.backbone.out_channels=32",

@@ -28,7 +28,7 @@ def config(way: str) -> DictConfig:
     ("processes", "checks"),
     [
         (2, ["interchange", "folders", "float32", "float64", "bfloat16"]),
-        (4, ["interchange", "folders"]),
+        (4, ["folders"]),
     ],
 )
 def test_equals_ddp(processes: int, checks: list[str]) -> None:

@@ -1,18 +1,15 @@
 """The demo tool with a fake model."""
 
-import importlib.util
 import logging
 
 import pytest
-from demo_tool import CONFIG, TOOL, FakePredictor
+from demo_tool import CONFIG, FakePredictor
+from tool_files import load_tool
 
 
 @pytest.fixture(scope="module")
 def demo_module():
-    spec = importlib.util.spec_from_file_location("vit_adapter_demo_tool", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("demo")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The tool that converts checkpoints: what it writes, prints and refuses."""
 
-import importlib.util
 import json
 import logging
 import pickle
@@ -12,6 +11,7 @@ import torch
 from detectron2.config import instantiate
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tool_files import load_tool
 from torch import Tensor
 
 import vit_adapter
@@ -29,10 +29,7 @@ META = f"data = dict(test=dict(pipeline=[dict(type='Normalize', {IMAGENET}, to_r
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("vit_adapter_convert_tool", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("convert_checkpoint")
 
 
 @pytest.fixture

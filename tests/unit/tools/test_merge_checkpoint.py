@@ -1,6 +1,5 @@
 """The tool that merges LoRA: what it writes and refuses."""
 
-import importlib.util
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 import torch
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig
+from tool_files import load_tool
 from torch import Tensor, nn
 
 import vit_adapter
@@ -33,10 +33,7 @@ LORA = f"{VIT}.lora_rank=3"
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("vit_adapter_merge_tool", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("merge_checkpoint")
 
 
 @pytest.fixture

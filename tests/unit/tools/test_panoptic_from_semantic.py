@@ -1,6 +1,5 @@
 """The tool that makes panoptic data of semantic labels."""
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
 from PIL import Image
+from tool_files import load_tool
 
 import vit_adapter
 from vit_adapter.data import register_panoptic_format
@@ -32,10 +32,7 @@ LABELS = np.array(
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("vit_adapter_panoptic_tool", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("panoptic_from_semantic")
 
 
 def test_components_of_things_are_objects(tool: ModuleType) -> None:

@@ -1,0 +1,70 @@
+"""Runs of ``train_net.py`` and what they leave behind."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_two_processes(commands: list[list[str]], *, timeout: float = 300) -> str:
+    """Run the commands one after the other in two processes; return what they print.
+
+    Args:
+        commands: arguments of ``train_net.py`` for each run.
+        timeout: seconds for all of them.
+    """
+    program = Path(__file__).with_name("run_two_processes.py")
+    paths = os.pathsep.join([str(ROOT / "projects/ViTAdapter"), *sys.path])
+    done = subprocess.run(
+        [sys.executable, str(program), json.dumps(commands)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def losses(run: Path) -> list[float]:
+    """The total losses in ``metrics.json``, smoothed as there."""
+    return list(losses_by_iteration(run).values())
+
+
+def start(
+    command: list[str], program: Path = ROOT / "train_net.py", launcher: Sequence[str] = ()
+) -> subprocess.Popen:
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "projects/ViTAdapter"), *sys.path]),
+    }
+    return subprocess.Popen(
+        [sys.executable, *launcher, str(program), *command],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def metrics(run: Path) -> list[dict[str, float]]:
+    lines = (run / "metrics.json").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def losses_by_iteration(run: Path) -> dict[int, float]:
+    return {
+        int(entry["iteration"]): entry["total_loss"]
+        for entry in metrics(run)
+        if "total_loss" in entry
+    }
