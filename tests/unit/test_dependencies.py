@@ -40,6 +40,7 @@ ALLOWED = {
         "utils",
     },
     "predictor": {"checkpoint", "config", "data"},
+    "doctor": {"ops"},
     "yacs": {"model_zoo", "backbone", "checkpoint", "segmentation"},
 }
 MODULES = sorted(set(PACKAGE.rglob("*.py")) - {PACKAGE / "__init__.py"})

@@ -1,0 +1,1 @@
+"""``python -m vit_adapter.doctor``: what is installed, what works, and how to fix what does not."""
