@@ -1,5 +1,6 @@
 """Checkpoints that are folders, in one process; ``test_sharding.py`` has several."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,13 @@ def test_old_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(sharded.dcp, "HuggingFaceStorageWriter")
     with pytest.raises(RuntimeError, match="needs a version of PyTorch that has"):
         Checkpointer(nn.Linear(1, 1), sharded=True)
+
+
+def test_without_pytorch_s_classes_only_these_folders_are_refused(tmp_path, monkeypatch) -> None:
+    save(tmp_path)
+    for name in ("HuggingFaceStorageReader", "HuggingFaceStorageWriter"):
+        monkeypatch.delattr(f"torch.distributed.checkpoint.{name}")
+    spec = importlib.util.spec_from_file_location("sharded_on_old_torch", sharded.__file__)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))  # everything else can be used
+    with pytest.raises(CheckpointFileError, match="cannot read such a folder: update PyTorch"):
+        load_checkpoint_file(tmp_path / "model_0000007.sharded")

@@ -5,6 +5,8 @@ an ordinary checkpoint with the tensors of those files on the meta device. Neith
 PyTorch's own format for such folders has its index in a pickle, so it is not used.
 """
 
+from __future__ import annotations  # older versions of PyTorch lack the classes of some of them
+
 import copy
 import math
 import os
@@ -193,6 +195,8 @@ def check_parts(folder: str | os.PathLike[str], tree: object) -> None:
 def _reading(
     folder: str | os.PathLike[str],
 ) -> Iterator[dcp.HuggingFaceStorageReader]:
+    if not hasattr(dcp, "HuggingFaceStorageReader"):
+        raise ValueError(f"torch {torch.__version__} cannot read such a folder: update PyTorch")
     try:
         yield dcp.HuggingFaceStorageReader(os.fspath(folder))
     except _READ_ERRORS as error:
