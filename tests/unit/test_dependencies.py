@@ -27,8 +27,10 @@ ALLOWED = {
     "model_zoo": {"utils"},
     "config": {"checkpoint", "data", "evaluation", "layers", "model_zoo", "test_time", "utils"},
     "feature_cache": {"backbone", "layers", "utils"},
+    "benchmark": {"backbone", "checkpoint", "config", "model_zoo", "ops", "utils"},
     "engine": {
         "backbone",
+        "benchmark",
         "checkpoint",
         "config",
         "data",

@@ -14,72 +14,16 @@ machine that has the operator's kernels:
 The temporary memory of single layers and the weights, which all modes share, are not included.
 """
 
-from __future__ import annotations
-
 import argparse
-from dataclasses import dataclass
 
 import torch
-from benchmark_backbone import SIZES, build, training_call
-from benchmark_timing import MEBIBYTE, describe_machine, medians
-from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 
 from vit_adapter.backbone.modes import MODES
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The cost of a training step.
-
-    Attributes:
-        trainable: number of parameters with a gradient.
-        activations, gradients, optimizer: memory in bytes.
-    """
-
-    trainable: int
-    activations: int
-    gradients: int
-    optimizer: int
-
-    @property
-    def total(self) -> int:
-        """Bytes in use between forward and backward pass once training runs."""
-        return self.activations + self.gradients + self.optimizer
-
-
-def saved_activations(model: nn.Module, images: Tensor) -> tuple[Tensor, int]:
-    """Run the model; return the loss and the bytes of activations that autograd keeps for it."""
-    own = {_address(t) for t in (*model.parameters(), *model.buffers())}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        if _address(tensor) not in own:
-            kept[_address(tensor)] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = sum(features.square().mean() for features in model(images).values())
-    return loss, sum(kept.values())
-
-
-def measure_memory(model: nn.Module, images: Tensor) -> Cost:
-    """Count the bytes of one training step with AdamW."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-6)
-    loss, activations = saved_activations(model, images)
-    loss.backward()
-    optimizer.step()
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    states = [value for state in optimizer.state.values() for value in state.values()]
-    cost = Cost(
-        trainable=sum(parameter.numel() for parameter in parameters),
-        activations=activations,
-        gradients=sum(gradient.nbytes for gradient in gradients),
-        optimizer=sum(value.nbytes for value in states if torch.is_tensor(value)),
-    )
-    optimizer.zero_grad()
-    return cost
+from vit_adapter.benchmark.backbone import SIZES, build, training_call
+from vit_adapter.benchmark.machine import describe_machine
+from vit_adapter.benchmark.memory import MEBIBYTE
+from vit_adapter.benchmark.modes import Cost, measure_memory
+from vit_adapter.benchmark.timing import medians
 
 
 def row(size: str, mode: str, cost: Cost, milliseconds: float) -> str:
@@ -119,10 +63,6 @@ def main(arguments: list[str] | None = None) -> None:
         times = medians(steps, options.repeats, device)
         for mode, cost in costs.items():
             print(row(size, mode, cost, times[mode]), flush=True)
-
-
-def _address(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
 
 
 if __name__ == "__main__":

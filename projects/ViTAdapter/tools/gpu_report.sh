@@ -9,7 +9,7 @@
 # benchmarks of operator and backbone; the summary compares the operator's figures with their
 # limits. Every step's output goes to a file in FOLDER (default output/gpu); the exit status is 1 if
 # a step failed. PYTHON names the interpreter. Kernels of other projects are compared if they are
-# installed (see benchmark_formulations.py).
+# installed (see vit_adapter/benchmark/formulations.py).
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 python=${PYTHON:-python}

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import statistics
 import time
-import types
 from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
+from vit_adapter.benchmark.op import Case, make_inputs
 from vit_adapter.ops import ms_deform_attn, ms_deform_attn_reference
 from vit_adapter.ops.extension import has_kernel
 from vit_adapter.ops.reference import ms_deform_attn_embedding_bag
@@ -18,7 +17,7 @@ from vit_adapter.ops.reference import ms_deform_attn_embedding_bag
 pytestmark = pytest.mark.slow
 
 # The calls that models make, some of them on smaller images: side in pixels, heads, channels per
-# head, strides of queries and of values, as in tools/benchmark_op.py.
+# head, strides of queries and of values, as in vit_adapter.benchmark.op.
 CASES = {
     "S injector": (512, 6, 64, (16,), (8, 16, 32)),
     "S extractor": (512, 6, 64, (8, 16, 32), (16,)),
@@ -28,14 +27,6 @@ CASES = {
 }
 ATTEMPTS = 3  # other programs may disturb some
 TURNS = 7
-
-
-@pytest.fixture(scope="module")
-def tool(project_root) -> Iterator[types.ModuleType]:
-    """The benchmark, whose inputs are used here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(project_root / "projects" / "ViTAdapter" / "tools")
-        yield importlib.import_module("benchmark_op")
 
 
 @pytest.fixture(autouse=True)
@@ -89,14 +80,14 @@ def training(function, inputs) -> Callable[[], object]:
 @pytest.mark.skipif(not has_kernel("cpu"), reason="no CPU kernel is built here")
 @pytest.mark.parametrize(("kind", "floor"), [(forward, 6.0), (training, 4.0)])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_kernel_is_faster_than_grid_sample(case, kind, floor, tool):
-    inputs = tool.make_inputs(tool.Case(*case), "local")
+def test_kernel_is_faster_than_grid_sample(case, kind, floor):
+    inputs = make_inputs(Case(*case), "local")
     calls = kind(ms_deform_attn, inputs), kind(ms_deform_attn_reference, inputs)
     assert holds(floor, lambda: gain(*calls))
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_fallback_is_no_slower_than_grid_sample(case, tool):
-    inputs = tool.make_inputs(tool.Case(*case), "local")
+def test_fallback_is_no_slower_than_grid_sample(case):
+    inputs = make_inputs(Case(*case), "local")
     fallback = forward(ms_deform_attn_embedding_bag, inputs)
     assert holds(1.0, lambda: gain(fallback, forward(ms_deform_attn_reference, inputs)))

@@ -1,44 +1,18 @@
-"""The benchmark of the modes counts the memory that a training step keeps."""
+"""The benchmark of the modes prints its table."""
 
-from __future__ import annotations
-
-import importlib
 import re
 from types import ModuleType
 
 import pytest
 import torch
-from torch import nn
+from tool_files import load_tool
 
 from vit_adapter.ops.extension import select_backend
 
 
 @pytest.fixture
-def tool(project_root, monkeypatch) -> ModuleType:
-    monkeypatch.syspath_prepend(project_root / "projects" / "ViTAdapter" / "tools")
-    return importlib.import_module("benchmark_modes")
-
-
-class Squares(nn.Module):
-    """Autograd keeps its input and its activation, each once although both are used twice."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(8, 4, bias=False)
-        self.fixed = nn.Linear(4, 4).requires_grad_(False)
-
-    def forward(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
-        hidden = self.linear(rows)
-        return {"a": hidden * hidden.view(-1, 2, 2).flatten(1)}
-
-
-def test_counts_each_storage_once(tool):
-    cost = tool.measure_memory(Squares(), torch.randn(16, 8))
-    rows, hidden, product = 16 * 8 * 4, 16 * 4 * 4, 16 * 4 * 4  # the loss squares the product
-    assert cost.activations == rows + hidden + product
-    assert cost.trainable == 32 and cost.gradients == 32 * 4
-    assert cost.optimizer == 2 * 32 * 4 + 4  # two moments, and a counter
-    assert cost.total == cost.activations + cost.gradients + cost.optimizer
+def tool() -> ModuleType:
+    return load_tool("benchmark_modes")
 
 
 def test_frozen_needs_the_least_memory(tool, capsys):

@@ -1,28 +1,26 @@
-"""The operator's benchmark runs, writes all its files, and draws the right points."""
+"""The operator's benchmark runs and writes all its files."""
 
-from __future__ import annotations
-
-import importlib
 import json
 import re
 from types import ModuleType
 
 import pytest
 import torch
+from tool_files import load_tool
 
+from vit_adapter.benchmark.op import Case
 from vit_adapter.ops.extension import select_backend
 
 
 @pytest.fixture
-def tool(project_root, monkeypatch) -> ModuleType:
-    monkeypatch.syspath_prepend(project_root / "projects" / "ViTAdapter" / "tools")
-    return importlib.import_module("benchmark_op")
+def tool() -> ModuleType:
+    return load_tool("benchmark_op")
 
 
 @pytest.fixture
 def small(tool, monkeypatch) -> None:
     """A single small case, which is fast."""
-    monkeypatch.setattr(tool, "CASES", {"small": tool.Case(64, 2, 8, (16,), (8, 16, 32))})
+    monkeypatch.setattr(tool, "CASES", {"small": Case(64, 2, 8, (16,), (8, 16, 32))})
 
 
 def test_writes_tables_numbers_and_a_chart(tool, small, tmp_path, capsys):
@@ -57,33 +55,3 @@ def test_writes_tables_numbers_and_a_chart(tool, small, tmp_path, capsys):
     assert kept / 2**20 < min(ours, reference)
     if select_backend("cpu") == "kernel":
         assert ours < reference
-
-
-def test_counts_the_bytes_that_must_be_moved(tool):
-    inputs = tool.make_inputs(tool.Case(512, 6, 64, (16,), (8, 16, 32)), "uniform")
-    forward, training = tool.minimal_bytes(inputs)
-    assert forward == pytest.approx(10.7e6, rel=0.01)
-    assert training - forward == pytest.approx(19.9e6, rel=0.01)
-
-
-def test_only_kernels_of_other_projects_may_refuse(tool, capsys):
-    def refuse(*inputs: object) -> None:
-        raise RuntimeError('not implemented for "Half"\nin a file')
-
-    inputs = tool.make_inputs(tool.Case(32, 1, 8, (16,), (16,)), "local")
-    assert not tool.runs("mmcv", refuse, inputs)
-    assert capsys.readouterr().out == 'mmcv does not run: not implemented for "Half"\n'
-    with pytest.raises(RuntimeError, match="not implemented"):
-        tool.runs("ours", refuse, inputs)
-
-
-def test_local_points_stay_near_their_query(tool):
-    inputs = tool.make_inputs(tool.CASES["S 512 injector"], "local")
-    assert inputs.value.shape == (1, 5376, 6, 64)
-    assert inputs.sampling_locations.shape == (1, 1024, 6, 3, 4, 2)
-    # Query 33 lies at row 1, column 1 of the 32 x 32 grid; the finest level has 64 pixels.
-    centre = torch.tensor([1.5 / 32, 1.5 / 32])
-    distance = (inputs.sampling_locations[0, 33, :, 0] - centre).abs().max() * 64
-    assert distance < 4 + 5 * tool.OFFSET_NOISE
-    weights = inputs.attention_weights.sum((-1, -2))
-    torch.testing.assert_close(weights, torch.ones_like(weights))

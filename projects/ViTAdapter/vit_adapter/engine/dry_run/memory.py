@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from vit_adapter.benchmark.flops import flop_counter
+from vit_adapter.benchmark.memory import SavedTensors
 from vit_adapter.engine.precision import Precision
 
 __all__ = ["StepCost", "count_step"]
 
-_SAMPLE_FLOPS = 8  # of a bilinear sample per channel: four products and sums
 Batch = Sequence[Mapping[str, Any]]
 
 
@@ -93,8 +93,8 @@ def count_step(
     weights = [*model.parameters(), *model.buffers()]
     optimizer.zero_grad(set_to_none=True)
     memory = _LiveMemory([*weights, *state], weights[0].device)
-    saved = _SavedTensors(weights)
-    flops = FlopCounterMode(display=False, custom_mapping=_formulas())
+    saved = SavedTensors(weights)
+    flops = flop_counter()
     with memory:
         with saved_tensors_hooks(saved.pack, lambda tensor: tensor), flops, precision.autocast():
             loss = sum(model(batch).values())
@@ -153,53 +153,6 @@ class _LiveMemory(TorchDispatchMode):
     def _change(self, num_bytes: int) -> None:
         self._current += num_bytes
         self.peak = max(self.peak, self._current)
-
-
-class _SavedTensors:
-    """Counts what autograd keeps, without the tensors in ``own``."""
-
-    def __init__(self, own: Iterable[Tensor]) -> None:
-        self._own = {tensor.untyped_storage().data_ptr() for tensor in own}
-        self._sizes: dict[int, int] = {}
-
-    def pack(self, tensor: Tensor) -> Tensor:
-        """Note a tensor that is saved."""
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self._own:
-            self._sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    @property
-    def num_bytes(self) -> int:
-        """Sum over all storages."""
-        return sum(self._sizes.values())
-
-
-def _formulas() -> dict[Any, Callable[..., int]]:
-    """The operators that PyTorch's counter does not know -> their floating-point operations."""
-    formulas = {torch.ops.vit_adapter.ms_deform_attn: _deformable_attention_flops}
-    attention = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
-    if attention is not None:
-        formulas[attention] = _attention_flops
-    return formulas
-
-
-def _deformable_attention_flops(
-    value: Sequence[int],
-    spatial_shapes: Sequence[int],
-    locations: Sequence[int],
-    weights: Sequence[int],
-    **kwargs: Any,
-) -> int:
-    """A bilinear sample and a weighted sum for each point and channel; arguments are shapes."""
-    return math.prod(weights) * value[-1] * (_SAMPLE_FLOPS + 2)
-
-
-def _attention_flops(
-    query: Sequence[int], key: Sequence[int], value: Sequence[int], *args: Any, **kwargs: Any
-) -> int:
-    """The two products of attention; arguments are the shapes (..., tokens, channels)."""
-    return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
 def _find_tensors(result: object) -> Iterator[Tensor]:

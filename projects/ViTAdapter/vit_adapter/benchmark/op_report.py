@@ -1,7 +1,5 @@
 """The tables and the chart of ``benchmark_op.py``."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -9,8 +9,6 @@ projects are available if they can be imported:
 * ``deformops``: https://github.com/tue-p8n/deformops, ``pip install deformops``, Python >= 3.12.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,0 +1,1 @@
+"""Measuring speed, memory and operations: of models, of the backbone and of the operator."""

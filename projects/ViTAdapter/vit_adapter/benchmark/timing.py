@@ -1,0 +1,77 @@
+"""Fair timing: calls take turns, and their medians are compared."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+from vit_adapter.benchmark.memory import MEBIBYTE
+
+__all__ = ["Call", "copy_bandwidth", "medians", "milliseconds", "take_turns"]
+
+Call = Callable[[], object]
+
+# On CUDA this many calls are queued while the device waits, so launching costs no time.
+_CUDA_CALLS = 10
+_CUDA_WAIT_CYCLES = 50_000_000
+
+
+def medians(calls: Mapping[str, Call], repeats: int, device: torch.device) -> dict[str, float]:
+    """Return the median time of each call in milliseconds.
+
+    The calls take turns, see :func:`take_turns`. On CUDA this is the device's own time, without the
+    time for launching.
+    """
+    time_one = _cuda_milliseconds if device.type == "cuda" else milliseconds
+    times = take_turns(calls, repeats, time_one)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def take_turns(
+    calls: Mapping[str, Call], repeats: int, time_one: Callable[[Call], float]
+) -> dict[str, list[float]]:
+    """Time each call several times, in turns, so that disturbances of the machine affect them all.
+
+    A first round warms up and does not count.
+
+    Args:
+        calls: by name.
+        repeats: times that count.
+        time_one: runs a call and returns its time.
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for repetition in range(repeats + 1):
+        for name, call in calls.items():
+            elapsed = time_one(call)
+            if repetition > 0:
+                times[name].append(elapsed)
+    return times
+
+
+def milliseconds(call: Call) -> float:
+    """Run a call on the CPU and return its time."""
+    start = time.perf_counter()
+    call()
+    return 1000 * (time.perf_counter() - start)
+
+
+def _cuda_milliseconds(call: Call) -> float:
+    call()  # any compilation, and the allocator's first blocks
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    torch.cuda._sleep(_CUDA_WAIT_CYCLES)
+    start.record()
+    for _ in range(_CUDA_CALLS):
+        call()
+    stop.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(stop) / _CUDA_CALLS
+
+
+def copy_bandwidth(device: torch.device) -> float:
+    """Measure the bytes per second that a large copy reads and writes."""
+    source = torch.zeros(64 * MEBIBYTE, device=device)  # 256 MiB, more than any cache
+    target = torch.empty_like(source)
+    elapsed = medians({"copy": lambda: target.copy_(source)}, 7, device)["copy"]
+    return 2 * source.nbytes / (elapsed / 1000)

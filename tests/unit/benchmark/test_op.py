@@ -1,0 +1,36 @@
+"""The operator's benchmark counts bytes, draws the right points, and measures what runs."""
+
+import pytest
+import torch
+
+from vit_adapter.benchmark import op
+
+
+def test_counts_the_bytes_that_must_be_moved():
+    inputs = op.make_inputs(op.Case(512, 6, 64, (16,), (8, 16, 32)), "uniform")
+    forward, training = op.minimal_bytes(inputs)
+    assert forward == pytest.approx(10.7e6, rel=0.01)
+    assert training - forward == pytest.approx(19.9e6, rel=0.01)
+
+
+def test_only_kernels_of_other_projects_may_refuse(capsys):
+    def refuse(*inputs: object) -> None:
+        raise RuntimeError('not implemented for "Half"\nin a file')
+
+    inputs = op.make_inputs(op.Case(32, 1, 8, (16,), (16,)), "local")
+    assert not op.runs("mmcv", refuse, inputs)
+    assert capsys.readouterr().out == 'mmcv does not run: not implemented for "Half"\n'
+    with pytest.raises(RuntimeError, match="not implemented"):
+        op.runs("ours", refuse, inputs)
+
+
+def test_local_points_stay_near_their_query():
+    inputs = op.make_inputs(op.CASES["S 512 injector"], "local")
+    assert inputs.value.shape == (1, 5376, 6, 64)
+    assert inputs.sampling_locations.shape == (1, 1024, 6, 3, 4, 2)
+    # Query 33 lies at row 1, column 1 of the 32 x 32 grid; the finest level has 64 pixels.
+    centre = torch.tensor([1.5 / 32, 1.5 / 32])
+    distance = (inputs.sampling_locations[0, 33, :, 0] - centre).abs().max() * 64
+    assert distance < 4 + 5 * op.OFFSET_NOISE
+    weights = inputs.attention_weights.sum((-1, -2))
+    torch.testing.assert_close(weights, torch.ones_like(weights))
