@@ -267,6 +267,11 @@ def test_the_grid_of_the_pre_training_is_kept(name: str, prefix: int, grid: int)
         ({"drop_path_rate": 1.0}, r"drop_path_rate must be in \[0, 1\), got 1.0"),
         ({"depth": 0}, "depth must be at least 1, got 0"),
         ({"model_args": {"in_chans": 4}}, r"model_args must not contain \['in_chans'\]"),
+        ({"model_args": {"pretrained": True}}, r"\['pretrained'\]: weights .*vit_checkpoint"),
+        ({"model_args": {"checkpoint_path": "a.pth"}}, r"\['checkpoint_path'\]: weights"),
+        ({"model_args": {"pretrained_cfg": {"file": "a.pth"}}}, r"\['pretrained_cfg'\]: weights"),
+        ({"name": "local-dir:model"}, "no model"),
+        ({"name": "hf-hub:owner/model"}, "no model"),
         ({"model_args": {"embed_dims": 4}}, "does not accept the arguments.*embed_dims"),
     ],
 )  # fmt: skip

@@ -23,6 +23,9 @@ _OWN_ARGUMENTS = (
     "dynamic_img_size", "dynamic_img_pad", "patch_drop_rate",  # tokens must form the whole grid
 )  # fmt: skip
 
+_LOADING_ARGUMENTS = ("pretrained", "checkpoint_path", "cache_dir")
+"""Beginnings of the names of arguments that let timm read or download files."""
+
 
 def create_plain_vit(
     name: str,
@@ -45,6 +48,11 @@ def create_plain_vit(
     taken = sorted(set(model_args) & set(_OWN_ARGUMENTS))
     if taken:
         raise ValueError(f"model_args must not contain {taken}: TimmViT sets these itself")
+    loading = sorted(key for key in model_args if key.startswith(_LOADING_ARGUMENTS))
+    if loading:
+        raise ValueError(
+            f"model_args must not contain {loading}: weights are loaded from train.vit_checkpoint"
+        )
     args = dict(model_args)
     for key, size in sizes.items():
         if size is None:
