@@ -1,5 +1,6 @@
 """Properties of every config, whatever it trains."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,9 @@ from torch import nn
 
 from vit_adapter import ViTAdapter, ViTBaseline, model_zoo
 from vit_adapter.backbone import BEiTBaseline, SingleScaleViT
+from vit_adapter.config.portable import describe_model
 from vit_adapter.config.tasks import set_num_classes, stated_task
+from vit_adapter.hub.targets import with_targets
 
 ALL = model_zoo.list_configs()
 ROOT = model_zoo.config_root()
@@ -142,6 +145,16 @@ def test_every_config_can_be_stored_as_yaml(cfg: DictConfig, tmp_path: Path) -> 
     LazyConfig.save(again, str(path))
     assert path.read_text() == text
     assert instantiate(again.lr_multiplier)(1.0) == instantiate(cfg.lr_multiplier)(1.0)
+
+
+def test_can_be_carried_in_a_portable_folder(cfg: DictConfig) -> None:
+    contents = describe_model(cfg, {}, {})
+    assert json.loads(json.dumps(contents.config)) == contents.config
+    found = with_targets(contents.config)  # refuses what may not be called
+    found["model"] |= contents.preprocessing
+    expected = OmegaConf.to_container(cfg, resolve=True)
+    assert found["model"] == expected["model"]
+    assert found["dataloader"]["test"] == expected["dataloader"]["test"]
 
 
 def test_interpolations_can_be_resolved(cfg: DictConfig) -> None:

@@ -23,22 +23,25 @@ from vit_adapter.config.loading import load_config
 from vit_adapter.config.mask_branch import drop_mask_branch
 from vit_adapter.config.model import build_model
 from vit_adapter.config.own_data import register_test_data
+from vit_adapter.config.portable import stored_metadata
 from vit_adapter.config.tasks import given_classes, set_num_classes, stated_task
 from vit_adapter.config.test_time import loader_for_testing, wrap_for_testing
 from vit_adapter.config.unstated_task import fill_in_task
 from vit_adapter.config.weights import base_weights, uses_average
 from vit_adapter.data.image_io import MIN_SIDE
 from vit_adapter.data.semantic.own_folders import default_colors, read_class_names
+from vit_adapter.sharing import Shareable
 
 __all__ = ["LazyPredictor", "as_bgr_uint8"]
 
 logger = logging.getLogger(__name__)
 
 
-class LazyPredictor:
+class LazyPredictor(Shareable):
     """One image in, one prediction out: the counterpart of ``DefaultPredictor`` for LazyConfigs.
 
-    :meth:`batch` predicts on several images at once.
+    :meth:`batch` predicts on several images at once. :meth:`save_pretrained` and
+    :meth:`from_pretrained` write and read portable folders.
 
     Unlike a call of the model itself, it loads the weights strictly (a checkpoint of another
     architecture is refused), converts the image to the colour order and size of the config's test
@@ -47,8 +50,9 @@ class LazyPredictor:
 
     Args:
         config: path of a config file (.py, or the .yaml that training saves), a name in the model
-            zoo, the output folder of a training run (its config and last weights are used), or a
-            config object (left unchanged). A config can run any code: use only ones that you trust.
+            zoo, the output folder of a training run (its config and last weights are used), a
+            portable folder, or a config object (left unchanged). A config can run any code: use
+            only ones that you trust. A portable folder runs none.
         weights: path or URL of a checkpoint of the whole model, or of its trained part, on top of
             ``train.vit_checkpoint``; by default ``train.init_checkpoint``.
         overrides: ``"key=value"`` strings, applied before anything is built.
@@ -57,6 +61,7 @@ class LazyPredictor:
         cfg: the config after all overrides.
         model: the model in eval mode, including the wrappers of the config's ``test`` (sliding
             windows, tiles, several scales, soft-NMS).
+        unwrapped_model: the same model without these wrappers.
         metadata: names and colours of the classes, from the config's test data set; empty if the
             config names none.
 
@@ -85,6 +90,7 @@ class LazyPredictor:
         self.metadata = _class_metadata(self.cfg)
         model = build_model(self.cfg).eval()
         self._load_weights(model, weights)
+        self.unwrapped_model = model
         self.model = wrap_for_testing(self.cfg, model)
 
     def _load_weights(self, model: nn.Module, weights: str | os.PathLike[str] | None) -> None:
@@ -253,6 +259,8 @@ def _class_metadata(cfg: DictConfig) -> Metadata:
     With custom data, this also adapts the model of ``cfg`` as training does. The files are not
     needed if the config holds the names of the classes, as it does after training.
     """
+    if (stored := stored_metadata(cfg)) is not None:
+        return Metadata(**stored)
     classes = given_classes(cfg)
     if classes and stated_task(cfg).kind == "stuff":
         names = read_class_names(classes)

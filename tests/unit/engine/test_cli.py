@@ -4,9 +4,13 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import torch
 
+from vit_adapter import model_zoo
+from vit_adapter.config.portable import describe_model
 from vit_adapter.engine import cli
 from vit_adapter.engine.process_group import Process
+from vit_adapter.hub import write_folder
 
 CONFIG = 'model = dict()\ntrain = dict(device="cpu", max_iter=1)\n'
 
@@ -118,3 +122,25 @@ def test_dry_run_refuses_a_launcher(
     with pytest.raises(SystemExit, match="2"):
         cli.main(["--config-file", config_file, "--dry-run"])
     assert "instead of a launcher" in capsys.readouterr().err
+
+
+def test_portable_folders_are_checked_and_only_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = model_zoo.get_config("quick_start/mask_rcnn_vit_adapter_shapes")
+    contents = describe_model(cfg, {"thing_classes": ["a", "b", "c"]}, {})
+    weights = {"w": torch.zeros(1)}
+    folder = write_folder(tmp_path / "model", contents, weights, card="", licence="")
+    launched = []
+    monkeypatch.setattr(cli, "launch", lambda *arguments: launched.append(arguments))
+    command = ["--config-file", str(folder), "train.device=cpu"]
+    cli.main([*command, "--eval-only"])
+    assert len(launched) == 1
+    with pytest.raises(SystemExit):
+        cli.main(command)
+    assert "cannot be trained" in capsys.readouterr().err
+    (folder / "classes.json").write_text('{"thing_classes": ["a", "b", "d"]}')
+    with pytest.raises(SystemExit):
+        cli.main([*command, "--eval-only"])
+    assert "classes.json was altered or damaged" in capsys.readouterr().err
+    assert len(launched) == 1

@@ -15,7 +15,8 @@ def add_config_arguments(parser: argparse._ActionsContainer) -> None:
         "--config-file",
         default="",
         metavar="CONFIG",
-        help="config file, name in the model zoo, or output folder of a training run",
+        help="config file, name in the model zoo, output folder of a training run, or portable "
+        "folder",
     )
     parser.add_argument(
         "overrides",

@@ -1,4 +1,4 @@
-"""Loading a config by file, by name in the model zoo, or from the output folder of a training."""
+"""Loading a config by file, by name in the model zoo, or from a folder with a trained model."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,8 @@ from vit_adapter.checkpoint import run_files
 from vit_adapter.config.errors import MissingFileError, UsageError
 from vit_adapter.config.literals import literal
 from vit_adapter.config.overrides import apply_overrides
+from vit_adapter.config.portable import read_portable
+from vit_adapter.hub import is_portable
 from vit_adapter.utils.hints import did_you_mean
 
 __all__ = ["load_config", "read_config", "resolve_config"]
@@ -45,13 +47,14 @@ def resolve_config(config: str | os.PathLike[str] | Mapping) -> DictConfig:
 
     Args:
         config: path of a config file (.py, or the .yaml that training saves), a name in the model
-            zoo, the output folder of a training run, or a config object (left unchanged). For a
-            folder, ``train.init_checkpoint`` of the result names the last weights in it, and
-            ``train.output_dir`` names the folder itself.
+            zoo, the output folder of a training run, a portable folder, or a config object (left
+            unchanged). For a folder, ``train.init_checkpoint`` of the result names the last weights
+            in it. For that of a training run, ``train.output_dir`` names the folder itself.
 
     Raises:
         TypeError: it is none of these.
-        UsageError: it is not a LazyConfig, or no config has that name.
+        UsageError: it is not a LazyConfig, no config has that name, or a portable folder was
+            altered.
         MissingFileError: the file does not exist, or the folder has no config or no weights.
     """
     if isinstance(config, str | os.PathLike):
@@ -102,7 +105,7 @@ def _load_named(name: str) -> DictConfig:
         raise UsageError("no config given; use --config-file <file or name in the model zoo>.")
     path = Path(name).expanduser()
     if path.is_dir():
-        return _load_output_folder(path)
+        return read_portable(path) if is_portable(path) else _load_output_folder(path)
     if path.is_file():
         if path.suffix not in _SUFFIXES:
             raise UsageError(f"config file {name!r} must end in {' or '.join(_SUFFIXES)}.")
@@ -123,7 +126,8 @@ def _load_output_folder(folder: Path) -> DictConfig:
     config_file = folder / run_files.CONFIG
     if not config_file.is_file():
         raise MissingFileError(
-            f"folder {folder} has no {run_files.CONFIG}; expected the output of a training run"
+            f"folder {folder} has no {run_files.CONFIG}; expected the output of a training run, or "
+            "a portable folder with its manifest.json"
         )
     weights = folder / run_files.FINAL_CHECKPOINT
     pointer = folder / run_files.LAST_CHECKPOINT

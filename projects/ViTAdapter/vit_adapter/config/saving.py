@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vit_adapter.config.errors import UsageError
 
-__all__ = ["dump_config", "not_saved", "plain_config"]
+__all__ = ["dump_config", "importable_name", "not_saved", "plain_config"]
 
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -62,7 +62,7 @@ def _named(value: Any) -> Any:
         return [_named(child) for child in value]
     if type(value) in _PLAIN:
         return value
-    return _importable_name(value) or getattr(value, "__qualname__", type(value).__qualname__)
+    return importable_name(value) or getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _dump(content: Any, *, allow_unicode: bool) -> str:
@@ -74,7 +74,7 @@ def _portable(value: Any, key: str, left_out: list[str]) -> Any:
     if isinstance(value, dict):
         target = value.get("_target_")
         if callable(target):
-            name = _importable_name(target)
+            name = importable_name(target)
             stand_in = {"_target_": name} if name else _leave_out(target, key, left_out)
             value = {**value, **stand_in}
         return {
@@ -94,7 +94,7 @@ def _leave_out(value: Any, key: str, left_out: list[str]) -> dict[str, str]:
     return {"_target_": f"{__name__}.{not_saved.__name__}", "lacking": left_out[-1]}
 
 
-def _importable_name(target: Any) -> str | None:
+def importable_name(target: Any) -> str | None:
     """The name by which any process can import a callable, or None."""
     try:
         name = _convert_target_to_string(target)

@@ -3,9 +3,12 @@
 import argparse
 from collections.abc import Sequence
 
+from omegaconf import DictConfig
+
 from vit_adapter.config.arguments import add_config_arguments
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.loading import load_config
+from vit_adapter.config.portable import stored_metadata
 from vit_adapter.engine.dry_run import dry_run
 from vit_adapter.engine.periods import check_periods
 from vit_adapter.engine.process_plan import plan_processes
@@ -100,6 +103,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
         cfg = load_config(arguments.config_file, arguments.overrides)
         check_periods(cfg, training=not arguments.eval_only)
         if not arguments.eval_only:
+            _check_trainable(cfg)
             check_trackers(cfg)
         processes = plan_processes(cfg, arguments)
         if arguments.dry_run:
@@ -107,3 +111,13 @@ def main(command_line: Sequence[str] | None = None) -> None:
         launch(run, processes, (arguments,))
     except UsageError as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
+
+
+def _check_trainable(cfg: DictConfig) -> None:
+    """Raise a UsageError if a config is that of a portable folder."""
+    if stored_metadata(cfg) is not None and "optimizer" not in cfg:
+        raise UsageError(
+            "a portable folder cannot be trained: it holds only what prediction and evaluation "
+            "(--eval-only) need. To train its model further, give the config of its training and "
+            "train.init_checkpoint=<the folder>/model.safetensors."
+        )
