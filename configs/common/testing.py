@@ -1,7 +1,8 @@
 """The ``test`` nodes of semantic models, named by crop size: windows, and multi-scale testing.
 
 Strides are the original's, about two thirds of the crop. ``test.multi_scale.enabled=True`` switches
-from a single scale to several scales with flips. For a single scale with a flip use
+from a single scale to several scales with flips. ``test.precision=bf16`` or ``fp16`` computes in 16
+bits. For a single scale with a flip use
 ``test.multi_scale.enabled=True test.multi_scale.scales=[1.0]``.
 
 The views are the original's, made from the stored image: resized to fit within ``data.test_scale``
@@ -15,10 +16,11 @@ _scales = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
 
 
 # Panoptic segments cannot be averaged over windows or views.
-plain = {}
+plain = dict(precision="float32")
 
 # Images of any size, without windows
 whole_images = dict(
+    precision="float32",
     sliding_window=None,
     multi_scale=dict(
         enabled=False,
@@ -33,6 +35,7 @@ whole_images = dict(
 
 def _test(crop, stride, scales, enlarge=False, pad_value=None):
     return dict(
+        precision="float32",
         sliding_window=dict(
             crop_size=[crop, crop],
             stride=[stride, stride],

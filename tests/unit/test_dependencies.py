@@ -33,6 +33,7 @@ ALLOWED = {
         "hub",
         "layers",
         "model_zoo",
+        "ops",
         "test_time",
         "utils",
     },
@@ -52,7 +53,7 @@ ALLOWED = {
         "utils",
     },
     "sharing": {"config", "hub"},
-    "predictor": {"checkpoint", "config", "data", "sharing"},
+    "predictor": {"checkpoint", "config", "data", "sharing", "test_time"},
     "doctor": {"ops"},
     "yacs": {"model_zoo", "backbone", "checkpoint", "segmentation"},
 }

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from vit_adapter.checkpoint import CheckpointMismatchError
 from vit_adapter.config.loading import load_config
 from vit_adapter.engine.setup import save_config
 from vit_adapter.predictor import as_bgr_uint8
+from vit_adapter.test_time import MixedPrecision
 
 NAME = "quick_start/mask_rcnn_vit_adapter_shapes"
 CPU = ["train.device=cpu"]
@@ -138,6 +140,62 @@ class TestBatch:
             predictor.batch(image)
 
 
+class TestTensors:
+    def test_rgb_tensors_are_images(self, predictor, image):
+        tensor = torch.from_numpy(image[:, :, ::-1].copy()).permute(2, 0, 1)
+        expected = predictor(image)["instances"]
+        assert_same(predictor(tensor)["instances"], expected)
+        found = predictor.batch(tensor[None])
+        assert len(found) == 1
+        assert_same(found[0]["instances"], expected)
+        with pytest.raises(TypeError, match=r"one tensor of shape \(3, 70, 90\).*\[image\]"):
+            predictor.batch(tensor)
+
+
+class TestPrecision:
+    def test_16_bits_give_nearly_the_same(self, weights, predictor, image):
+        low = LazyPredictor(NAME, weights, OVERRIDES, precision="bf16")
+        assert isinstance(low.model, MixedPrecision) and low.cfg.test.precision == "bf16"
+        found, expected = low(image)["instances"], predictor(image)["instances"]
+        assert found.scores.dtype == expected.scores.dtype == torch.float32
+        torch.testing.assert_close(found.scores[:20], expected.scores[:20], atol=0.01, rtol=0)
+        assert not torch.equal(found.scores[:20], expected.scores[:20])
+
+    def test_the_argument_comes_before_the_config(self, weights):
+        override = [*OVERRIDES, "test.precision=bfloat16"]
+        assert isinstance(LazyPredictor(NAME, weights, override).model, MixedPrecision)
+        plain = LazyPredictor(NAME, weights, override, precision="float32")
+        assert not isinstance(plain.model, MixedPrecision)
+
+    @pytest.mark.parametrize(
+        ("precision", "message"),
+        [
+            ("int8", "test.precision='int8' is unknown; expected float32, bf16"),
+            ("fp16", "test.precision=float16 needs CUDA; on the CPU use test.precision=bfloat16"),
+        ],
+    )
+    def test_what_the_device_cannot_do_is_refused(self, weights, precision, message):
+        with pytest.raises(ValueError, match=message):
+            LazyPredictor(NAME, weights, OVERRIDES, precision=precision)
+
+
+class TestThreads:
+    @pytest.mark.parametrize("views", [False, True])
+    def test_results_are_those_of_one_thread(self, weights, views):
+        settings = {"enabled": True, "scales": [48], "flip": False} if views else {}
+        settings = [f"test.augmentation.{key}={value}" for key, value in settings.items()]
+        overrides = [*OVERRIDES, *settings, "model.proposal_generator.post_nms_topk=[100,100]"]
+        predictor = LazyPredictor(NAME, weights, overrides)
+        draw = np.random.default_rng(2)
+        sizes = [(70, 90), (40, 60), (60, 40), (64, 64)]
+        images = [draw.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+        expected = [predictor(image)["instances"] for image in images]
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(predictor, images))
+        for one, other in zip(found, expected, strict=True):
+            assert_same(one["instances"], other)
+
+
 class TestImages:
     def test_grey_and_transparent_images_are_converted(self, predictor, image):
         grey = image[:, :, 0]
@@ -159,7 +217,9 @@ class TestImages:
         [
             (None, TypeError, "NoneType.*cv2.imread"),
             ("street.jpg", TypeError, "type str, expected a uint8 NumPy array"),
-            (torch.zeros(8, 8, 3, dtype=torch.uint8), TypeError, "type Tensor"),
+            (torch.zeros(8, 8, 3, dtype=torch.uint8), ValueError, r"\(8, 8, 3\).*\(3, H, W\)"),
+            (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), ValueError, r"\(2, 3, 8, 8\).*batch\(\)"),
+            (torch.zeros(3, 8, 8), TypeError, "dtype float32"),
             (np.zeros((8, 8, 3), np.float32), TypeError, r"dtype float32.*\(image \* 255\)"),
             (np.zeros((8, 8, 3), np.uint16), TypeError, "dtype uint16"),
             (np.zeros((8, 8, 3), bool), TypeError, "dtype bool"),

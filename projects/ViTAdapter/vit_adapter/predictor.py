@@ -9,14 +9,16 @@ Shapes: H/W height and width of the caller's image.
 
 import logging
 import os
+import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 from detectron2.config import instantiate
 from detectron2.data import Metadata, MetadataCatalog, transforms as T
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from vit_adapter.checkpoint.checkpointer import Checkpointer
 from vit_adapter.config.loading import load_config
@@ -31,6 +33,7 @@ from vit_adapter.config.weights import base_weights, uses_average
 from vit_adapter.data.image_io import MIN_SIDE
 from vit_adapter.data.semantic.own_folders import default_colors, read_class_names
 from vit_adapter.sharing import Shareable
+from vit_adapter.test_time import DetectorViews
 
 __all__ = ["LazyPredictor", "as_bgr_uint8"]
 
@@ -46,7 +49,7 @@ class LazyPredictor(Shareable):
     Unlike a call of the model itself, it loads the weights strictly (a checkpoint of another
     architecture is refused), converts the image to the colour order and size of the config's test
     mapper, and returns the result in the frame of the image. It is deterministic and runs without
-    gradients in eval mode.
+    gradients in eval mode. Several threads may call one predictor at the same time.
 
     Args:
         config: path of a config file (.py, or the .yaml that training saves), a name in the model
@@ -56,11 +59,13 @@ class LazyPredictor(Shareable):
         weights: path or URL of a checkpoint of the whole model, or of its trained part, on top of
             ``train.vit_checkpoint``; by default ``train.init_checkpoint``.
         overrides: ``"key=value"`` strings, applied before anything is built.
+        precision: "float32", "bf16" or "fp16", in place of the config's ``test.precision``; see
+            :class:`vit_adapter.test_time.MixedPrecision`.
 
     Attributes:
         cfg: the config after all overrides.
         model: the model in eval mode, including the wrappers of the config's ``test`` (sliding
-            windows, tiles, several scales, soft-NMS).
+            windows, tiles, several scales, soft-NMS, 16-bit precision).
         unwrapped_model: the same model without these wrappers.
         metadata: names and colours of the classes, from the config's test data set; empty if the
             config names none.
@@ -81,17 +86,24 @@ class LazyPredictor(Shareable):
         config: str | os.PathLike[str] | Mapping,
         weights: str | os.PathLike[str] | None = None,
         overrides: Sequence[str] = (),
+        *,
+        precision: str | None = None,
     ) -> None:
         if isinstance(overrides, str):
             raise TypeError(f"overrides is the string {overrides!r}; pass a list: [{overrides!r}]")
         self.cfg = load_config(config, overrides)
         fill_in_task(self.cfg)
+        if precision is not None:
+            OmegaConf.update(self.cfg, "test.precision", precision, force_add=True)
         self._augmentations, self._input_format = _test_input(self.cfg)
         self.metadata = _class_metadata(self.cfg)
         model = build_model(self.cfg).eval()
         self._load_weights(model, weights)
         self.unwrapped_model = model
         self.model = wrap_for_testing(self.cfg, model)
+        # Views change settings of the detector while they run.
+        has_views = any(isinstance(part, DetectorViews) for part in self.model.modules())
+        self._one_at_a_time = threading.Lock() if has_views else nullcontext()
 
     def _load_weights(self, model: nn.Module, weights: str | os.PathLike[str] | None) -> None:
         path = weights or OmegaConf.select(self.cfg, "train.init_checkpoint", default="")
@@ -110,12 +122,14 @@ class LazyPredictor(Shareable):
         )
         checkpointer.load(os.fspath(path))
 
-    def __call__(self, original_image: np.ndarray) -> dict:
+    def __call__(self, original_image: np.ndarray | Tensor) -> dict:
         """Predict on one image.
 
         Args:
-            original_image: (H, W, 3) uint8, BGR as ``cv2.imread`` returns it. Grey images (H, W) or
-                (H, W, 1) get three equal channels; the alpha channel of BGRA (H, W, 4) is dropped.
+            original_image: array (H, W, 3), uint8 and BGR as ``cv2.imread`` returns it. Grey images
+                (H, W) or (H, W, 1) get three equal channels; the alpha channel of BGRA (H, W, 4) is
+                dropped. Or a tensor (3, H, W) on any device, uint8 and RGB as
+                ``torchvision.io.decode_image`` returns it.
 
         Returns:
             What ``DefaultPredictor`` returns, the model's output for one image in the frame of
@@ -125,13 +139,13 @@ class LazyPredictor(Shareable):
             with the segment of each pixel (H, W) and a dict for each segment.
 
         Raises:
-            TypeError: it is not a uint8 array.
+            TypeError: it is not a uint8 array or tensor.
             ValueError: it is not one image of at least 2 x 2 pixels, or too long and narrow to be
                 resized.
         """
         return self._predict([self._prepare(original_image)])[0]
 
-    def batch(self, images: Iterable[np.ndarray]) -> list[dict]:
+    def batch(self, images: Iterable[np.ndarray | Tensor]) -> list[dict]:
         """Predict on several images, with one forward pass for all images of the same size.
 
         The size is the one after resizing. Images of different sizes are not padded to a common
@@ -139,7 +153,7 @@ class LazyPredictor(Shareable):
         memory at once.
 
         Args:
-            images: each as for a single call.
+            images: each as for a single call; a tensor (B, 3, H, W) is B images.
 
         Returns:
             The result of each image, in the order of ``images``.
@@ -147,10 +161,11 @@ class LazyPredictor(Shareable):
         Raises:
             TypeError, ValueError: as for a single call; the message says which image, from 0.
         """
-        if isinstance(images, np.ndarray) and images.ndim < 4:
+        if isinstance(images, (np.ndarray, Tensor)) and images.ndim < 4:
+            kind = "tensor" if isinstance(images, Tensor) else "array"
             raise TypeError(
-                f"batch() got one array of shape {images.shape}, expected several images; pass a "
-                "list, [image]"
+                f"batch() got one {kind} of shape {tuple(images.shape)}, expected several images; "
+                "pass a list, [image]"
             )
         prepared = []
         for index, image in enumerate(images):
@@ -169,10 +184,13 @@ class LazyPredictor(Shareable):
 
     @torch.no_grad()
     def _predict(self, inputs: list[dict]) -> list[dict]:
-        return self.model(inputs)
+        with self._one_at_a_time:
+            return self.model(inputs)
 
-    def _prepare(self, original_image: np.ndarray) -> dict:
+    def _prepare(self, original_image: np.ndarray | Tensor) -> dict:
         """Return the model's input for one image."""
+        if isinstance(original_image, Tensor):
+            original_image = _tensor_to_array(original_image)
         image = as_bgr_uint8(original_image)
         height, width = image.shape[:2]
         if self._input_format == "RGB":
@@ -196,6 +214,20 @@ class LazyPredictor(Shareable):
         return augmented.image
 
 
+def _tensor_to_array(image: Tensor) -> np.ndarray:
+    """Convert an RGB tensor (3, H, W) to a BGR array (H, W, 3) of the same type.
+
+    Raises:
+        ValueError: it has another shape.
+    """
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(
+            f"the tensor has shape {tuple(image.shape)}, expected one image (3, H, W) in RGB "
+            "order; give several images, (B, 3, H, W), to batch()."
+        )
+    return image.flip(0).permute(1, 2, 0).cpu().numpy()
+
+
 def as_bgr_uint8(image: np.ndarray) -> np.ndarray:
     """Check an image and convert it to three channels.
 
@@ -212,7 +244,8 @@ def as_bgr_uint8(image: np.ndarray) -> np.ndarray:
     if not isinstance(image, np.ndarray):
         raise TypeError(
             f"the image is of type {type(image).__qualname__}, expected a uint8 NumPy array "
-            "(H, W, 3) in BGR order. cv2.imread returns one, or None if it cannot read the file."
+            "(H, W, 3) in BGR order, or a tensor (3, H, W) in RGB order. cv2.imread returns an "
+            "array, or None if it cannot read the file."
         )
     if image.dtype != np.uint8:
         raise TypeError(

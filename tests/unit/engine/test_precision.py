@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from vit_adapter.config import precision as precision_module
 from vit_adapter.config.errors import UsageError
-from vit_adapter.engine import precision as precision_module
 from vit_adapter.engine.precision import Precision
 
 

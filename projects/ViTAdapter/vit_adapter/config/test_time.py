@@ -10,9 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from vit_adapter.config.errors import UsageError
+from vit_adapter.config.precision import testing_dtype
 from vit_adapter.test_time import (
     DetectorTiles,
     DetectorViews,
+    MixedPrecision,
     MultiScaleFlip,
     SlidingWindow,
     Suppression,
@@ -22,6 +24,7 @@ __all__ = ["loader_for_testing", "wrap_for_testing"]
 
 _SEMANTIC = ("sliding_window", "multi_scale")
 _DETECTORS = ("nms", "augmentation", "tiles")
+_ALL = ("precision",)
 _T = TypeVar("_T")
 
 
@@ -38,11 +41,13 @@ def wrap_for_testing(cfg: DictConfig, model: nn.Module) -> nn.Module:
     the switch ``enabled``; both need the images of :func:`loader_for_testing`. A tile is resized
     as ``dataloader.test.mapper`` would resize an image, or as ``test.augmentation`` says.
 
+    For all models, ``test.precision`` is what :func:`testing_dtype` reads.
+
     What is absent, null or not enabled changes nothing.
 
     Args:
-        cfg: a config of this project; only ``test``, ``task.name``, ``data.test_scale`` and the
-            augmentations of ``dataloader.test.mapper`` are read.
+        cfg: a config of this project; only ``test``, ``task.name``, ``data.test_scale``,
+            ``train.device`` and the augmentations of ``dataloader.test.mapper`` are read.
         model: its model.
 
     Returns:
@@ -50,15 +55,15 @@ def wrap_for_testing(cfg: DictConfig, model: nn.Module) -> nn.Module:
 
     Raises:
         ValueError: ``test`` has unknown keys, numbers out of range, or what is not for models of
-            this kind.
+            this kind; or the device cannot compute in ``test.precision``.
         TypeError: a wrapper for semantic models does not have an argument of this name.
     """
     options = OmegaConf.select(cfg, "test", default=None) or {}
-    unknown = sorted(set(options) - {*_SEMANTIC, *_DETECTORS})
+    unknown = sorted(set(options) - {*_SEMANTIC, *_DETECTORS, *_ALL})
     if unknown:
         raise UsageError(
             f"test has the unknown keys {unknown}; expected {', '.join(_SEMANTIC)} for semantic "
-            f"models, {', '.join(_DETECTORS)} for detectors"
+            f"models, {', '.join(_DETECTORS)} for detectors, {', '.join(_ALL)} for all"
         )
     model = _wrap_semantic(cfg, options, model)
     nms = _build(Suppression, "nms", _arguments(options.get("nms")))
@@ -69,7 +74,8 @@ def wrap_for_testing(cfg: DictConfig, model: nn.Module) -> nn.Module:
     if tiles is not None:
         resize = [] if augmentation is not None else instantiate(_test_mapper(cfg).augmentations)
         model = _build(DetectorTiles, "tiles", tiles, model=model, augmentations=resize)
-    return model
+    dtype = testing_dtype(cfg)
+    return model if dtype is None else MixedPrecision(model, dtype)
 
 
 def loader_for_testing(cfg: DictConfig) -> DictConfig:

@@ -1,19 +1,13 @@
 """The precision in which a run computes."""
 
-import logging
-
 import torch
 from omegaconf import DictConfig
 
 from vit_adapter.config.device import resolve_device
 from vit_adapter.config.errors import UsageError
-from vit_adapter.ops.processor import computes_bfloat16
+from vit_adapter.config.precision import DTYPES, check_dtype
 
 __all__ = ["Precision"]
-
-logger = logging.getLogger(__name__)
-
-_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class Precision:
@@ -33,26 +27,19 @@ class Precision:
     """
 
     def __init__(self, *, enabled: bool, dtype: str, device_type: str) -> None:
-        if dtype not in _DTYPES:
+        if dtype not in DTYPES:
             raise UsageError(
-                f"train.amp.dtype={dtype!r} is unknown; expected {' or '.join(_DTYPES)}."
+                f"train.amp.dtype={dtype!r} is unknown; expected {' or '.join(DTYPES)}."
             )
-        if enabled and device_type == "cpu" and dtype == "float16":
-            raise UsageError(
-                "train.amp.dtype=float16 needs CUDA; on the CPU use train.amp.dtype=bfloat16 or "
-                "train.amp.enabled=False."
-            )
-        if enabled and dtype == "bfloat16" and not computes_bfloat16(device_type):
-            on_cpu = device_type == "cpu"
-            faster = "train.amp.enabled=False" if on_cpu else "train.amp.dtype=float16"
-            logger.warning(
-                "train.amp.dtype=bfloat16 is only emulated on this machine's %s, which is slow; "
-                "%s is faster.",
-                device_type,
-                faster,
+        if enabled:
+            check_dtype(
+                dtype,
+                key="train.amp.dtype",
+                device_type=device_type,
+                in_float32="train.amp.enabled=False",
             )
         self.enabled = enabled
-        self.dtype = _DTYPES[dtype]
+        self.dtype = DTYPES[dtype]
         self.device_type = device_type
         self.scaler = torch.amp.GradScaler(
             device_type, enabled=enabled and self.dtype == torch.float16

@@ -6,6 +6,7 @@ graphs contain them.
 Shapes: B batch, C channels, H/W grid height and width, L levels, S = sum of H*W over the levels.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ VIT_STRIDE = 16
 _MAX_CACHED = 64
 _constants: dict[tuple, Tensor] = {}
 _captured: dict[int, Tensor] = {}
+_constants_lock = threading.Lock()  # threads may predict with the same model
 
 
 @dataclass(frozen=True)
@@ -227,13 +229,15 @@ def cached_constant(
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return make(shapes, device, dtype)  # a traced graph makes its own constants
     key = (make, shapes, device, dtype)
-    if key in _constants:
-        return keep_if_captured(_constants[key])
+    kept = _constants.get(key)
+    if kept is not None:
+        return keep_if_captured(kept)
     # A tensor made in inference mode could not be used in a later training step.
     with torch.inference_mode(False):
         value = make(shapes, device, dtype)
     if holds_numbers(value):
-        if len(_constants) >= _MAX_CACHED:
-            _constants.pop(next(iter(_constants)))
-        _constants[key] = value
+        with _constants_lock:
+            if len(_constants) >= _MAX_CACHED:
+                _constants.pop(next(iter(_constants)))
+            _constants[key] = value
     return value

@@ -8,6 +8,7 @@ Shapes: h/w grid of patches, N tokens (h*w, and the class token), R rows of a ta
 side of the source and of the target in offsets.
 """
 
+import threading
 import weakref
 from collections.abc import Callable, Hashable
 
@@ -118,12 +119,13 @@ class BiasCache:
     Nothing is kept while gradients are computed, so a training step never sees an old bias. The
     cache is cleared as soon as the table is replaced or written to. Writes to ``table.data`` cannot
     be detected: call :meth:`clear` after them (the attention of :class:`~vit_adapter.BEiT` does so
-    when its training mode is set).
+    when its training mode is set). Several threads may use one cache.
     """
 
     def __init__(self) -> None:
         self._entries: dict[Hashable, Tensor] = {}
         self._source: tuple[weakref.ref[Tensor], int, int] | None = None
+        self._lock = threading.RLock()
 
     def __reduce__(self) -> tuple[type["BiasCache"], tuple[()]]:
         """Let copies and pickles start empty."""
@@ -131,8 +133,9 @@ class BiasCache:
 
     def clear(self) -> None:
         """Forget everything."""
-        self._entries.clear()
-        self._source = None
+        with self._lock:
+            self._entries.clear()
+            self._source = None
 
     def get(self, table: Tensor, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
         """Return ``make()``, or its result from an earlier call with the same table and key.
@@ -147,14 +150,15 @@ class BiasCache:
         if torch.is_grad_enabled() or table.is_inference():
             self.clear()
             return make()
-        self._forget_unless_made_of(table)
-        if key not in self._entries:
-            bias = make()
-            if bias.nbytes > _MAX_CACHED_BYTES or not holds_numbers(bias):
-                return bias
-            self._make_room(bias.nbytes)
-            self._entries[key] = bias
-        return self._entries[key]
+        with self._lock:
+            self._forget_unless_made_of(table)
+            if key not in self._entries:
+                bias = make()
+                if bias.nbytes > _MAX_CACHED_BYTES or not holds_numbers(bias):
+                    return bias
+                self._make_room(bias.nbytes)
+                self._entries[key] = bias
+            return self._entries[key]
 
     def _forget_unless_made_of(self, table: Tensor) -> None:
         memory, version = table.data_ptr(), table._version

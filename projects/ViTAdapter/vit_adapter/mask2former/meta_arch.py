@@ -209,7 +209,8 @@ class Mask2Former(nn.Module):
                 device=self.device,
             )
             return self.criterion(predictions, targets)
-        return self._segment(predictions[-1], batched_inputs, images.image_sizes, padded_size)
+        with torch.autocast(self.device.type, enabled=False):  # scores and masks in float32
+            return self._segment(predictions[-1], batched_inputs, images.image_sizes, padded_size)
 
     def _segment(
         self,

@@ -2,12 +2,21 @@
 
 ``SlidingWindow`` and ``MultiScaleFlip`` are for semantic models, ``DetectorViews`` and
 ``DetectorTiles`` for detectors. ``Suppression`` is what a detector does with overlapping boxes.
+``MixedPrecision`` runs any of them in 16 bits.
 """
 
 from vit_adapter.test_time.detector_tiles import DetectorTiles
 from vit_adapter.test_time.detector_views import DetectorViews
+from vit_adapter.test_time.mixed_precision import MixedPrecision
 from vit_adapter.test_time.multi_scale import MultiScaleFlip
 from vit_adapter.test_time.sliding_window import SlidingWindow
 from vit_adapter.test_time.suppression import Suppression
 
-__all__ = ["DetectorTiles", "DetectorViews", "MultiScaleFlip", "SlidingWindow", "Suppression"]
+__all__ = [
+    "DetectorTiles",
+    "DetectorViews",
+    "MixedPrecision",
+    "MultiScaleFlip",
+    "SlidingWindow",
+    "Suppression",
+]

@@ -136,7 +136,8 @@ class AssigningDetector(DenseDetector):
         predictions: Sequence[Sequence[Tensor]],
     ) -> list[Instances]:
         """Detect objects; the instances have ``pred_boxes``, ``scores`` and ``pred_classes``."""
-        found = self.detect(images.image_sizes, features, predictions)
+        with torch.autocast(features[0].device.type, enabled=False):
+            found = self.detect(images.image_sizes, features, predictions)
         return [
             Instances(size, pred_boxes=Boxes(boxes), scores=scores, pred_classes=classes)
             for size, (boxes, scores, classes) in zip(images.image_sizes, found, strict=True)

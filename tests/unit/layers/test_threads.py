@@ -1,0 +1,44 @@
+"""Caches that threads share."""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from vit_adapter.layers.pyramid import inverse_grid_sizes, reference_points
+from vit_adapter.layers.relative_position import BiasCache
+
+
+@pytest.fixture(autouse=True)
+def frequent_switches():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def in_threads(function, arguments):
+    with ThreadPoolExecutor(4) as threads:
+        return list(threads.map(function, arguments))
+
+
+def test_constants_that_displace_each_other():
+    options = dict(device=torch.device("cpu"), dtype=torch.float32)
+    sides = [1 + index % 97 for index in range(1500)]  # more than are kept
+    found = in_threads(lambda side: inverse_grid_sizes([(side, 2 * side)], **options), sides)
+    assert all(
+        size[0, 1].item() == pytest.approx(1 / k) for k, size in zip(sides, found, strict=True)
+    )
+    in_threads(lambda side: reference_points([(side % 5 + 1, 2)], **options), sides)
+
+
+@torch.no_grad()
+def test_biases_of_a_table_that_is_replaced():
+    cache, tables = BiasCache(), [torch.full((3,), float(k)) for k in range(4)]
+
+    def bias(index):
+        table = tables[index % 4]
+        return cache.get(table, index % 3, lambda: table * 2)[0].item()
+
+    assert in_threads(torch.no_grad()(bias), range(2000)) == [2.0 * (k % 4) for k in range(2000)]
