@@ -38,7 +38,7 @@ ALLOWED = {
         "utils",
     },
     "feature_cache": {"backbone", "layers", "utils"},
-    "benchmark": {"backbone", "checkpoint", "config", "model_zoo", "ops", "utils"},
+    "benchmark": {"backbone", "checkpoint", "config", "layers", "model_zoo", "ops"},
     "engine": {
         "backbone",
         "benchmark",

@@ -1,6 +1,7 @@
 """Memory that a call needs, and what autograd keeps between forward and backward pass."""
 
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,6 +12,9 @@ from torch import Tensor
 __all__ = ["MEBIBYTE", "SavedTensors", "peak_memory"]
 
 MEBIBYTE = 2**20
+
+# The profiler reports on itself, and on a missing GPU.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 
 def peak_memory(call: Callable[[], object], device: torch.device) -> int:

@@ -2,7 +2,8 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
 
 import torch
 
@@ -11,6 +12,7 @@ from vit_adapter.benchmark.memory import MEBIBYTE
 __all__ = ["Call", "copy_bandwidth", "medians", "milliseconds", "take_turns"]
 
 Call = Callable[[], object]
+_Name = TypeVar("_Name", bound=Hashable)
 
 # On CUDA this many calls are queued while the device waits, so launching costs no time.
 _CUDA_CALLS = 10
@@ -20,8 +22,8 @@ _CUDA_WAIT_CYCLES = 50_000_000
 def medians(calls: Mapping[str, Call], repeats: int, device: torch.device) -> dict[str, float]:
     """Return the median time of each call in milliseconds.
 
-    The calls take turns, see :func:`take_turns`. On CUDA this is the device's own time, without the
-    time for launching.
+    The calls take turns, after one round that warms up. On CUDA this is the device's own time,
+    without the time for launching.
     """
     time_one = _cuda_milliseconds if device.type == "cuda" else milliseconds
     times = take_turns(calls, repeats, time_one)
@@ -29,22 +31,25 @@ def medians(calls: Mapping[str, Call], repeats: int, device: torch.device) -> di
 
 
 def take_turns(
-    calls: Mapping[str, Call], repeats: int, time_one: Callable[[Call], float]
-) -> dict[str, list[float]]:
+    calls: Mapping[_Name, Call],
+    repeats: int,
+    time_one: Callable[[Call], float],
+    *,
+    warm_up: int = 1,
+) -> dict[_Name, list[float]]:
     """Time each call several times, in turns, so that disturbances of the machine affect them all.
-
-    A first round warms up and does not count.
 
     Args:
         calls: by name.
-        repeats: times that count.
+        repeats: rounds that count.
         time_one: runs a call and returns its time.
+        warm_up: rounds before them, which do not count.
     """
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for repetition in range(repeats + 1):
+    times: dict[_Name, list[float]] = {name: [] for name in calls}
+    for repetition in range(warm_up + repeats):
         for name, call in calls.items():
             elapsed = time_one(call)
-            if repetition > 0:
+            if repetition >= warm_up:
                 times[name].append(elapsed)
     return times
 

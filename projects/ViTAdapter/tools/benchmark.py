@@ -1,0 +1,182 @@
+"""Measure the speed, the memory and the operations of models on this machine.
+
+    benchmark.py coco/mask_rcnn_vit_adapter_tiny_deit_3x --compare
+    benchmark.py output --precisions float32 bf16 --modes eager compiled --sizes 512 640x480
+
+Each model is built from its config and called with random images, as in testing but without
+windows, tiles and several views. For every size, batch size, precision and mode the program gives
+images a second, latency percentiles and peak memory, and where the time goes. Models that are
+compared, and all variants of a model, take turns, so that disturbances of the machine affect them
+all. Exit status: 0 all measured, 1 some variants failed (the table says how), 2 a model was not
+measured at all.
+"""
+
+import argparse
+import itertools
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+# fvcore triggers this warning when it is imported; users can do nothing about it.
+warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+
+# ruff: noqa: E402
+import torch
+from detectron2.utils.logger import setup_logger
+from omegaconf import OmegaConf
+
+from vit_adapter.benchmark.machine import describe_run
+from vit_adapter.benchmark.measurement import Record, measure_together
+from vit_adapter.benchmark.models import build_subject, find_baselines
+from vit_adapter.benchmark.report import to_markdown, to_picture
+from vit_adapter.benchmark.variants import MODES, PRECISIONS, list_variants
+from vit_adapter.config.device import resolve_device
+from vit_adapter.config.errors import UsageError
+
+logger = logging.getLogger("vit_adapter.benchmark")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description="Measure speed, memory and operations of models on this machine.",
+        epilog="exit status: 0 all measured, 1 some variants failed, 2 a model was not measured",
+    )
+    add = parser.add_argument
+    add(
+        "configs",
+        nargs="+",
+        metavar="CONFIG",
+        help="config files, names in the model zoo, output folders of training runs; and "
+        "key=value, config overrides for all of them",
+    )
+    add(
+        "--weights", help="checkpoint of the whole model (default: the config's, or random weights)"
+    )
+    add(
+        "--sizes",
+        nargs="+",
+        type=_size,
+        default=[(512, 512)],
+        metavar="SIZE",
+        help="of the images in pixels: a side, or HEIGHTxWIDTH (default: 512)",
+    )
+    add("--batch-sizes", nargs="+", type=_positive, default=[1], metavar="N", help="(default: 1)")
+    add(
+        "--precisions",
+        nargs="+",
+        choices=PRECISIONS,
+        default=["float32"],
+        help="(default: float32)",
+    )
+    add(
+        "--modes",
+        nargs="+",
+        choices=MODES,
+        default=["eager"],
+        help="compiled: the backbone by torch.compile; graph: the backbone as a CUDA graph "
+        "(default: eager)",
+    )
+    add(
+        "--compare",
+        action="store_true",
+        help="also measure the operator in plain PyTorch, and the plain ViT and the ViTDet of the "
+        "model zoo with the same head",
+    )
+    add("--train", action="store_true", help="measure training steps instead of inference")
+    add("--device", default="auto", help="cpu, cuda or auto, the GPU if there is one (default)")
+    add("--threads", type=_positive, metavar="N", help="of the processor (default: PyTorch's)")
+    add("--repeats", type=_positive, default=10, metavar="N", help="timed runs (default: 10)")
+    add("--json", type=Path, metavar="FILE", help="write all figures")
+    add("--markdown", type=Path, metavar="FILE", help="write the tables, which are also printed")
+    add("--picture", type=Path, metavar="FILE", help="write a chart, such as benchmark.png")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, separator, width = text.partition("x")
+    return _positive(height), _positive(width if separator else height)
+
+
+def run(args: argparse.Namespace) -> list[Record]:
+    """Measure all models, and write the files after each.
+
+    Returns:
+        The records of all variants.
+
+    Raises:
+        ValueError, TypeError, OSError: a model was not measured; the message says why.
+    """
+    configs = [text for text in args.configs if "=" not in text]
+    overrides = [text for text in args.configs if "=" in text]
+    if not configs:
+        raise UsageError(f"got only overrides, {' '.join(overrides)}; expected CONFIG...")
+    if args.weights and (len(configs) > 1 or args.compare):
+        raise UsageError("--weights belong to one model: give one CONFIG, without --compare.")
+    device = resolve_device(OmegaConf.create({"train": {"device": args.device}}))
+    variants = list_variants(
+        args.precisions, args.modes, device=device, training=args.train, plain_op=args.compare
+    )
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    machine = describe_run(device)
+    print(machine["text"], flush=True)
+    records: list[Record] = []
+    for config in configs:
+        names = [config, *(find_baselines(config) if args.compare else ())]
+        overrides_of_all = [*overrides, f"train.device={device}"]
+        subjects = [
+            build_subject(name, weights=args.weights, overrides=overrides_of_all) for name in names
+        ]
+        for size, batch_size in itertools.product(args.sizes, args.batch_sizes):
+            records += measure_together(
+                subjects,
+                variants,
+                batch_size=batch_size,
+                size=size,
+                repeats=args.repeats,
+                training=args.train,
+            )
+            logger.info("measured %s at %dx%d, batch %d", ", ".join(names), *size, batch_size)
+            _write(args, machine, records)
+    print(to_markdown(machine["text"], records))
+    return records
+
+
+def _write(args: argparse.Namespace, machine: dict, records: Sequence[Record]) -> None:
+    if args.json:
+        content = {"machine": machine, "records": records}
+        args.json.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    if args.markdown:
+        args.markdown.write_text(to_markdown(machine["text"], records), encoding="utf-8")
+    if args.picture:
+        to_picture(machine["text"], records, args.picture)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    args = build_parser().parse_intermixed_args(argv)
+    setup_logger(name="vit_adapter")
+    try:
+        records = run(args)
+    except (OSError, ValueError, TypeError) as error:
+        logger.error("%s", error)
+        return 2
+    failed = sum("error" in record for record in records)
+    if failed:
+        logger.error("%d of %d variants failed; see the table", failed, len(records))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
