@@ -6,6 +6,7 @@ import ast
 import re
 import shutil
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import cv2
 import detectron2.config
@@ -100,10 +101,22 @@ def test_shown_settings_are_those_of_the_configs(word, config):
     shown = execute(snippet)["test"]
     actual = OmegaConf.to_container(load_config(config).test)
     for name, settings in shown.items():
+        if not isinstance(settings, dict):
+            assert actual[name] == settings, name
+            continue
         for key, value in settings.items():
             if isinstance(value, list) and ... in value:  # the ends of a range
                 value = list(range(value[0], value[-1] + 1, value[1] - value[0]))
             assert actual[name][key] == value, f"{name}.{key}"
+
+
+def test_portable_folders(monkeypatch):
+    """Their arguments; tests/unit/test_sharing.py reads real folders."""
+    read = create_autospec(LazyPredictor.from_pretrained)
+    monkeypatch.setattr(LazyPredictor, "from_pretrained", read)
+    for block in blocks("sharing.md", "from_pretrained"):
+        execute(block, LazyPredictor=LazyPredictor)
+    assert read.call_count == 2
 
 
 def test_yacs(monkeypatch, tmp_path):
@@ -161,6 +174,6 @@ def test_the_operator():
 
 def test_no_block_is_forgotten():
     tested = {"README.md": 1, "backbones.md": 1, "checkpoints.md": 1, "foundation_models.md": 1}
-    tested |= {"ops.md": 2, "prediction.md": 6}
+    tested |= {"ops.md": 2, "prediction.md": 6, "sharing.md": 2}
     pages = [snippet.page.name for snippet in snippets("python")]
     assert {page: pages.count(page) for page in pages} == tested, "test the new code, too"

@@ -43,6 +43,7 @@ KINDS = (
     "quick_start/mask2former_panoptic_vit_adapter_small_dinov2",
     "quick_start/atss_vit_adapter_tiny_scratch",
 )
+CHOSEN = ("", "output", "CONFIG", "nuclei_model")  # configs and folders of the reader
 GROUPS = ("data", "dataloader", "lr_multiplier", "model", "optimizer", "test", "train")
 OVERRIDE = re.compile(rf"({'|'.join(GROUPS)})(\.\w+)+=\S*")
 
@@ -97,7 +98,7 @@ load = cache(resolve_config)
 
 def check_config(name: str, overrides: Sequence[str]) -> None:
     """Apply overrides to a config, or to one of every kind if the reader has to choose it."""
-    known = name not in ("", "output", "CONFIG") and "OPEN" not in name
+    known = name not in CHOSEN and "OPEN" not in name
     problems = []
     for candidate in [name] if known else KINDS:
         try:
