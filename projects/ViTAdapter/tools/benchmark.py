@@ -1,10 +1,10 @@
 """Measure the speed, the memory and the operations of models on this machine.
 
     benchmark.py coco/mask_rcnn_vit_adapter_tiny_deit_3x --compare
-    benchmark.py output --precisions float32 bf16 --modes eager compiled --sizes 512 640x480
+    benchmark.py output --variants float32 bf16 bf16,compiled --sizes 512 640x480
 
 Each model is built from its config and called with random images, as in testing but without
-windows, tiles and several views. For every size, batch size, precision and mode the program gives
+windows, tiles and several views. For every size, batch size and variant the program gives
 images a second, latency percentiles and peak memory, and where the time goes. Models that are
 compared, and all variants of a model, take turns, so that disturbances of the machine affect them
 all. Exit status: 0 all measured, 1 some variants failed (the table says how), 2 a model was not
@@ -18,6 +18,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 # fvcore triggers this warning when it is imported; users can do nothing about it.
@@ -32,7 +33,7 @@ from vit_adapter.benchmark.machine import describe_run
 from vit_adapter.benchmark.measurement import Record, measure_together
 from vit_adapter.benchmark.models import build_subject, find_baselines
 from vit_adapter.benchmark.report import to_markdown, to_picture
-from vit_adapter.benchmark.variants import MODES, PRECISIONS, list_variants
+from vit_adapter.benchmark.variants import PRECISIONS, Variant, check_variants, parse_variant
 from vit_adapter.config.device import resolve_device
 from vit_adapter.config.errors import UsageError
 
@@ -66,19 +67,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--batch-sizes", nargs="+", type=_positive, default=[1], metavar="N", help="(default: 1)")
     add(
-        "--precisions",
+        "--variants",
         nargs="+",
-        choices=PRECISIONS,
-        default=["float32"],
-        help="(default: float32)",
-    )
-    add(
-        "--modes",
-        nargs="+",
-        choices=MODES,
-        default=["eager"],
-        help="compiled: the backbone by torch.compile; graph: the backbone as a CUDA graph "
-        "(default: eager)",
+        type=_variant,
+        default=[Variant()],
+        metavar="VARIANT",
+        help=f"a precision, {', '.join(PRECISIONS)}, alone or with the backbone by torch.compile "
+        "or as a CUDA graph, such as bf16,compiled or bf16,graph (default: float32)",
     )
     add(
         "--compare",
@@ -108,6 +103,13 @@ def _size(text: str) -> tuple[int, int]:
     return _positive(height), _positive(width if separator else height)
 
 
+def _variant(text: str) -> Variant:
+    try:
+        return parse_variant(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def run(args: argparse.Namespace) -> list[Record]:
     """Measure all models, and write the files after each.
 
@@ -123,10 +125,14 @@ def run(args: argparse.Namespace) -> list[Record]:
         raise UsageError(f"got only overrides, {' '.join(overrides)}; expected CONFIG...")
     if args.weights and (len(configs) > 1 or args.compare):
         raise UsageError("--weights belong to one model: give one CONFIG, without --compare.")
+    for file in filter(None, (args.json, args.markdown, args.picture)):
+        if not file.absolute().parent.is_dir():
+            raise UsageError(f"{file} cannot be written: its folder does not exist; make it first.")
     device = resolve_device(OmegaConf.create({"train": {"device": args.device}}))
-    variants = list_variants(
-        args.precisions, args.modes, device=device, training=args.train, plain_op=args.compare
-    )
+    check_variants(args.variants, device=device, training=args.train)
+    variants = list(args.variants)
+    if args.compare:
+        variants += [replace(v, plain_op=True) for v in args.variants if v.mode == "eager"]
     if args.threads:
         torch.set_num_threads(args.threads)
     machine = describe_run(device)

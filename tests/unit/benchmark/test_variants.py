@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vit_adapter.benchmark.backbone import FORCE_REFERENCE
-from vit_adapter.benchmark.variants import Variant, list_variants
+from vit_adapter.benchmark.variants import Variant, check_variants, parse_variant
 from vit_adapter.config.errors import UsageError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -58,33 +58,37 @@ def test_only_the_backbone_is_compiled_and_only_during_the_call(
     assert compiled == [{"fullgraph": True}]  # once; a graph break would be an error
 
 
-def test_combinations() -> None:
-    both = ("float32", "bf16")
-    options = {"device": CPU, "training": False}
-    found = list_variants(both, ("eager", "compiled"), **options, plain_op=True)
-    assert found == [
-        Variant("float32"),
-        Variant("float32", "compiled"),
-        Variant("bf16"),
-        Variant("bf16", "compiled"),
-        Variant("float32", plain_op=True),
-        Variant("bf16", plain_op=True),
-    ]
-    assert list_variants(both, ("eager",), **options, plain_op=False) == found[:3:2]
+@pytest.mark.parametrize(
+    ("text", "variant"),
+    [
+        ("float32", Variant()),
+        ("bf16,compiled", Variant("bf16", "compiled")),
+        ("fp16,graph", Variant("fp16", "graph")),
+    ],
+)
+def test_reads_variants(text: str, variant: Variant) -> None:
+    assert parse_variant(text) == variant
+
+
+@pytest.mark.parametrize("text", ["", "int8", "bf16,fast", "bf16,compiled,graph", "compiled"])
+def test_unknown_variants(text: str) -> None:
+    with pytest.raises(ValueError, match="expected float32, bf16, fp16"):
+        parse_variant(text)
 
 
 @pytest.mark.parametrize(
-    ("precision", "mode", "device", "training", "message"),
+    ("variant", "device", "training", "message"),
     [
-        ("fp16", "eager", CPU, False, "fp16"),
-        ("fp16", "eager", CUDA, True, "fp16"),
-        ("float32", "graph", CPU, False, "--device cuda"),
-        ("float32", "graph", CUDA, True, "without --train"),
+        ("fp16", CPU, False, "fp16"),
+        ("fp16", CUDA, True, "fp16"),
+        ("float32,graph", CPU, False, "--device cuda"),
+        ("float32,graph", CUDA, True, "without --train"),
     ],
 )
-def test_refuses_what_cannot_run(precision, mode, device, training, message) -> None:
+def test_refuses_what_cannot_run(variant, device, training, message) -> None:
+    variants = [Variant(), parse_variant(variant)]
     with pytest.raises(UsageError, match=message):
-        list_variants([precision], [mode], device=device, training=training, plain_op=False)
+        check_variants(variants, device=device, training=training)
 
 
 @pytest.mark.cuda

@@ -22,7 +22,7 @@ def test_measures_and_writes_every_file(tool, tmp_path, capsys):
     files = {kind: tmp_path / f"result.{kind}" for kind in ("json", "markdown", "picture")}
     files["picture"] = tmp_path / "result.png"
     options = ["--sizes", "64x96", "--repeats", "1", "--device", "cpu", "--compare"]
-    options += ["--precisions", "float32", "bf16", "--threads", str(torch.get_num_threads())]
+    options += ["--variants", "float32", "bf16", "--threads", str(torch.get_num_threads())]
     for kind, file in files.items():
         options += [f"--{kind}", str(file)]
     assert tool.main([NAME, "model.roi_heads.box_predictor.test_topk_per_image=7", *options]) == 0
@@ -63,8 +63,9 @@ def test_failed_variants_are_named_in_the_exit_status(tool, monkeypatch, capsys)
         (["train.device=cpu"], "expected CONFIG"),
         ([NAME, NAME, "--weights", "model.pth"], "belong to one model"),
         ([NAME, "--compare", "--weights", "model.pth"], "belong to one model"),
-        ([NAME, "--device", "cpu", "--modes", "graph"], "--device cuda"),
+        ([NAME, "--device", "cpu", "--variants", "bf16,graph"], "--device cuda"),
         ([NAME, "model.typo=1"], "typo"),
+        ([NAME, "--json", "no_such_folder/a.json"], "its folder does not exist"),
     ],
 )
 def test_mistakes(arguments, message, tool, caplog):
@@ -77,3 +78,9 @@ def test_mistakes(arguments, message, tool, caplog):
 def test_sizes_that_are_none(size, tool):
     with pytest.raises(SystemExit):
         tool.build_parser().parse_args([NAME, "--sizes", size])
+
+
+def test_unknown_variant(tool, capsys):
+    with pytest.raises(SystemExit):
+        tool.build_parser().parse_args([NAME, "--variants", "fp8"])
+    assert "expected float32, bf16, fp16" in capsys.readouterr().err

@@ -1,7 +1,6 @@
 """Ways to run the same model: precision, compiled or captured backbone, operator."""
 
 import contextlib
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from vit_adapter.benchmark.backbone import on_grid_sample
 from vit_adapter.config.errors import UsageError
 
-__all__ = ["MODES", "PRECISIONS", "Variant", "list_variants"]
+__all__ = ["MODES", "PRECISIONS", "Variant", "check_variants", "parse_variant"]
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 MODES = ("eager", "compiled", "graph")
@@ -37,13 +36,6 @@ class Variant:
     mode: str = "eager"
     plain_op: bool = False
 
-    @property
-    def label(self) -> str:
-        """What differs from float32, eager, with the operator's kernels."""
-        parts = [self.precision, "" if self.mode == "eager" else self.mode]
-        parts.append("plain op" if self.plain_op else "")
-        return ", ".join(filter(None, parts))
-
     def wrap(self, model: nn.Module, call: Callable[[], _T]) -> Callable[[], _T]:
         """Return a call of the model in this way; it is compiled or captured when it first runs."""
         backbone = model.backbone
@@ -67,29 +59,34 @@ class Variant:
         return run
 
 
-def list_variants(
-    precisions: Sequence[str],
-    modes: Sequence[str],
-    *,
-    device: torch.device,
-    training: bool,
-    plain_op: bool,
-) -> list[Variant]:
-    """Return every combination, and with ``plain_op`` also the eager ones on plain PyTorch.
+def parse_variant(text: str) -> Variant:
+    """Read "PRECISION" or "PRECISION,MODE", such as "float32" or "bf16,compiled".
 
     Raises:
-        UsageError: the device or training rules one of them out.
+        ValueError: there is no such variant.
     """
-    if "fp16" in precisions and (device.type == "cpu" or training):
-        raise UsageError("fp16 is only measured for inference on CUDA; use bf16 or float32.")
-    if "graph" in modes and (device.type != "cuda" or training):
-        raise UsageError(
-            "the mode graph is a CUDA graph for inference: it needs --device cuda, without --train."
+    precision, *mode = text.split(",")
+    if precision not in PRECISIONS or len(mode) > 1 or not set(mode) <= set(MODES):
+        raise ValueError(
+            f"{text!r} is not a variant; expected {', '.join(PRECISIONS)}, alone or with "
+            f"{' or '.join(f',{name}' for name in MODES[1:])}, such as bf16,compiled"
         )
-    variants = [Variant(*both) for both in itertools.product(precisions, modes)]
-    if plain_op:
-        variants += [Variant(precision, plain_op=True) for precision in precisions]
-    return variants
+    return Variant(precision, *mode)
+
+
+def check_variants(variants: Sequence[Variant], *, device: torch.device, training: bool) -> None:
+    """Refuse variants that the device or training rules out.
+
+    Raises:
+        UsageError: it does.
+    """
+    for variant in variants:
+        if variant.precision == "fp16" and (device.type == "cpu" or training):
+            raise UsageError("fp16 is only measured for inference on CUDA; use bf16 or float32.")
+        if variant.mode == "graph" and (device.type != "cuda" or training):
+            raise UsageError(
+                "graph is a CUDA graph for inference: it needs --device cuda, without --train."
+            )
 
 
 @contextlib.contextmanager
