@@ -8,6 +8,8 @@ import pytest
 import torch
 from tool_files import load_tool
 
+import vit_adapter
+
 NAME = "quick_start/mask_rcnn_vit_adapter_shapes"
 
 
@@ -30,6 +32,7 @@ def test_measures_and_writes_every_file(tool, tmp_path, capsys):
     machine, records = content["machine"], content["records"]
     assert machine["threads"] == torch.get_num_threads()
     assert machine["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert machine["versions"]["vit_adapter"] == vit_adapter.__version__
     assert {"processor", "instruction_set", "operator", "bfloat16", "load"} < set(machine)
     assert [(r["precision"], r["plain_op"]) for r in records] == [
         ("float32", False),

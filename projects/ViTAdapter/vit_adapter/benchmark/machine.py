@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from vit_adapter import __version__
 from vit_adapter.ops import extension_info
 from vit_adapter.ops.processor import computes_bfloat16
 
@@ -37,7 +38,7 @@ def describe_run(device: torch.device) -> dict[str, Any]:
     """
     info = extension_info()
     versions = {name: _version(name) for name in ("torch", "torchvision", "detectron2")}
-    versions |= {"vit_adapter": _version("vit_adapter"), "python": platform.python_version()}
+    versions |= {"vit_adapter": __version__, "python": platform.python_version()}
     values = {
         "device": str(device),
         "processor": _processor(),

@@ -26,6 +26,7 @@ Record = dict[str, Any]
 Inputs = Sequence[Mapping[str, Any]]
 
 _PERCENTILES = (50, 90, 99)
+# Components are the median of this many runs, but of fewer once they have taken this long.
 _COMPONENT_RUNS = 5
 _ENOUGH_MS = 1000.0
 _LEARNING_RATE = 1e-6
