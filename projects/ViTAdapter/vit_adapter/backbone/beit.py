@@ -49,6 +49,7 @@ class BEiT(ViTTrunk):
         img_size: side of square images, or (height, width), in pixels; sets the size of the
             tables of the global blocks.
         patch_size: side of a patch in pixels.
+        in_channels: channels of the images.
         embed_dim: width D.
         depth: number of blocks.
         num_heads: attention heads M; must divide D.
@@ -73,6 +74,7 @@ class BEiT(ViTTrunk):
         *,
         img_size: int | Sequence[int] = 224,
         patch_size: int = 16,
+        in_channels: int = 3,
         embed_dim: int = 768,
         depth: int = 12,
         num_heads: int = 12,
@@ -85,7 +87,7 @@ class BEiT(ViTTrunk):
         use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        check_arguments(patch_size, embed_dim, depth, num_heads, drop_path_rate)
+        check_arguments(patch_size, embed_dim, depth, num_heads, drop_path_rate, in_channels)
         window_sizes = check_window_sizes(window_sizes, depth)
         if class_token and any(window_sizes):
             raise ValueError(
@@ -95,12 +97,13 @@ class BEiT(ViTTrunk):
         self.embed_dim = embed_dim
         self.depth = depth
         self.patch_size = patch_size
+        self.in_channels = in_channels
         self.num_prefix_tokens = int(class_token)
         self.norm_layer = partial(nn.LayerNorm, eps=LAYER_NORM_EPS)
         self.use_checkpoint = use_checkpoint
 
         native_grid = check_img_size(img_size, patch_size)
-        self.patch_embed = PatchEmbed(patch_size, embed_dim)
+        self.patch_embed = PatchEmbed(patch_size, embed_dim, in_channels)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_token else None
         self.blocks = nn.ModuleList(
             Block(
@@ -133,7 +136,7 @@ class BEiT(ViTTrunk):
 
     def embed(self, images: Tensor) -> tuple[Tensor, GridSize]:
         """See :meth:`ViTTrunk.embed`; there is no position embedding."""
-        grid = patch_grid(images, self.patch_size)
+        grid = patch_grid(images, self.patch_size, self.in_channels)
         tokens = self.patch_embed(images)
         if self.cls_token is not None:
             tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], 1)

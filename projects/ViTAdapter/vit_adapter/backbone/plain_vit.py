@@ -50,6 +50,7 @@ class PlainViT(ViTTrunk):
         img_size: side in pixels of the square pre-training images; sets the size of
             ``pos_embed`` only.
         patch_size: side of a patch in pixels.
+        in_channels: channels of the images.
         embed_dim: width D.
         depth: number of blocks.
         num_heads: attention heads M; must divide D.
@@ -77,6 +78,7 @@ class PlainViT(ViTTrunk):
         *,
         img_size: int = 224,
         patch_size: int = 16,
+        in_channels: int = 3,
         embed_dim: int = 768,
         depth: int = 12,
         num_heads: int = 12,
@@ -91,17 +93,18 @@ class PlainViT(ViTTrunk):
         lora_alpha: float | None = None,
     ) -> None:
         super().__init__()
-        check_arguments(patch_size, embed_dim, depth, num_heads, drop_path_rate)
+        check_arguments(patch_size, embed_dim, depth, num_heads, drop_path_rate, in_channels)
         window_sizes = check_window_sizes(window_sizes, depth)
         _check_residual_indexes(residual_indexes, depth)
         self.embed_dim = embed_dim
         self.depth = depth
         self.patch_size = patch_size
+        self.in_channels = in_channels
         self.norm_layer = partial(nn.LayerNorm, eps=LAYER_NORM_EPS)
         self.use_checkpoint = use_checkpoint
         self.pretrain_grid = check_img_size(img_size, patch_size)
 
-        self.patch_embed = PatchEmbed(patch_size, embed_dim)
+        self.patch_embed = PatchEmbed(patch_size, embed_dim, in_channels)
         # The first row belongs to the class token of the pre-training. It is not used, but kept so
         # that the weights fit.
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.pretrain_grid[0] ** 2, embed_dim))
@@ -136,7 +139,7 @@ class PlainViT(ViTTrunk):
 
     def embed(self, images: Tensor) -> tuple[Tensor, GridSize]:
         """See :meth:`ViTTrunk.embed`."""
-        grid = patch_grid(images, self.patch_size)
+        grid = patch_grid(images, self.patch_size, self.in_channels)
         positions = resize_position_embedding(self.pos_embed[:, 1:], self.pretrain_grid, grid)
         return self.patch_embed(images) + positions, grid
 

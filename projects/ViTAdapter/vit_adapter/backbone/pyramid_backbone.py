@@ -64,7 +64,7 @@ class PyramidBackbone(Backbone):
         the same size after padding.
 
         Args:
-            images: (B, 3, H, W), normalised, H and W at least 1.
+            images: (B, C, H, W), normalised, with the C channels of the ViT, H and W at least 1.
 
         Returns:
             name -> (B, D, ceil(H / stride), ceil(W / stride)) for each of ``out_features``.
@@ -72,7 +72,7 @@ class PyramidBackbone(Backbone):
         Raises:
             ValueError: the images are not a non-empty float tensor of this shape.
         """
-        check_images(images)
+        check_images(images, self.vit.in_channels)
         image_size = (images.shape[-2], images.shape[-1])
         outputs = self.compute(fix_traced_size(pad_to_multiple(images, PYRAMID_STRIDE)))
         return {

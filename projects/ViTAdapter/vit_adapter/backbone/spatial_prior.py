@@ -1,6 +1,7 @@
 """The spatial prior module: a small convolutional stem (arXiv 2205.08534, section 3.3).
 
-Shapes: B batch, H/W image sides in pixels (multiples of 32), P inner channels, D embed dim.
+Shapes: B batch, C image channels, H/W image sides in pixels (multiples of 32), P inner channels,
+D embed dim.
 """
 
 from collections.abc import Collection
@@ -19,12 +20,13 @@ class SpatialPriorModule(nn.Module):
         embed_dim: width D of the outputs.
         norm: name of the norm after every 3x3 convolution, see
             :func:`vit_adapter.layers.build_norm`.
+        in_channels: channels C of the images.
     """
 
-    def __init__(self, *, inplanes: int, embed_dim: int, norm: str) -> None:
+    def __init__(self, *, inplanes: int, embed_dim: int, norm: str, in_channels: int = 3) -> None:
         super().__init__()
         self.stem = ConvNormSequential(
-            *_conv_norm_relu(3, inplanes, stride=2, norm=norm),
+            *_conv_norm_relu(in_channels, inplanes, stride=2, norm=norm),
             *_conv_norm_relu(inplanes, inplanes, stride=1, norm=norm),
             *_conv_norm_relu(inplanes, inplanes, stride=1, norm=norm),
             nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
@@ -49,7 +51,7 @@ class SpatialPriorModule(nn.Module):
         """Compute the priors.
 
         Args:
-            images: (B, 3, H, W), normalised.
+            images: (B, C, H, W), normalised.
             strides: those of the wanted outputs.
 
         Returns:

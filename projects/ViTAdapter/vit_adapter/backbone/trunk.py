@@ -1,6 +1,6 @@
 """What a Vision Transformer must offer so that an adapter can be attached to it and trained.
 
-Shapes: B batch, H/W image sides in pixels, h/w grid of patches, N = h*w, D embed dim.
+Shapes: B batch, C channels, H/W image sides in pixels, h/w grid of patches, N = h*w, D embed dim.
 """
 
 import re
@@ -22,6 +22,7 @@ class ViTTrunk(nn.Module, ABC):
         embed_dim: width D of the tokens.
         depth: number of blocks.
         patch_size: side of a patch in pixels.
+        in_channels: channels C of the images.
         num_prefix_tokens: tokens in front of the patches (class, registers); only the blocks see
             them.
         norm_layer: builds a LayerNorm of a given width with the trunk's epsilon.
@@ -32,6 +33,7 @@ class ViTTrunk(nn.Module, ABC):
     embed_dim: int
     depth: int
     patch_size: int
+    in_channels: int = 3
     num_prefix_tokens: int = 0
     norm_layer: Callable[[int], nn.Module]
     lora_rank: int = 0
@@ -46,7 +48,7 @@ class ViTTrunk(nn.Module, ABC):
         """Make tokens with their position embedding, ready for the first block.
 
         Args:
-            images: (B, 3, H, W), normalised; H and W are multiples of the patch size.
+            images: (B, C, H, W), normalised; H and W are multiples of the patch size.
 
         Returns:
             The tokens (B, num_prefix_tokens + N, D), prefix first, then the patches row-major; and
@@ -123,12 +125,12 @@ class ViTTrunk(nn.Module, ABC):
         return self.blocks_from(0)
 
     def forward(self, images: Tensor) -> tuple[Tensor, GridSize]:
-        """Run the whole trunk, without a final norm: (B, 3, H, W) -> tokens and grid."""
+        """Run the whole trunk, without a final norm: (B, C, H, W) -> tokens and grid."""
         tokens, grid = self.embed(images)
         return self.forward_blocks(tokens, grid, 0, self.depth), grid
 
 
-def check_images(images: Tensor, channels: int = 3) -> None:
+def check_images(images: Tensor, channels: int) -> None:
     """Refuse anything but a non-empty batch of float images (B, ``channels``, H, W).
 
     Raises:

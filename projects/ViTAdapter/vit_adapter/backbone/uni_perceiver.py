@@ -44,6 +44,7 @@ class UniPerceiver(ViTTrunk):
     Args:
         img_size: side in pixels of the square pre-training images; sets the number of positions.
         patch_size: side of a patch in pixels.
+        in_channels: channels of the images.
         embed_dim: width D.
         depth: number of layers.
         num_heads: attention heads M; must divide D.
@@ -63,6 +64,7 @@ class UniPerceiver(ViTTrunk):
         *,
         img_size: int = 224,
         patch_size: int = 16,
+        in_channels: int = 3,
         embed_dim: int = 768,
         depth: int = 12,
         num_heads: int = 12,
@@ -72,15 +74,18 @@ class UniPerceiver(ViTTrunk):
         use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        check_arguments(patch_size, embed_dim, depth, num_heads, drop_path_rate)
+        check_arguments(patch_size, embed_dim, depth, num_heads, drop_path_rate, in_channels)
         window_sizes = check_window_sizes(window_sizes, depth)
         self.embed_dim = embed_dim
         self.depth = depth
         self.patch_size = patch_size
+        self.in_channels = in_channels
         self.norm_layer = nn.LayerNorm
         self.use_checkpoint = use_checkpoint
         grid = check_img_size(img_size, patch_size)
-        self.visual_embed = VisualEmbedding(embed_dim, patch_size=patch_size, pretrain_grid=grid)
+        self.visual_embed = VisualEmbedding(
+            embed_dim, patch_size=patch_size, in_channels=in_channels, pretrain_grid=grid
+        )
         self.layers = nn.ModuleList(
             Layer(
                 embed_dim,
@@ -94,7 +99,7 @@ class UniPerceiver(ViTTrunk):
 
     def embed(self, images: Tensor) -> tuple[Tensor, GridSize]:
         """See :meth:`ViTTrunk.embed`."""
-        grid = patch_grid(images, self.patch_size)
+        grid = patch_grid(images, self.patch_size, self.in_channels)
         return self.visual_embed(images, grid), grid
 
     def forward_blocks(self, tokens: Tensor, grid: GridSize, start: int, stop: int) -> Tensor:
@@ -118,28 +123,32 @@ class UniPerceiver(ViTTrunk):
 class VisualEmbedding(nn.Module):
     """Patches with their positions, normalised."""
 
-    def __init__(self, dim: int, *, patch_size: int, pretrain_grid: GridSize) -> None:
+    def __init__(
+        self, dim: int, *, patch_size: int, in_channels: int, pretrain_grid: GridSize
+    ) -> None:
         super().__init__()
-        self.patch_embed = PositionedPatchEmbed(dim, patch_size, pretrain_grid)
+        self.patch_embed = PositionedPatchEmbed(dim, patch_size, in_channels, pretrain_grid)
         self.embeddings_norm = nn.LayerNorm(dim)
 
     def forward(self, images: Tensor, grid: GridSize) -> Tensor:
-        """(B, 3, H, W) -> (B, N, D); ``grid`` is (h, w)."""
+        """(B, C, H, W) -> (B, N, D); ``grid`` is (h, w)."""
         return self.embeddings_norm(self.patch_embed(images, grid))
 
 
 class PositionedPatchEmbed(nn.Module):
     """Linear projection of patches, plus their position in space and the first one in time."""
 
-    def __init__(self, dim: int, patch_size: int, pretrain_grid: GridSize) -> None:
+    def __init__(
+        self, dim: int, patch_size: int, in_channels: int, pretrain_grid: GridSize
+    ) -> None:
         super().__init__()
         self.pretrain_grid = pretrain_grid
         self.spatial_pos_embed = nn.Embedding(pretrain_grid[0] * pretrain_grid[1], dim)
         self.temporal_pos_embed = nn.Embedding(NUM_FRAMES, dim)
-        self.proj = nn.Conv2d(3, dim, patch_size, stride=patch_size)
+        self.proj = nn.Conv2d(in_channels, dim, patch_size, stride=patch_size)
 
     def forward(self, images: Tensor, grid: GridSize) -> Tensor:
-        """(B, 3, H, W) -> (B, N, D); positions are resized to ``grid`` (h, w)."""
+        """(B, C, H, W) -> (B, N, D); positions are resized to ``grid`` (h, w)."""
         places = self.spatial_pos_embed.weight[None]
         places = resize_position_embedding(places, self.pretrain_grid, grid)
         return map_to_tokens(self.proj(images)) + places + self.temporal_pos_embed.weight[0]

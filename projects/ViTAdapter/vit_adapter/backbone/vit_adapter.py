@@ -144,7 +144,9 @@ class ViTAdapter(PyramidBackbone):
             drop_path=drop_path_rate,
         )
         self.level_embed = nn.Parameter(torch.empty(NUM_PRIOR_LEVELS, dim))
-        self.spm = SpatialPriorModule(inplanes=conv_inplane, embed_dim=dim, norm=norm)
+        self.spm = SpatialPriorModule(
+            inplanes=conv_inplane, embed_dim=dim, norm=norm, in_channels=vit.in_channels
+        )
         num_extra = parts.num_extra_extractors if use_extra_extractor else 0
         self.interactions = nn.ModuleList(
             InteractionBlock(
@@ -235,7 +237,7 @@ class ViTAdapter(PyramidBackbone):
         """Run the ViT alone; return the patch tokens (B, N, D) that each interaction reads.
 
         Args:
-            images: (B, 3, H, W), normalised; H and W are multiples of the patch size.
+            images: (B, C, H, W), normalised; H and W are multiples of the patch size.
         """
         trunk = self.vit
         if self._vit_is_frozen:

@@ -1,6 +1,6 @@
 """What plain Vision Transformers have in common: patches, MLP, attention and checks.
 
-Shapes: B batch, H/W image sides in pixels, N tokens, D embed dim, M heads.
+Shapes: B batch, C channels, H/W image sides in pixels, N tokens, D embed dim, M heads.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,12 +21,12 @@ LAYER_NORM_EPS = 1e-6
 class PatchEmbed(nn.Module):
     """Linear projection of non-overlapping patches."""
 
-    def __init__(self, patch_size: int, embed_dim: int) -> None:
+    def __init__(self, patch_size: int, embed_dim: int, in_channels: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, embed_dim, patch_size, stride=patch_size)
+        self.proj = nn.Conv2d(in_channels, embed_dim, patch_size, stride=patch_size)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Project (B, 3, H, W) to row-major tokens (B, N, D)."""
+        """Project (B, C, H, W) to row-major tokens (B, N, D)."""
         # Later layers repeatedly add to the tokens, which is slower on a strided view.
         return map_to_tokens(self.proj(images)).contiguous()
 
@@ -93,14 +93,14 @@ def run_blocks(
     return tokens
 
 
-def patch_grid(images: Tensor, patch_size: int) -> GridSize:
-    """The grid (h, w) of the patches of (B, 3, H, W).
+def patch_grid(images: Tensor, patch_size: int, channels: int) -> GridSize:
+    """The grid (h, w) of the patches of (B, ``channels``, H, W).
 
     Raises:
         ValueError: the images are not a non-empty float batch, or the patch size does not divide
             their sides.
     """
-    check_images(images)
+    check_images(images, channels)
     height, width = images.shape[-2:]
     if height % patch_size or width % patch_size:
         raise ValueError(
@@ -110,7 +110,12 @@ def patch_grid(images: Tensor, patch_size: int) -> GridSize:
 
 
 def check_arguments(
-    patch_size: int, embed_dim: int, depth: int, num_heads: int, drop_path_rate: float
+    patch_size: int,
+    embed_dim: int,
+    depth: int,
+    num_heads: int,
+    drop_path_rate: float,
+    in_channels: int,
 ) -> None:
     """Refuse sizes of a ViT that do not fit together.
 
@@ -123,10 +128,17 @@ def check_arguments(
             "patch_size, embed_dim, depth and num_heads must be at least 1, "
             f"got {patch_size}, {embed_dim}, {depth}, {num_heads}"
         )
+    check_in_channels(in_channels)
     if embed_dim % num_heads:
         raise ValueError(f"embed_dim must be a multiple of num_heads {num_heads}, got {embed_dim}")
     if not 0 <= drop_path_rate < 1:
         raise ValueError(f"drop_path_rate must be in [0, 1), got {drop_path_rate}")
+
+
+def check_in_channels(in_channels: int) -> None:
+    """Raise a ValueError unless the number of channels is at least 1."""
+    if in_channels < 1:
+        raise ValueError(f"in_channels must be at least 1, got {in_channels}")
 
 
 def check_img_size(img_size: int | Sequence[int], patch_size: int) -> GridSize:

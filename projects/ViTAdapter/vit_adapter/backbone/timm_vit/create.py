@@ -11,7 +11,7 @@ from torch import nn
 
 from vit_adapter.backbone.timm_vit.families import Family, find_family
 from vit_adapter.backbone.timm_vit.rope import StoredRope
-from vit_adapter.backbone.vit_parts import check_img_size
+from vit_adapter.backbone.vit_parts import check_img_size, check_in_channels
 from vit_adapter.utils.hints import did_you_mean
 
 _PLAIN_MODULES = ("beit", "deit", "eva", "vision_transformer", "vision_transformer_sam")
@@ -19,7 +19,7 @@ _PLAIN_MODULES = ("beit", "deit", "eva", "vision_transformer", "vision_transform
 
 _OWN_ARGUMENTS = (
     "img_size", "patch_size", "depth", "embed_dim", "drop_path_rate",  # arguments of TimmViT itself
-    "in_chans", "num_classes", "global_pool",  # images are RGB, and there is no classifier
+    "in_chans", "num_classes", "global_pool",  # in_channels of TimmViT; there is no classifier
     "dynamic_img_size", "dynamic_img_pad", "patch_drop_rate",  # tokens must form the whole grid
 )  # fmt: skip
 
@@ -31,6 +31,7 @@ def create_plain_vit(
     name: str,
     *,
     patch_size: int,
+    in_channels: int,
     img_size: int | Sequence[int] | None,
     sizes: Mapping[str, int | None],
     drop_path_rate: float,
@@ -45,6 +46,7 @@ def create_plain_vit(
         ValueError: the name is unknown or not a plain ViT, or an argument does not fit.
     """
     check_name(name)
+    check_in_channels(in_channels)
     taken = sorted(set(model_args) & set(_OWN_ARGUMENTS))
     if taken:
         raise ValueError(f"model_args must not contain {taken}: TimmViT sets these itself")
@@ -78,6 +80,7 @@ def create_plain_vit(
         num_classes=0,
         img_size=_image_size(plan, patch_size, img_size),
         patch_size=patch_size,
+        in_chans=in_channels,
         drop_path_rate=drop_path_rate,
         **args,
         **family.any_size,

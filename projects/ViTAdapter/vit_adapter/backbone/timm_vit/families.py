@@ -48,7 +48,7 @@ class Family(ABC):
 
     @abstractmethod
     def embed(self, model: nn.Module, images: Tensor, grid: GridSize, *, antialias: bool) -> Tensor:
-        """Make the tokens (B, P + N, D) of the first block from (B, 3, H, W).
+        """Make the tokens (B, P + N, D) of the first block from (B, C, H, W).
 
         Learned positions are resized bicubically, with or without ``antialias``.
         """

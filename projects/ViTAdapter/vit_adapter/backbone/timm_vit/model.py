@@ -43,6 +43,7 @@ class TimmViT(ViTTrunk):
             grid is used. Weights are loaded later (``train.vit_checkpoint``).
         patch_size: side of a patch in pixels. If the pre-training used another size, the kernel is
             resized when its weights are loaded.
+        in_channels: channels of the images.
         img_size: side in pixels, or (height, width), of the images whose grid the learned positions
             have; None keeps the grid of the pre-training, so that they are loaded unchanged.
         drop_path_rate: stochastic depth rate of the last block, in [0, 1); rises linearly from 0
@@ -76,6 +77,7 @@ class TimmViT(ViTTrunk):
         *,
         name: str,
         patch_size: int = 16,
+        in_channels: int = 3,
         img_size: int | Sequence[int] | None = None,
         drop_path_rate: float = 0.0,
         window_sizes: Sequence[int] = (),
@@ -94,6 +96,7 @@ class TimmViT(ViTTrunk):
         self.model, self._family = create_plain_vit(
             name,
             patch_size=patch_size,
+            in_channels=in_channels,
             img_size=img_size,
             sizes={"depth": depth, "embed_dim": embed_dim},
             drop_path_rate=drop_path_rate,
@@ -104,6 +107,7 @@ class TimmViT(ViTTrunk):
         self.embed_dim = self.model.embed_dim
         self.depth = len(self.model.blocks)
         self.patch_size = patch_size
+        self.in_channels = in_channels
         self.num_prefix_tokens = getattr(self.model, "num_prefix_tokens", 0)
         self.norm_layer = partial(nn.LayerNorm, eps=_norm_eps(self.model.blocks[0]))
         self.use_checkpoint = use_checkpoint
@@ -123,7 +127,7 @@ class TimmViT(ViTTrunk):
 
     def embed(self, images: Tensor) -> tuple[Tensor, GridSize]:
         """See :meth:`ViTTrunk.embed`."""
-        grid = patch_grid(images, self.patch_size)
+        grid = patch_grid(images, self.patch_size, self.in_channels)
         tokens = self._family.embed(self.model, images, grid, antialias=self._antialias)
         return tokens, grid
 

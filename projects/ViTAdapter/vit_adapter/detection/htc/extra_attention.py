@@ -74,7 +74,7 @@ class ExtraAttention(Backbone):
         return {"size_divisibility": self.size_divisibility}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Compute the backbone's outputs of images (B, 3, H, W), as name -> (B, C, h, w)."""
+        """Compute the backbone's outputs of images (B, C, H, W), as name -> (B, C, h, w)."""
         features = self.bottom_up(images)
         last = features[self.in_feature]
         tokens = map_to_tokens(last)
