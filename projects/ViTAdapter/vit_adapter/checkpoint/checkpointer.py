@@ -20,6 +20,7 @@ from vit_adapter.checkpoint.files import (
     load_checkpoint_file,
     load_trainer_state,
 )
+from vit_adapter.checkpoint.inflation import inflate_inputs
 from vit_adapter.checkpoint.loading import ADVICE, LoadReport, load_strict, without_prefix
 from vit_adapter.checkpoint.original.provenance import find_tree
 from vit_adapter.checkpoint.resumable import find_resumable
@@ -86,6 +87,8 @@ class Checkpointer(DetectionCheckpointer):
         average: object whose ``state_dict()`` is the moving average of the weights, which is stored
             with them; None if there is none.
         load_average: load the moving average of a checkpoint instead of its weights, if it has one.
+        inflate: let :meth:`load` inflate convolutions over RGB images to the number of channels of
+            the model, see :mod:`vit_adapter.checkpoint.inflation`. Resuming never does.
 
     Attributes:
         sharded: as given.
@@ -107,6 +110,7 @@ class Checkpointer(DetectionCheckpointer):
         trained_only: bool = False,
         average: object | None = None,
         load_average: bool = False,
+        inflate: bool = False,
     ) -> None:
         stored = {"trainer": trainer, MODEL_EMA: average}
         stored = {key: value for key, value in stored.items() if value is not None}
@@ -118,6 +122,7 @@ class Checkpointer(DetectionCheckpointer):
         self._base = base
         self._trained_only = trained_only
         self._load_average = load_average
+        self._inflate = inflate
         self._fixed: dict[str, object] = {}
         self.report: LoadReport | None = None
         self.saved_iteration: object = None
@@ -223,7 +228,7 @@ class Checkpointer(DetectionCheckpointer):
                 loaded; the model is unchanged.
             BaseWeightsError: the file holds only the trained part, of another ViT.
         """
-        return self._load(path, self.allow_mismatch, ADVICE)
+        return self._load(path, self.allow_mismatch, ADVICE, inflate=self._inflate)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, object]:
         """Load the weights of the last checkpoint in ``save_dir``, or else those of ``path``.
@@ -270,7 +275,9 @@ class Checkpointer(DetectionCheckpointer):
             raise CheckpointFileError(problem)
         return chosen
 
-    def _load(self, path: str, allow: str | Sequence[str], advice: str) -> dict[str, object]:
+    def _load(
+        self, path: str, allow: str | Sequence[str], advice: str, *, inflate: bool = False
+    ) -> dict[str, object]:
         if not path:
             logger.info("No checkpoint given: the model keeps its initial weights.")
             return {}
@@ -288,6 +295,8 @@ class Checkpointer(DetectionCheckpointer):
             source += " (with LoRA: give the lora_rank and lora_alpha of its training)"
         if find_tree(state_dict) and not find_tree(own):
             source += " (the original's names: convert it with tools/convert_checkpoint.py first)"
+        if inflate:
+            state_dict, _ = inflate_inputs(state_dict, own)
         self.report = load_strict(self.model, state_dict, allow, source=source, advice=advice)
         weights = {"model", "state_dict", "module", FIXED_WEIGHTS}
         return {

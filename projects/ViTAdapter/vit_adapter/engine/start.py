@@ -32,7 +32,8 @@ def load_start(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, 
 
     When resuming, they come from the last checkpoint in ``train.output_dir``, otherwise from
     ``train.init_checkpoint``, if it is given. Unless that has weights of the ViT, they come from
-    ``train.vit_checkpoint``. A checkpoint of the trained part lies on top of these.
+    ``train.vit_checkpoint``. A checkpoint of the trained part lies on top of these. Weights for RGB
+    images are inflated to another number of channels.
 
     Args:
         cfg: the whole config; only ``train`` is read.
@@ -49,7 +50,7 @@ def load_start(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, 
     options = cfg.train
     if not resume:
         refuse_restart(options.output_dir, max(comm.all_gather(restart_count())))
-    checkpointer = _build_checkpointer(cfg, model)
+    checkpointer = _build_checkpointer(cfg, model, inflate=True)
     resumed = _can_resume(checkpointer, resume)
     trained_only = stores_trained_only(cfg)
     fixed = _load_base(cfg, model) if trained_only else {}
@@ -88,7 +89,7 @@ def load_trained(cfg: DictConfig, model: nn.Module, *, resume: bool) -> None:
 
 
 def _build_checkpointer(
-    cfg: DictConfig, model: nn.Module, *, load_average: bool = False
+    cfg: DictConfig, model: nn.Module, *, load_average: bool = False, inflate: bool = False
 ) -> Checkpointer:
     return Checkpointer(
         model,
@@ -96,6 +97,7 @@ def _build_checkpointer(
         allow_mismatch=cfg.train.allow_mismatch,
         base=base_weights(cfg),
         load_average=load_average,
+        inflate=inflate,
     )
 
 

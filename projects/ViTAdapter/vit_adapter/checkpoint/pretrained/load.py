@@ -8,9 +8,11 @@ from torch import nn
 
 from vit_adapter.backbone.lora import belongs_to_lora
 from vit_adapter.backbone.trunk import ViTTrunk
+from vit_adapter.checkpoint.inflation import inflate_inputs
 from vit_adapter.checkpoint.loading import CheckpointMismatchError, LoadReport, compare_keys
 from vit_adapter.checkpoint.pretrained.hub import read_weights
 from vit_adapter.checkpoint.pretrained.patch_kernel import PatchResize, fit_patch_kernel
+from vit_adapter.checkpoint.pretrained.reader import TrunkWeights
 from vit_adapter.checkpoint.pretrained.registry import find_reader
 from vit_adapter.checkpoint.pretrained.structure import describe_difference
 from vit_adapter.checkpoint.pretrained.transformers_names import with_authors_names
@@ -58,7 +60,8 @@ def load_pretrained_vit(
     messages then have their authors' names.
     Names that only a classifier or a reconstruction decoder has are skipped. Parameters that no
     pre-training has (layer scale of a plain ViT, ViTDet's residual blocks, LoRA factors) keep their
-    initial values. Both are logged, as is every tensor that was resized. Everything else must fit.
+    initial values. Both are logged, as is every tensor that was resized. The patch kernel is
+    inflated if the trunk does not take three channels. Everything else must fit.
 
     Args:
         vit: the trunk.
@@ -79,6 +82,8 @@ def load_pretrained_vit(
     reader = find_reader(vit)
     state_dict = with_authors_names(read_weights(name), name)
     weights = fit_patch_kernel(vit, reader.adapt(vit, state_dict, name), patch_resize)
+    inflated, inflations = inflate_inputs(weights.state_dict, vit.state_dict())
+    weights = TrunkWeights(inflated, (*weights.resized, *inflations))
     report = replace(compare_keys(vit, weights.state_dict), resized=weights.resized)
     missing = report.without(reader.not_pretrained).missing
     refused = replace(
