@@ -78,7 +78,11 @@ INSTALL_REQUIRES = [
     "yacs>=0.1.8",
 ]
 
-EXTRAS_REQUIRE = {"wandb": ["wandb>=0.19"], "mlflow": ["mlflow>=2.14"]}
+EXTRAS_REQUIRE = {
+    "wandb": ["wandb>=0.19"],
+    "mlflow": ["mlflow>=2.14"],
+    "images": ["tifffile", "imageio"],
+}
 
 
 def requested_build() -> str:

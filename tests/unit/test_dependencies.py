@@ -18,7 +18,7 @@ ALLOWED = {
     "segmentation": {"layers"},
     "detection": {"layers", "segmentation"},
     "mask2former": {"layers"},
-    "test_time": {"detection", "layers"},
+    "test_time": {"data", "detection", "layers"},
     "solver": {"backbone"},
     "data": {"utils"},
     "evaluation": {"data", "drawing", "utils"},
@@ -27,6 +27,7 @@ ALLOWED = {
     "hub": {"checkpoint", "utils"},
     "model_zoo": {"utils"},
     "config": {
+        "backbone",
         "checkpoint",
         "data",
         "evaluation",

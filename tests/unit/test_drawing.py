@@ -7,7 +7,13 @@ from detectron2.data import Metadata
 from detectron2.structures import BitMasks, Boxes, Instances
 from PIL import Image
 
-from vit_adapter.drawing import draw_targets, montage, save_picture
+from vit_adapter.drawing import (
+    channels_as_rgb,
+    draw_prediction,
+    draw_targets,
+    montage,
+    save_picture,
+)
 
 GREY = 100
 
@@ -81,3 +87,34 @@ def test_montage_has_a_cell_for_each_picture(tmp_path) -> None:
     assert sheet.getpixel((12, 22)) == (255, 255, 255)  # the fourth cell is empty
     save_picture(sheet, tmp_path / "new" / "sheet.png")
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["sheet.png"]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_images_of_any_channels_fill_the_range(channels: int) -> None:
+    ramp = np.linspace(0, 1, 200, dtype=np.float32).reshape(10, 20)
+    scales = np.array([1000, 1, 60000, 7, 7], np.float32)[:channels]
+    shown = channels_as_rgb(ramp[..., None] * scales - 3)
+    assert shown.dtype == np.uint8 and shown.shape == (10, 20, 3)
+    for colour in np.moveaxis(shown, 2, 0):
+        assert (np.diff(colour.ravel().astype(int)) >= 0).all()
+        assert (colour.min(), colour.max()) == (0, 255)
+    if channels == 5:  # the last ones are not shown
+        assert np.array_equal(shown, channels_as_rgb((ramp[..., None] * scales - 3)[..., :3]))
+
+
+@pytest.mark.parametrize("value", [0.0, 1e6, np.nan, np.inf])
+def test_images_without_contrast_can_be_shown(value: float) -> None:
+    assert channels_as_rgb(np.full((4, 4, 2), value, np.float32)).max() == 0
+
+
+def test_targets_and_predictions_of_five_channels(instances: Instances) -> None:
+    metadata = Metadata(thing_classes=["cat", "dog"])
+    image = torch.rand(5, 32, 64) * 4000
+    picture = draw_targets({"image": image, "instances": instances}, metadata, 5)
+    assert picture.size == (640, 320)
+    fields = dict(pred_boxes=instances.gt_boxes, scores=torch.ones(1))
+    found = Instances((32, 64), **fields, pred_classes=instances.gt_classes)
+    drawn, count = draw_prediction(
+        image.permute(1, 2, 0).numpy(), {"instances": found}, metadata, 0.5
+    )
+    assert drawn.size == (640, 320) and count == 1

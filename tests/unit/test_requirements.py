@@ -43,11 +43,12 @@ def test_pins_are_within_the_ranges() -> None:
         assert pin.operator == "==" and requirement.specifier.contains(pin.version), name
 
 
-def test_trackers_are_extras_of_their_own_name() -> None:
+def test_extras_name_the_optional_libraries() -> None:
     # The error for a missing library says `pip install <name>`.
     extras = constant("EXTRAS_REQUIRE")
     assert {name: list(by_name(extras[name])) for name in extras} == {
         "wandb": ["wandb"],
         "mlflow": ["mlflow"],
+        "images": ["tifffile", "imageio"],
     }
     assert not extras.keys() & declared().keys()

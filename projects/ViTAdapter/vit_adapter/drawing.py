@@ -1,6 +1,6 @@
 """Pictures of what a model predicts, and of what it learns from, by Detectron2's ``Visualizer``.
 
-Shapes: H/W sides of an image in pixels.
+Shapes: C channels, H/W sides of an image in pixels.
 """
 
 import math
@@ -18,10 +18,18 @@ from PIL import Image
 from vit_adapter.data.seeds import seeded
 from vit_adapter.utils.atomic import atomic_open
 
-__all__ = ["SEGMENT_OPACITY", "draw_prediction", "draw_targets", "montage", "save_picture"]
+__all__ = [
+    "SEGMENT_OPACITY",
+    "channels_as_rgb",
+    "draw_prediction",
+    "draw_targets",
+    "montage",
+    "save_picture",
+]
 
 # Labels are unreadable on small images, so their pictures are enlarged to this long side (pixels).
 _MIN_PICTURE_SIDE = 640
+_PERCENTILES = (1, 99)  # of a channel, shown as black and as full colour
 SEGMENT_OPACITY = 0.6  # opacity of segment colours, which keeps the image visible
 
 
@@ -33,7 +41,7 @@ def draw_prediction(
     """Draw boxes, masks, class names and scores, or the classes of all pixels.
 
     Args:
-        image: (H, W, 3) uint8, BGR.
+        image: (H, W, 3) uint8, BGR, or floats with any number of channels (H, W, C).
         prediction: a predictor's result, in the frame of ``image``. Of several outputs
             ``panoptic_seg`` comes first, then ``instances``, then ``sem_seg``.
         metadata: names of the classes; ``stuff_colors`` is the palette of a segmentation.
@@ -43,7 +51,8 @@ def draw_prediction(
         RGB picture, enlarged if the image is small, and the number of instances, panoptic segments
         or different classes in it.
     """
-    visualizer = _visualizer(image[:, :, ::-1], metadata)
+    is_bgr = image.dtype == np.uint8
+    visualizer = _visualizer(image[:, :, ::-1] if is_bgr else channels_as_rgb(image), metadata)
     if "panoptic_seg" in prediction:
         ids, segments = prediction["panoptic_seg"]
         drawn = visualizer.draw_panoptic_seg(ids.cpu(), segments, alpha=SEGMENT_OPACITY)
@@ -60,19 +69,25 @@ def draw_prediction(
 
 @seeded(0)
 @matplotlib.rc_context({"text.parse_math": False})
-def draw_targets(inputs: Mapping[str, Any], metadata: Metadata, image_format: str) -> Image.Image:
+def draw_targets(
+    inputs: Mapping[str, Any], metadata: Metadata, image_format: str | int
+) -> Image.Image:
     """Draw an image of a training batch, as the model gets it, with its labels.
 
     Args:
         inputs: a mapper's result: ``image`` (C, H, W) with ``instances``, which have
             ``gt_classes`` and perhaps ``gt_boxes`` and ``gt_masks``, or with ``sem_seg`` (H, W).
         metadata: names of the classes; ``stuff_colors`` is the palette of semantic labels.
-        image_format: of ``image``, such as "BGR".
+        image_format: of ``image``, such as "BGR", or its number of channels.
 
     Returns:
         RGB picture, enlarged if the image is small.
     """
-    image = convert_image_to_rgb(inputs["image"].permute(1, 2, 0), image_format)
+    image = inputs["image"].permute(1, 2, 0).cpu().numpy()
+    if isinstance(image_format, int):
+        image = channels_as_rgb(image)
+    else:
+        image = convert_image_to_rgb(image, image_format)
     visualizer = _visualizer(np.clip(image, 0, 255).astype(np.uint8), metadata)
     if "instances" not in inputs:
         drawn = visualizer.draw_sem_seg(inputs["sem_seg"].cpu(), alpha=SEGMENT_OPACITY)
@@ -85,6 +100,25 @@ def draw_targets(inputs: Mapping[str, Any], metadata: Metadata, image_format: st
         labels=[names[index] for index in instances.gt_classes.tolist()],
     )
     return Image.fromarray(drawn.get_image())
+
+
+def channels_as_rgb(image: np.ndarray) -> np.ndarray:
+    """Show an image with any number of channels as colours.
+
+    The first three channels become red, green and blue; of one or two channels the mean is shown as
+    grey. The values from the 1st to the 99th percentile of each fill the range.
+
+    Args:
+        image: (H, W, C), any numbers.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    shown = np.nan_to_num(image.astype(np.float32), posinf=0, neginf=0)
+    shown = shown[..., :3] if image.shape[2] >= 3 else shown.mean(axis=2, keepdims=True)
+    low, high = np.percentile(shown, _PERCENTILES, axis=(0, 1))
+    scaled = (shown - low) / np.maximum(high - low, np.finfo(np.float32).tiny)
+    return np.broadcast_to(255 * np.clip(scaled, 0, 1), (*image.shape[:2], 3)).astype(np.uint8)
 
 
 def montage(pictures: Sequence[Image.Image], gap: int = 8) -> Image.Image:

@@ -15,7 +15,16 @@ from contextlib import contextmanager
 import numpy as np
 from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.utils.logger import log_first_n
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from vit_adapter.data.channel_files import (
+    channels_last,
+    image_size,
+    is_array_file,
+    read_array,
+    read_deep_colours,
+    read_with_imageio,
+)
 
 MIN_SIDE = 2  # px; less is a placeholder or a broken export
 
@@ -34,9 +43,12 @@ _MAX_WARNINGS = 10  # per process
 
 
 def read_image(
-    file_name: str | os.PathLike[str], image_format: str = "BGR", *, size: _Size | None = None
+    file_name: str | os.PathLike[str], image_format: str | int = "BGR", *, size: _Size | None = None
 ) -> np.ndarray:
     """Read an image of any pixel format.
+
+    A number as the format stands for that many channels with the values that are stored, see
+    :func:`read_stored`. Otherwise the image becomes one of 8 bits.
 
     Grey images get equal channels, palettes are looked up, and transparency is dropped as in
     Detectron2. 16-bit values 0..65535 are scaled to 0..255, where Pillow itself would clip them; an
@@ -45,18 +57,25 @@ def read_image(
 
     Args:
         file_name: path of the image.
-        image_format: "BGR", "RGB", or another format of Detectron2's ``read_image``.
+        image_format: "BGR", "RGB", another format of Detectron2's ``read_image``, or a number of
+            channels.
         size: (height, width) in the annotations. If the stored image has this size but the upright
             one does not, the annotations ignore the EXIF orientation, and so does this function.
 
     Returns:
-        (H, W, channels) uint8 in 0..255, or float for "YUV-BT.601".
+        (H, W, channels) uint8 in 0..255, or float for "YUV-BT.601"; float32 for a number of
+        channels.
 
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: it cannot be decoded, is less than 2 pixels high or wide, or has more pixels
-            than Pillow's limit.
+            than Pillow's limit; or it does not have the number of channels, or has values that are
+            not finite.
     """
+    if isinstance(image_format, int):
+        image = channels_last(read_stored(file_name, size=size), image_format, file_name)
+        _check_sides(image.shape[1], image.shape[0], file_name)
+        return image
     image, is_deep = _open(file_name, size)
     if image.mode == "F":
         raise ValueError(
@@ -75,6 +94,38 @@ def read_image(
             f"{file_name} has pixels of mode {image.mode}, which cannot be converted to "
             f"{image_format} ({error}). Save it as RGB."
         ) from error
+
+
+def read_stored(file_name: str | os.PathLike[str], *, size: _Size | None = None) -> np.ndarray:
+    """Read an image with all of its channels, and with the values that are stored.
+
+    Arrays (``.npy``) and TIFF files have their own readers, other formats are read by Pillow, or by
+    OpenCV if their colours have 16 bits, and by imageio if Pillow does not know them. A palette is
+    looked up.
+
+    Args:
+        file_name: path of the image.
+        size: as for :func:`read_image`; arrays and TIFF files have no EXIF orientation.
+
+    Returns:
+        The array as stored, see :func:`channels_last`.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_image`.
+    """
+    if is_array_file(file_name):
+        return read_array(file_name)
+    try:
+        picture, is_deep = _open(file_name, size)
+    except ValueError as error:
+        return _read_unknown(file_name, error)
+    if is_deep and not picture.mode.startswith("I"):
+        return read_deep_colours(file_name)
+    if picture.mode == "1":
+        picture = picture.convert("L")
+    elif picture.mode == "P":
+        picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")
+    return np.asarray(picture)
 
 
 def read_label_map(file_name: str | os.PathLike[str]) -> np.ndarray:
@@ -133,11 +184,30 @@ def read_sizes(file_name: str | os.PathLike[str]) -> tuple[_Size, _Size, bool]:
     Returns:
         (height, width) as stored, (height, width) when upright, and whether the image has an EXIF
         orientation. For a rotated TIFF image both are upright, because nothing else can be read.
+        Arrays and other files that Pillow cannot open have no orientation.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is not an image, or has more pixels than Pillow's limit.
     """
+    try:
+        return _read_header(file_name)
+    except ValueError as error:
+        size = image_size(_read_unknown(file_name, error), file_name)
+        return size, size, False
+
+
+def _read_unknown(file_name: str | os.PathLike[str], error: ValueError) -> np.ndarray:
+    """Read a file of a format that Pillow does not know; otherwise raise its error again."""
+    if not isinstance(error.__cause__, UnidentifiedImageError):
+        raise error
+    pixels = read_array(file_name) if is_array_file(file_name) else read_with_imageio(file_name)
+    if pixels is None:
+        raise error
+    return pixels
+
+
+def _read_header(file_name: str | os.PathLike[str]) -> tuple[_Size, _Size, bool]:
     with _naming(file_name), Image.open(file_name) as image:
         stored = image.size[::-1]
         try:
@@ -163,13 +233,16 @@ def _open(file_name: str | os.PathLike[str], size: _Size | None = None) -> tuple
         picture = _upright(image)
         if size is not None and picture.size[::-1] != size and image.size[::-1] == size:
             picture = image.copy()
-    if min(picture.size) < MIN_SIDE:
-        raise ValueError(
-            f"The image {file_name} has {picture.width} x {picture.height} pixels (width x "
-            f"height), but at least {MIN_SIDE} x {MIN_SIDE} are needed. Remove it from the data "
-            "set."
-        )
+    _check_sides(*picture.size, file_name)
     return picture, is_deep
+
+
+def _check_sides(width: int, height: int, file_name: str | os.PathLike[str]) -> None:
+    if min(width, height) < MIN_SIDE:
+        raise ValueError(
+            f"The image {file_name} has {width} x {height} pixels (width x height), but at least "
+            f"{MIN_SIDE} x {MIN_SIDE} are needed. Remove it from the data set."
+        )
 
 
 @contextmanager
@@ -230,7 +303,7 @@ def _warn_if_dark(image: Image.Image, file_name: str | os.PathLike[str]) -> None
             logging.WARNING,
             f"{file_name} has 16 bits, but 99 % of its pixels are below 1/4 of the range "
             "0..65535, so it will be dark or black. Convert such images to 8 bits, scaled from the "
-            "range of their values.",
+            "range of their values, or train on the stored values with model.input_channels.",
             n=_MAX_WARNINGS,
             name=__name__,
         )

@@ -9,7 +9,7 @@ Any detector that follows Detectron2's conventions can be used:
 - If it predicts masks, it is a ``GeneralizedRCNN``, and its heads have ``mask_on`` and
   ``forward_with_given_boxes`` like Detectron2's.
 
-Shapes: N candidates or boxes, H/W sides of the image, M side of a predicted mask.
+Shapes: N candidates or boxes, C channels, H/W sides of the image, M side of a predicted mask.
 """
 
 import sys
@@ -85,7 +85,7 @@ def find_candidates(model: nn.Module, image: Tensor) -> tuple[Instances, Feature
 
     Args:
         model: a detector that :func:`check_detector` accepts, in evaluation mode.
-        image: (3, H, W).
+        image: (C, H, W).
 
     Returns:
         N instances with ``pred_boxes``, ``scores`` and ``pred_classes`` in the frame of the image,

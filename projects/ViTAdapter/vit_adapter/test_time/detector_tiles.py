@@ -3,7 +3,7 @@
 The class wraps any model that maps Detectron2's ``batched_inputs`` to ``[{"instances": ...}]``, and
 is such a model itself, e.g. ``DetectorTiles(DetectorViews(model, ...), ...)``.
 
-Shapes: N instances, H/W sides of the image, h/w sides of a tile.
+Shapes: N instances, C channels, H/W sides of the image, h/w sides of a tile.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from vit_adapter.data.aug_input import AugInput
 from vit_adapter.test_time.joining import Tile, join
 from vit_adapter.test_time.parts import Inputs, check_mode, windows
 
@@ -83,7 +84,7 @@ class DetectorTiles(nn.Module):
         """Detect objects.
 
         Args:
-            batched_inputs: ``"image"`` (3, H, W) uint8. ``"height"`` and ``"width"``, if present,
+            batched_inputs: ``"image"`` (C, H, W). ``"height"`` and ``"width"``, if present,
                 are H and W.
 
         Returns:
@@ -120,7 +121,7 @@ class DetectorTiles(nn.Module):
 
     def _detect_in_tile(self, tile: Tensor) -> Instances:
         height, width = tile.shape[-2:]
-        resized = T.AugInput(np.ascontiguousarray(tile.permute(1, 2, 0).cpu().numpy()))
+        resized = AugInput(np.ascontiguousarray(tile.permute(1, 2, 0).cpu().numpy()))
         self._augmentations(resized)
         shown = torch.from_numpy(np.ascontiguousarray(resized.image.transpose(2, 0, 1)))
         (output,) = self.model([{"image": shown.to(tile.device), "height": height, "width": width}])

@@ -4,7 +4,7 @@ The class wraps a detector of Detectron2 and has its inputs and outputs. It foll
 original, of which Detectron2's ``GeneralizedRCNNWithTTA`` is a part: that one needs a yacs config,
 applies NMS in every view and again to all of them, merges by NMS only, and has no ranges of areas.
 
-Shapes: N boxes, H/W sides of the image, M side of a predicted mask.
+Shapes: N boxes, C channels, H/W sides of the image, M side of a predicted mask.
 """
 
 import math
@@ -18,6 +18,7 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
+from vit_adapter.data.aug_input import AugInput
 from vit_adapter.test_time import candidates
 from vit_adapter.test_time.parts import Inputs, check_mode
 from vit_adapter.test_time.suppression import Suppression
@@ -96,7 +97,7 @@ class DetectorViews(nn.Module):
         """Detect objects.
 
         Args:
-            batched_inputs: ``"image"`` (3, H, W), and ``"height"`` and ``"width"`` of the original
+            batched_inputs: ``"image"`` (C, H, W), and ``"height"`` and ``"width"`` of the original
                 image (by default H and W).
 
         Returns:
@@ -193,18 +194,18 @@ def _move(
 
 
 def _resize_short_side(image: Tensor, scale: int, max_size: int) -> Tensor:
-    """Resize an image (3, H, W) as Detectron2's mappers do."""
+    """Resize an image (C, H, W) as Detectron2's mappers do."""
     array = np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
     try:
-        resize = T.ResizeShortestEdge([scale], max_size, "choice").get_transform(array)
-        array = resize.apply_image(array)
+        resized = AugInput(array)
+        T.ResizeShortestEdge([scale], max_size, "choice")(resized)
     except ValueError as error:
         raise ValueError(
             f"an image of {array.shape[1]} x {array.shape[0]} pixels (width x height) cannot be "
             f"resized to a longer side of at most {max_size}: {error}. Crop the image, or raise "
             "max_size."
         ) from error
-    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1))).to(image.device)
+    return torch.from_numpy(np.ascontiguousarray(resized.image.transpose(2, 0, 1))).to(image.device)
 
 
 def _check_threshold(nms: Suppression, num_views: int) -> None:

@@ -1,6 +1,6 @@
 """What the wrappers of this package share.
 
-Shapes: K classes, H/W sides of the test image (from the mapper).
+Shapes: K classes, C channels, H/W sides of the test image (from the mapper).
 """
 
 import math
@@ -23,7 +23,7 @@ def check_mode(wrapper: nn.Module) -> None:
 
 
 def predict(model: nn.Module, image: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-    """Scores (K, height, width) of an image (3, H, W), at its own size unless given another."""
+    """Scores (K, height, width) of an image (C, H, W), at its own size unless given another."""
     height, width = size or image.shape[-2:]
     return model([{"image": image, "height": height, "width": width}])[0]["sem_seg"]
 

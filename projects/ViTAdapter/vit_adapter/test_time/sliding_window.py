@@ -3,7 +3,7 @@
 The class wraps any model that maps Detectron2's ``batched_inputs`` to ``[{"sem_seg": scores}]``,
 and is such a model itself.
 
-Shapes: K classes, H/W sides of the test image (from the mapper), h/w sides of a window.
+Shapes: K classes, C channels, H/W sides of the test image (from the mapper), h/w sides of a window.
 """
 
 from collections.abc import Mapping, Sequence
@@ -81,7 +81,7 @@ class SlidingWindow(nn.Module):
         """Segment images.
 
         Args:
-            batched_inputs: ``"image"`` (3, H, W), and ``"height"`` and ``"width"`` of the original
+            batched_inputs: ``"image"`` (C, H, W), and ``"height"`` and ``"width"`` of the original
                 image (by default H and W).
 
         Returns:

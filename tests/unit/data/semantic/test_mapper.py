@@ -213,3 +213,32 @@ def test_equal_seeds_give_equal_batches(tmp_path: Path, num_workers: int) -> Non
         runs.append(torch.stack([record["image"] for batch in batches for record in batch]))
     assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
     assert runs[0].unique(dim=0).shape[0] == 6  # all differ, because each worker has its own seed
+
+
+def test_images_with_more_channels_keep_their_values_but_no_distorted_colours(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = write(tmp_path)
+    image = np.random.default_rng(0).integers(0, 60000, (20, 30, 4)).astype(np.uint16)
+    record["file_name"] = str(tmp_path / "a_image.npy")
+    np.save(record["file_name"], image)
+    recipe = semantic_train(scale=(30, 20), crop_size=(20, 30), ratio_range=(1, 1))
+    mean = [1000.0, 2.0, 3.0, 4.0]
+    with caplog.at_level("INFO", "vit_adapter"):
+        mapper = make_mapper(recipe, image_format=4, pad_size=[24, 30], pixel_mean=mean)
+    assert "PhotometricDistortion is left out" in caplog.text
+    mapped = mapper(record)
+    pixels = mapped["image"].numpy().transpose(1, 2, 0)
+    assert pixels.dtype == np.float32 and pixels.shape == (24, 30, 4)
+    mirrored = not np.array_equal(pixels[:20], image)
+    assert np.array_equal(pixels[:20, ::-1] if mirrored else pixels[:20], image)
+    assert (pixels[20:] == mean).all()
+    assert len(make_mapper(recipe).augmentations.augs) == len(mapper.augmentations.augs) + 1
+
+
+def test_augmentations_for_rgb_are_refused_with_the_file(tmp_path: Path) -> None:
+    record = write(tmp_path)
+    record["file_name"] = str(tmp_path / "a_image.npy")
+    np.save(record["file_name"], np.ones((20, 30, 5)))
+    with pytest.raises(ValueError, match=r"a_image\.npy of 30 x 20 .* only works on RGB images"):
+        make_mapper([T.RandomSaturation(0.5, 1.5)], image_format=5)(record)

@@ -48,7 +48,9 @@ class RandomCrop(T.RandomCrop):
 
 
 class PadToSquare(T.Augmentation):
-    """Pads the right and the bottom with grey (128); padding has no label.
+    """Pads the right and the bottom with grey (128), or with :class:`AugInput` floats with their mean.
+
+    Padding has no label.
 
     Args:
         size: least height and width of the result.

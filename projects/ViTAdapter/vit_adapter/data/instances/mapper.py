@@ -17,6 +17,7 @@ from detectron2.data import DatasetMapper, detection_utils as utils, transforms 
 from detectron2.structures import BoxMode
 from fvcore.transforms.transform import Transform
 
+from vit_adapter.data.aug_input import AugInput
 from vit_adapter.data.image_io import read_image, read_label_map
 from vit_adapter.data.instances.coco_geometry import run_length_problem
 from vit_adapter.data.instances.coco_values import flag
@@ -27,7 +28,10 @@ ANNOTATION_ERRORS = (AssertionError, IndexError, KeyError, RuntimeError, TypeErr
 
 
 class CheckedDatasetMapper(DatasetMapper):
-    """Maps a data set record to the model's input; constructed like ``DatasetMapper``."""
+    """Maps a data set record to the model's input; constructed like ``DatasetMapper``.
+
+    ``image_format`` may also be a number of channels, see :func:`read_image`.
+    """
 
     def __call__(self, dataset_dict: _Record) -> _Record:
         """Read and augment one image with its annotations.
@@ -36,8 +40,9 @@ class CheckedDatasetMapper(DatasetMapper):
             dataset_dict: a record in Detectron2's standard format; not changed.
 
         Returns:
-            The record with ``image`` (channels, H, W) uint8, ``sem_seg`` (H, W) int64 if the record
-            names a label map and, for training, ``instances`` in the frame of the augmented image.
+            The record with ``image`` (channels, H, W), uint8 or, for a number of channels, float32;
+            ``sem_seg`` (H, W) int64 if the record names a label map; and, for training,
+            ``instances`` in the frame of the augmented image.
 
         Raises:
             FileNotFoundError: the image or its label map does not exist.
@@ -52,7 +57,7 @@ class CheckedDatasetMapper(DatasetMapper):
         sem_seg = self._read_label_map(record)
         if sem_seg is not None:
             check_same_size(image, sem_seg, dataset_dict)
-        aug_input = T.AugInput(image, sem_seg=sem_seg)
+        aug_input = AugInput(image, sem_seg=sem_seg)
         transforms = self._augment(aug_input, record["file_name"])
         # Tensors travel between processes through shared memory; NumPy arrays would be pickled.
         record["image"] = torch.from_numpy(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
@@ -82,7 +87,7 @@ class CheckedDatasetMapper(DatasetMapper):
         height, width = aug_input.image.shape[:2]
         try:
             return self.augmentations(aug_input)
-        except ValueError as error:
+        except (ValueError, AssertionError) as error:
             raise ValueError(
                 f"Augmenting {file_name} of {width} x {height} pixels (width x height) failed: "
                 f"{error}"

@@ -14,6 +14,7 @@ import torch
 from detectron2.data import detection_utils as utils, transforms as T
 from detectron2.structures import BitMasks, Instances
 
+from vit_adapter.data.aug_input import AugInput
 from vit_adapter.data.image_io import colours_of_ids, read_image, read_segment_ids, read_sizes
 from vit_adapter.data.panoptic.segments import Segment, only_on_one_side, segment_indexes
 
@@ -27,11 +28,11 @@ class PanopticMapper:
     Args:
         is_train: whether segments are read; evaluators read them on their own.
         augmentations: applied to the image and the segment map.
-        image_format: "RGB" or "BGR", as the model expects.
+        image_format: "RGB", "BGR" or a number of channels, as the model expects.
     """
 
     def __init__(
-        self, *, is_train: bool, augmentations: Sequence[T.Augmentation], image_format: str
+        self, *, is_train: bool, augmentations: Sequence[T.Augmentation], image_format: str | int
     ) -> None:
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)
@@ -45,9 +46,9 @@ class PanopticMapper:
                 ``segments_info``; not changed.
 
         Returns:
-            The record with ``image`` (C, H, W) uint8; ``height`` and ``width`` of the image before
-            augmentation; for training ``instances`` with ``gt_classes`` (T,) and ``gt_masks``
-            (``BitMasks``) in place of the segments.
+            The record with ``image`` (C, H, W), uint8 or, for a number of channels, float32;
+            ``height`` and ``width`` of the image before augmentation; for training ``instances``
+            with ``gt_classes`` (T,) and ``gt_masks`` (``BitMasks``) in place of the segments.
 
         Raises:
             FileNotFoundError: the image or its segment map does not exist.
@@ -61,10 +62,10 @@ class PanopticMapper:
         utils.check_image_size(record, image)
         if indexes is not None:
             _check_same_size(image, indexes, record)
-        aug_input = T.AugInput(image)
+        aug_input = AugInput(image)
         try:
             transforms = self.augmentations(aug_input)
-        except ValueError as error:
+        except (ValueError, AssertionError) as error:
             raise ValueError(
                 f"Augmenting {record['file_name']} of {image.shape[1]} x {image.shape[0]} pixels "
                 f"(width x height) failed: {error}"

@@ -11,6 +11,7 @@ side, of which the stricter one decides.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 
@@ -20,6 +21,8 @@ from detectron2.data import transforms as T
 from fvcore.transforms.transform import NoOpTransform, Transform
 
 from vit_adapter.data.semantic.sets.label_set import IGNORE_LABEL
+
+_logger = logging.getLogger(__name__)
 
 _HUE_STEPS = 180  # OpenCV's hue of 8-bit images has steps of 2 degrees
 
@@ -220,6 +223,14 @@ def semantic_test(
     if several_scales:
         return []
     return [ResizeToScale(scale=scale), ResizeToMultiple(size_divisor)]
+
+
+def without_colours(augmentations: Sequence[T.Augmentation]) -> list[T.Augmentation]:
+    """Leave out distortions of colours, which only images in 8-bit RGB have; log it."""
+    kept = [each for each in augmentations if not isinstance(each, PhotometricDistortion)]
+    if len(kept) < len(augmentations):
+        _logger.info("PhotometricDistortion is left out: it is for images in 8-bit RGB only.")
+    return kept
 
 
 def _chance() -> bool:

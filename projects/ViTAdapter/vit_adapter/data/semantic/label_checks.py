@@ -38,7 +38,7 @@ def ignore_label(dataset_name: str) -> int:
 
 def read_pair(
     record: Mapping[str, Any],
-    image_format: str,
+    image_format: str | int,
     num_classes: int,
     *,
     ignore_label: int = IGNORE_LABEL,
@@ -116,7 +116,11 @@ def check_same_size(image: np.ndarray, sem_seg: np.ndarray, record: Mapping[str,
 
 
 def check_label_files(
-    records: Sequence[Mapping[str, Any]], num_classes: int, *, most: int | None = None
+    records: Sequence[Mapping[str, Any]],
+    num_classes: int,
+    *,
+    most: int | None = None,
+    image_format: str | int = "RGB",
 ) -> None:
     """Read images with their label maps and check them before training starts.
 
@@ -125,6 +129,7 @@ def check_label_files(
         num_classes: number of classes of the data set.
         most: how many pairs to read, spread evenly over the records; None for all of them, which
             takes as long as reading the whole data set and shows a progress bar.
+        image_format: as for ``read_image``.
 
     Raises:
         FileNotFoundError, ValueError: the first problem, with the names of the files; labels that
@@ -138,7 +143,7 @@ def check_label_files(
     found: set[int] = set()
     orientations = Orientations()
     for record in tqdm(chosen, desc="Checking labels", unit="image", disable=most is not None):
-        _, sem_seg = read_pair(record, "RGB", num_classes)
+        _, sem_seg = read_pair(record, image_format, num_classes)
         orientations.add(record["file_name"], sem_seg.shape, read_sizes(record["file_name"]))
         found.update(np.unique(sem_seg).tolist())
         only_ignored += bool((sem_seg == IGNORE_LABEL).all())

@@ -15,8 +15,10 @@ from detectron2.data import detection_utils as utils, transforms as T
 from torch import Tensor
 from torch.nn import functional as F
 
+from vit_adapter.data.aug_input import AugInput
 from vit_adapter.data.checks import class_names
 from vit_adapter.data.image_io import read_image, read_sizes
+from vit_adapter.data.semantic.augmentation import without_colours
 from vit_adapter.data.semantic.label_checks import MAX_CLASSES, ignore_label, read_pair
 from vit_adapter.data.semantic.sets.label_set import IGNORE_LABEL
 
@@ -26,16 +28,17 @@ class SemanticMapper:
 
     Images that are smaller than the crop are padded at the right and the bottom. The original pads
     after normalisation, with 0. Detectron2's models normalise images themselves, so the padding
-    here is the mean that the model subtracts, which gives exactly 0. Padded images are float32;
-    others stay uint8.
+    here is the mean that the model subtracts, which gives exactly 0. Padded images are float32,
+    and so are images with a number of channels; others stay uint8.
 
     Args:
         is_train: whether labels are read; evaluators read them on their own.
         augmentations: applied to image and labels.
-        image_format: "RGB" or "BGR", as the model expects.
+        image_format: "RGB", "BGR" or a number of channels, as the model expects. With a number,
+            distortions of colours are left out.
         dataset_names: registered name, or names of data sets with the same classes.
         pad_size: minimum (height, width) of what a training mapper returns; None for no padding.
-        pixel_mean: the model's mean, per channel of ``image_format``, on the 0 to 255 scale.
+        pixel_mean: the model's mean of each channel, in the units of the images.
 
     Raises:
         ValueError: padding without a mean, an unknown data set, more classes than fit into 8-bit
@@ -47,7 +50,7 @@ class SemanticMapper:
         *,
         is_train: bool,
         augmentations: Sequence[T.Augmentation],
-        image_format: str,
+        image_format: str | int,
         dataset_names: str | Sequence[str],
         pad_size: Sequence[int] | None = None,
         pixel_mean: Sequence[float] | None = None,
@@ -55,6 +58,8 @@ class SemanticMapper:
         if is_train and pad_size is not None and pixel_mean is None:
             raise ValueError("pad_size needs pixel_mean; give the model's.")
         self.is_train = is_train
+        if isinstance(image_format, int):
+            augmentations = without_colours(augmentations)
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
         self.pad_size = tuple(pad_size) if is_train and pad_size is not None else None
@@ -82,7 +87,7 @@ class SemanticMapper:
                 changed.
 
         Returns:
-            The record with ``image`` (C, H, W), uint8 or, if padded, float32; ``height`` and
+            The record with ``image`` (C, H, W), uint8 or float32 as above; ``height`` and
             ``width`` of the image before augmentation; for training ``sem_seg`` (H, W) int64, where
             pixels that do not count are 255, whatever the data set's ``ignore_label`` is.
 
@@ -94,10 +99,10 @@ class SemanticMapper:
         record = dict(dataset_dict)
         image, sem_seg = self._read(record)
         utils.check_image_size(record, image)
-        aug_input = T.AugInput(image, sem_seg=sem_seg)
+        aug_input = AugInput(image, sem_seg=sem_seg)
         try:
             self.augmentations(aug_input)
-        except ValueError as error:
+        except (ValueError, AssertionError) as error:
             raise ValueError(
                 f"Augmenting {record['file_name']} of {image.shape[1]} x {image.shape[0]} pixels "
                 f"(width x height) failed: {error}"

@@ -27,6 +27,7 @@ def register_label_folders(
     classes: Sequence[str],
     *,
     check_all: bool = False,
+    image_format: str | int = "RGB",
 ) -> Metadata:
     """Check two folders and register them in Detectron2's catalogs.
 
@@ -41,6 +42,7 @@ def register_label_folders(
             extension.
         classes: class names, in the order of the labels.
         check_all: read every image and label map, with a progress bar.
+        image_format: as for ``read_image``.
 
     Returns:
         The metadata: ``stuff_classes``, ``stuff_colors``, ``image_root``, ``sem_seg_root``,
@@ -53,7 +55,8 @@ def register_label_folders(
     """
     image_root, label_root = Path(image_root).absolute(), Path(label_root).absolute()
     records = find_label_pairs(image_root, label_root)
-    check_label_files(records, len(classes), most=None if check_all else NUM_CHECKED)
+    most = None if check_all else NUM_CHECKED
+    check_label_files(records, len(classes), most=most, image_format=image_format)
     DatasetCatalog.register(name, partial(copy.deepcopy, records))
     return MetadataCatalog.get(name).set(
         image_root=str(image_root),
