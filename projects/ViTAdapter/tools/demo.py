@@ -40,7 +40,7 @@ from vit_adapter.data.video import VIDEO_SUFFIXES, VideoReader, VideoWriter
 from vit_adapter.drawing import draw_prediction, montage, save_picture
 from vit_adapter.utils.atomic import atomic_file
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 logger = logging.getLogger("vit_adapter.demo")
@@ -201,7 +201,7 @@ def run(args: argparse.Namespace) -> list[Path]:
     with logging_redirect_tqdm(loggers=[logging.getLogger("vit_adapter")]):
         for image_path, picture_path in zip(tqdm(images, unit="image"), pictures, strict=True):
             try:
-                image = read_image(image_path)
+                image = read_image(image_path, predictor.image_format)
                 prediction = predictor(image)
             except (OSError, ValueError) as error:
                 logger.error("%s is skipped: %s", image_path, error)

@@ -4,7 +4,7 @@ Detectron2's ``DefaultPredictor`` reads only yacs configs. ``LazyPredictor`` has
 outputs, and takes everything else (test-time resizing, colour order, class names, device, weights)
 from the LazyConfig.
 
-Shapes: H/W height and width of the caller's image.
+Shapes: H/W height and width of the caller's image, C its channels.
 """
 
 import logging
@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from vit_adapter.checkpoint.checkpointer import Checkpointer
+from vit_adapter.config.input_channels import stored_channels
 from vit_adapter.config.loading import load_config
 from vit_adapter.config.mask_branch import drop_mask_branch
 from vit_adapter.config.model import build_model
@@ -30,6 +31,8 @@ from vit_adapter.config.tasks import given_classes, set_num_classes, stated_task
 from vit_adapter.config.test_time import loader_for_testing, wrap_for_testing
 from vit_adapter.config.unstated_task import fill_in_task
 from vit_adapter.config.weights import base_weights, uses_average
+from vit_adapter.data.aug_input import AugInput
+from vit_adapter.data.channel_files import channels_last
 from vit_adapter.data.image_io import MIN_SIDE
 from vit_adapter.data.semantic.own_folders import default_colors, read_class_names
 from vit_adapter.sharing import Shareable
@@ -67,6 +70,8 @@ class LazyPredictor(Shareable):
         model: the model in eval mode, including the wrappers of the config's ``test`` (sliding
             windows, tiles, several scales, soft-NMS, 16-bit precision).
         unwrapped_model: the same model without these wrappers.
+        image_format: of the images that it takes, as for ``vit_adapter.data.read_image``: "BGR", or
+            the number of channels of a model with ``model.input_channels``.
         metadata: names and colours of the classes, from the config's test data set; empty if the
             config names none.
 
@@ -96,6 +101,8 @@ class LazyPredictor(Shareable):
         if precision is not None:
             OmegaConf.update(self.cfg, "test.precision", precision, force_add=True)
         self._augmentations, self._input_format = _test_input(self.cfg)
+        channels = self._input_format if isinstance(self._input_format, int) else None
+        self.image_format = channels or "BGR"
         self.metadata = _class_metadata(self.cfg)
         model = build_model(self.cfg).eval()
         self._load_weights(model, weights)
@@ -129,7 +136,9 @@ class LazyPredictor(Shareable):
             original_image: array (H, W, 3), uint8 and BGR as ``cv2.imread`` returns it. Grey images
                 (H, W) or (H, W, 1) get three equal channels; the alpha channel of BGRA (H, W, 4) is
                 dropped. Or a tensor (3, H, W) on any device, uint8 and RGB as
-                ``torchvision.io.decode_image`` returns it.
+                ``torchvision.io.decode_image`` returns it. If ``image_format`` is a number C:
+                array (H, W, C) or (C, H, W), or tensor (C, H, W), with one channel also (H, W), of
+                any numbers in the units of the training images.
 
         Returns:
             What ``DefaultPredictor`` returns, the model's output for one image in the frame of
@@ -139,7 +148,7 @@ class LazyPredictor(Shareable):
             with the segment of each pixel (H, W) and a dict for each segment.
 
         Raises:
-            TypeError: it is not a uint8 array or tensor.
+            TypeError: it is not an array or tensor of this type.
             ValueError: it is not one image of at least 2 x 2 pixels, or too long and narrow to be
                 resized.
         """
@@ -189,19 +198,24 @@ class LazyPredictor(Shareable):
 
     def _prepare(self, original_image: np.ndarray | Tensor) -> dict:
         """Return the model's input for one image."""
-        if isinstance(original_image, Tensor):
-            original_image = _tensor_to_array(original_image)
-        image = as_bgr_uint8(original_image)
+        if isinstance(self.image_format, int):
+            if isinstance(original_image, Tensor):
+                original_image = original_image.cpu().numpy()
+            image = _as_channels(original_image, self.image_format)
+        else:
+            if isinstance(original_image, Tensor):
+                original_image = _tensor_to_array(original_image)
+            image = as_bgr_uint8(original_image)
+            if self._input_format == "RGB":
+                image = image[:, :, ::-1]
         height, width = image.shape[:2]
-        if self._input_format == "RGB":
-            image = image[:, :, ::-1]
         image = self._augment(np.ascontiguousarray(image))
         tensor = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
         return {"image": tensor, "height": height, "width": width}
 
     def _augment(self, image: np.ndarray) -> np.ndarray:
-        """Apply the test mapper's augmentations to an (H, W, 3) image."""
-        augmented = T.AugInput(image)
+        """Apply the test mapper's augmentations to an (H, W, C) image."""
+        augmented = AugInput(image)
         try:
             self._augmentations(augmented)
         except ValueError as error:
@@ -269,7 +283,20 @@ def as_bgr_uint8(image: np.ndarray) -> np.ndarray:
     return image[:, :, :3]
 
 
-def _test_input(cfg: DictConfig) -> tuple[T.AugmentationList, str]:
+def _as_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """Check an image of any numbers and return it as (H, W, ``channels``) float32."""
+    if not isinstance(image, np.ndarray):
+        raise TypeError(
+            f"the image is of type {type(image).__qualname__}, expected a NumPy array with "
+            f"{channels} channels, as vit_adapter.data.read_image(file, {channels}) returns it"
+        )
+    image = channels_last(image, channels, "the image")
+    if min(image.shape[:2]) < MIN_SIDE:
+        raise ValueError(f"the image has shape {image.shape}, expected sides >= {MIN_SIDE} pixels.")
+    return image
+
+
+def _test_input(cfg: DictConfig) -> tuple[T.AugmentationList, str | int]:
     """Return the augmentations and the colour order of the config's test mapper."""
     mapper = OmegaConf.select(cfg, "dataloader.test.mapper") or {}
     for key in ("augmentations", "image_format"):
@@ -278,7 +305,7 @@ def _test_input(cfg: DictConfig) -> tuple[T.AugmentationList, str]:
                 f"the config has no dataloader.test.mapper.{key}; the predictor reads from "
                 "dataloader.test.mapper how to resize images and their colour order"
             )
-    if mapper.image_format not in ("RGB", "BGR"):
+    if mapper.image_format not in ("RGB", "BGR") and stored_channels(cfg) is None:
         raise ValueError(
             f"dataloader.test.mapper.image_format is {mapper.image_format!r}, expected RGB or BGR"
         )

@@ -13,6 +13,7 @@ from yaml import YAMLError
 from vit_adapter import model_zoo
 from vit_adapter.checkpoint import run_files
 from vit_adapter.config.errors import MissingFileError, UsageError
+from vit_adapter.config.input_channels import expand_input_channels
 from vit_adapter.config.literals import literal
 from vit_adapter.config.overrides import apply_overrides
 from vit_adapter.config.portable import read_portable
@@ -27,7 +28,7 @@ _SUFFIXES = (".py", ".yaml", ".yml")
 def load_config(
     config: str | os.PathLike[str] | Mapping, overrides: Sequence[str] = ()
 ) -> DictConfig:
-    """Load a config and apply ``key=value`` overrides.
+    """Load a config, apply ``key=value`` overrides, and expand ``model.input_channels``.
 
     Args:
         config: see :func:`resolve_config`.
@@ -39,7 +40,9 @@ def load_config(
     """
     named = isinstance(config, str | os.PathLike)
     source = os.fspath(config) if named else "the config"
-    return apply_overrides(resolve_config(config), overrides, source=source)
+    cfg = apply_overrides(resolve_config(config), overrides, source=source)
+    expand_input_channels(cfg, [each.partition("=")[0].lstrip("+") for each in overrides])
+    return cfg
 
 
 def resolve_config(config: str | os.PathLike[str] | Mapping) -> DictConfig:

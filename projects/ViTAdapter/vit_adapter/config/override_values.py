@@ -19,7 +19,7 @@ from omegaconf.errors import GrammarParseError
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.literals import literal
 
-__all__ = ["DATA_PATHS", "read_value"]
+__all__ = ["DATA_PATHS", "SHORT_FORMS", "read_value"]
 
 DATA_PATHS = frozenset(
     f"data.{split}_{kind}"
@@ -27,6 +27,9 @@ DATA_PATHS = frozenset(
     for kind in ("images", "json", "labels", "panoptic_json", "panoptic_pngs")
 )
 """The keys of custom data."""
+
+SHORT_FORMS = frozenset(["model.input_channels"])
+"""Keys that a config need not have; loading it replaces them by others."""
 
 _PATHS = DATA_PATHS | {"train.output_dir", "train.init_checkpoint", "train.vit_checkpoint"}
 """Always a text and never a list, even if the config has neither."""

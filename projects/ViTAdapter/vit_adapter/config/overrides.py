@@ -10,7 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vit_adapter.config.errors import UsageError
-from vit_adapter.config.override_values import read_value
+from vit_adapter.config.override_values import SHORT_FORMS, read_value
 from vit_adapter.utils.hints import did_you_mean
 
 __all__ = ["apply_overrides"]
@@ -77,7 +77,8 @@ def _read(cfg: DictConfig, override: str, source: str) -> tuple[str, Any]:
     known = isinstance(parent, ListConfig) or (
         isinstance(parent, DictConfig) and (leaf in parent or leaf in _parameters(parent))
     )
-    if is_new and not known and (parent is None or isinstance(parent, DictConfig)):
+    may_be_added = is_new and (parent is None or isinstance(parent, DictConfig))
+    if not known and (may_be_added or key in SHORT_FORMS):
         return key, read_value(key, text, None)
     if not known:
         raise UsageError(

@@ -174,7 +174,14 @@ def _register_semantic(name: str, labels: Sequence[str], images: str, cfg: DictC
             "data.classes=[road,sky]."
         )
     names = read_class_names(classes)
-    register_label_folders(name, images, *labels, names, check_all=_reads_everything(cfg))
+    register_label_folders(
+        name,
+        images,
+        *labels,
+        names,
+        check_all=_reads_everything(cfg),
+        image_format=OmegaConf.select(cfg, "dataloader.test.mapper.image_format") or "RGB",
+    )
 
 
 def _sem_seg_evaluator() -> DictConfig:

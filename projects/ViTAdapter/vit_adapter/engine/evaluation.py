@@ -20,6 +20,7 @@ from tabulate import tabulate
 from torch import nn
 
 from vit_adapter.checkpoint import run_files
+from vit_adapter.config.input_channels import stored_channels
 from vit_adapter.config.test_time import loader_for_testing, wrap_for_testing
 from vit_adapter.data.workers import protect_workers
 from vit_adapter.engine.ema import WeightAverage
@@ -124,7 +125,13 @@ def _with_pictures(
         )
         return evaluator
     folder = Path(cfg.train.output_dir) / run_files.PICTURES
-    pictures = PredictionPictures(dataset_name, folder, number=number, num_batches=num_batches)
+    pictures = PredictionPictures(
+        dataset_name,
+        folder,
+        number=number,
+        num_batches=num_batches,
+        channels=stored_channels(cfg),
+    )
     return DatasetEvaluators([evaluator, pictures])
 
 

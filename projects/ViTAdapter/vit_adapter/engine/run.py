@@ -10,6 +10,7 @@ import vit_adapter.data  # noqa: F401  (registers the data sets of the project)
 from vit_adapter.checkpoint.run_files import EVALUATION_CONFIG
 from vit_adapter.config.data_checks import check_classes
 from vit_adapter.config.errors import UsageError
+from vit_adapter.config.input_channels import fit_statistics
 from vit_adapter.config.loading import load_config
 from vit_adapter.config.mask_branch import drop_mask_branch
 from vit_adapter.config.own_data import apply_custom_data
@@ -71,6 +72,8 @@ def fit_to_data(cfg: DictConfig, *, training: bool) -> None:
     drop_mask_branch(cfg)
     drop_label_maps(cfg)
     check_classes(cfg, training=training)
+    if training:
+        fit_statistics(cfg)
 
 
 def train(cfg: DictConfig, *, resume: bool = False, dataset: Dataset | None = None) -> None:

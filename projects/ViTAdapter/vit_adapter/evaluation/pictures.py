@@ -54,10 +54,20 @@ class PredictionPictures(DatasetEvaluator):
         folder: parent of the folders with pictures.
         number: of images.
         num_batches: length of the test loader in this process; one image of a batch is drawn.
+        channels: number of channels of images that are read as stored; None for 8 bits.
     """
 
-    def __init__(self, dataset_name: str, folder: Path, *, number: int, num_batches: int) -> None:
+    def __init__(
+        self,
+        dataset_name: str,
+        folder: Path,
+        *,
+        number: int,
+        num_batches: int,
+        channels: int | None = None,
+    ) -> None:
         self._name = dataset_name
+        self._format = channels or "BGR"
         self._folder = folder
         if not comm.is_main_process():
             number = 0
@@ -107,7 +117,7 @@ class PredictionPictures(DatasetEvaluator):
     def _draw(self, file_name: str, prediction: Mapping[str, Any]) -> None:
         if not self._records:
             self._records = {r["file_name"]: r for r in DatasetCatalog.get(self._name)}
-        image, labels = draw_labels(self._records[file_name], prediction, self._name)
+        image, labels = draw_labels(self._records[file_name], prediction, self._name, self._format)
         metadata = MetadataCatalog.get(self._name)
         drawn, _ = draw_prediction(image, prediction, metadata, _THRESHOLD)
         picture = montage([*labels, drawn])
@@ -118,7 +128,10 @@ class PredictionPictures(DatasetEvaluator):
 
 
 def draw_labels(
-    record: _Record, prediction: Mapping[str, Any], dataset_name: str
+    record: _Record,
+    prediction: Mapping[str, Any],
+    dataset_name: str,
+    image_format: str | int = "BGR",
 ) -> tuple[np.ndarray, list[Image.Image]]:
     """Read an image and draw the labels that the prediction should equal.
 
@@ -127,13 +140,14 @@ def draw_labels(
         prediction: its outputs say of which kind the labels are, in the order of
             :func:`vit_adapter.drawing.draw_prediction`.
         dataset_name: name in Detectron2's catalogs.
+        image_format: "BGR", or the number of channels of the image.
 
     Returns:
-        The image (H, W, 3), uint8 and BGR, and a picture of it with its labels, or none if the
-        record has no labels of this kind.
+        The image (H, W, channels) in this format, and a picture of it with its labels, or none
+        if the record has no labels of this kind.
     """
     metadata = MetadataCatalog.get(dataset_name)
-    options = dict(augmentations=[], image_format="BGR")
+    options = dict(augmentations=[], image_format=image_format)
     if "panoptic_seg" in prediction:
         inputs = PanopticMapper(is_train=False, **options)(record)
         image = _pixels(inputs)
@@ -157,7 +171,7 @@ def draw_labels(
         has_labels = "sem_seg_file_name" in record
         mapper = SemanticMapper(is_train=has_labels, dataset_names=dataset_name, **options)
     inputs = mapper(record)
-    return _pixels(inputs), [draw_targets(inputs, metadata, "BGR")] if has_labels else []
+    return _pixels(inputs), [draw_targets(inputs, metadata, image_format)] if has_labels else []
 
 
 def _pixels(inputs: Mapping[str, Any]) -> np.ndarray:

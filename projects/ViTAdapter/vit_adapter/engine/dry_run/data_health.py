@@ -11,6 +11,7 @@ from detectron2.data import DatasetCatalog
 from omegaconf import DictConfig, OmegaConf
 
 from vit_adapter.config.data_checks import dataset_names
+from vit_adapter.config.input_channels import stored_channels
 from vit_adapter.data.checks import class_names
 from vit_adapter.data.instances.coco_problems import Problems
 from vit_adapter.data.panoptic.map_checks import spread
@@ -51,19 +52,26 @@ def check_data(cfg: DictConfig, report: Report) -> None:
             if not found:
                 report.problems.append(f"{name}: the data set has no images.")
                 continue
-            _check_one(split, name, found, kind, most, report)
+            image_format = stored_channels(cfg) or "RGB"
+            _check_one(split, name, found, kind, most, report, image_format)
     if "val" in records:
         _check_overlap(*(_files(records[split]) for split in ("train", "val")), report)
 
 
 def _check_one(
-    split: str, name: str, records: Sequence[Record], kind: str, most: int | None, report: Report
+    split: str,
+    name: str,
+    records: Sequence[Record],
+    kind: str,
+    most: int | None,
+    report: Report,
+    image_format: str | int,
 ) -> None:
     """Check and describe one data set."""
     texts = check_records(name, records, kind)
     problems = Problems()
     chosen = records if most is None else spread(records, most)
-    sizes, labels = read_all(name, chosen, kind, problems)
+    sizes, labels = read_all(name, chosen, kind, problems, image_format=image_format)
     report.problems += [f"{name}: {text}" for text in (*texts, *problems.describe_kinds())]
     values: dict[str, Any] = {"name": name, "images": len(records), "decoded": len(chosen)}
     rows = [("images", f"{len(records):,}, of which {len(chosen):,} were decoded")]

@@ -60,7 +60,12 @@ def check_records(name: str, records: Sequence[Record], kind: str) -> list[str]:
 
 
 def read_all(
-    name: str, records: Sequence[Record], kind: str, problems: Problems
+    name: str,
+    records: Sequence[Record],
+    kind: str,
+    problems: Problems,
+    *,
+    image_format: str | int = "RGB",
 ) -> tuple[list[tuple[int, int]], Counter[int]]:
     """Decode images, and semantic label maps with them, with a progress bar.
 
@@ -68,6 +73,7 @@ def read_all(
         name, kind: as above.
         records: the records to read.
         problems: collects the files that cannot be used.
+        image_format: as for ``read_image``.
 
     Returns:
         The (height, width) of the images that can be read, and for each label the number of images
@@ -81,10 +87,10 @@ def read_all(
     for record in tqdm(records, desc=f"Reading images of {name}", unit="image", leave=False):
         try:
             if kind == "semantic":
-                image, sem_seg = read_pair(record, "RGB", num_classes, **options)
+                image, sem_seg = read_pair(record, image_format, num_classes, **options)
                 labels.update(set(np.unique(sem_seg).tolist()) - {IGNORE_LABEL})
             else:
-                image = read_image(record["file_name"], size=_size(record))
+                image = read_image(record["file_name"], image_format, size=_size(record))
         except (OSError, ValueError) as error:
             problems.add(_UNREADABLE, str(error))
         else:
