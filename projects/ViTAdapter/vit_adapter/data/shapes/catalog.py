@@ -11,6 +11,7 @@ Names in the catalogs, for ``<split>`` in ``train`` and ``val``:
 ``shapes_<split>_panoptic_stuffonly``  stuff-only labels
 =====================================  ======================================================
 
+``variants`` lists more names, for the same images with other pixels.
 The endings have the same meaning as in Detectron2's names for COCO. ``writer`` lists the labels.
 Nothing is written before the records of one of these names are requested.
 """
@@ -33,6 +34,7 @@ from tqdm import tqdm
 from vit_adapter.data.catalog import data_root, register
 from vit_adapter.data.shapes import metadata, writer
 from vit_adapter.data.shapes.scene import MIN_IMAGE_SIZE, Scene, draw_scene
+from vit_adapter.data.shapes.variants import register_variants
 from vit_adapter.utils.atomic import atomic_folder
 
 NUM_TRAIN = 1000
@@ -145,6 +147,7 @@ def register_shapes(
         }
         for entry, (load, describe) in entries.items():
             register(entry, load, **describe(root, split))
+        register_variants(root, split)
 
 
 def _describe(num_train: int, num_val: int, image_size: int, seed: int) -> dict[str, int]:
