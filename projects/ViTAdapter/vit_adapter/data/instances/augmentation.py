@@ -48,9 +48,9 @@ class RandomCrop(T.RandomCrop):
 
 
 class PadToSquare(T.Augmentation):
-    """Pads the right and the bottom with grey (128), or with :class:`AugInput` floats with their mean.
+    """Pads the right and the bottom with grey (128); padding has no label.
 
-    Padding has no label.
+    In an :class:`vit_adapter.data.aug_input.AugInput`, floats are padded with their mean.
 
     Args:
         size: least height and width of the result.
