@@ -11,7 +11,7 @@ from vit_adapter.hub.manifest import FolderError
 
 __all__ = ["download_folder", "push_folder"]
 
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def download_folder(
