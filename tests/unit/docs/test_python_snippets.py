@@ -23,6 +23,7 @@ from vit_adapter.config.loading import load_config
 from vit_adapter.data.instances.augmentation import resize
 from vit_adapter.ops import extension_info
 
+GENERAL = "quick_start/mask_rcnn_vit_adapter_shapes"
 PANOPTIC = "quick_start/mask2former_panoptic_vit_adapter_shapes"
 SMALL_DETECTOR = [
     "model.backbone.bottom_up.vit.embed_dim=48",
@@ -31,6 +32,11 @@ SMALL_DETECTOR = [
     "model.roi_heads.mask_head.conv_dims=[32,32]",
     "model.roi_heads.box_predictor.test_score_thresh=0.0",
     "model.roi_heads.box_predictor.test_topk_per_image=5",
+]
+FIVE_CHANNELS = [
+    "model.input_channels=5",
+    f"model.pixel_mean={[900.0] * 5}",
+    f"model.pixel_std={[100.0] * 5}",
 ]
 EVERY_SEGMENT = ["model.object_mask_threshold=0.0", "model.overlap_threshold=0.0"]
 
@@ -78,6 +84,18 @@ def test_detectors(small_models):
     assert text != trace.text
     execute(trace, text, predictor=names["predictor"])
     assert Path("model.ts").is_file()
+
+
+def test_images_of_other_channels(monkeypatch, tmp_path):
+    (snippet,) = blocks("image_formats.md", "image_format")
+    monkeypatch.setattr("vit_adapter.LazyPredictor", lambda folder: five)
+    five = LazyPredictor(load_config(GENERAL, [*SMALL_DETECTOR, *FIVE_CHANNELS]))
+    monkeypatch.chdir(tmp_path)
+    file = "image.tif"
+    np.save("image.npy", np.full((60, 80, 5), 900, np.uint16))
+    assert file in snippet.text
+    names = execute(snippet, snippet.text.replace(file, "image.npy"))
+    assert len(names["instances"]) == 5
 
 
 def test_panoptic_models(small_models):
@@ -174,6 +192,6 @@ def test_the_operator():
 
 def test_no_block_is_forgotten():
     tested = {"README.md": 1, "backbones.md": 1, "checkpoints.md": 1, "foundation_models.md": 1}
-    tested |= {"ops.md": 2, "prediction.md": 6, "sharing.md": 2}
+    tested |= {"ops.md": 2, "prediction.md": 6, "sharing.md": 2, "image_formats.md": 1}
     pages = [snippet.page.name for snippet in snippets("python")]
     assert {page: pages.count(page) for page in pages} == tested, "test the new code, too"

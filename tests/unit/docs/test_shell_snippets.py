@@ -43,7 +43,13 @@ KINDS = (
     "quick_start/mask2former_panoptic_vit_adapter_small_dinov2",
     "quick_start/atss_vit_adapter_tiny_scratch",
 )
-CHOSEN = ("", "output", "CONFIG", "nuclei_model")  # configs and folders of the reader
+CHOSEN = (
+    "",
+    "output",
+    "output/five",
+    "CONFIG",
+    "nuclei_model",
+)  # configs and folders of the reader
 GROUPS = ("data", "dataloader", "lr_multiplier", "model", "optimizer", "test", "train")
 OVERRIDE = re.compile(rf"({'|'.join(GROUPS)})(\.\w+)+=\S*")
 

@@ -16,6 +16,7 @@ class FakePredictor:
     """Finds one object in every image: its left half, with a score of 0.7."""
 
     metadata = Metadata(thing_classes=["half"])
+    image_format = "BGR"
 
     def __init__(self, config, weights, overrides):
         self.arguments = (config, weights, overrides)
