@@ -11,6 +11,7 @@ from vit_adapter import PlainViT, TimmViT, ViTAdapter
 from vit_adapter.backbone import frozen
 from vit_adapter.backbone.frozen import FrozenTrunk, store_in_bfloat16
 from vit_adapter.checkpoint.loading import load_strict
+from vit_adapter.ops.exporting import exporting
 
 
 def make_vit() -> PlainViT:
@@ -32,6 +33,18 @@ def bfloat16_is(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Non
 
     yield decide
     frozen._choose_dtype.cache_clear()
+
+
+@torch.no_grad()
+def test_exports_in_float32(bfloat16_is) -> None:
+    bfloat16_is("native")
+    vit = make_vit()
+    images = torch.randn(2, 3, 64, 96)
+    expected, _ = vit(images)
+    with exporting():
+        tokens, grid = FrozenTrunk(vit).embed(images)
+        tokens = FrozenTrunk(vit).forward_blocks(tokens, grid, 0, 3)
+    torch.testing.assert_close(tokens, expected)
 
 
 @pytest.mark.parametrize("autocast", [False, True])

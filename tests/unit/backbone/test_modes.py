@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.export import Dim
 
 from vit_adapter import PlainViT, ViTAdapter
 from vit_adapter.backbone.modes import MODES
 from vit_adapter.checkpoint.loading import compare_keys, load_strict
+from vit_adapter.ops.exporting import exporting
 from vit_adapter.ops.extension import select_backend
 
 DIM = 12
@@ -51,6 +53,30 @@ def graph_targets(adapter: ViTAdapter) -> set[str]:
         torch.testing.assert_close(program.module()(images), adapter(images))
     graphs = [m.graph for m in program.graph_module.modules() if hasattr(m, "graph")]
     return {str(node.target) for g in graphs for node in g.nodes if node.op == "call_function"}
+
+
+@torch.no_grad()
+@pytest.mark.slow
+def test_exported_for_any_size_and_batch() -> None:
+    """The example has the size of the pre-training, at which positions are not resized."""
+    vit = PlainViT(img_size=64, embed_dim=DIM, depth=1, num_heads=2)
+    adapter = ViTAdapter(
+        vit,
+        interaction_indexes=[(0, 0)],
+        conv_inplane=4,
+        deform_num_heads=2,
+        norm="BN",
+        use_extra_extractor=False,
+    )
+    randomise(adapter).eval()
+    sides = {2: 32 * Dim("h", min=2, max=64), 3: 32 * Dim("w", min=2, max=64)}
+    shapes = ({0: Dim("batch", max=64), **sides},)
+    example = torch.randn(2, 3, 64, 64)
+    with exporting():
+        program = torch.export.export(adapter, (example,), dynamic_shapes=shapes, strict=False)
+        for size in ((2, 3, 64, 64), (3, 3, 96, 64), (1, 3, 64, 160)):
+            images = torch.randn(size)
+            torch.testing.assert_close(program.module()(images), adapter(images))
 
 
 @pytest.mark.parametrize("mode", MODES)

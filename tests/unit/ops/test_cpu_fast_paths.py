@@ -7,6 +7,7 @@ import torch
 
 from vit_adapter.ops import cpu_fast_paths, extension_info
 from vit_adapter.ops.cpu_fast_paths import PRIVATE_NAMES, is_on
+from vit_adapter.ops.exporting import exporting
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +35,12 @@ def test_one_switch_turns_all_off(value: str, monkeypatch: pytest.MonkeyPatch) -
     reason = f"off: VIT_ADAPTER_CPU_FAST_PATHS={value}"
     assert extension_info()["cpu_fast_paths"] == dict.fromkeys(PRIVATE_NAMES, reason)
     assert not any(map(is_on, PRIVATE_NAMES))
+
+
+def test_all_are_off_while_exporting() -> None:
+    with exporting():
+        assert not any(map(is_on, PRIVATE_NAMES))
+    assert all(map(is_on, PRIVATE_NAMES))
 
 
 @pytest.mark.parametrize("missing", ["torch._C._absent", "torch.ops.aten._absent", "torch._a.b"])

@@ -6,9 +6,14 @@ import pytest
 import torch
 
 from vit_adapter.ops import ms_deform_attn, ms_deform_attn_reference
-from vit_adapter.ops.reference import ms_deform_attn_embedding_bag
+from vit_adapter.ops.reference import ms_deform_attn_embedding_bag, ms_deform_attn_gather
 
-FUNCTIONS = [ms_deform_attn_reference, ms_deform_attn_embedding_bag, ms_deform_attn]
+FUNCTIONS = [
+    ms_deform_attn_reference,
+    ms_deform_attn_embedding_bag,
+    ms_deform_attn_gather,
+    ms_deform_attn,
+]
 NAN, INF = float("nan"), float("inf")
 
 # The map that every literal case samples, 1 + 4 * y + x:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from vit_adapter.ops import ms_deform_attn
+from vit_adapter.ops.exporting import exporting
 from vit_adapter.ops.registration import ms_deform_attn_op
 
 BACKWARD = torch.ops.vit_adapter.ms_deform_attn_backward.default
@@ -98,6 +99,16 @@ def test_exports_as_one_operator(strict, tensors):
     program = torch.export.export(Model(), tensors, strict=strict)
     targets = [node.target for node in program.graph.nodes if node.op == "call_function"]
     assert targets.count(ms_deform_attn_op) == 1
+    torch.testing.assert_close(program.module()(*tensors), Model()(*tensors))
+
+
+def test_exports_as_plain_operations(tensors):
+    tensors = tuple(tensor.detach() for tensor in tensors)
+    with exporting():
+        program = torch.export.export(Model(), tensors, strict=False)
+    targets = " ".join(str(node.target) for node in program.graph.nodes)
+    assert "aten.index_select" in targets
+    assert not any(name in targets for name in ("vit_adapter", "grid_sample", "embedding_bag"))
     torch.testing.assert_close(program.module()(*tensors), Model()(*tensors))
 
 

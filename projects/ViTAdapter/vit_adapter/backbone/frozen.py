@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vit_adapter.backbone.trunk import ViTTrunk
 from vit_adapter.layers import GridSize
+from vit_adapter.ops.exporting import is_exporting
 from vit_adapter.ops.processor import computes_bfloat16
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,8 @@ class FrozenTrunk:
         return contextlib.nullcontext() if self._vit.lora_rank else torch.no_grad()
 
     def _autocast(self, tensor: Tensor) -> contextlib.AbstractContextManager:
+        if is_exporting():  # the graph is in float32, and so are the weights
+            return contextlib.nullcontext()
         device_type = tensor.device.type
         dtype = computing_dtype(device_type)
         if self._in_bfloat16 and tensor.dtype != torch.float64 and dtype != torch.bfloat16:

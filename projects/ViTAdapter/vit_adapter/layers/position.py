@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vit_adapter.layers.pyramid import GridSize
+from vit_adapter.layers.pyramid import GridSize, known_equal
 
 
 def resize_position_embedding(embedding: Tensor, source: GridSize, target: GridSize) -> Tensor:
@@ -22,7 +22,7 @@ def resize_position_embedding(embedding: Tensor, source: GridSize, target: GridS
     Returns:
         (1, target rows * target columns, D) in the dtype of ``embedding``.
     """
-    if source == target:
+    if known_equal(source, target):
         return embedding
     wide = torch.promote_types(embedding.dtype, torch.float32)
     grid = embedding.to(wide).view(1, *source, -1).permute(0, 3, 1, 2)  # (1, D, G, G)

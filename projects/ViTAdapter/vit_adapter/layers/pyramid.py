@@ -1,7 +1,7 @@
 """Grids of a token pyramid: their sizes, their sampling centres, and tokens <-> feature maps.
 
-Sizes are always Python integers, (height, width), so that nothing waits for the device and traced
-graphs contain them.
+Sizes are Python integers, (height, width), so that nothing waits for the device and traced graphs
+contain them. Only while a graph for images of any size is exported, they are symbols.
 
 Shapes: B batch, C channels, H/W grid height and width, L levels, S = sum of H*W over the levels.
 """
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from vit_adapter.ops.exporting import is_exporting
 
 GridSize = tuple[int, int]
 """(height, width) of one level, in tokens."""
@@ -80,6 +82,19 @@ class PyramidGeometry:
         return self.image_size[0] // stride, self.image_size[1] // stride
 
 
+def known_equal(first: GridSize, second: GridSize) -> bool:
+    """Whether two sizes are equal; False if one of them is a symbol and they need not be.
+
+    A comparison of symbols would restrict the exported graph to the sizes of the example.
+    """
+    if not is_exporting():
+        return tuple(first) == tuple(second)
+    # Slow to import, and needed only here.
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return all(statically_known_true(a == b) for a, b in zip(first, second, strict=True))
+
+
 def num_positions(spatial_shapes: Sequence[GridSize]) -> int:
     """Number of tokens in levels of the given (H, W)."""
     return sum(height * width for height, width in spatial_shapes)
@@ -117,7 +132,8 @@ def crop_map(features: Tensor, image_size: GridSize, stride: int) -> Tensor:
         stride: stride of the map.
     """
     height, width = (-(-side // stride) for side in image_size)
-    return features[..., :height, :width] if features.shape[-2:] != (height, width) else features
+    same = known_equal(features.shape[-2:], (height, width))
+    return features if same else features[..., :height, :width]
 
 
 def split_levels(tokens: Tensor, spatial_shapes: Sequence[GridSize]) -> list[Tensor]:
@@ -154,7 +170,7 @@ def resize_map(features: Tensor, size: GridSize) -> Tensor:
 
     There is no antialiasing, so scales below one half skip cells.
     """
-    if tuple(features.shape[-2:]) == size:
+    if known_equal(features.shape[-2:], size):
         return features
     return F.interpolate(features, size=size, mode="bilinear", align_corners=False)
 

@@ -11,6 +11,7 @@ import os
 
 import torch
 
+from vit_adapter.ops.exporting import is_exporting
 from vit_adapter.ops.processor import onednn_is_faster
 
 __all__ = ["PRIVATE_NAMES", "SWITCH", "describe_fast_paths", "is_on"]
@@ -52,6 +53,8 @@ def describe_fast_paths() -> dict[str, str]:
 
 def _why_off(name: str) -> str:
     """Why a fast path is off; empty if it is on."""
+    if is_exporting():
+        return "operations are being exported"
     value = os.environ.get(SWITCH, "1")
     return f"{SWITCH}={value}" if value in ("", "0") else _find_obstacle(name)
 

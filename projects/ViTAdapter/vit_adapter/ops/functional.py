@@ -7,13 +7,19 @@ head, Q queries, L levels, P points.
 import functools
 import warnings
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from vit_adapter.ops import registration
+from vit_adapter.ops.exporting import is_exporting
 from vit_adapter.ops.extension import Backend, load_extension, select_backend
-from vit_adapter.ops.reference import ms_deform_attn_embedding_bag, ms_deform_attn_reference
+from vit_adapter.ops.reference import (
+    ms_deform_attn_embedding_bag,
+    ms_deform_attn_gather,
+    ms_deform_attn_reference,
+)
 
 __all__ = ["ms_deform_attn"]
 
@@ -67,13 +73,22 @@ def ms_deform_attn(
         return registration.ms_deform_attn_op(
             value, flat_shapes, sampling_locations, attention_weights
         )
-    compute = ms_deform_attn_reference if backend == "reference" else ms_deform_attn_embedding_bag
+    compute = _FORMULATIONS[backend]
     return compute(value, spatial_shapes, sampling_locations, attention_weights)
 
 
+_FORMULATIONS = {
+    "embedding_bag": ms_deform_attn_embedding_bag,
+    "gather": ms_deform_attn_gather,
+    "reference": ms_deform_attn_reference,
+}
+
+
 @torch.compiler.assume_constant_result
-def _backend(device_type: str) -> Backend:
+def _backend(device_type: str) -> Backend | Literal["gather"]:
     """Return the backend of a device; a constant to torch.compile, which cannot trace this."""
+    if is_exporting():
+        return "gather"
     backend = select_backend(device_type)
     if backend == "reference" and device_type == "cuda":
         _warn_about_slow_cuda()

@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention in plain PyTorch, in two formulations.
+"""Multi-scale deformable attention in plain PyTorch, in three formulations.
 
 Eq. (2) of Deformable DETR (arXiv 2010.04159): every query of every head reads ``L * P`` points of
 the value maps by bilinear interpolation and sums them with its attention weights.
@@ -7,6 +7,8 @@ the value maps by bilinear interpolation and sums them with its attention weight
   that the kernels are tested against, and the fallback if there is no kernel.
 * `ms_deform_attn_embedding_bag` writes the same sum as one weighted embedding bag. This needs no
   transposed copies of the values and is the faster of the two on a CPU.
+* `ms_deform_attn_gather` looks up the same rows one by one. It is slower, but every exporter and
+  runtime has its operations.
 
 Shapes: B batch, S value tokens (the sum of H * W over the levels), M heads, D channels per
 head, Q queries, L levels, P points. Points are (x, y) in [0, 1] over the whole map, spatial shapes
@@ -19,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["ms_deform_attn_embedding_bag", "ms_deform_attn_reference"]
+__all__ = ["ms_deform_attn_embedding_bag", "ms_deform_attn_gather", "ms_deform_attn_reference"]
 
 
 def _in_compute_dtype(
@@ -96,9 +98,59 @@ def ms_deform_attn_embedding_bag(
     if sampling_locations.numel() == 0:
         return _empty_output(value, sampling_locations, attention_weights).to(dtype)
 
-    # Passes over all corners take most of the time. There are few of them, because rows and columns
-    # of corners are computed separately, and indices have only 32 bits where that suffices.
+    # Passes over all corners take most of the time: indices have only 32 bits where that suffices.
     index_dtype = torch.int32 if batch * tokens * heads < 2**31 else torch.int64
+    rows, weights = _corners(
+        value, spatial_shapes, sampling_locations, attention_weights, index_dtype
+    )
+    output = F.embedding_bag(
+        rows.flatten(0, 2),
+        value.reshape(-1, dim),
+        mode="sum",
+        per_sample_weights=weights.flatten(0, 2),
+    )  # (B*Q*M, D)
+    return output.view(batch, queries, heads * dim).to(dtype)
+
+
+def ms_deform_attn_gather(
+    value: Tensor,
+    spatial_shapes: Sequence[tuple[int, int]],
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+) -> Tensor:
+    """Compute multi-scale deformable attention by looking up rows, and products with the weights.
+
+    This is the sum of `ms_deform_attn_embedding_bag`, for exported graphs: in ONNX, the embedding
+    bag is a loop, and some runtimes compute `grid_sample` wrongly. The sides in ``spatial_shapes``
+    may be symbols. Arguments and result are those of `ms_deform_attn_reference`.
+    """
+    dtype = value.dtype
+    value, sampling_locations, attention_weights = _in_compute_dtype(
+        value, sampling_locations, attention_weights
+    )
+    rows, weights = _corners(
+        value, spatial_shapes, sampling_locations, attention_weights, torch.int64
+    )
+    table = value.flatten(0, 2)  # (B*S*M, D)
+    corners = table.index_select(0, rows.flatten()).unflatten(0, rows.shape)  # (B, Q, M, C, D)
+    return (weights.unsqueeze(-2) @ corners).flatten(2).to(dtype)
+
+
+def _corners(
+    value: Tensor,
+    spatial_shapes: Sequence[tuple[int, int]],
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    index_dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """Find the ``C = 4 * L * P`` pixels that each head of each query reads.
+
+    Returns:
+        Their rows in the table (B*S*M, D) of all values, and attention times bilinear weight,
+        (B, Q, M, C) each.
+    """
+    batch, tokens, heads, _ = value.shape
+    # Rows and columns of corners are computed separately, because there are few of them.
     rows, row_weights, columns, column_weights = [], [], [], []
     start = 0
     for level, (height, width) in enumerate(spatial_shapes):
@@ -117,13 +169,7 @@ def ms_deform_attn_embedding_bag(
     corner_weights = torch.cat(row_weights, dim=3).unsqueeze(-1) * torch.cat(
         column_weights, dim=3
     ).unsqueeze(-2)  # (B, Q, M, L*P, 2, 2)
-    output = F.embedding_bag(
-        table_rows.flatten(0, 2).flatten(1),
-        value.reshape(-1, dim),
-        mode="sum",
-        per_sample_weights=corner_weights.flatten(0, 2).flatten(1),
-    )  # (B*Q*M, D)
-    return output.view(batch, queries, heads * dim).to(dtype)
+    return table_rows.flatten(3), corner_weights.flatten(3)
 
 
 def _neighbours(coordinate: Tensor, size: int, index_dtype: torch.dtype) -> tuple[Tensor, Tensor]:
