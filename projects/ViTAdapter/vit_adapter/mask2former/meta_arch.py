@@ -210,9 +210,9 @@ class Mask2Former(nn.Module):
             )
             return self.criterion(predictions, targets)
         with torch.autocast(self.device.type, enabled=False):  # scores and masks in float32
-            return self._segment(predictions[-1], batched_inputs, images.image_sizes, padded_size)
+            return self.segment(predictions[-1], batched_inputs, images.image_sizes, padded_size)
 
-    def _segment(
+    def segment(
         self,
         predictions: MaskPredictions,
         batched_inputs: Sequence[Mapping[str, Any]],

@@ -10,9 +10,11 @@ PACKAGE = Path(vit_adapter.__file__).parent
 INSIDE = sorted((PACKAGE / "layers" / "cpu").glob("*.py"))
 PROBE = [PACKAGE / "ops" / name for name in ("cpu_fast_paths.py", "processor.py")]
 OUTSIDE = sorted(set(PACKAGE.rglob("*.py")) - {*INSIDE, *PROBE})
-# PyTorch has no other names for these: dispatch modes, and keeping a GPU busy in a benchmark.
+# PyTorch has no other names for these: dispatch modes and AOTInductor, which it documents, and
+# keeping a GPU busy in a benchmark.
 WITHOUT_PUBLIC_NAME = {
     "memory.py": ["torch.utils._python_dispatch"],
+    "formats.py": ["torch._inductor", "torch._inductor"],
     "timing.py": ["torch.cuda._sleep"],
 }
 PRIVATE = re.compile(r"\btorch(?:\.\w+)*\._(?!_)\w+(?:\.\w+)*")

@@ -1,0 +1,134 @@
+"""Export a model to a file that other programs run without this project.
+
+    export.py --config-file output --output model.onnx --size 512 512 --dynamic-batch
+    export.py --config-file coco/mask_rcnn_vit_adapter_tiny_deit_3x --weights model_final.pth \
+        --output model.pt2 --format aoti --size 800 1344
+
+The file is run on random images and compared with the model before it appears under its name. A
+JSON beside it says how images are prepared and what the outputs mean. Exit status: 0 written, 2
+nothing was written.
+"""
+
+import argparse
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+# fvcore triggers this warning when it is imported; users can do nothing about it.
+warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+
+# ruff: noqa: E402
+from detectron2.utils.logger import setup_logger
+from torch import nn
+
+from vit_adapter import LazyPredictor
+from vit_adapter.config.arguments import add_config_arguments
+from vit_adapter.export.description import describe
+from vit_adapter.export.evaluation import FileModel, check_data
+from vit_adapter.export.export import export_model
+from vit_adapter.export.formats import FORMATS, Run
+from vit_adapter.export.models import exportable
+from vit_adapter.export.shapes import ImageShapes
+from vit_adapter.utils.output_file import check_output_file
+
+logger = logging.getLogger("vit_adapter.export")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description="Export a model to a file that other programs run without this project.",
+        epilog="exit status: 0 written, 2 nothing was written",
+    )
+    add = parser.add_argument
+    add_config_arguments(parser)
+    add(
+        "--weights",
+        help="checkpoint of the whole model (default: the config's train.init_checkpoint)",
+    )
+    add("--output", required=True, type=Path, metavar="OUT", help=".pt2 or .onnx")
+    add(
+        "--format",
+        choices=FORMATS,
+        help="pt2: torch.export; onnx; aoti: compiled for this processor by AOTInductor, also .pt2 "
+        "(default: by the end of OUT)",
+    )
+    add("--size", nargs=2, type=int, default=[512, 512], metavar=("H", "W"))
+    add("--batch", type=int, default=1, metavar="N", help="images at once (default: %(default)s)")
+    add("--dynamic-batch", action="store_true", help="accept any number of images")
+    add("--dynamic-size", action="store_true", help="accept all sides that are multiples of 32")
+    add("--backbone-only", action="store_true", help="the outputs are the maps of the backbone")
+    add(
+        "--check",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="run the file on random images, at two sizes and batches where these vary",
+    )
+    add(
+        "--check-data",
+        action="store_true",
+        help="also evaluate the file on the config's test data, beside the model",
+    )
+    add("--force", action="store_true", help="replace OUT if it exists")
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Export the model of a config.
+
+    Raises:
+        ValueError, TypeError, OSError: nothing was written; the message says why.
+    """
+    name = args.format or args.output.suffix.removeprefix(".")
+    suffix = FORMATS[name].suffix if name in FORMATS else " or ".join([".pt2", ".onnx"])
+    check_output_file(Path(), args.output, suffixes=(suffix,), force=args.force)
+    predictor = LazyPredictor(args.config_file, args.weights, [*args.overrides, "train.device=cpu"])
+    core = exportable(_without_wrappers(predictor.model), backbone_only=args.backbone_only)
+    shapes = ImageShapes(
+        args.batch,
+        *args.size,
+        channels=core.model.pixel_mean.shape[0],
+        dynamic_batch=args.dynamic_batch,
+        dynamic_size=args.dynamic_size,
+    )
+    metadata = predictor.metadata
+    classes = metadata.get("stuff_classes") or metadata.get("thing_classes") or []
+    description = describe(predictor.cfg, core, shapes, file_format=name, classes=classes)
+
+    def on_data(run_file: Run) -> object:
+        return check_data(predictor.cfg, core.model, FileModel(core, run_file, shapes))
+
+    export_model(
+        core,
+        shapes,
+        args.output,
+        file_format=name,
+        description=description,
+        check=args.check,
+        check_data=on_data if args.check_data else None,
+    )
+
+
+def _without_wrappers(model: nn.Module) -> nn.Module:
+    """The model itself, without what the config's ``test`` put around it."""
+    while not hasattr(model, "backbone"):
+        model = model.model
+    return model
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    args = build_parser().parse_intermixed_args(argv)
+    setup_logger(name="vit_adapter")
+    try:
+        run(args)
+    except (OSError, ValueError, TypeError) as error:
+        logger.error("%s", error)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
