@@ -41,5 +41,6 @@ def choose_deltas(deltas: Tensor, classes: Tensor) -> Tensor:
     """
     if deltas.shape[1] == 4:
         return deltas
-    by_class = deltas.view(len(deltas), deltas.shape[1] // 4, 4)
-    return by_class[torch.arange(len(deltas), device=deltas.device), classes]
+    rows = deltas.shape[0]  # not len(), which a graph of torch.export would hold as a constant
+    by_class = deltas.view(rows, deltas.shape[1] // 4, 4)
+    return by_class[torch.arange(rows, device=deltas.device), classes]

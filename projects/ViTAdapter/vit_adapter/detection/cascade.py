@@ -126,7 +126,7 @@ class CascadeMaskHeads(nn.Module):
         pooled = self._pool_masks(features, [image.pred_boxes for image in instances])
         classes = torch.cat([image.pred_classes for image in instances])
         rows = torch.arange(len(classes), device=classes.device)
-        inputs = self._mask_inputs(pooled, len(self.mask_head))
+        inputs = self.mask_inputs(pooled, len(self.mask_head))
         stages = zip(self.mask_head, inputs, strict=True)
         masks = [head.layers(each)[rows, classes].sigmoid() for head, each in stages]
         mean = torch.stack(masks).mean(dim=0)[:, None]
@@ -226,9 +226,9 @@ class CascadeMaskHeads(nn.Module):
             for image, truths in zip(regions, targets, strict=True)
         ]
         pooled = self._pool_masks(features, [image.proposal_boxes for image in foreground])
-        losses = self.mask_head[stage](self._mask_inputs(pooled, stage + 1)[-1], foreground)
+        losses = self.mask_head[stage](self.mask_inputs(pooled, stage + 1)[-1], foreground)
         return rescale_means(losses, sum(map(len, foreground)))
 
-    def _mask_inputs(self, pooled: Tensor, stages: int) -> list[Tensor]:
+    def mask_inputs(self, pooled: Tensor, stages: int) -> list[Tensor]:
         """What the mask heads of the first stages read, given the pooled features."""
         return [pooled] * stages

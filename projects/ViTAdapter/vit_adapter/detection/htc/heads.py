@@ -116,5 +116,5 @@ class HybridTaskCascadeHeads(CascadeMaskHeads):
             return pooled
         return self.semantic_fusion(pooled, features[_EMBEDDING], boxes)
 
-    def _mask_inputs(self, pooled: Tensor, stages: int) -> list[Tensor]:
+    def mask_inputs(self, pooled: Tensor, stages: int) -> list[Tensor]:
         return mask_features(self.mask_head[:stages], pooled)

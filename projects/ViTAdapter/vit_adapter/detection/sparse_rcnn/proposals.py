@@ -49,13 +49,17 @@ class LearnedProposals(nn.Module):
         Returns:
             For each image ``proposal_boxes`` (P, 4) and ``proposal_features`` (P, C); no losses.
         """
-        centers, sizes = self.boxes.weight.split(2, dim=1)
-        relative = torch.cat((centers - sizes / 2, centers + sizes / 2), dim=1)
         proposals = []
         for size in images.image_sizes:
-            width_height = torch.as_tensor(size, device=relative.device).flip(0)
-            boxes = Boxes(relative * width_height.repeat(2))
+            boxes = Boxes(self.scale_boxes(size))
             proposals.append(
                 Instances(size, proposal_boxes=boxes, proposal_features=self.features.weight)
             )
         return proposals, {}
+
+    def scale_boxes(self, image_size: tuple[int, int]) -> Tensor:
+        """Boxes (P, 4), as x1, y1, x2, y2 in pixels of an image of (height, width)."""
+        height, width = image_size
+        centers, sizes = self.boxes.weight.split(2, dim=1)
+        x, y = torch.stack((centers - sizes / 2, centers + sizes / 2), dim=1).unbind(dim=2)
+        return torch.stack((x * width, y * height), dim=2).flatten(1)
