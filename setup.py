@@ -81,6 +81,7 @@ INSTALL_REQUIRES = [
 EXTRAS_REQUIRE = {
     "wandb": ["wandb>=0.19"],
     "mlflow": ["mlflow>=2.14"],
+    "compare": ["hotcoco>=1.3"],
     "export": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.22"],
     "images": ["tifffile", "imageio"],
 }

@@ -64,6 +64,7 @@ ALLOWED = {
         "segmentation",
         "utils",
     },
+    "comparison": {"config", "data", "evaluation", "utils"},
     "predictor": {"checkpoint", "config", "data", "sharing", "test_time"},
     "doctor": {"ops"},
     "yacs": {"model_zoo", "backbone", "checkpoint", "segmentation"},

@@ -49,6 +49,7 @@ def test_extras_name_the_optional_libraries() -> None:
     assert {name: list(by_name(extras[name])) for name in extras} == {
         "wandb": ["wandb"],
         "mlflow": ["mlflow"],
+        "compare": ["hotcoco"],
         "export": ["onnx", "onnxscript", "onnxruntime"],
         "images": ["tifffile", "imageio"],
     }

@@ -97,7 +97,7 @@ def test_counts_of_all_processes_are_added_up(monkeypatch: pytest.MonkeyPatch) -
     other = PanopticEvaluator(NAME, distributed=False)
     for record in records[1:]:
         other.process([record], [{"panoptic_seg": perfect(record)}])
-    monkeypatch.setattr(comm, "all_gather", lambda counts: [counts, other._counts])
+    monkeypatch.setattr(comm, "all_gather", lambda counts: [counts, other._per_image])
 
     def nothing(record):
         return torch.zeros(64, 64, dtype=torch.int32), []

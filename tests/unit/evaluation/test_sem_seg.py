@@ -17,6 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from vit_adapter.evaluation import SemSegEvaluator
+from vit_adapter.evaluation.per_image import counts_file, read_counts
+from vit_adapter.evaluation.sem_seg import metrics_of_sums
 
 NAME = "sem_seg_of_a_test"
 CLASSES = ["road", "sky", "tree", "car"]
@@ -142,12 +144,29 @@ def test_counts_of_all_processes_are_added(add_image, monkeypatch: pytest.Monkey
     parts = [SemSegEvaluator(NAME) for _ in records]
     for part, record, output in zip(parts, records, outputs, strict=True):
         part.process([record], [output])
-    monkeypatch.setattr(comm, "all_gather", lambda counts: [part._counts for part in parts])
+    gathered = [(part._counts, part._per_image) for part in parts]
+    monkeypatch.setattr(comm, "all_gather", lambda counts: gathered)
     expected = together.evaluate()["sem_seg"]
     assert parts[0].evaluate()["sem_seg"] == pytest.approx(expected, nan_ok=True)
     monkeypatch.setattr(comm, "is_main_process", lambda: False)
     assert parts[1].evaluate() is None
     assert together.evaluate() is not None
+
+
+def test_counts_of_each_image_are_written(add_image, tmp_path) -> None:
+    records = [add_image(LABELS), add_image([[3, 2], [2, 0]])]
+    evaluator = SemSegEvaluator(NAME, str(tmp_path), distributed=False)
+    evaluator.process(records[:1], [{"sem_seg": one_hot(PREDICTED)}])
+    evaluator.process(records[1:], [{"sem_seg": one_hot([[3, 2], [0, 0]])}])
+    expected = evaluator.evaluate()["sem_seg"]
+    images, _, counts = read_counts(counts_file(tmp_path, "sem_seg"))
+    assert images == sorted(Path(record["file_name"]).name for record in records)
+    assert counts[:, :, 1].sum(1).max() <= np.size(LABELS)
+    _, _, metrics = metrics_of_sums(counts.sum(0))
+    assert 100 * metrics["mIoU"] == pytest.approx(expected["mIoU"])
+    counts_file(tmp_path, "sem_seg").write_bytes(b"half")
+    with pytest.raises(ValueError, match="per_image_sem_seg.npz is damaged"):
+        read_counts(counts_file(tmp_path, "sem_seg"))
 
 
 @pytest.mark.parametrize(

@@ -56,25 +56,42 @@ def build_coco_evaluator(
         max_dets_per_image=max_dets_per_image,
         use_fast_impl=_has_compiled_evaluation(),
     )
-    if metadata.get("panoptic_json") and json_file is None:
-        content = segments_as_instances(
-            metadata, with_annotations=not distributed or comm.is_main_process()
-        )
-        complete_annotations(content)
-        return _evaluator(content, metadata, tasks, options)
-    if json_file is None:  # Detectron2 writes such a file itself
+    with_segments = not distributed or comm.is_main_process()
+    content = read_truth(dataset_name, with_segments=with_segments)
+    if content is None:  # Detectron2 writes such a file itself
         records = DatasetCatalog.get(dataset_name)
         annotations = [a for record in records for a in record.get("annotations", ())]
         return _CocoEvaluator(
             dataset_name, tasks or _tasks_of(annotations, dataset_name), **options
         )
-    if not os.path.isfile(json_file):
-        DatasetCatalog.get(dataset_name)  # generates data; raises if other files are missing
-    content = read_coco_json(Path(json_file))
-    normalise(content)
-    complete_annotations(content)
-    tasks = tasks or _tasks_of(content.get("annotations", ()), dataset_name)
+    if json_file is not None:
+        tasks = tasks or _tasks_of(content.get("annotations", ()), dataset_name)
     return _evaluator(content, metadata, tasks, options)
+
+
+def read_truth(dataset_name: str, *, with_segments: bool = True) -> dict[str, Any] | None:
+    """Return the content of a COCO file with the objects that are to be found.
+
+    Args:
+        dataset_name: name in Detectron2's catalogs. Generated data sets are generated if missing.
+        with_segments: whether to read the segment maps of panoptic data without such a file.
+
+    Returns:
+        The content with usual types; None for a data set without a COCO file.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    json_file = metadata.get("json_file")
+    if json_file is None:
+        if not metadata.get("panoptic_json"):
+            return None
+        content = segments_as_instances(metadata, with_annotations=with_segments)
+    else:
+        if not os.path.isfile(json_file):
+            DatasetCatalog.get(dataset_name)  # generates data; raises if other files are missing
+        content = read_coco_json(Path(json_file))
+        normalise(content)
+    complete_annotations(content)
+    return content
 
 
 def _evaluator(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from vit_adapter.data.panoptic.classes import thing_ids
 from vit_adapter.data.panoptic.segments import only_on_one_side, segment_indexes
 from vit_adapter.evaluation.coco import build_coco_evaluator
 from vit_adapter.evaluation.panoptic_quality import Quality, compute_quality, count_segments
+from vit_adapter.evaluation.per_image import counts_file, write_counts
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +44,14 @@ def build_panoptic_evaluator(
 
     Args:
         dataset_name: name of a panoptic data set in Detectron2's catalogs.
-        output_dir: folder for predicted instances and COCO result files; None for no files.
+        output_dir: folder for counts of each image, predicted instances and COCO result files; None
+            for no files.
         instances: whether the model also predicts instances, which are evaluated if the data set
             has things.
         distributed: whether to gather the results of all processes.
         max_dets_per_image: number of instances that count per image; None for COCO's 100.
     """
-    evaluator = PanopticEvaluator(dataset_name, distributed=distributed)
+    evaluator = PanopticEvaluator(dataset_name, output_dir, distributed=distributed)
     if not instances or not thing_ids(dataset_name):
         return evaluator
     options = dict(distributed=distributed, max_dets_per_image=max_dets_per_image)
@@ -62,13 +65,18 @@ class PanopticEvaluator(DatasetEvaluator):
         dataset_name: name in Detectron2's catalogs; its records have ``image_id``,
             ``pan_seg_file_name`` and ``segments_info``, and
             :mod:`vit_adapter.data.panoptic.classes` describes its metadata.
+        output_dir: folder for the counts of each image, see
+            :mod:`vit_adapter.evaluation.per_image`; None for no file.
         distributed: whether to add up the counts of all processes.
 
     Raises:
         ValueError: there is no such data set, or it has no classes or panoptic labels.
     """
 
-    def __init__(self, dataset_name: str, *, distributed: bool = True) -> None:
+    def __init__(
+        self, dataset_name: str, output_dir: str | None = None, *, distributed: bool = True
+    ) -> None:
+        self._output_dir = output_dir
         self._names = class_names(dataset_name, kind="stuff")
         self._is_thing = np.isin(np.arange(len(self._names)), thing_ids(dataset_name))
         records = DatasetCatalog.get(dataset_name)
@@ -84,7 +92,7 @@ class PanopticEvaluator(DatasetEvaluator):
 
     def reset(self) -> None:
         """Forget all images."""
-        self._counts = np.zeros((len(self._names), 4))
+        self._per_image: dict[str, np.ndarray] = {}
 
     def process(
         self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
@@ -113,7 +121,7 @@ class PanopticEvaluator(DatasetEvaluator):
                     "height and width."
                 )
             self._check_segments(ids, segments, record["file_name"])
-            self._counts += count_segments(
+            self._per_image[str(record["image_id"])] = count_segments(
                 ids, segments, true_ids, label["segments_info"], len(self._names)
             )
 
@@ -126,12 +134,15 @@ class PanopticEvaluator(DatasetEvaluator):
             predictions, ``PQ_th`` and so on over those of things, ``PQ_st`` and so on over those
             of stuff, and ``PQ-<class>`` and so on belong to one class. What does not occur is NaN.
         """
-        counts = self._counts
+        per_image = self._per_image
         if self._distributed:
-            counts = sum(comm.all_gather(counts))
+            gathered = comm.all_gather(per_image)
             if not comm.is_main_process():
                 return None
-        quality = compute_quality(counts)
+            per_image = {image: part for parts in gathered for image, part in parts.items()}
+        if self._output_dir is not None:
+            write_counts(counts_file(Path(self._output_dir), TASK), per_image, self._names)
+        quality = compute_quality(sum(per_image.values(), np.zeros((len(self._names), 4))))
         metrics: dict[str, float] = {}
         everything = np.ones_like(self._is_thing)
         for suffix, chosen in (("", everything), ("_th", self._is_thing), ("_st", ~self._is_thing)):

@@ -27,7 +27,7 @@ _IGNORED_SHARE = 0.5
 
 
 class Quality(NamedTuple):
-    """PQ, SQ and RQ of each class (K,), as fractions with NaN for classes that do not occur."""
+    """PQ, SQ and RQ of each class (..., K), as fractions with NaN for classes that do not occur."""
 
     pq: np.ndarray
     sq: np.ndarray
@@ -79,8 +79,8 @@ def count_segments(
 
 
 def compute_quality(counts: np.ndarray) -> Quality:
-    """Compute the quality of each class from counts (K, 4) that are added up over images."""
-    iou, matches, wrong, missed = counts.T
+    """Compute the quality of each class from counts (..., K, 4) that are added up over images."""
+    iou, matches, wrong, missed = np.moveaxis(counts, -1, 0)
     total = matches + (wrong + missed) / 2
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: the class does not occur
         return Quality(

@@ -11,6 +11,7 @@ Shapes: K classes, H/W sides of the original image.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from vit_adapter.data.image_io import read_label_map
 from vit_adapter.data.semantic.label_checks import check_values, ignore_label
 from vit_adapter.data.semantic.sets.label_set import IGNORE_LABEL
 from vit_adapter.evaluation.confusion_matrix import write_confusion_matrix
+from vit_adapter.evaluation.per_image import counts_file, write_counts
 from vit_adapter.evaluation.shown_images import show
 
 logger = logging.getLogger(__name__)
@@ -42,7 +44,7 @@ class SemSegEvaluator(DatasetEvaluator):
     Args:
         dataset_name: name in Detectron2's catalogs; its records have ``sem_seg_file_name``, and its
             metadata ``stuff_classes``.
-        output_dir: folder for the confusion matrix; None for no files.
+        output_dir: folder for the confusion matrix and the counts of each image; None for no files.
         distributed: whether to add up the counts of all processes.
 
     Raises:
@@ -70,6 +72,7 @@ class SemSegEvaluator(DatasetEvaluator):
         """Forget all images."""
         # row: predicted class; column: labelled class
         self._counts = np.zeros((len(self._names), len(self._names)), dtype=np.int64)
+        self._per_image: dict[str, np.ndarray] = {}
 
     def process(
         self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Tensor]]
@@ -101,13 +104,17 @@ class SemSegEvaluator(DatasetEvaluator):
                     f"the labels {label_file} have {sizes[1]}. Image and labels must have the same "
                     "size, and the mapper must pass on the image's height and width."
                 )
-            self._add(scores.argmax(dim=0).cpu().numpy(), labels, label_file)
+            counts = self._count(scores.argmax(dim=0).cpu().numpy(), labels, label_file)
+            self._counts += counts
+            sums = (counts.diagonal(), counts.sum(axis=0), counts.sum(axis=1))
+            self._per_image[file_name] = np.stack(sums, axis=1)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Compute the metrics over all images; all processes must call this.
 
         The main process also writes the confusion matrix, see
-        :mod:`vit_adapter.evaluation.confusion_matrix`.
+        :mod:`vit_adapter.evaluation.confusion_matrix`, and the counts of each image, see
+        :mod:`vit_adapter.evaluation.per_image`.
 
         Returns:
             ``{"sem_seg": metrics}`` in percent, or None in all processes except the main one.
@@ -117,11 +124,17 @@ class SemSegEvaluator(DatasetEvaluator):
             ``ACC-<class>`` are NaN for classes that do not occur, as are the means without any
             labelled pixel.
         """
-        counts = self._counts
+        counts, per_image = self._counts, self._per_image
         if self._distributed:
-            counts = sum(comm.all_gather(counts))
+            gathered = comm.all_gather((counts, per_image))
             if not comm.is_main_process():
                 return None
+            counts = sum(part for part, _ in gathered)
+            per_image = {name: part for _, parts in gathered for name, part in parts.items()}
+        if self._output_dir is not None and per_image:
+            common = os.path.commonpath([os.path.dirname(name) for name in per_image])
+            named = {Path(os.path.relpath(n, common)).as_posix(): c for n, c in per_image.items()}
+            write_counts(counts_file(Path(self._output_dir), TASK), named, self._names)
         iou, accuracy, metrics = compute_metrics(counts)
         rows = [
             [name, f"{100 * i:.2f}", f"{100 * a:.2f}"]
@@ -146,12 +159,12 @@ class SemSegEvaluator(DatasetEvaluator):
             return
         show("confusion_matrix", picture)
 
-    def _add(self, predicted: np.ndarray, labels: np.ndarray, label_file: str) -> None:
-        """Count the pixels of one image; both arrays are (H, W)."""
+    def _count(self, predicted: np.ndarray, labels: np.ndarray, label_file: str) -> np.ndarray:
+        """Return the confusion matrix (K, K) of one image; both arrays are (H, W)."""
         labels = check_values(labels, len(self._names), label_file, ignore_label=self._ignore_label)
         counted = labels != IGNORE_LABEL
         pairs = predicted[counted] * len(self._names) + labels[counted]
-        self._counts += np.bincount(pairs, minlength=self._counts.size).reshape(self._counts.shape)
+        return np.bincount(pairs, minlength=self._counts.size).reshape(self._counts.shape)
 
 
 def compute_metrics(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
@@ -164,21 +177,36 @@ def compute_metrics(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[st
         Intersection over union (K,) and accuracy (K,) of each class, as fractions with NaN where a
         class does not occur; and the means in percent.
     """
-    right = counts.diagonal().astype(float)
-    labelled, predicted = counts.sum(axis=0), counts.sum(axis=1)
+    sums = np.stack((counts.diagonal(), counts.sum(axis=0), counts.sum(axis=1)), axis=-1)
+    iou, accuracy, metrics = metrics_of_sums(sums)
+    return iou, accuracy, {name: 100 * float(value) for name, value in metrics.items()}
+
+
+def metrics_of_sums(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Compute the metrics from sums over pixels.
+
+    Args:
+        sums: (..., K, 3), the pixels of each class that are right, labelled and predicted.
+
+    Returns:
+        Intersection over union (..., K) and accuracy (..., K), as fractions with NaN where a class
+        does not occur; and the means (...) as fractions.
+    """
+    right, labelled, predicted = np.moveaxis(sums.astype(float), -1, 0)
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: nothing to measure
         iou = right / (labelled + predicted - right)
         accuracy = right / labelled
         metrics = {
-            "mIoU": _mean(iou),
-            "fwIoU": np.nansum(iou * labelled) / labelled.sum(),
-            "mACC": _mean(accuracy),
-            "pACC": right.sum() / labelled.sum(),
+            "mIoU": mean_of_existing(iou),
+            "fwIoU": np.nansum(iou * labelled, axis=-1) / labelled.sum(-1),
+            "mACC": mean_of_existing(accuracy),
+            "pACC": right.sum(-1) / labelled.sum(-1),
         }
-    return iou, accuracy, {name: 100 * float(value) for name, value in metrics.items()}
+    return iou, accuracy, metrics
 
 
-def _mean(values: np.ndarray) -> float:
-    """Mean of the values that are not NaN; NaN if there are none."""
-    values = values[~np.isnan(values)]
-    return values.mean() if len(values) else np.nan
+def mean_of_existing(values: np.ndarray) -> np.ndarray:
+    """Mean (...) of the values (..., K) that are not NaN; NaN if there are none."""
+    exists = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(exists, values, 0).sum(-1) / exists.sum(-1)
