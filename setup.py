@@ -83,6 +83,7 @@ EXTRAS_REQUIRE = {
     "mlflow": ["mlflow>=2.14"],
     "compare": ["hotcoco>=1.3"],
     "export": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.22"],
+    "web": ["gradio>=6.0"],
     "images": ["tifffile", "imageio"],
 }
 

@@ -51,6 +51,7 @@ def test_extras_name_the_optional_libraries() -> None:
         "mlflow": ["mlflow"],
         "compare": ["hotcoco"],
         "export": ["onnx", "onnxscript", "onnxruntime"],
+        "web": ["gradio"],
         "images": ["tifffile", "imageio"],
     }
     assert not extras.keys() & declared().keys()

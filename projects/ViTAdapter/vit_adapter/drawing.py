@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import torch
 from detectron2.data import Metadata
 from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.utils.visualizer import Visualizer
@@ -21,6 +22,7 @@ from vit_adapter.utils.atomic import atomic_open
 __all__ = [
     "SEGMENT_OPACITY",
     "channels_as_rgb",
+    "draw_labels",
     "draw_prediction",
     "draw_targets",
     "montage",
@@ -62,8 +64,27 @@ def draw_prediction(
         instances = instances[instances.scores >= threshold]
         drawn = visualizer.draw_instance_predictions(instances)
         return Image.fromarray(drawn.get_image()), len(instances)
-    labels = prediction["sem_seg"].argmax(dim=0).cpu()
-    drawn = visualizer.draw_sem_seg(labels, alpha=SEGMENT_OPACITY)
+    return draw_labels(image, prediction["sem_seg"].argmax(dim=0), metadata)
+
+
+@seeded(0)
+@matplotlib.rc_context({"text.parse_math": False})
+def draw_labels(
+    image: np.ndarray, labels: torch.Tensor, metadata: Metadata
+) -> tuple[Image.Image, int]:
+    """Draw the classes of all pixels.
+
+    Args:
+        image: (H, W, 3) uint8, BGR.
+        labels: (H, W), the class of each pixel.
+        metadata: names of the classes; ``stuff_colors`` is the palette.
+
+    Returns:
+        RGB picture, enlarged if the image is small, and the number of different classes.
+    """
+    drawn = _visualizer(image[:, :, ::-1], metadata).draw_sem_seg(
+        labels.cpu(), alpha=SEGMENT_OPACITY
+    )
     return Image.fromarray(drawn.get_image()), len(labels.unique())
 
 

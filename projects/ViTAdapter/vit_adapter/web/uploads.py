@@ -1,0 +1,39 @@
+"""Images that visitors of the page upload."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from vit_adapter.data.image_io import read_image, read_sizes
+
+__all__ = ["read_upload"]
+
+
+def read_upload(path: str | os.PathLike[str] | None, *, max_megapixels: float) -> np.ndarray:
+    """Read an uploaded image. Messages show its name, and not the folder on the server.
+
+    Args:
+        path: the file; None if nothing was uploaded.
+        max_megapixels: larger images are refused before they are decoded.
+
+    Returns:
+        (H, W, 3) uint8, BGR.
+
+    Raises:
+        ValueError: there is no image, it cannot be read, or it is too large.
+    """
+    if not path:
+        raise ValueError("There is no image yet. Upload one first.")
+    name = Path(path).name
+    try:
+        (height, width), _, _ = read_sizes(path)
+        if height * width > max_megapixels * 1e6:
+            raise ValueError(
+                f"{name} has {width} x {height} pixels (width x height), that is "
+                f"{height * width / 1e6:.1f} megapixels. This page takes up to {max_megapixels:g}. "
+                "Make the image smaller, or start the page with a larger --max-megapixels."
+            )
+        return read_image(path)
+    except (ValueError, OSError) as error:
+        raise ValueError(str(error).replace(str(path), name)) from error
