@@ -1,6 +1,6 @@
 # make setup   create .venv, install the dependencies and Detectron2, and compile the kernels
 # make demo    train a small detector on generated images, evaluate it and draw its predictions
-# make lint    check style and format of the code
+# make lint    check style, format and types of the code
 # make test    lint, then run the tests in one process per core
 # make clean   remove the files of building and testing (but not .venv and results)
 #
@@ -68,11 +68,12 @@ demo: setup
 lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 # One thread per process: more threads than cores would slow each other down.
 test: setup lint
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist worksteal --durations=15 $(PYTEST_ARGS)
 
 clean:
-	rm -rf build dist .pytest_cache .ruff_cache .hypothesis projects/ViTAdapter/*.egg-info
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis projects/ViTAdapter/*.egg-info
 	find . -name __pycache__ -type d -not -path "./$(VENV)/*" -prune -exec rm -rf {} +

@@ -200,8 +200,9 @@ class ViTAdapter(PyramidBackbone):
     def compute(self, images: Tensor) -> dict[str, Tensor]:
         """See :meth:`PyramidBackbone.compute`."""
         strides = [stride for stride in self._prior_strides if stride > STRIDES["res2"]]
+        height, width = images.shape[-2:]
         geometry = PyramidGeometry.from_image_size(
-            *images.shape[-2:], prior_strides=strides, patch_size=self.vit.patch_size
+            height, width, prior_strides=strides, patch_size=self.vit.patch_size
         )
         stride_4, *priors = self.spm(images, self._prior_strides)
         levels = zip(priors, self.level_embed, strict=True)
@@ -239,7 +240,7 @@ class ViTAdapter(PyramidBackbone):
         Args:
             images: (B, C, H, W), normalised; H and W are multiples of the patch size.
         """
-        trunk = self.vit
+        trunk: ViTTrunk | FrozenTrunk = self.vit
         if self._vit_is_frozen:
             trunk = FrozenTrunk(self.vit, in_bfloat16=self._in_bfloat16)
         tokens, grid = trunk.embed(images)
@@ -313,7 +314,7 @@ def _check_interactions(indexes: Sequence[Sequence[int]], depth: int) -> list[tu
         expected_first = group[1] + 1
     else:
         if groups and expected_first == depth:
-            return groups
+            return [(first, last) for first, last in groups]
     raise ValueError(
         f"interaction_indexes must be (first, last) pairs, both ends inclusive, that cover the "
         f"ViT's blocks 0 to {depth - 1} in order without gaps, got {groups}"

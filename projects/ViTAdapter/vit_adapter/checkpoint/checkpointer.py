@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
@@ -104,7 +105,7 @@ class Checkpointer(DetectionCheckpointer):
         *,
         trainer: object | None = None,
         allow_mismatch: str | Sequence[str] = (),
-        gather: Callable[[dict[str, object]], dict[str, object]] = dict,
+        gather: Callable[[dict[str, Any]], dict[str, Any]] = dict,
         sharded: bool = False,
         base: BaseWeights | None = None,
         trained_only: bool = False,
@@ -123,7 +124,7 @@ class Checkpointer(DetectionCheckpointer):
         self._trained_only = trained_only
         self._load_average = load_average
         self._inflate = inflate
-        self._fixed: dict[str, object] = {}
+        self._fixed: dict[str, Any] = {}
         self.report: LoadReport | None = None
         self.saved_iteration: object = None
 
@@ -144,7 +145,7 @@ class Checkpointer(DetectionCheckpointer):
         """
         if not self.save_dir:
             return
-        data: dict[str, object] = {"model": self.model.state_dict()}
+        data: dict[str, Any] = {"model": self.model.state_dict()}
         data.update({key: value.state_dict() for key, value in self.checkpointables.items()})
         data.update(extra)
         path = self.path_of(name)
@@ -282,7 +283,7 @@ class Checkpointer(DetectionCheckpointer):
             logger.info("No checkpoint given: the model keeps its initial weights.")
             return {}
         logger.info("Loading checkpoint %s", path)
-        checkpoint = load_checkpoint_file(path)
+        checkpoint: dict[str, Any] = load_checkpoint_file(path)
         source = f"checkpoint {path!r}"
         state_dict = extract_state_dict(checkpoint, path)
         state_dict = choose_weights(checkpoint, state_dict, average=self._load_average, name=path)

@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -183,7 +184,7 @@ def extract_state_dict(checkpoint: Mapping[str, object], name: str) -> dict[str,
     if not found:
         raise CheckpointFileError(f"checkpoint {name!r} is empty.")
     # copy.copy keeps the module versions that state_dict() attaches as an attribute.
-    state_dict = copy.copy(found)
+    state_dict: Any = copy.copy(found)
     for key, value in found.items():
         if not isinstance(key, str):
             raise CheckpointFileError(
@@ -233,7 +234,7 @@ def _set_aside(file: Path) -> str:
 
 
 def _read_sharded(folder: Path) -> dict[str, object]:
-    rest = _read_torch(folder / REST, False)
+    rest: Any = _read_torch(folder / REST, False)
     return {
         key: value if key == "trainer" else _fill_in(folder, value, key)
         for key, value in rest.items()

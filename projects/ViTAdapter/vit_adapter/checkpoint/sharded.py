@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -247,12 +248,12 @@ def _map_tensors(
     if isinstance(tree, Tensor):
         return function(_SEPARATOR.join(path), tree)
     if isinstance(tree, Mapping):
-        mapped = copy.copy(tree)  # with the module versions attached to a state dict
+        mapped: Any = copy.copy(tree)  # with the module versions attached to a state dict
         for key, value in tree.items():
             mapped[key] = _map_tensors(value, function, (*path, str(key)))
         return mapped
-    if type(tree) in (list, tuple):
-        values: Iterator[object] = (
+    if isinstance(tree, list | tuple) and type(tree) in (list, tuple):
+        values = (
             _map_tensors(value, function, (*path, str(index))) for index, value in enumerate(tree)
         )
         return type(tree)(values)

@@ -8,6 +8,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,7 @@ def hash_fixed_weights(
 def complete(
     model: nn.Module,
     state_dict: dict[str, Tensor],
-    fixed: Mapping[str, object],
+    fixed: Mapping[str, Any],
     base: BaseWeights | None,
     *,
     source: str,

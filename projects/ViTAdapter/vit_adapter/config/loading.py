@@ -38,8 +38,7 @@ def load_config(
         TypeError: ``config`` is none of these.
         UsageError: the config does not exist or cannot be read, or an override cannot be applied.
     """
-    named = isinstance(config, str | os.PathLike)
-    source = os.fspath(config) if named else "the config"
+    source = os.fspath(config) if isinstance(config, str | os.PathLike) else "the config"
     cfg = apply_overrides(resolve_config(config), overrides, source=source)
     expand_input_channels(cfg, [each.partition("=")[0].lstrip("+") for each in overrides])
     return cfg

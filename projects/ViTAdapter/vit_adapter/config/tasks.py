@@ -158,7 +158,7 @@ def given_classes(cfg: DictConfig) -> list[str] | str:
 
 
 def _register_instances(name: str, labels: Sequence[str], images: str, cfg: DictConfig) -> None:
-    register_coco_format(name, *labels, images)
+    register_coco_format(name, labels[0], images)
 
 
 def _coco_evaluator() -> DictConfig:
@@ -177,7 +177,7 @@ def _register_semantic(name: str, labels: Sequence[str], images: str, cfg: DictC
     register_label_folders(
         name,
         images,
-        *labels,
+        labels[0],
         names,
         check_all=_reads_everything(cfg),
         image_format=OmegaConf.select(cfg, "dataloader.test.mapper.image_format") or "RGB",
@@ -189,7 +189,8 @@ def _sem_seg_evaluator() -> DictConfig:
 
 
 def _register_panoptic(name: str, labels: Sequence[str], images: str, cfg: DictConfig) -> None:
-    register_panoptic_format(name, *labels, images, check_all=_reads_everything(cfg))
+    file, folder = labels
+    register_panoptic_format(name, file, folder, images, check_all=_reads_everything(cfg))
 
 
 def _panoptic_evaluator() -> DictConfig:

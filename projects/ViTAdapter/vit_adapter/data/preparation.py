@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from detectron2.utils.logger import setup_logger
 
@@ -46,7 +47,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    sets = {**SEMANTIC_SETS, **PANOPTIC_SETS}
+    sets: dict[str, Any] = {**SEMANTIC_SETS, **PANOPTIC_SETS}
     width = max(map(len, sets)) + 2
     layouts = "\n".join(
         f"  {name:{width}}{_TITLES[name]}\n  {'':{width}}{data_set.layout}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count, islice
 
+import numpy as np
 import torch
 
 from vit_adapter.data.seeds import derive_seed
@@ -18,7 +19,7 @@ def sample_stream(
     seed: int,
     start: int = 0,
     *,
-    landscape: Sequence[bool] | None = None,
+    landscape: Sequence[bool] | np.ndarray | None = None,
     group_size: int = 1,
 ) -> Iterator[int]:
     """Yield the record indices of the samples ``start``, ``start + 1``, ... without an end.
@@ -42,7 +43,7 @@ def sample_stream(
 
 
 def group_by_orientation(
-    indices: Iterable[int], landscape: Sequence[bool], group_size: int
+    indices: Iterable[int], landscape: Sequence[bool] | np.ndarray, group_size: int
 ) -> Iterator[int]:
     """Reorder indices so that each ``group_size`` consecutive ones have the same orientation.
 

@@ -89,7 +89,7 @@ class VideoWriter:
         suffix = self._path.suffix.lower()
         if suffix not in _CODECS:
             raise ValueError(f"{self._path} must end in {' '.join(VIDEO_SUFFIXES)}")
-        self._codec = cv2.VideoWriter_fourcc(*_CODECS[suffix])
+        self._codec = cv2.VideoWriter.fourcc(*_CODECS[suffix])
         self._fps = fps
         self._writer: cv2.VideoWriter | None = None
         self._size: tuple[int, int] | None = None

@@ -47,7 +47,7 @@ class WorkerBoard:
     """
 
     def __init__(self, num_workers: int) -> None:
-        self._memory = RawArray(ctypes.c_char, max(1, num_workers) * _ROW.itemsize)
+        self._memory: Any = RawArray(ctypes.c_char, max(1, num_workers) * _ROW.itemsize)
 
     @contextmanager
     def reading(self, file: object) -> Iterator[None]:

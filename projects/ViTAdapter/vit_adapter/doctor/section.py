@@ -1,7 +1,7 @@
 """What a check reports: facts, and findings with their remedies."""
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 __all__ = ["Finding", "Options", "Section"]
 
@@ -42,7 +42,7 @@ class Section:
         findings: in the order in which they were found.
     """
 
-    facts: dict[str, object] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
     def fault(self, what: str, fix: str, traceback: str = "") -> None:

@@ -7,6 +7,7 @@ other programs.
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 
 from vit_adapter.doctor import remedies
 from vit_adapter.doctor.devices import count_cores
@@ -102,8 +103,8 @@ def _measure(device: str) -> list[tuple[float, float]]:
 
     functions = (ms_deform_attn, ms_deform_attn_reference)
     return [
-        _time_in_turn([lambda f=f, b=b: call(f, backward=b) for f in functions])
-        for b in (False, True)
+        _time_in_turn([partial(call, function, backward=backward) for function in functions])
+        for backward in (False, True)
     ]
 
 

@@ -6,6 +6,7 @@ import math
 import operator
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
@@ -137,7 +138,7 @@ class BestCheckpoint:
         value, iteration, evaluations = None, -1, {}
         file = self._file()
         if os.path.exists(file):
-            checkpoint = load_checkpoint_file(file, mapped=True)
+            checkpoint: dict[str, Any] = load_checkpoint_file(file, mapped=True)
             if self._is_own(checkpoint.get(_BEST, {}), file):
                 value, iteration = checkpoint[_BEST]["value"], checkpoint["iteration"]
         file = self._path(EVALUATIONS)

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from detectron2.engine import HookBase
 from torch import nn
@@ -97,13 +97,13 @@ def _is_frozen(name: str, modules: dict[str, nn.Module]) -> bool:
     return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
 
 
-def _near_names(pattern: str, parameters: Sequence[str]) -> str:
+def _near_names(pattern: str, parameters: Iterable[str]) -> str:
     """Name the parameters and modules similar to a pattern, or else the parts of the model."""
     names: dict[str, None] = {}
     for parameter in parameters:
         parts = parameter.split(".")
         names.update(dict.fromkeys(".".join(parts[:n]) for n in range(1, len(parts) + 1)))
-    parts = ", ".join(name for name in names if "." not in name)
+    top = ", ".join(name for name in names if "." not in name)
     return did_you_mean(
-        pattern.replace("\\", ""), names, cutoff=0.6, otherwise=f"The model consists of {parts}."
+        pattern.replace("\\", ""), names, cutoff=0.6, otherwise=f"The model consists of {top}."
     )

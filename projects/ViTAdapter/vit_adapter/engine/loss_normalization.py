@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from detectron2.utils.events import EventStorage
@@ -46,7 +47,7 @@ class LossNormalization:
         self,
         model: nn.Module,
         micro_batches: Sequence[object],
-        forward: Callable[[object], object],
+        forward: Callable[[Any], object],
     ) -> None:
         """Count over the micro-batches of a step; every process calls this before the first one.
 

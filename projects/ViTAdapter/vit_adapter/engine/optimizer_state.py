@@ -1,6 +1,7 @@
 """Checking that the optimizer state in a checkpoint fits the optimizer of this run."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ _SHAPED_LIKE_PARAMETER = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_b
 """Entries in the states of Adam and SGD. Other optimizers may store tensors of any shape."""
 
 
-def describe_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, object]:
+def describe_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Any]:
     """Return what an optimizer's own ``state_dict()`` leaves out: its class and parameter names.
 
     Args:
@@ -34,8 +35,8 @@ def describe_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> di
 def check_optimizer_state(
     optimizer: torch.optim.Optimizer,
     model: nn.Module,
-    state: Mapping[str, object],
-    description: Mapping[str, object] | None,
+    state: Mapping[str, Any],
+    description: Mapping[str, Any] | None,
 ) -> None:
     """Refuse a stored state that belongs to another optimizer; nothing is changed.
 
@@ -59,7 +60,7 @@ def check_optimizer_state(
         )
 
 
-def _compare(stored: Mapping[str, object], own: Mapping[str, object]) -> str:
+def _compare(stored: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     """Describe what differs between two descriptions; "" if nothing does."""
     if stored["class"] != own["class"]:
         return f"its class is {stored['class']}, this run's is {own['class']}"
@@ -76,7 +77,7 @@ def _compare(stored: Mapping[str, object], own: Mapping[str, object]) -> str:
     return ", ".join(parts) or "the same parameters in different groups or in a different order"
 
 
-def _compare_groups(optimizer: torch.optim.Optimizer, state: Mapping[str, object]) -> str:
+def _compare_groups(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> str:
     """Describe differences in number or shape, for checkpoints without names; "" if none."""
     stored = [group["params"] for group in state["param_groups"]]
     own = [group["params"] for group in optimizer.param_groups]

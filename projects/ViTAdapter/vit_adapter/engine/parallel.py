@@ -8,6 +8,7 @@ process of a run must call these functions.
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -113,19 +114,19 @@ def share_buffers(model: nn.Module) -> None:
             dist.broadcast(buffer, src=0)
 
 
-def gather_state(state: object) -> object:
+def gather_state(state: Any) -> Any:
     """Return a state dict, or anything with state dicts inside, with whole tensors.
 
     Only the main process gets them, on the CPU; the others keep their pieces of a divided model.
     """
     if isinstance(state, Mapping):
-        gathered = copy.copy(state)  # with the module versions attached to it
+        gathered: Any = copy.copy(state)  # with the module versions attached to it
         gathered.update((key, gather_state(value)) for key, value in state.items())
         return gathered
     return gather(state)
 
 
-def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, object]) -> None:
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load the ``state_dict()`` of an optimizer, with whole tensors; every process has it.
 
     It may come from a run with another number of processes.

@@ -33,10 +33,10 @@ def plan_processes(cfg: DictConfig, arguments: Namespace) -> ProcessLayout | Pro
         "dist_url": arguments.dist_url,
     }
     options = {name: value for name, value in options.items() if value is not None}
-    processes = launched_process(device.type)
+    processes: ProcessLayout | Process | None = launched_process(device.type)
     if processes is None:
-        processes = ProcessLayout(device_type=device.type, **options)
-        if processes.num_machines == 1:
+        processes = layout = ProcessLayout(device_type=device.type, **options)
+        if layout.num_machines == 1:
             refuse_unconnected_processes()
     elif options:
         raise UsageError(

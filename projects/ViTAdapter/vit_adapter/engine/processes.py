@@ -14,6 +14,7 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch.multiprocessing as mp
 
@@ -163,7 +164,7 @@ def _wait(context: mp.ProcessContext) -> None:
 
 def _wait_for_first(processes: Sequence[BaseProcess]) -> int:
     """Wait until a process fails, or all have ended; return the exit status of that process."""
-    running = {process.sentinel: process for process in processes}
+    running: dict[Any, BaseProcess] = {process.sentinel: process for process in processes}
     while running:
         for sentinel in wait(running):
             process = running.pop(sentinel)

@@ -119,8 +119,9 @@ def whole_tensor(value: Tensor) -> Tensor:
 
 def shard_like(value: object, parameter: Tensor) -> object:
     """Divide an entry of the optimizer state of a parameter, unless it has another shape."""
-    is_whole = isinstance(value, Tensor) and not isinstance(value, DTensor)
-    if not (isinstance(parameter, DTensor) and is_whole and value.shape == parameter.shape):
+    if not isinstance(value, Tensor) or isinstance(value, DTensor):
+        return value
+    if not (isinstance(parameter, DTensor) and value.shape == parameter.shape):
         return value
     return distribute_tensor(
         value.to(parameter.device), parameter.device_mesh, parameter.placements

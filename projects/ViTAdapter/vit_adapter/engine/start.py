@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from detectron2.utils import comm
 from omegaconf import DictConfig
@@ -27,7 +28,7 @@ __all__ = ["load_start", "load_trained"]
 logger = logging.getLogger(__name__)
 
 
-def load_start(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, object] | None:
+def load_start(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, Any] | None:
     """Load the weights that training starts from; every process calls this.
 
     When resuming, they come from the last checkpoint in ``train.output_dir``, otherwise from

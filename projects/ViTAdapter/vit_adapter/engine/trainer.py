@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from detectron2.engine import TrainerBase
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 _REPLAY = "python projects/ViTAdapter/tools/replay.py"
 
-Batch = Sequence[Mapping[str, object]]
+Batch = Sequence[Mapping[str, Any]]
 """Detectron2's input dicts, of one iteration or of a micro-batch."""
 
 
@@ -215,7 +216,7 @@ class Trainer(TrainerBase):
         state["grad_scaler"] = self.precision.scaler.state_dict()
         return state
 
-    def load_state_dict(self, state_dict: Mapping[str, object]) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore the result of :meth:`state_dict`.
 
         Learning rate, weight decay and precision still come from the config, which may have changed

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -85,7 +86,7 @@ def draw_confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Image.Ima
         for (row, column), value in np.ndenumerate(percent):
             if not np.isnan(value):
                 color = "white" if value > 50 else "black"
-                style = dict(ha="center", va="center", fontsize=font, color=color)
+                style: dict[str, Any] = dict(ha="center", va="center", fontsize=font, color=color)
                 axes.text(column, row, f"{value:.0f}", **style)
     with io.BytesIO() as stream:
         figure.savefig(stream, format="png")

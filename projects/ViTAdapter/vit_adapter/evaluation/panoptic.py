@@ -54,7 +54,7 @@ def build_panoptic_evaluator(
     evaluator = PanopticEvaluator(dataset_name, output_dir, distributed=distributed)
     if not instances or not thing_ids(dataset_name):
         return evaluator
-    options = dict(distributed=distributed, max_dets_per_image=max_dets_per_image)
+    options: dict[str, Any] = dict(distributed=distributed, max_dets_per_image=max_dets_per_image)
     return DatasetEvaluators([evaluator, build_coco_evaluator(dataset_name, output_dir, **options)])
 
 

@@ -147,7 +147,7 @@ def draw_labels(
         if the record has no labels of this kind.
     """
     metadata = MetadataCatalog.get(dataset_name)
-    options = dict(augmentations=[], image_format=image_format)
+    options: dict[str, Any] = dict(augmentations=[], image_format=image_format)
     if "panoptic_seg" in prediction:
         inputs = PanopticMapper(is_train=False, **options)(record)
         image = _pixels(inputs)
@@ -161,7 +161,7 @@ def draw_labels(
     if "instances" in prediction:
         has_labels = "annotations" in record
         has_masks = has_labels and all(a.get("segmentation") for a in record["annotations"])
-        mapper = CheckedDatasetMapper(
+        mapper: Any = CheckedDatasetMapper(
             is_train=has_labels,
             use_instance_mask=has_masks,
             instance_mask_format="bitmask",

@@ -47,8 +47,11 @@ class ViewTaps:
     def tap_shape(self, height: int, width: int) -> tuple[int, int, int, int]:
         """The shape (T, h, w, D) of the taps of an image with sides in pixels."""
         vit = self._backbone.vit
-        grid = (-(-s // PYRAMID_STRIDE) * PYRAMID_STRIDE // vit.patch_size for s in (height, width))
-        return len(self._backbone.interaction_indexes), *grid, vit.embed_dim
+        rows, columns = (
+            -(-side // PYRAMID_STRIDE) * PYRAMID_STRIDE // vit.patch_size
+            for side in (height, width)
+        )
+        return len(self._backbone.interaction_indexes), rows, columns, vit.embed_dim
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         """Return the taps (B, N, D) of a batch; see :meth:`ViTAdapter.read_taps`.

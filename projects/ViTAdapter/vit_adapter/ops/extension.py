@@ -5,7 +5,7 @@ import importlib
 import os
 import warnings
 from types import ModuleType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch  # before vit_adapter._C, which links to torch's libraries
 
@@ -73,7 +73,7 @@ def select_backend(device_type: str) -> Backend:
     return "embedding_bag" if device_type == "cpu" else "reference"
 
 
-def extension_info() -> dict[str, object]:
+def extension_info() -> dict[str, Any]:
     """Describe the compiled extension and what is used on each device.
 
     Returns:
@@ -85,7 +85,7 @@ def extension_info() -> dict[str, object]:
         ``cpu_fast_paths``: fast path on the CPU -> ``"on"``, or ``"off: "`` and the reason.
     """
     module, problem = load_extension()
-    info = {"torch": "", "compiler": "", "cuda": "", "cuda_architectures": []}
+    info: dict[str, Any] = {"torch": "", "compiler": "", "cuda": "", "cuda_architectures": []}
     info["cpu_instruction_set"] = ""
     if module is not None:
         info.update(module.build_info())

@@ -104,11 +104,12 @@ class MultiScaleFlip(nn.Module):
             views = [_with_short_side(height, width, side) for side in self.short_sides]
         else:
             views = [self._scaled(height, width, scale) for scale in self.scales]
-        return [tuple(_round_up(side, self.size_divisor) for side in view) for view in views]
+        divisor = self.size_divisor
+        return [(_round_up(high, divisor), _round_up(wide, divisor)) for high, wide in views]
 
     def _scaled(self, height: int, width: int, scale: float) -> tuple[int, int]:
         sides = (max(height, width), min(height, width))
-        long, short = (int(limit * scale) for limit in self.limits or sides)
+        long, short = (float(int(limit * scale)) for limit in self.limits or sides)
         if self.min_side > 1:
             short = max(short, self.min_side)
             long = short * sides[0] / sides[1]

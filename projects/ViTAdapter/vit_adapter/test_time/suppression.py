@@ -1,6 +1,7 @@
 """NMS or soft-NMS, as the config chooses, over the candidates of one or more views."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from detectron2.layers import batched_nms
 from detectron2.structures import Instances
@@ -24,7 +25,7 @@ class Suppression:
         ValueError: the method is unknown, or a number is out of range.
     """
 
-    method: str = "hard"
+    method: Literal["hard", "linear", "gaussian"] = "hard"
     iou_threshold: float | None = None
     sigma: float = 0.5
     min_score: float = 1e-3

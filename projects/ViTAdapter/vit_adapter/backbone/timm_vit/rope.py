@@ -27,6 +27,8 @@ class StoredRope(RotaryEmbeddingDinoV3):
         source: the module to replace; its training-time jitter is dropped.
     """
 
+    periods: Tensor
+
     def __init__(self, source: RotaryEmbeddingDinoV3) -> None:
         super().__init__(
             dim=source.dim,
@@ -46,7 +48,7 @@ class StoredRope(RotaryEmbeddingDinoV3):
         if self.periods.dtype != torch.float64 or standard != ("separate", 0, "ij", True):
             return super().get_embed(shape, dtype)
         periods = self.periods
-        points = reference_points((tuple(shape),), device=periods.device, dtype=periods.dtype)
+        points = reference_points((shape,), device=periods.device, dtype=periods.dtype)
         coordinates = 2 * points[0, :, 0].flip(-1) - 1  # (N, 2), (y, x) in (-1, 1)
         angles = (2 * math.pi * coordinates[..., None] / periods).flatten(1).repeat(1, 2)  # (N, d)
         return torch.cat([angles.sin(), angles.cos()], dim=-1).to(dtype or periods.dtype)

@@ -143,7 +143,7 @@ def _from_stored_config(
             "assumed. Models trained from AugReg B and L used mean and std 127.5 in all channels"
         )
         return Provenance(tree, fusion, IMAGENET, False, (note,))
-    notes = ()
+    notes: tuple[str, ...] = ()
     if stored.train not in (None, stored.test):
         notes = (f"training used different pixel statistics than evaluation: {stored.train}",)
     return Provenance(tree, fusion, stored.test, True, notes)

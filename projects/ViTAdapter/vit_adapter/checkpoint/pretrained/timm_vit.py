@@ -104,7 +104,7 @@ def _adapt(vit: TimmViT, state_dict: dict[str, Tensor], source: str) -> TrunkWei
     return TrunkWeights(weights, tuple(resized))
 
 
-def _convert(model: nn.Module, state_dict: dict[str, TracedTensor]) -> dict[str, Tensor]:
+def _convert(model: nn.Module, state_dict: dict[str, TracedTensor]) -> Mapping[str, Tensor]:
     """Rename to timm's layout and resize positions and patch kernel, with timm's own readers."""
     if is_big_vision(state_dict):
         state_dict = rename_big_vision(state_dict)

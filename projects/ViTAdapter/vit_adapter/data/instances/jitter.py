@@ -70,7 +70,7 @@ class InstanceJitter:
                 f"{scale}, {shift} and {angle}."
             )
         self.probability = probability
-        self.scale = tuple(scale)
+        self.scale = (scale[0], scale[1])
         self.shift = shift
         self.angle = angle
         self.color_probability = color_probability
@@ -198,7 +198,10 @@ def _overlapping(boxes: np.ndarray) -> list[np.ndarray]:
 
 
 def _on_grid(
-    matrix: np.ndarray, *, source: Sequence[int] = (0, 0), target: Sequence[int] = (0, 0)
+    matrix: np.ndarray,
+    *,
+    source: Sequence[int] | np.ndarray = (0, 0),
+    target: Sequence[int] | np.ndarray = (0, 0),
 ) -> np.ndarray:
     """Return a matrix for OpenCV, where pixel i has its centre at i.
 

@@ -56,7 +56,7 @@ def check_map_files(
         _check_pixels(annotation, map_root, problems)
 
 
-def spread(entries: Sequence[_Entry], most: int) -> Sequence[_Entry]:
+def spread(entries: Sequence[Any], most: int) -> Sequence[Any]:
     """Return at most this many entries, spread evenly."""
     if len(entries) <= most:
         return entries

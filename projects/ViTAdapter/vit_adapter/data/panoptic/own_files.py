@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -106,5 +106,5 @@ def _normalise(content: _Entry, image_root: Path) -> None:
             category["isthing"] = flag(category["isthing"])
 
 
-def _copies(records: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _copies(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [dict(record) for record in records]

@@ -25,7 +25,7 @@ def check_panoptic_categories(
 ) -> dict[Identifier, bool]:
     """Check ids, names and kinds; return whether each valid id is a thing."""
     valid = check_categories(categories, problems)
-    is_thing = {}
+    is_thing: dict[Identifier, bool] = {}
     for category in categories:
         identifier, kind = category.get("id"), category.get("isthing")
         if kind not in (0, 1):

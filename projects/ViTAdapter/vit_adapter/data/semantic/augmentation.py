@@ -45,7 +45,7 @@ class ResizeToScale(T.Augmentation):
         if len(ratio_range) != 2 or not 0 < ratio_range[0] <= ratio_range[1]:
             raise ValueError(f"ratio_range must be (lowest, highest) above 0, got {ratio_range}.")
         self.scale = tuple(sorted(scale, reverse=True))
-        self.ratio_range = tuple(ratio_range)
+        self.ratio_range = (ratio_range[0], ratio_range[1])
 
     def get_transform(self, image: np.ndarray) -> T.ResizeTransform:
         """Return the resizing of an image of shape (H, W) or (H, W, channels)."""
@@ -102,8 +102,8 @@ class PhotometricDistortion(T.Augmentation):
     ) -> None:
         super().__init__()
         self.brightness = brightness
-        self.contrast = tuple(contrast)
-        self.saturation = tuple(saturation)
+        self.contrast = (contrast[0], contrast[1])
+        self.saturation = (saturation[0], saturation[1])
         self.hue = hue
 
     def get_transform(self, image: np.ndarray) -> PhotometricTransform:

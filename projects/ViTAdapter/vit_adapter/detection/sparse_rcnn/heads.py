@@ -88,8 +88,8 @@ class SparseHeads(nn.Module):
                 return list(proposals), self.criterion(predictions, targets)
         logits, boxes = predictions[-1]
         found = [
-            self._choose(*of_image, proposal.image_size)
-            for *of_image, proposal in zip(logits.sigmoid(), boxes, proposals, strict=True)
+            self._choose(scores, own_boxes, proposal.image_size)
+            for scores, own_boxes, proposal in zip(logits.sigmoid(), boxes, proposals, strict=True)
         ]
         return found, {}
 

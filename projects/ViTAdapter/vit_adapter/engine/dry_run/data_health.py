@@ -55,7 +55,7 @@ def check_data(cfg: DictConfig, report: Report) -> None:
             image_format = stored_channels(cfg) or "RGB"
             _check_one(split, name, found, kind, most, report, image_format)
     if "val" in records:
-        _check_overlap(*(_files(records[split]) for split in ("train", "val")), report)
+        _check_overlap(_files(records["train"]), _files(records["val"]), report)
 
 
 def _check_one(

@@ -172,4 +172,4 @@ def _check_maps(records: Sequence[Record], problems: Problems) -> None:
         {**record, "file_name": os.path.relpath(record["pan_seg_file_name"], root)}
         for record in records
     ]
-    check_map_files(annotations, {r["image_id"]: r for r in records}, root, problems)
+    check_map_files(annotations, {r["image_id"]: dict(r) for r in records}, root, problems)

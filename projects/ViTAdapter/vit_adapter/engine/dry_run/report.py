@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
@@ -51,7 +52,7 @@ class Report:
             values: its content in the file.
             rows: its lines on the terminal: a name and a text.
         """
-        node = self._sections
+        node: Any = self._sections
         *parents, last = [key] if isinstance(key, str) else key
         for parent in parents:
             node = node.setdefault(parent, {})

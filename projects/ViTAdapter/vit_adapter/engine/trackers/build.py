@@ -69,7 +69,7 @@ def build_trackers(
         failed: tells, when the run ends, whether it failed.
     """
     ids = RunIds(output_dir, resumed=resumed)
-    shared = dict(ids=ids, failed=failed)
+    shared: dict[str, Any] = dict(ids=ids, failed=failed)
     starts = {
         "wandb": lambda params: WandbWriter(
             params, config=plain_config(cfg), output_dir=output_dir, **shared
