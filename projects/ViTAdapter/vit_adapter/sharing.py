@@ -1,7 +1,7 @@
 """Sharing the model of a predictor: portable folders and the Hugging Face Hub."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -81,7 +81,8 @@ class Shareable:
                 f"{folder} has no manifest.json, so it is not a portable folder. Make one with "
                 "tools/package_model.py."
             )
-        return cls(folder, **arguments)
+        construct: Callable[..., _T] = cls  # its arguments are those of the subclass
+        return construct(folder, **arguments)
 
     def save_pretrained(
         self,

@@ -25,7 +25,9 @@ def flop_counter() -> FlopCounterMode:
 
 def _formulas() -> dict[Any, Callable[..., int]]:
     """The operators that PyTorch's counter does not know -> their floating-point operations."""
-    formulas = {torch.ops.vit_adapter.ms_deform_attn: _deformable_attention_flops}
+    formulas: dict[Any, Callable[..., int]] = {
+        torch.ops.vit_adapter.ms_deform_attn: _deformable_attention_flops
+    }
     attention = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
     if attention is not None:
         formulas[attention] = _attention_flops

@@ -113,7 +113,7 @@ def make_inputs(
     """
     generator = torch.Generator().manual_seed(0)
     height, width = size
-    batch = []
+    batch: list[Mapping[str, Any]] = []
     for _ in range(batch_size):
         image = torch.randint(256, (3, height, width), dtype=torch.uint8, generator=generator)
         inputs: dict[str, Any] = {"image": image, "height": height, "width": width}

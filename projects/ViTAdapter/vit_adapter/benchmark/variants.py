@@ -65,13 +65,14 @@ def parse_variant(text: str) -> Variant:
     Raises:
         ValueError: there is no such variant.
     """
-    precision, *mode = text.split(",")
-    if precision not in PRECISIONS or len(mode) > 1 or not set(mode) <= set(MODES):
+    precision, comma, mode = text.partition(",")
+    mode = mode if comma else "eager"
+    if precision not in PRECISIONS or mode not in MODES:
         raise ValueError(
             f"{text!r} is not a variant; expected {', '.join(PRECISIONS)}, alone or with "
             f"{' or '.join(f',{name}' for name in MODES[1:])}, such as bf16,compiled"
         )
-    return Variant(precision, *mode)
+    return Variant(precision, mode)
 
 
 def check_variants(variants: Sequence[Variant], *, device: torch.device, training: bool) -> None:

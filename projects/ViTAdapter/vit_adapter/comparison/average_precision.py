@@ -99,8 +99,8 @@ def _collect(entries: np.ndarray, thresholds: int) -> Matches:
     right, skipped = (np.concatenate(parts, axis=1)[:, order] for parts in (matched, ignored))
     counts = ~skipped.all(axis=0)
     right, skipped = right[:, counts], skipped[:, counts]
-    images = np.concatenate(images)[order][counts]
-    return Matches(images, right & ~skipped, ~right & ~skipped, objects)
+    kept = np.concatenate(images)[order][counts]
+    return Matches(kept, right & ~skipped, ~right & ~skipped, objects)
 
 
 def average_precision(matches: Matches, weights: np.ndarray) -> np.ndarray:

@@ -170,15 +170,16 @@ def _compare_counts(
     drawn = draw_weights(len(one.images), resamples, seed)
     weights = np.concatenate([np.ones((1, len(one.images)), drawn.dtype), drawn])
     sums = [np.tensordot(weights, part.counts, axes=1) for part in (one, other)]  # (1 + R, K, C)
+    metrics: list[_Samples]
     if task == "sem_seg":
         computed = [metrics_of_sums(part) for part in sums]
         by_class = [iou for iou, _, _ in computed]
         metrics = [values for _, _, values in computed]
     else:
         is_thing = np.isin(np.arange(len(one.classes)), first.things)
-        computed = [compute_quality(part) for part in sums]
-        by_class = [quality.pq for quality in computed]
-        metrics = [_panoptic_metrics(quality, is_thing) for quality in computed]
+        qualities = [compute_quality(part) for part in sums]
+        by_class = [quality.pq for quality in qualities]
+        metrics = [_panoptic_metrics(quality, is_thing) for quality in qualities]
     named = ({n: part[:, k] for k, n in enumerate(one.classes)} for part in by_class)
     return Comparison(task, _differences(*metrics), _differences(*named))
 

@@ -72,7 +72,8 @@ def read_results(source: Path, annotations: Path | None = None) -> Result:
             f"train_net.py --config-file {source} --eval-only."
         )
     predictions = truth = None
-    max_detections, things = 100, ()
+    max_detections = 100
+    things: tuple[int, ...] = ()
     if "panoptic_seg" in counts or path.is_file():
         cfg, name = _test_data(source)
         if "panoptic_seg" in counts:

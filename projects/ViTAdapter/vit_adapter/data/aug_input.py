@@ -25,6 +25,10 @@ class AugInput(T.AugInput):
     Its arguments and attributes are those of Detectron2's class.
     """
 
+    image: np.ndarray
+    boxes: np.ndarray | None
+    sem_seg: np.ndarray | None
+
     def transform(self, tfm: Transform) -> None:
         """Transform all attributes in place."""
         self.image = _transform_image(tfm, self.image)

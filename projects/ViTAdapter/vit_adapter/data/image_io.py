@@ -233,7 +233,8 @@ def _open(file_name: str | os.PathLike[str], size: _Size | None = None) -> tuple
         picture = _upright(image)
         if size is not None and picture.size[::-1] != size and image.size[::-1] == size:
             picture = image.copy()
-    _check_sides(*picture.size, file_name)
+    width, height = picture.size
+    _check_sides(width, height, file_name)
     return picture, is_deep
 
 

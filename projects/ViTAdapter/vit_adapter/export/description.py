@@ -1,6 +1,6 @@
 """What the JSON beside an exported file says."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import detectron2
@@ -78,6 +78,6 @@ def _plain(node: object) -> object:
     return node if isinstance(node, str | int | float | bool | None) else str(node)
 
 
-def _name(target: object) -> str:
+def _name(target: str | Callable[..., Any]) -> str:
     """The name of a function or class that a config calls."""
     return target.rpartition(".")[2] if isinstance(target, str) else target.__qualname__

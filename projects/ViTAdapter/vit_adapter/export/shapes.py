@@ -89,11 +89,11 @@ class ImageShapes:
         Raises:
             UsageError: the image is larger than every accepted size.
         """
-        sides = (self.height, self.width)
+        sides = [self.height, self.width]
         if self.dynamic_size:
-            sides = tuple(
+            sides = [
                 max(-(-side // MULTIPLE) * MULTIPLE, SHORTEST_SIDE) for side in (height, width)
-            )
+            ]
         if height > min(sides[0], LONGEST_SIDE) or width > min(sides[1], LONGEST_SIDE):
             raise UsageError(
                 f"an image of {height} x {width} pixels (height x width) does not fit into the "

@@ -56,7 +56,8 @@ def choose_results(
         iou_threshold=iou_threshold,
         count=min(count, scores.shape[1]),
     )
-    return fill(*(choose_rows(values, index) for values in candidates), found)
+    boxes, scores, classes = (choose_rows(values, index) for values in candidates)
+    return fill(boxes, scores, classes, found)
 
 
 def fill(boxes: Tensor, scores: Tensor, classes: Tensor, found: Tensor) -> Results:
