@@ -139,7 +139,7 @@ class BEiT(ViTTrunk):
         grid = patch_grid(images, self.patch_size, self.in_channels)
         tokens = self.patch_embed(images)
         if self.cls_token is not None:
-            tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], 1)
+            tokens = torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], 1)
         return tokens, grid
 
     def forward_blocks(self, tokens: Tensor, grid: GridSize, start: int, stop: int) -> Tensor:

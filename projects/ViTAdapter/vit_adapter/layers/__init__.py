@@ -11,6 +11,7 @@ from vit_adapter.layers.norm import (
     norm_builder,
     normalise_map,
 )
+from vit_adapter.layers.pooling import PoolToGrid
 from vit_adapter.layers.position import resize_position_embedding
 from vit_adapter.layers.pyramid import (
     GridSize,
@@ -34,6 +35,7 @@ __all__ = [
     "Linear",
     "MSDeformAttn",
     "PatchUpsampling",
+    "PoolToGrid",
     "PyramidGeometry",
     "build_norm",
     "crop_map",

@@ -15,7 +15,7 @@ Shapes: B batch, H/W grid, C channels, R/K rows and columns of windows, w window
 import torch.nn.functional as F
 from torch import Tensor
 
-from vit_adapter.layers.pyramid import GridSize
+from vit_adapter.layers.pyramid import GridSize, known_equal
 
 
 def window_partition(tokens: Tensor, grid: GridSize, window_size: int) -> Tensor:
@@ -33,9 +33,9 @@ def window_partition(tokens: Tensor, grid: GridSize, window_size: int) -> Tensor
     height, width = grid
     rows, columns = _window_counts(grid, window_size)
     x = tokens.view(batch, height, width, channels)
-    bottom, right = rows * window_size - height, columns * window_size - width
-    if bottom or right:
-        x = F.pad(x, (0, 0, 0, right, 0, bottom))
+    padded = rows * window_size, columns * window_size
+    if not known_equal(padded, grid):
+        x = F.pad(x, (0, 0, 0, padded[1] - width, 0, padded[0] - height))
     x = x.view(batch, rows, window_size, columns, window_size, channels)
     x = x.transpose(2, 3)  # (B, R, K, w, w, C)
     return x.reshape(-1, window_size**2, channels)

@@ -14,8 +14,8 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from vit_adapter.layers import PoolToGrid, resize_map
 from vit_adapter.segmentation.head import PixelHead, conv_norm_relu, sort_by_stride
 from vit_adapter.segmentation.losses import Average
 
@@ -69,7 +69,7 @@ class UPerNetHead(PixelHead):
         self.in_features = [name for name, _ in inputs]
         *fine, coarsest = [shape.channels for _, shape in inputs]
         self.psp_modules = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(scale), conv_norm_relu(coarsest, channels, 1, norm))
+            nn.Sequential(PoolToGrid(scale), conv_norm_relu(coarsest, channels, 1, norm))
             for scale in pool_scales
         )
         pooled = coarsest + len(pool_scales) * channels
@@ -112,7 +112,4 @@ class UPerNetHead(PixelHead):
 
 def _resize_like(feature: Tensor, like: Tensor) -> Tensor:
     """Resize bilinearly to the height and width of another map."""
-    size = like.shape[-2:]
-    if feature.shape[-2:] == size:
-        return feature
-    return F.interpolate(feature, size=size, mode="bilinear", align_corners=False)
+    return resize_map(feature, (like.shape[-2], like.shape[-1]))

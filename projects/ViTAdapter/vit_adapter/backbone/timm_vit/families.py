@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
-from timm.layers import resample_abs_pos_embed
 from timm.models.beit import Beit
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
@@ -226,7 +225,7 @@ def _embed_with_prefix(model: nn.Module, images: Tensor, grid: GridSize, antiali
     if patches.ndim == 4:
         patches = patches.flatten(1, 2)
     tokens = [getattr(model, name, None) for name in _PREFIX_NAMES]
-    prefix = [token.expand(len(images), -1, -1) for token in tokens if token is not None]
+    prefix = [token.expand(images.shape[0], -1, -1) for token in tokens if token is not None]
     if model.pos_embed is None:
         return model.pos_drop(torch.cat([*prefix, patches], dim=1))
     only_patches = getattr(model, "no_embed_class", False)
@@ -242,15 +241,9 @@ def _resize_positions(
     positions: Tensor, source: GridSize, grid: GridSize, antialias: bool, num_prefix: int = 0
 ) -> Tensor:
     """Resize (1, num_prefix + N, D) from one grid to another, all except the prefix."""
-    if antialias:
-        return resample_abs_pos_embed(
-            positions,
-            new_size=list(grid),
-            old_size=list(source),
-            num_prefix_tokens=num_prefix,
-        )
     prefix, patches = positions[:, :num_prefix], positions[:, num_prefix:]
-    return torch.cat([prefix, resize_position_embedding(patches, source, grid)], dim=1)
+    patches = resize_position_embedding(patches, source, grid, antialias=antialias)
+    return torch.cat([prefix, patches], dim=1)
 
 
 _FAMILIES: dict[type[nn.Module], Callable[[], Family]] = {
