@@ -29,6 +29,7 @@ def test_arrays_have_their_channels_first_or_last(tmp_path: Path, channels: int,
     for name in ("last.npy", "first.npy"):
         read = read_image(tmp_path / name, channels)
         assert read.dtype == np.float32 and read.flags.c_contiguous
+        assert read.flags.owndata and read.flags.writeable and type(read) is np.ndarray
         assert np.array_equal(read, image.astype(np.float32))
         assert read_sizes(tmp_path / name) == ((H, W), (H, W), False)
 

@@ -15,6 +15,7 @@ CONFIG = "quick_start/mask_rcnn_vit_adapter_shapes"
 class FakePredictor:
     """Finds one object in every image: its left half, with a score of 0.7."""
 
+    image_format = "BGR"
     metadata = Metadata(thing_classes=["half"])
     image_format = "BGR"
 

@@ -85,7 +85,7 @@ def channels_last(pixels: np.ndarray, channels: int, source: str | os.PathLike[s
             "model.input_channels to the number of channels that all images have."
         )
     with np.errstate(over="ignore"):  # refused below
-        image = np.ascontiguousarray(image, dtype=np.float32)
+        image = np.array(image, dtype=np.float32, order="C")  # a copy, as files may be mapped
     wrong = image.size - np.count_nonzero(np.isfinite(image))
     if wrong:
         raise ValueError(
