@@ -31,8 +31,8 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     cut.write_bytes(cut.read_bytes()[:-500])
     Image.new("RGB", (1, 1)).save(dot)
     assert refused(None) == "There is no image yet. Upload one first."
-    assert "notes.jpg cannot be read" in refused(text)
-    assert "cut.png cannot be read" in refused(cut)
+    assert refused(text) == "notes.jpg cannot be read: cannot identify image file 'notes.jpg'"
+    assert refused(cut) == "cut.png cannot be read: image file is truncated"
     assert "dot.png has 1 x 1 pixels" in refused(dot)
     assert "gone.png does not exist" in refused(tmp_path / "gone.png")
 
@@ -47,4 +47,6 @@ def test_large_images_are_refused_before_they_are_decoded(
         path
     )
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500_000)  # Pillow's own limit
-    assert "large.png is larger than Pillow's limit" in refused(path, max_megapixels=2)
+    assert "large.png cannot be read: Image size (1500000 pixels) exceeds" in refused(
+        path, max_megapixels=2
+    )

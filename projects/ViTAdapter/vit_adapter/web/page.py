@@ -29,7 +29,6 @@ _QUEUE_LENGTH = 20  # requests that may wait; further ones are told that the pag
 _VISITORS = 20  # whose last prediction is kept
 _KEEP_SECONDS = 3600  # until uploads, pictures and predictions are deleted
 _NO_ROWS = {"headers": ["class", "score"], "data": []}
-_ONE_AT_A_TIME = {"concurrency_id": "model", "concurrency_limit": 1}
 
 logger = logging.getLogger(__name__)
 
@@ -117,9 +116,14 @@ class Page:
     def _connect(self) -> None:
         shown = [self._picture, self._status, self._table, self._download]
         everything = [self._result, self._view, *shown]
-        self._upload.change(self.show_upload, self._upload, everything, **_ONE_AT_A_TIME)
+        options = {
+            "concurrency_id": "model",
+            "concurrency_limit": 1,
+            "show_progress_on": self._picture,  # and errors, instead of on every part
+        }
+        self._upload.change(self.show_upload, self._upload, everything, **options)
         self._button.click(
-            self.predict, [self._upload, self._model, self._threshold], everything, **_ONE_AT_A_TIME
+            self.predict, [self._upload, self._model, self._threshold], everything, **options
         )
         for part in (self._view, self._threshold):
             part.input(
@@ -127,7 +131,7 @@ class Page:
                 [self._result, self._view, self._threshold],
                 shown,
                 trigger_mode="always_last",  # the last position of the slider counts
-                **_ONE_AT_A_TIME,
+                **options,
             )
 
     def show_upload(self, path: str | None) -> list[Any]:

@@ -36,4 +36,7 @@ def read_upload(path: str | os.PathLike[str] | None, *, max_megapixels: float) -
             )
         return read_image(path)
     except (ValueError, OSError) as error:
-        raise ValueError(str(error).replace(str(path), name)) from error
+        text = str(error)
+        if error.__cause__ is not None:  # the advice in the text is for data sets
+            text = f"{name} cannot be read: {error.__cause__}"
+        raise ValueError(text.replace(str(path), name)) from error
