@@ -11,6 +11,7 @@ some images could not be read (each is named), 2 nothing could be done.
 
 import argparse
 import glob
+import json
 import logging
 import os
 import sys
@@ -38,7 +39,8 @@ from vit_adapter.config.own_data import register_test_data
 from vit_adapter.data import read_image
 from vit_adapter.data.video import VIDEO_SUFFIXES, VideoReader, VideoWriter
 from vit_adapter.drawing import draw_prediction, montage, save_picture
-from vit_adapter.utils.atomic import atomic_file
+from vit_adapter.evaluation.coco_results import coco_results
+from vit_adapter.utils.atomic import atomic_file, atomic_open
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -88,6 +90,12 @@ def build_parser() -> argparse.ArgumentParser:
         type=_picture_file,
         metavar="FILE",
         help="also arrange all pictures on one sheet",
+    )
+    add(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="also write what is drawn to this file, in COCO's format of results",
     )
     # overrides in the form of Detectron2's demo
     add("--opts", nargs="+", default=[], help=argparse.SUPPRESS)
@@ -142,8 +150,8 @@ def find_images(patterns: Iterable[str]) -> list[Path]:
     return list(found)
 
 
-def dataset_images(predictor: LazyPredictor) -> list[Path]:
-    """Return the image files of the config's test data set.
+def dataset_images(predictor: LazyPredictor) -> dict[Path, int | str]:
+    """Return the image files of the config's test data set with their ids.
 
     Raises:
         ValueError: it names none, or the data set cannot be read.
@@ -155,7 +163,10 @@ def dataset_images(predictor: LazyPredictor) -> list[Path]:
         raise ValueError(f"the config's test data cannot be read, give --input: {error}") from error
     if not records:
         raise ValueError("the config names no test data, so there are no images; give --input")
-    return [Path(record["file_name"]) for record in records]
+    return {
+        Path(record["file_name"]): record.get("image_id", index + 1)
+        for index, record in enumerate(records)
+    }
 
 
 def picture_paths(images: Sequence[Path], folder: Path) -> list[Path]:
@@ -194,10 +205,12 @@ def run(args: argparse.Namespace) -> list[Path]:
     """
     images = find_images(args.input)
     predictor = LazyPredictor(args.config_file, args.weights, [*args.overrides, *args.opts])
-    images = (images or dataset_images(predictor))[: args.limit]
+    named = {image: index + 1 for index, image in enumerate(images)} or dataset_images(predictor)
+    images = list(named)[: args.limit]
     pictures = picture_paths(images, args.output)
     args.output.mkdir(parents=True, exist_ok=True)
     unreadable, drawn, count, kind = [], [], 0, "instances"
+    results = []
     with logging_redirect_tqdm(loggers=[logging.getLogger("vit_adapter")]):
         for image_path, picture_path in zip(tqdm(images, unit="image"), pictures, strict=True):
             try:
@@ -211,14 +224,33 @@ def run(args: argparse.Namespace) -> list[Path]:
                 image, prediction, predictor.metadata, args.confidence_threshold
             )
             save_picture(picture, picture_path)
+            if args.json:
+                results += coco_results(
+                    prediction,
+                    predictor.metadata,
+                    args.confidence_threshold,
+                    image_id=named[image_path],
+                    file_name=str(image_path),
+                )
             drawn.append(picture_path)
             count += found
             kind = "instances" if _is_drawn_as_instances(prediction) else "segments"
     if args.montage and drawn:
         sheet = montage([Image.open(path).convert("RGB") for path in drawn])
         save_picture(sheet, args.montage)
+    write_results(args.json, results)
     logger.info("%d %s on %d pictures in %s", count, kind, len(drawn), args.output)
     return unreadable
+
+
+def write_results(path: Path | None, results: Sequence[Mapping[str, Any]]) -> None:
+    """Write a JSON file, whole or not at all; nothing without a path."""
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_open(path) as stream:
+        json.dump(results, stream)
+        stream.write("\n")
 
 
 def run_video(args: argparse.Namespace) -> None:
@@ -238,7 +270,7 @@ def run_video(args: argparse.Namespace) -> None:
     predictor = LazyPredictor(args.config_file, args.weights, [*args.overrides, *args.opts])
     args.output.parent.mkdir(parents=True, exist_ok=True)
     total = min(filter(None, (args.limit, video.num_frames)), default=None)
-    count = 0
+    count, results = 0, []
     with atomic_file(args.output) as unfinished, VideoWriter(unfinished, video.fps) as writer:
         for frame in tqdm(islice(video, args.limit), total=total, unit="frame"):
             prediction = predictor(frame)
@@ -247,6 +279,15 @@ def run_video(args: argparse.Namespace) -> None:
             )
             writer.write(np.asarray(picture)[:, :, ::-1])
             count += 1
+            if args.json:
+                results += coco_results(
+                    prediction,
+                    predictor.metadata,
+                    args.confidence_threshold,
+                    image_id=count,
+                    file_name=str(args.video),
+                )
+    write_results(args.json, results)
     logger.info("%d frames in %s", count, args.output)
 
 

@@ -311,3 +311,15 @@ def test_as_a_program(images, tmp_path):
     assert "2/2" in done.stderr  # the progress bar
     assert "notes.txt is skipped" in done.stdout
     assert files(tmp_path / "out") == ["b.png"]
+
+
+def test_json_holds_what_is_drawn(demo, images, tmp_path):
+    results = tmp_path / "new" / "found.json"
+    assert demo("--input", images, "--output", tmp_path / "out", "--json", results) == 0
+    entries = json.loads(results.read_text())
+    assert [entry["image_id"] for entry in entries] == [1, 2, 3, 4, 5]
+    assert entries[0]["file_name"] == str(images / "a.jpg")
+    assert entries[0]["bbox"] == [0, 0, 30, 40] and entries[0]["segmentation"]["size"] == [40, 60]
+    threshold = ["--confidence-threshold", 0.8]
+    demo("--input", images, "--output", tmp_path / "out", "--json", results, *threshold)
+    assert json.loads(results.read_text()) == []
