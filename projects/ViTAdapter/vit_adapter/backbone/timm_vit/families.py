@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
+from timm.layers import resample_abs_pos_embed
 from timm.models.beit import Beit
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
@@ -27,6 +28,7 @@ from vit_adapter.backbone.timm_vit.windows import (
 )
 from vit_adapter.layers import GridSize, resize_position_embedding
 from vit_adapter.layers.pyramid import holds_numbers, keep_if_captured
+from vit_adapter.ops.exporting import is_exporting
 
 _PREFIX_NAMES = ("cls_token", "dist_token", "reg_token")  # in the order of timm's sequences
 _MAX_CACHED_GRIDS = 32
@@ -241,6 +243,13 @@ def _resize_positions(
     positions: Tensor, source: GridSize, grid: GridSize, antialias: bool, num_prefix: int = 0
 ) -> Tensor:
     """Resize (1, num_prefix + N, D) from one grid to another, all except the prefix."""
+    if antialias and not is_exporting():  # timm's own numbers; it compares sizes with the grid
+        return resample_abs_pos_embed(
+            positions,
+            new_size=list(grid),
+            old_size=list(source),
+            num_prefix_tokens=num_prefix,
+        )
     prefix, patches = positions[:, :num_prefix], positions[:, num_prefix:]
     patches = resize_position_embedding(patches, source, grid, antialias=antialias)
     return torch.cat([prefix, patches], dim=1)
