@@ -67,7 +67,7 @@ ALLOWED = {
     "comparison": {"config", "data", "evaluation", "utils"},
     "predictor": {"checkpoint", "config", "data", "sharing", "test_time"},
     "doctor": {"ops"},
-    "web": {"config", "data", "drawing", "predictor"},
+    "web": {"config", "data", "drawing", "evaluation", "predictor"},
     "yacs": {"model_zoo", "backbone", "checkpoint", "segmentation"},
 }
 MODULES = sorted(set(PACKAGE.rglob("*.py")) - {PACKAGE / "__init__.py"})

@@ -33,7 +33,7 @@ def result_of(prediction: dict, image: np.ndarray) -> Result:
             assert given is image
             return prediction
 
-    return predict(Predictor(metadata=Metadata(**CLASSES)), image, title="a title")
+    return predict(Predictor(metadata=Metadata(**CLASSES)), image, file_name="a.png", model="b")
 
 
 def detections(*, masks: bool) -> Instances:
@@ -59,10 +59,11 @@ def same(first: Image.Image, second: Image.Image) -> bool:
 def test_detections_as_entries_table_and_json(image: np.ndarray) -> None:
     result = result_of({"instances": detections(masks=True)}, image)
     assert views(result) == ["Boxes and masks", "Boxes", "Masks"]
+    assert result.title == "a.png, b"
     found = entries(result, "Boxes", MIN_SCORE)
     assert json.loads(json.dumps(found)) == found
-    assert [entry["category"] for entry in found] == ["cat", "dog"]
-    assert found[0]["category_id"] == 0 and found[0]["score"] == 0.75
+    assert [entry["category_name"] for entry in found] == ["cat", "dog"]
+    assert found[0]["file_name"] == "a.png" and found[0]["score"] == 0.75
     assert found[0]["bbox"] == [20.0, 5.0, 30.5, 30.0]  # x, y, width, height
     mask = run_length.decode(found[1]["segmentation"])
     assert mask.shape == SIZE and mask.sum() == 77 and mask[4:15, 3:10].all()
@@ -128,8 +129,8 @@ def test_classes_of_pixels(image: np.ndarray) -> None:
     result = result_of({"sem_seg": scores}, image)
     assert views(result) == ["Semantic"]
     found = entries(result, "Semantic", 0.5)
-    assert table(found, "Semantic") == (["class", "pixels"], [["sky", 1800], ["cat", 600]])
-    assert run_length.decode(found[0]["segmentation"])[:30].all()
+    assert table(found, "Semantic") == (["class", "pixels"], [["cat", 600], ["sky", 1800]])
+    assert run_length.decode(found[1]["segmentation"])[:30].all()
     assert json.loads(json.dumps(found)) == found
     expected, _ = draw_prediction(image, {"sem_seg": scores}, result.metadata, 0.5)
     assert same(draw(result, "Semantic", 0.5), expected)

@@ -152,7 +152,7 @@ class Page:
         with _errors_on_the_page():
             image = read_upload(path, max_megapixels=self._max_megapixels)
             predictor = self._models.get(model)
-            result = predict(predictor, image, title=f"{Path(path).name}, {model}")
+            result = predict(predictor, image, file_name=Path(path).name, model=model)
         fitting = views(result)
         view = gr.Radio(fitting, value=fitting[0])
         return [result, view, *self.show(result, fitting[0], threshold, request)]
