@@ -10,6 +10,7 @@ some images could not be read (each is named), 2 nothing could be done.
 """
 
 import argparse
+import contextlib
 import glob
 import json
 import logging
@@ -26,6 +27,7 @@ from typing import Any
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
 
 # ruff: noqa: E402
+import cv2
 import numpy as np
 from detectron2.data import DatasetCatalog
 from detectron2.utils.logger import setup_logger
@@ -37,7 +39,7 @@ from vit_adapter import LazyPredictor
 from vit_adapter.config.arguments import add_config_arguments
 from vit_adapter.config.own_data import register_test_data
 from vit_adapter.data import read_image
-from vit_adapter.data.video import VIDEO_SUFFIXES, VideoReader, VideoWriter
+from vit_adapter.data.video import VIDEO_SUFFIXES, CameraReader, VideoReader, VideoWriter
 from vit_adapter.drawing import draw_prediction, montage, save_picture
 from vit_adapter.evaluation.coco_results import coco_results
 from vit_adapter.utils.atomic import atomic_file, atomic_open
@@ -70,11 +72,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--video", type=Path, metavar="FILE", help="a video instead of images")
     add(
+        "--camera",
+        type=int,
+        metavar="INDEX",
+        help="a camera, from 0, instead of images; ends after --limit frames or by Ctrl+C",
+    )
+    add(
         "--output",
         required=True,
         type=Path,
         metavar="PATH",
-        help="folder for the pictures; with --video a file that ends in "
+        help="folder for the pictures; with --video or --camera a file that ends in "
         + ", ".join(VIDEO_SUFFIXES),
     )
     add(
@@ -291,12 +299,59 @@ def run_video(args: argparse.Namespace) -> None:
     logger.info("%d frames in %s", count, args.output)
 
 
+def run_camera(args: argparse.Namespace) -> None:
+    """Predict and draw frames of a camera, show them if there is a display, and write a video.
+
+    Frames that come during a prediction are skipped. The video repeats others in their place, so it
+    is as long as the recording.
+
+    Raises:
+        ValueError, TypeError, OSError: no video was written; the message says why.
+    """
+    if args.input or args.montage or args.json or args.video:
+        raise ValueError("--camera cannot be combined with --input, --video, --montage or --json")
+    camera = CameraReader(args.camera)
+    VideoWriter(args.output, camera.fps)  # checks the ending before the model is built
+    predictor = LazyPredictor(args.config_file, args.weights, [*args.overrides, *args.opts])
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    count = written = 0
+    with atomic_file(args.output) as unfinished, VideoWriter(unfinished, camera.fps) as writer:
+        try:
+            for seconds, frame in islice(camera, args.limit):
+                picture, _ = draw_prediction(
+                    frame, predictor(frame), predictor.metadata, args.confidence_threshold
+                )
+                drawn = np.asarray(picture)[:, :, ::-1]
+                repeats = max(1, round(seconds * camera.fps) - written)
+                for _ in range(repeats):
+                    writer.write(drawn)
+                written += repeats
+                count += 1
+                _show(drawn)
+        except KeyboardInterrupt:
+            if not count:
+                raise
+    logger.info("%d frames in %s", count, args.output)
+
+
+def _show(picture: np.ndarray) -> None:
+    """Show a picture (H, W, 3), BGR, in a window, if there is a display and OpenCV has windows."""
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return
+    with contextlib.suppress(cv2.error):  # the headless build of OpenCV
+        cv2.imshow("vit_adapter", picture)
+        cv2.waitKey(1)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     args = build_parser().parse_intermixed_args(argv)
     setup_logger(name="vit_adapter")
     try:
-        unreadable = run(args) if args.video is None else run_video(args)
+        if args.camera is not None:
+            unreadable = run_camera(args)
+        else:
+            unreadable = run(args) if args.video is None else run_video(args)
     except (OSError, ValueError, TypeError) as error:
         logger.error("%s", error)
         return 2

@@ -1,5 +1,7 @@
 """The demo tool on videos: what it draws, writes and refuses."""
 
+import time
+
 import cv2
 import numpy as np
 import pytest
@@ -78,3 +80,54 @@ def test_a_video_is_written_whole_or_not_at_all(demo, demo_module, monkeypatch, 
 def test_a_video_replaces_images(demo, video, tmp_path, caplog):
     assert demo("--video", video, "--input", tmp_path, "--output", tmp_path / "out.mp4") == 2
     assert "--video cannot be combined with --input" in caplog.text
+
+
+class FakeCamera:
+    """Frames at 50 per second; the first value of each is its number."""
+
+    count = 0
+
+    def __init__(self, index):
+        self.index = index
+
+    def isOpened(self):
+        return self.index == 0
+
+    def get(self, key):
+        return 50.0
+
+    def read(self):
+        time.sleep(0.02)
+        FakeCamera.count += 1
+        return True, np.full((48, 64, 3), FakeCamera.count % 256, np.uint8)
+
+    def release(self):
+        pass
+
+
+def test_a_camera_skips_frames_and_keeps_time(demo, demo_module, monkeypatch, tmp_path, caplog):
+    seen = []
+
+    class Predictor(FakePredictor):
+        def __call__(self, image):
+            seen.append(int(image[0, 0, 0]))
+            time.sleep(0.1)
+            return super().__call__(image)
+
+    monkeypatch.setattr(demo_module, "LazyPredictor", Predictor)
+    monkeypatch.setattr(cv2, "VideoCapture", FakeCamera)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    out = tmp_path / "out.mp4"
+    assert demo("--camera", 0, "--output", out, "--limit", 3) == 0
+    assert "3 frames in" in caplog.text and len(seen) == 3
+    assert min(np.diff(seen)) > 1
+    monkeypatch.undo()
+    frames = cv2.VideoCapture(str(out)).get(cv2.CAP_PROP_FRAME_COUNT)
+    assert frames > 3
+
+
+def test_a_missing_camera_is_an_error(demo, monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(cv2, "VideoCapture", FakeCamera)
+    assert demo("--camera", 1, "--output", tmp_path / "out.mp4") == 2
+    assert "the camera 1 cannot be opened" in caplog.text

@@ -6,6 +6,8 @@ Shapes: H/W sides of a frame in pixels.
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +15,7 @@ from types import TracebackType
 import cv2
 import numpy as np
 
-__all__ = ["VIDEO_SUFFIXES", "VideoReader", "VideoWriter"]
+__all__ = ["VIDEO_SUFFIXES", "CameraReader", "VideoReader", "VideoWriter"]
 
 _CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
 VIDEO_SUFFIXES = tuple(_CODECS)
@@ -71,6 +73,67 @@ class VideoReader:
                 f"{self.path} is damaged: only {count} of {self.num_frames or 'its'} frames can be "
                 "read"
             )
+
+
+class CameraReader:
+    """The latest frames of a camera; those that come while the caller is busy are skipped.
+
+    Args:
+        index: number of the camera, from 0.
+
+    Attributes:
+        fps: frames per second of the camera.
+
+    Raises:
+        ValueError: there is no such camera, or OpenCV cannot open it.
+    """
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+        self._capture = cv2.VideoCapture(index)
+        if not self._capture.isOpened():
+            raise ValueError(
+                f"the camera {index} cannot be opened; is it connected, and not in use?"
+            )
+        self.fps = self._capture.get(cv2.CAP_PROP_FPS) or _DEFAULT_FPS
+        self._news = threading.Condition()
+        self._frame: np.ndarray | None = None
+        self._is_open = True
+
+    def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
+        """Yield seconds since the start, and the frame (H, W, 3), uint8 BGR, until it ends.
+
+        Raises:
+            ValueError: the camera gives no frame at all.
+        """
+        reader = threading.Thread(target=self._read, daemon=True)
+        start, count = time.monotonic(), 0
+        reader.start()
+        try:
+            while True:
+                with self._news:
+                    self._news.wait_for(lambda: self._frame is not None or not self._is_open)
+                    frame, self._frame = self._frame, None
+                if frame is None:
+                    break
+                count += 1
+                yield time.monotonic() - start, frame
+        finally:
+            self._is_open = False
+            reader.join()
+            self._capture.release()
+        if not count:
+            raise ValueError(f"the camera {self._index} gives no frames")
+
+    def _read(self) -> None:
+        while self._is_open:
+            is_read, frame = self._capture.read()
+            with self._news:
+                if is_read:
+                    self._frame = frame
+                else:
+                    self._is_open = False
+                self._news.notify()
 
 
 class VideoWriter:
