@@ -21,7 +21,6 @@ warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarn
 
 # ruff: noqa: E402
 from detectron2.utils.logger import setup_logger
-from torch import nn
 
 from vit_adapter import LazyPredictor
 from vit_adapter.config.arguments import add_config_arguments
@@ -85,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
     suffix = FORMATS[name].suffix if name in FORMATS else " or ".join([".pt2", ".onnx"])
     check_output_file(Path(), args.output, suffixes=(suffix,), force=args.force)
     predictor = LazyPredictor(args.config_file, args.weights, [*args.overrides, "train.device=cpu"])
-    core = exportable(_without_wrappers(predictor.model), backbone_only=args.backbone_only)
+    core = exportable(predictor.unwrapped_model, backbone_only=args.backbone_only)
     shapes = ImageShapes(
         args.batch,
         *args.size,
@@ -109,13 +108,6 @@ def run(args: argparse.Namespace) -> None:
         check=args.check,
         check_data=on_data if args.check_data else None,
     )
-
-
-def _without_wrappers(model: nn.Module) -> nn.Module:
-    """The model itself, without what the config's ``test`` put around it."""
-    while not hasattr(model, "backbone"):
-        model = model.model
-    return model
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import re
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import create_autospec
 
 import cv2
@@ -96,6 +98,23 @@ def test_images_of_other_channels(monkeypatch, tmp_path):
     assert file in snippet.text
     names = execute(snippet, snippet.text.replace(file, "image.npy"))
     assert len(names["instances"]) == 5
+
+
+def test_exported_files(monkeypatch, tmp_path):
+    """With stand-ins for ONNX Runtime and for the model, a function of the images."""
+    onnx, pt2 = blocks("deployment.md", "model.")
+    session = SimpleNamespace(run=lambda names, inputs: [inputs["images"].mean((2, 3))])
+    runtime = SimpleNamespace(InferenceSession=lambda file: session)
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("street.jpg", np.full((60, 80, 3), 90, np.uint8))
+    Path("model.json").write_text('{"input": {"channels": "RGB"}, "outputs": {"logits": "means"}}')
+    names = execute(onnx)
+    assert names["outputs"]["logits"].shape == (1, 3)
+    program = torch.export.export(torch.nn.ReLU(), (torch.from_numpy(names["images"]),))
+    torch.export.save(program, "model.pt2")
+    portable = "\n".join(line for line in pt2.text.splitlines() if "aoti" not in line)
+    assert execute(pt2, portable, **names)["outputs"].shape == (1, 3, 512, 512)
 
 
 def test_panoptic_models(small_models):
@@ -192,6 +211,12 @@ def test_the_operator():
 
 def test_no_block_is_forgotten():
     tested = {"README.md": 1, "backbones.md": 1, "checkpoints.md": 1, "foundation_models.md": 1}
-    tested |= {"ops.md": 2, "prediction.md": 6, "sharing.md": 2, "image_formats.md": 1}
+    tested |= {
+        "ops.md": 2,
+        "prediction.md": 6,
+        "sharing.md": 2,
+        "image_formats.md": 1,
+        "deployment.md": 2,
+    }
     pages = [snippet.page.name for snippet in snippets("python")]
     assert {page: pages.count(page) for page in pages} == tested, "test the new code, too"

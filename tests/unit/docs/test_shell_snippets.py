@@ -24,7 +24,7 @@ from vit_adapter.config.errors import UsageError
 from vit_adapter.config.loading import resolve_config
 from vit_adapter.config.overrides import apply_overrides
 
-PROGRAMS = ("python", "pip", "make", "pytest", "torchrun", "srun", "taskset", "scontrol")
+PROGRAMS = ("python", "pip", "make", "pytest", "torchrun", "srun", "taskset", "scontrol", "trtexec")
 STAND_IN = """#!/bin/bash
 printf '%s\\x1f' "$(basename "$0")" "$@" >> "$RECORD"
 printf '\\x1e' >> "$RECORD"

@@ -272,7 +272,7 @@ def test_without_input_after_a_run_on_custom_data(demo_module, tmp_path, kind, c
     DatasetCatalog.remove("custom_val")  # in practice the demo is another process
     MetadataCatalog.remove("custom_val")
     predictor = SimpleNamespace(cfg=LazyConfig.load(str(tmp_path / "config.yaml")))
-    assert demo_module.dataset_images(predictor) == [tmp_path / "val/images/a.png"]
+    assert list(demo_module.dataset_images(predictor)) == [tmp_path / "val/images/a.png"]
     (tmp_path / "val").rename(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match=r"test data cannot be read, give --input: .*/val/"):
         demo_module.dataset_images(predictor)

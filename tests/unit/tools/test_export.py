@@ -22,9 +22,9 @@ def tool() -> ModuleType:
     ],
 )
 def test_refuses(
-    tool: ModuleType, tmp_path: Path, monkeypatch, caplog, arguments: list[str], message: str
+    tool: ModuleType, tmp_path: Path, monkeypatch, capfd, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert tool.main([*CONFIG, *arguments]) == 2
-    assert message in caplog.text
+    assert message in "".join(capfd.readouterr())
     assert not list(tmp_path.iterdir())

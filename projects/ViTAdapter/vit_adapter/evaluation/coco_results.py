@@ -79,7 +79,7 @@ def _of_instances(found: Instances, threshold: float) -> Iterator[tuple[int, _En
 def _of_segments(ids: Tensor, segments: list[_Entry]) -> Iterator[tuple[int, _Entry]]:
     ids = ids.cpu()
     for segment in segments:
-        entry = {"isthing": bool(segment["isthing"])}
+        entry: _Entry = {"isthing": bool(segment["isthing"])}
         if "score" in segment:
             entry["score"] = float(segment["score"])
         yield segment["category_id"], entry | {"segmentation": _encode(ids == segment["id"])}

@@ -64,7 +64,8 @@ def predict(predictor: LazyPredictor, image: np.ndarray, *, file_name: str, mode
         ValueError, TypeError: the image cannot be used; see ``LazyPredictor``.
     """
     prediction = predictor(image)
-    outputs, kept = {}, {}
+    outputs: dict[str, Any] = {}
+    kept: dict[str, Any] = {}
     if "panoptic_seg" in prediction:
         ids, segments = prediction["panoptic_seg"]
         outputs["panoptic_seg"] = kept["panoptic"] = (ids.cpu(), segments)
