@@ -30,7 +30,7 @@ def error_types(
     try:
         import hotcoco
     except ImportError:
-        logger.info('Types of errors are left out; they need pip install "vit_adapter[compare]".')
+        logger.info("Types of errors are left out; they need hotcoco: pip install hotcoco.")
         return {}
     if not predictions:
         return {}

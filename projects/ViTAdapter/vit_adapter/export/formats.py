@@ -27,7 +27,7 @@ Run = Callable[[Tensor], Sequence[Tensor]]
 _LARGEST_ONNX = 2**31
 """Bytes of a protocol buffer; larger models would need a second file."""
 
-_INSTALL = 'pip install "vit-adapter-detectron2[export]"'
+_INSTALL = "pip install onnx onnxscript onnxruntime"
 
 
 @dataclass(frozen=True)
