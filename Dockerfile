@@ -23,8 +23,10 @@ ENV PIP_EXTRA_INDEX_URL=${TORCH_INDEX} PIP_NO_CACHE_DIR=1
 
 # The dependencies have a layer of their own, which is kept when the project changes.
 COPY Makefile requirements.txt ./
-COPY projects/ViTAdapter/tools/install_detectron2.py \
-     projects/ViTAdapter/tools/detectron2_patches.py projects/ViTAdapter/tools/
+COPY projects/ViTAdapter/tools/install_detectron2.py projects/ViTAdapter/tools/
+COPY projects/ViTAdapter/vit_adapter/__init__.py projects/ViTAdapter/vit_adapter/
+COPY projects/ViTAdapter/vit_adapter/install_detectron2/ \
+     projects/ViTAdapter/vit_adapter/install_detectron2/
 RUN make .venv/.stamps/detectron2
 
 COPY . .

@@ -17,6 +17,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 STAMPS := $(VENV)/.stamps
 TOOLS := projects/ViTAdapter/tools
+INSTALLER := projects/ViTAdapter/vit_adapter/install_detectron2
 REPORT := projects/ViTAdapter/vit_adapter/build_report.txt
 
 DEMO_CONFIG := configs/quick_start/mask_rcnn_vit_adapter_shapes.py
@@ -41,7 +42,7 @@ $(STAMPS)/requirements: requirements.txt $(STAMPS)/environment
 	$(PIP) install -r requirements.txt
 	@touch $@
 
-$(STAMPS)/detectron2: $(TOOLS)/install_detectron2.py $(TOOLS)/detectron2_patches.py $(STAMPS)/requirements
+$(STAMPS)/detectron2: $(TOOLS)/install_detectron2.py $(wildcard $(INSTALLER)/*.py) $(STAMPS)/requirements
 	@echo "== Detectron2 =="
 	$(RUN) $(TOOLS)/install_detectron2.py $(if $(DETECTRON2_ARCHIVE),--archive "$(DETECTRON2_ARCHIVE)")
 	@touch $@

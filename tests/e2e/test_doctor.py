@@ -71,7 +71,7 @@ def test_without_detectron2(tmp_path):
     assert status == 1 and content["fine"] is False
     (texts,) = faults(content).values()
     assert "Detectron2 is not installed." in texts
-    assert f"{python} {PROJECT}/tools/install_detectron2.py" in texts
+    assert f"{python} -m vit_adapter.install_detectron2" in texts
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="makes symbolic links")

@@ -66,7 +66,8 @@ ALLOWED = {
     },
     "comparison": {"config", "data", "evaluation", "utils"},
     "predictor": {"checkpoint", "config", "data", "sharing", "test_time"},
-    "doctor": {"ops"},
+    "install_detectron2": set(),
+    "doctor": {"install_detectron2", "ops"},
     "web": {"config", "data", "drawing", "evaluation", "predictor"},
     "yacs": {"model_zoo", "backbone", "checkpoint", "segmentation"},
 }

@@ -1,16 +1,14 @@
 """The requirements in setup.py: enough for Detectron2, and consistent with requirements.txt."""
 
 import ast
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "projects" / "ViTAdapter" / "tools"))
+from vit_adapter.install_detectron2.installer import RUNTIME_DEPENDENCIES
 
-from install_detectron2 import RUNTIME_DEPENDENCIES  # noqa: E402
+ROOT = Path(__file__).parents[2]
 
 
 def by_name(requirements: Iterable[str]) -> dict[str, Requirement]:

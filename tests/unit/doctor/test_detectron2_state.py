@@ -9,7 +9,7 @@ import pytest
 from vit_adapter.doctor import detectron2_state as state
 from vit_adapter.doctor.section import Finding, Options, Section
 
-INSTALL = "install_detectron2.py"
+INSTALL = " -m vit_adapter.install_detectron2"
 
 
 def fake_installation(monkeypatch, folder, version: str) -> None:
@@ -43,13 +43,6 @@ def test_missing(folder, monkeypatch):
     assert finding.what.startswith("Detectron2 is not installed.")
     assert (folder is not None) == ("/clone/detectron2 is a folder without" in finding.what)
     assert INSTALL in finding.fix
-
-
-def test_the_command_for_an_installed_wheel(monkeypatch):
-    monkeypatch.setattr(state.remedies, "source_root", lambda: None)
-    monkeypatch.setattr(state.importlib.util, "find_spec", lambda name: None)
-    fix = the_finding(state.check(Options())).fix
-    assert fix.endswith("--no-build-isolation git+https://github.com/facebookresearch/detectron2")
 
 
 def test_unpatched(monkeypatch, tmp_path):

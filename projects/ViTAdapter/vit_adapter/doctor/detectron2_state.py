@@ -11,6 +11,7 @@ from pathlib import Path
 from vit_adapter.doctor import remedies
 from vit_adapter.doctor.environment import PACKAGES, can_import_torch
 from vit_adapter.doctor.section import Options, Section
+from vit_adapter.install_detectron2.installer import patched_version
 
 __all__ = ["check"]
 
@@ -66,8 +67,8 @@ def _check_patches(version: str, folder: Path, section: Section) -> bool:
     """Add the state of the patches; return whether Detectron2 can work with current libraries."""
     if PATCHED.match(version):
         section.facts["patches"] = version.partition("+")[2]
-        newest = _newest_patches()
-        if newest and newest != version:
+        newest = patched_version()
+        if newest != version:
             section.warn(
                 f"Detectron2 {version} has older patches than those of this project ({newest}).",
                 remedies.install_detectron2(),
@@ -90,19 +91,6 @@ def _check_patches(version: str, folder: Path, section: Section) -> bool:
         return False
     section.warn(f"Detectron2 {version}: {names}.", _reinstall(version))
     return True
-
-
-def _newest_patches() -> str:
-    """Return the version that the installer of this source tree makes; "" if there is none."""
-    root = remedies.source_root()
-    if root is None:
-        return ""
-    tools = str(root / "projects" / "ViTAdapter" / "tools")
-    sys.path.insert(0, tools)
-    try:
-        return importlib.import_module("install_detectron2").patched_version()
-    finally:
-        sys.path.remove(tools)
 
 
 def _imports(modules: list[str], fix: str, section: Section) -> bool:

@@ -47,9 +47,4 @@ def rebuild(variables: str = "") -> str:
 
 def install_detectron2() -> str:
     """Return the command that installs Detectron2."""
-    root = source_root()
-    if root is None:
-        repository = "git+https://github.com/facebookresearch/detectron2"
-        return install_package("--no-build-isolation", repository)
-    tool = root / "projects" / "ViTAdapter" / "tools" / "install_detectron2.py"
-    return shlex.join([sys.executable, str(tool)])
+    return shlex.join([sys.executable, "-m", "vit_adapter.install_detectron2"])

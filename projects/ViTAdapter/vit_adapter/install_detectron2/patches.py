@@ -1,7 +1,7 @@
 """The changes that Detectron2 v0.6 (October 2021) needs to work with current libraries.
 
 Data only: each :class:`Patch` names a file, the text to replace, its replacement and the reason.
-``install_detectron2.py`` applies them. A patch whose text does not occur exactly ``count`` times is
+The installer applies them. A patch whose text does not occur exactly ``count`` times is
 an error, so a different source is never left half patched.
 """
 

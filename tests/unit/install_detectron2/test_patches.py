@@ -1,9 +1,8 @@
-"""tools/detectron2_patches.py: what the patches are for, in the Detectron2 that is installed."""
+"""The patches: what the patches are for, in the Detectron2 that is installed."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import sys
 from pathlib import Path
 
 import detectron2
@@ -11,11 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-TOOLS = Path(__file__).parents[3] / "projects" / "ViTAdapter" / "tools"
-sys.path.insert(0, str(TOOLS))
-
-import install_detectron2 as tool  # noqa: E402
-from detectron2_patches import ADDED_FILES, PATCHES  # noqa: E402
+from vit_adapter.install_detectron2 import installer as tool
+from vit_adapter.install_detectron2.patches import ADDED_FILES, PATCHES
 
 INSTALLED = Path(detectron2.__file__).parent
 IS_PATCHED = importlib.metadata.version("detectron2").startswith(tool.VERSION_PREFIXES)
