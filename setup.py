@@ -11,6 +11,9 @@ The environment chooses what is compiled::
     VIT_ADAPTER_BUILD=cuda  CPU and CUDA kernels; the installation fails if they do not compile.
     VIT_ADAPTER_BUILD=none  no kernels.
     MAX_JOBS                number of files compiled at the same time (default: one per core).
+    VIT_ADAPTER_PIN_TORCH=1 for wheels that are given to others, because their kernels run only with
+                            the PyTorch that they are compiled for: the version names it, as in
+                            0.1.0+torch2.14, and the package requires this minor version.
 
 PyTorch must already be installed and visible to pip: ``pip install --no-build-isolation -e .``
 """
@@ -18,6 +21,7 @@ PyTorch must already be installed and visible to pip: ``pip install --no-build-i
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import os
 import platform
 import re
@@ -321,16 +325,25 @@ def read_version() -> str:
     return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE).group(1)
 
 
+def pinned_torch() -> str:
+    """Returns the minor version of the installed PyTorch if it is to be pinned, otherwise ""."""
+    if os.environ.get("VIT_ADAPTER_PIN_TORCH") != "1":
+        return ""
+    return ".".join(importlib.metadata.version("torch").split(".")[:2])
+
+
+PINNED_TORCH = pinned_torch()
+
 setup(
     name="vit-adapter-detectron2",
-    version=read_version(),
+    version=read_version() + (f"+torch{PINNED_TORCH}" if PINNED_TORCH else ""),
     description="ViT-Adapter for Detectron2: plain Vision Transformers for dense prediction",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE", "NOTICE"],
     python_requires=">=3.10",
-    install_requires=INSTALL_REQUIRES,
+    install_requires=INSTALL_REQUIRES + ([f"torch=={PINNED_TORCH}.*"] if PINNED_TORCH else []),
     extras_require=EXTRAS_REQUIRE,
     package_dir={"": str(PACKAGE.parent)},
     packages=find_packages(str(PACKAGE.parent), include=["vit_adapter*"]),

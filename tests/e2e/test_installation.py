@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -45,7 +46,7 @@ BASELINE = """#ifdef __AVX2__
 """
 # Variables that users may have set for other builds.
 UNSET = ("CC", "CXX", "CFLAGS", "CPPFLAGS", "CXXFLAGS", "LDFLAGS", "LDSHARED", "FORCE_CUDA",
-         "TORCH_CUDA_ARCH_LIST", "VIT_ADAPTER_BUILD")  # fmt: skip
+         "TORCH_CUDA_ARCH_LIST", "VIT_ADAPTER_BUILD", "VIT_ADAPTER_PIN_TORCH")  # fmt: skip
 
 
 def can_compile() -> bool:
@@ -113,6 +114,16 @@ def test_auto_compiles_and_packages_the_configs(project: Path) -> None:
     assert "vit_adapter/configs/common/train.py" in names
     assert "vit_adapter/build_report.txt" not in names
     assert any(name.endswith("licenses/NOTICE") for name in names)
+
+
+def test_a_wheel_can_require_the_pytorch_that_it_is_built_for(project: Path) -> None:
+    result, names = build(project, VIT_ADAPTER_BUILD="none", VIT_ADAPTER_PIN_TORCH="1")
+    assert result.returncode == 0, result.stderr
+    minor = ".".join(torch.__version__.split(".")[:2])
+    (name,) = [name for name in names if name.endswith("/METADATA")]
+    metadata = (project.parent / "installed" / name).read_text()
+    assert re.search(rf"^Version: [0-9.]+\+torch{re.escape(minor)}$", metadata, re.MULTILINE)
+    assert f"Requires-Dist: torch=={minor}.*" in metadata
 
 
 @needs_compiler
