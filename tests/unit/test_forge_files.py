@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
 FIELDS = {"markdown", "textarea", "input", "dropdown", "checkboxes"}
 
@@ -19,12 +19,14 @@ def read(path: Path) -> dict:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-def jobs() -> dict[str, dict]:
-    return read(WORKFLOW)["jobs"]
+def jobs(workflow: str) -> dict[str, dict]:
+    return read(ROOT / ".github" / "workflows" / workflow)["jobs"]
 
 
 def workflow_commands() -> list[str]:
-    steps = [step for job in jobs().values() for step in job["steps"]]
+    steps = [
+        step for path in WORKFLOWS for job in jobs(path.name).values() for step in job["steps"]
+    ]
     assert all(("run" in step) != ("uses" in step) for step in steps)
     return [step["run"] for step in steps if "run" in step]
 
@@ -38,7 +40,7 @@ def docker_commands() -> list[str]:
 
 
 def test_the_workflow_tests_the_ends_of_the_declared_ranges():
-    matrix = jobs()["install"]["strategy"]["matrix"]
+    matrix = jobs("ci.yml")["install"]["strategy"]["matrix"]
     setup = (ROOT / "setup.py").read_text(encoding="utf-8")
     assert matrix["torch"] == [f"{re.search(r'torch>=([0-9.]+)', setup)[1]}.*", "newest"]
     assert matrix["python"][0] == re.search(r'python_requires=">=([0-9.]+)"', setup)[1]
@@ -46,6 +48,13 @@ def test_the_workflow_tests_the_ends_of_the_declared_ranges():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     newest = matrix["python"][-1]
     assert f"PYTHON=python{newest}" in readme  # what the README names is tested
+
+
+def test_wheels_are_built_for_what_is_tested():
+    tested = jobs("ci.yml")["install"]["strategy"]["matrix"]
+    built = jobs("wheels.yml")["wheel"]["strategy"]["matrix"]
+    assert built["python"] == [f"cp{version.replace('.', '')}" for version in tested["python"]]
+    assert tested["torch"][0] == f"{built['torch'][0]}.*"
 
 
 @pytest.mark.parametrize("command", [*workflow_commands(), *docker_commands()])
