@@ -1,6 +1,7 @@
 """Exporting models to files."""
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,7 +101,7 @@ def test_beit_has_one_size(tmp_path: Path) -> None:
 
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(FORMATS, "onnx", replace(FORMATS["onnx"], packages=("absent_package",)))
-    with pytest.raises(UsageError, match=r"needs the package absent_package: pip install .*export"):
+    with pytest.raises(UsageError, match=r"needs the package absent_package: pip install onnx"):
         export_model(
             exportable(make_segmentor()),
             ImageShapes(1, 64, 64),
@@ -108,3 +109,19 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch) -> None:
             file_format="onnx",
             description={},
         )
+
+
+class Silent(nn.Module):
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.relu(images.mean((1, 2)) - 1e6), images.mean((1, 2))
+
+
+def test_outputs_that_are_always_0_are_named(tmp_path: Path, caplog, monkeypatch) -> None:
+    monkeypatch.setattr(logging.getLogger("vit_adapter"), "propagate", True)
+    core = Silent()
+    core.output_names = ("boxes", "means")
+    shapes = ImageShapes(1, 64, 96)
+    path = tmp_path / "model.pt2"
+    check = export_model(core, shapes, path, file_format="pt2", description={})
+    assert check.empty == ("boxes",)
+    assert "says little about boxes. Give --check-data" in caplog.text

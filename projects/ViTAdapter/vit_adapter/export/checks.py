@@ -25,10 +25,12 @@ class Check:
     Attributes:
         shapes: the shapes of the images.
         differences: output -> its largest difference, relative to its largest absolute value.
+        empty: the outputs that were 0 everywhere, as those of a detector that has found nothing.
     """
 
     shapes: list[tuple[int, ...]]
     differences: Mapping[str, float]
+    empty: tuple[str, ...] = ()
 
     @property
     def largest(self) -> float:
@@ -49,6 +51,7 @@ def check_run(core: ExportableModel, run: Run, shapes: ImageShapes) -> Check:
     """
     differences = dict.fromkeys(core.output_names, 0.0)
     compared = []
+    empty = set(core.output_names)
     for images in shapes.for_checks():
         compared.append(tuple(images.shape))
         with exporting():
@@ -59,6 +62,8 @@ def check_run(core: ExportableModel, run: Run, shapes: ImageShapes) -> Check:
             reason = str(error).strip().partition("\n")[0]
             raise UsageError(f"the file does not run on images {compared[-1]}: {reason}") from error
         for name, value, output in zip(core.output_names, expected, outputs, strict=True):
+            if value.any():
+                empty.discard(name)
             difference = _difference(value, output)
             differences[name] = max(differences[name], difference)
             if not difference <= TOLERANCE:  # also if it is not a number
@@ -67,7 +72,7 @@ def check_run(core: ExportableModel, run: Run, shapes: ImageShapes) -> Check:
                     f"{name} differs by {difference:.1e} of its largest value, expected at most "
                     f"{TOLERANCE:.0e}"
                 )
-    return Check(compared, differences)
+    return Check(compared, differences, tuple(sorted(empty)))
 
 
 def _difference(expected: Tensor, actual: Tensor) -> float:

@@ -93,6 +93,12 @@ def export_model(
             result = check_run(core, kind.load(unfinished), shapes)
             checks["check"] = result.described()
             logger.info("The largest difference from the model is %.1e.", result.largest)
+            if result.empty:
+                logger.warning(
+                    "The model found nothing in the random images, so the check says little about "
+                    "%s. Give --check-data.",
+                    ", ".join(result.empty),
+                )
         if check_data is not None:
             checks["check_data"] = check_data(kind.load(unfinished))
         with atomic_open(description_path(path)) as stream:
