@@ -206,8 +206,8 @@ def test_pictures_are_added_to_the_evaluator(
     asked = []
 
     class Pictures(DatasetEvaluator):
-        def __init__(self, name: str, folder: Path, *, number: int, num_batches: int) -> None:
-            asked.append((name, folder, number, num_batches))
+        def __init__(self, name: str, folder: Path, **options: object) -> None:
+            asked.append((name, folder, options))
             self.images = 0
 
         def process(self, inputs: list, outputs: list) -> None:
@@ -223,4 +223,5 @@ def test_pictures_are_added_to_the_evaluator(
     assert not asked and "dataset_name does not name" in caplog.text
     cfg.dataloader.evaluator.dataset_name = "shapes_val"
     assert evaluate(cfg, Model()) == plain
-    assert asked == [("shapes_val", tmp_path / "inference/pictures", 2, 3), 3]
+    options = {"number": 2, "num_batches": 3, "channels": None}
+    assert asked == [("shapes_val", tmp_path / "inference/pictures", options), 3]
