@@ -40,7 +40,10 @@ def test_a_folder_comes_before_a_repository_of_its_name(
 
 
 @pytest.mark.parametrize("name", ["nowhere", "/absent/model", "a/b/c", "../x", "o/n@1"])
-def test_names_of_neither_a_folder_nor_a_repository(name: str, tmp_path: Path) -> None:
+def test_names_of_neither_a_folder_nor_a_repository(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(FolderError, match="no folder .*owner/name"):
         download_folder(name)
     with pytest.raises(FolderError, match="expected owner/name"):
