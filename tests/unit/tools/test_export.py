@@ -22,9 +22,10 @@ def tool() -> ModuleType:
     ],
 )
 def test_refuses(
-    tool: ModuleType, tmp_path: Path, monkeypatch, capfd, arguments: list[str], message: str
+    tool: ModuleType, tmp_path: Path, monkeypatch, caplog, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tool.logger, "handlers", [caplog.handler])  # others may not propagate
     assert tool.main([*CONFIG, *arguments]) == 2
-    assert message in "".join(capfd.readouterr())
+    assert message in caplog.text
     assert not list(tmp_path.iterdir())
