@@ -11,13 +11,12 @@ some images could not be read (each is named), 2 nothing could be done.
 
 import argparse
 import contextlib
-import glob
 import json
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from itertools import islice
 from pathlib import Path
@@ -39,12 +38,12 @@ from vit_adapter import LazyPredictor
 from vit_adapter.config.arguments import add_config_arguments
 from vit_adapter.config.own_data import register_test_data
 from vit_adapter.data import read_image
+from vit_adapter.data.image_files import find_images
 from vit_adapter.data.video import VIDEO_SUFFIXES, CameraReader, VideoReader, VideoWriter
 from vit_adapter.drawing import draw_prediction, montage, save_picture
 from vit_adapter.evaluation.coco_results import coco_results
 from vit_adapter.utils.atomic import atomic_file, atomic_open
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 logger = logging.getLogger("vit_adapter.demo")
@@ -131,33 +130,6 @@ def _picture_file(text: str) -> Path:
     return path
 
 
-def find_images(patterns: Iterable[str]) -> list[Path]:
-    """Return the files that match paths, folders and globs, each only once.
-
-    They are in the order of the patterns, and sorted by name within a folder or glob.
-
-    Raises:
-        FileNotFoundError: a pattern matches no image. (A path of a file counts as an image.)
-    """
-    found: dict[Path, None] = {}
-    for pattern in patterns:
-        path = Path(pattern).expanduser()
-        if path.is_file():
-            matches = [path]
-        else:
-            folder = path.is_dir()
-            names = path.iterdir() if folder else glob.glob(str(path), recursive=True)
-            files = (Path(name) for name in names)
-            matches = sorted(f for f in files if f.is_file() and f.suffix.lower() in IMAGE_SUFFIXES)
-        if not matches:
-            raise FileNotFoundError(
-                f"no image found at {pattern!r}; expected an image, or a folder or glob with "
-                f"files that end in {' '.join(IMAGE_SUFFIXES)}"
-            )
-        found.update(dict.fromkeys(matches))
-    return list(found)
-
-
 def dataset_images(predictor: LazyPredictor) -> dict[Path, int | str]:
     """Return the image files of the config's test data set with their ids.
 
@@ -232,14 +204,7 @@ def run(args: argparse.Namespace) -> list[Path]:
                 image, prediction, predictor.metadata, args.confidence_threshold
             )
             save_picture(picture, picture_path)
-            if args.json:
-                results += coco_results(
-                    prediction,
-                    predictor.metadata,
-                    args.confidence_threshold,
-                    image_id=named[image_path],
-                    file_name=str(image_path),
-                )
+            results += results_of(args, predictor, prediction, named[image_path], image_path)
             drawn.append(picture_path)
             count += found
             kind = "instances" if _is_drawn_as_instances(prediction) else "segments"
@@ -249,6 +214,22 @@ def run(args: argparse.Namespace) -> list[Path]:
     write_results(args.json, results)
     logger.info("%d %s on %d pictures in %s", count, kind, len(drawn), args.output)
     return unreadable
+
+
+def results_of(
+    args: argparse.Namespace,
+    predictor: LazyPredictor,
+    prediction: Mapping[str, Any],
+    image_id: int | str,
+    file: Path,
+) -> list[dict[str, Any]]:
+    """Return what ``--json`` writes about a prediction; nothing without ``--json``."""
+    if args.json is None:
+        return []
+    threshold, name = args.confidence_threshold, str(file)
+    return coco_results(
+        prediction, predictor.metadata, threshold, image_id=image_id, file_name=name
+    )
 
 
 def write_results(path: Path | None, results: Sequence[Mapping[str, Any]]) -> None:
@@ -287,14 +268,7 @@ def run_video(args: argparse.Namespace) -> None:
             )
             writer.write(np.asarray(picture)[:, :, ::-1])
             count += 1
-            if args.json:
-                results += coco_results(
-                    prediction,
-                    predictor.metadata,
-                    args.confidence_threshold,
-                    image_id=count,
-                    file_name=str(args.video),
-                )
+            results += results_of(args, predictor, prediction, count, args.video)
     write_results(args.json, results)
     logger.info("%d frames in %s", count, args.output)
 

@@ -11,7 +11,8 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy")
+from vit_adapter.data.image_files import IMAGE_SUFFIXES
+
 LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".pgm")  # no JPEG: it changes values
 
 _NUM_EXAMPLES = 5
