@@ -13,7 +13,12 @@ import pytest
 from torch.utils.data import DataLoader
 
 from vit_adapter.data.loader import TrainLoader
-from vit_adapter.data.workers import DataWorkerError, explained_worker_errors, protect_workers
+from vit_adapter.data.workers import (
+    DataWorkerError,
+    explained_worker_errors,
+    protect_workers,
+    start_workers,
+)
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="other systems have no such signals")
 
@@ -129,10 +134,25 @@ def test_workers_go_on_after_signals(number: int) -> None:
     assert {next(workers) for _ in range(12)} == seen
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the masks of threads in /proc")
+def test_only_the_thread_that_waits_for_it_receives_the_signal() -> None:
+    """If PyTorch has several threads, it starts some in a worker before ``worker_init_fn``."""
+    done = run_python(
+        "import pathlib, torch, test_workers as t\n"
+        "torch.set_num_threads(2)\n"
+        "workers = t.pids(t.make_loader(t.Mapper()))\n"
+        "tasks = pathlib.Path(f'/proc/{next(workers)}/task')\n"
+        "print(*(status.read_text() for status in tasks.glob('*/status')))"
+    )
+    masks = [int(mask, 16) for mask in re.findall(r"SigBlk:\s*(\w+)", done.stdout)]
+    assert len(masks) > 2, done.stderr
+    assert sum(not mask >> (signal.SIGTERM - 1) & 1 for mask in masks) <= 1
+
+
 def test_workers_of_other_loaders_are_protected(tmp_path: Path) -> None:
     loader = DataLoader([[RECORDS[0]]] * 9, num_workers=1, collate_fn=_with_pid)
     protect_workers(loader)
-    workers = pids(loader)
+    workers = pids(start_workers(loader))
     send(next(workers), signal.SIGTERM)
     assert len(list(workers)) == 8
 

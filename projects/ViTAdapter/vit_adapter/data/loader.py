@@ -15,7 +15,12 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 from vit_adapter.data.records import Records, find_landscape
 from vit_adapter.data.sampling import group_by_orientation, sample_stream
 from vit_adapter.data.seeds import derive_seed, seeded
-from vit_adapter.data.workers import WorkerBoard, leave_signals_to_main, wait_for_samples
+from vit_adapter.data.workers import (
+    WorkerBoard,
+    leave_signals_to_main,
+    start_workers,
+    wait_for_samples,
+)
 
 _Record = Mapping[str, Any]
 _MAX_TRIES = 1000
@@ -118,7 +123,7 @@ class TrainLoader:
         # images are in memory. Two batches are prepared ahead.
         self.board = WorkerBoard(self._num_workers)
         ahead = max(2, math.ceil(2 * self._batch_size / max(1, self._num_workers)))
-        samples = iter(
+        samples = start_workers(
             DataLoader(
                 _Samples(self._records, self._mapper, self._seed, self.board),
                 sampler=self._numbered_indices(),

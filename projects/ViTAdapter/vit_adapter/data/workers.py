@@ -7,18 +7,25 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.sharedctypes import RawArray
 from multiprocessing.util import Finalize
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, get_worker_info
 
-__all__ = ["DataWorkerError", "WorkerBoard", "explained_worker_errors", "protect_workers"]
+__all__ = [
+    "DataWorkerError",
+    "WorkerBoard",
+    "explained_worker_errors",
+    "protect_workers",
+    "start_workers",
+]
 
+_T = TypeVar("_T")
 _ROW = np.dtype([("pid", np.int64), ("since", np.float64), ("file", "S500")])
 
 _TIMED_OUT = "DataLoader timed out"
@@ -105,6 +112,26 @@ def _obey_main(main: int) -> None:
     os._exit(0)
 
 
+def start_workers(loader: Iterable[_T]) -> Iterator[_T]:
+    """Return the iterator of a loader; its protected workers hold SIGTERM back from the start.
+
+    PyTorch starts threads in a worker before its ``worker_init_fn`` runs. They would not inherit
+    what that function blocks, and a signal to the worker may reach any of its threads.
+
+    Args:
+        loader: see :func:`protect_workers`; others are iterated over as usual.
+    """
+    if getattr(loader, "worker_init_fn", None) is not leave_signals_to_main:
+        return iter(loader)
+    if not hasattr(signal, "pthread_sigmask"):  # not on every system
+        return iter(loader)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        return iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def wait_for_samples(samples: Iterator[Any], timeout: float) -> Iterator[Any]:
     """Yield the samples of a ``DataLoader`` whose own timeout is short.
 
@@ -162,6 +189,8 @@ def explained_worker_errors(loader: object) -> Iterator[None]:
 
 def protect_workers(loader: object) -> None:
     """Let the workers of a PyTorch ``DataLoader`` ignore signals that end a run in order.
+
+    Iterate over it by :func:`start_workers`.
 
     Args:
         loader: not changed if it is something else, or has a ``worker_init_fn``.

@@ -22,7 +22,7 @@ from torch import nn
 from vit_adapter.checkpoint import run_files
 from vit_adapter.config.input_channels import stored_channels
 from vit_adapter.config.test_time import loader_for_testing, wrap_for_testing
-from vit_adapter.data.workers import protect_workers
+from vit_adapter.data.workers import protect_workers, start_workers
 from vit_adapter.engine.ema import WeightAverage
 from vit_adapter.engine.parallel import share_buffers, whole_model
 from vit_adapter.evaluation.pictures import PredictionPictures
@@ -146,7 +146,7 @@ class _Watched:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[object]:
-        for batch in self._loader:
+        for batch in start_workers(self._loader):
             self._function()
             yield batch
 
