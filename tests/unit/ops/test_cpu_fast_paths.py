@@ -12,9 +12,10 @@ from vit_adapter.ops.exporting import exporting
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A processor on which oneDNN is faster, and fast paths that need no private names."""
+    """A processor on which every fast path saves time, and paths that need no private names."""
     cpu_fast_paths._find_obstacle.cache_clear()
     monkeypatch.setattr(cpu_fast_paths, "onednn_is_faster", lambda: True)
+    monkeypatch.setattr(cpu_fast_paths, "channels_last_trains_slowly", lambda: True)
     for name in PRIVATE_NAMES:
         monkeypatch.setitem(PRIVATE_NAMES, name, ())
     yield
@@ -57,5 +58,14 @@ def test_linear_depends_on_the_processor(monkeypatch: pytest.MonkeyPatch) -> Non
     paths = extension_info()["cpu_fast_paths"]
     assert (
         paths.pop("linear") == "off: oneDNN is faster than MKL only on AMD processors with AVX-512"
+    )
+    assert set(paths.values()) == {"on"}
+
+
+def test_convolution_depends_on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_fast_paths, "channels_last_trains_slowly", lambda: False)
+    paths = extension_info()["cpu_fast_paths"]
+    assert (
+        paths.pop("convolution") == "off: oneDNN trains slowly on channels-last maps only with AVX2"
     )
     assert set(paths.values()) == {"on"}

@@ -10,7 +10,11 @@ import pytest
 import torch
 
 from vit_adapter.ops import processor
-from vit_adapter.ops.processor import computes_bfloat16, onednn_is_faster
+from vit_adapter.ops.processor import (
+    channels_last_trains_slowly,
+    computes_bfloat16,
+    onednn_is_faster,
+)
 
 onednn = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="needs a PyTorch with oneDNN"
@@ -100,3 +104,9 @@ def test_onednn_is_for_amd_with_avx_512(monkeypatch, capability: str, vendor: st
     monkeypatch.setattr(processor, "_describe_processor", lambda: f"vendor_id\t: {vendor}\n")
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
     assert onednn_is_faster() == ((vendor, capability) == ("AuthenticAMD", "AVX512"))
+
+
+@pytest.mark.parametrize(("instructions", "slow"), [("AVX2", True), ("AVX512", False)])
+def test_layout_depends_on_the_instructions(monkeypatch, instructions: str, slow: bool) -> None:
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: instructions)
+    assert channels_last_trains_slowly() == slow

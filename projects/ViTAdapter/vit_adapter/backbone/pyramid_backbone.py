@@ -11,7 +11,7 @@ from detectron2.modeling.backbone import Backbone
 from torch import Tensor
 
 from vit_adapter.backbone.trunk import ViTTrunk, check_images
-from vit_adapter.layers import crop_map, fix_traced_size, pad_to_multiple
+from vit_adapter.layers import crop_map, fix_traced_size, pad_to_multiple, to_fast_layout
 from vit_adapter.layers.pyramid import PYRAMID_STRIDE
 
 # Detectron2's names of the strides 4, 8, 16 and 32.
@@ -76,7 +76,8 @@ class PyramidBackbone(Backbone):
         image_size = (images.shape[-2], images.shape[-1])
         outputs = self.compute(fix_traced_size(pad_to_multiple(images, PYRAMID_STRIDE)))
         return {
-            name: crop_map(outputs[name], image_size, STRIDES[name]) for name in self._out_features
+            name: to_fast_layout(crop_map(outputs[name], image_size, STRIDES[name]))
+            for name in self._out_features
         }
 
     @abstractmethod

@@ -9,7 +9,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-from vit_adapter.layers import ConvNormSequential, build_norm, map_to_tokens
+from vit_adapter.layers import ConvNormSequential, build_norm, map_to_tokens, to_fast_layout
 
 
 class SpatialPriorModule(nn.Module):
@@ -29,7 +29,7 @@ class SpatialPriorModule(nn.Module):
             *_conv_norm_relu(in_channels, inplanes, stride=2, norm=norm),
             *_conv_norm_relu(inplanes, inplanes, stride=1, norm=norm),
             *_conv_norm_relu(inplanes, inplanes, stride=1, norm=norm),
-            nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
+            _ChannelsLastPool(kernel_size=3, stride=2, padding=1),
         )
         self.conv2 = ConvNormSequential(
             *_conv_norm_relu(inplanes, 2 * inplanes, stride=2, norm=norm)
@@ -59,7 +59,7 @@ class SpatialPriorModule(nn.Module):
             and 32; None for each output that is not wanted.
         """
         # Channels-last makes convolutions faster, and tokens are then views of the maps.
-        features = images.contiguous(memory_format=torch.channels_last)
+        features = to_fast_layout(images.contiguous(memory_format=torch.channels_last))
         maps = []
         for stride, stage, project in self._stages():
             if stride <= max(strides):
@@ -81,6 +81,13 @@ class SpatialPriorModule(nn.Module):
             (16, self.conv3, self.fc3),
             (32, self.conv4, self.fc4),
         )
+
+
+class _ChannelsLastPool(nn.MaxPool2d):
+    """Max pooling of channels-last maps; of others it takes five times as long."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features.contiguous(memory_format=torch.channels_last))
 
 
 def _conv_norm_relu(

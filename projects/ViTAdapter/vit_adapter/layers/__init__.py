@@ -1,6 +1,7 @@
 """Tensor modules and functions that backbones and heads share; they know nothing of detectors."""
 
 from vit_adapter.layers.cpu.attention import scaled_dot_product_attention
+from vit_adapter.layers.cpu.convolution import to_fast_layout
 from vit_adapter.layers.cpu.dense import Linear, linear
 from vit_adapter.layers.cpu.patch_upsampling import PatchUpsampling
 from vit_adapter.layers.deform_attn import MSDeformAttn
@@ -51,6 +52,7 @@ __all__ = [
     "resize_position_embedding",
     "scaled_dot_product_attention",
     "split_levels",
+    "to_fast_layout",
     "tokens_to_map",
     "window_merge",
     "window_partition",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vit_adapter.layers.cpu.batch_norm import normalise_cells
+from vit_adapter.layers.cpu.convolution import to_fast_layout
 
 _NAMES = ("BN", "SyncBN", "naiveSyncBN", "naiveSyncBN_N", "FrozenBN", "GN", "LN")
 _LAYER_NORM_EPS = 1e-6  # of Detectron2's "LN", which its version 0.6 does not have
@@ -51,8 +52,9 @@ class ChannelLayerNorm(nn.LayerNorm):
     """Layer norm over the channels of every position of a map (B, C, H, W)."""
 
     def forward(self, features: Tensor) -> Tensor:
-        """Normalise (B, C, H, W); the result has channels-last strides."""
-        return super().forward(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        """Normalise (B, C, H, W), for the layout see :func:`to_fast_layout`."""
+        normed = super().forward(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return to_fast_layout(normed)
 
 
 class ConvNormSequential(nn.Sequential):

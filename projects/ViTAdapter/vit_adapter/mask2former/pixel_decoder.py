@@ -29,6 +29,7 @@ from vit_adapter.layers import (
     map_to_tokens,
     reference_points,
     split_levels,
+    to_fast_layout,
     tokens_to_map,
 )
 from vit_adapter.mask2former.attention import FeedForward
@@ -211,7 +212,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         if missing:
             raise ValueError(f"feature maps {sorted(missing)} are missing, got {list(features)}")
         levels = self._encode([features[name] for name in self.encoder_features])
-        finest = levels[-1]
+        finest = to_fast_layout(levels[-1])
         steps = zip(self.fpn_features, self.lateral_convs, self.output_convs, strict=True)
         for name, lateral, output in steps:
             current = lateral(features[name])

@@ -12,7 +12,7 @@ import os
 import torch
 
 from vit_adapter.ops.exporting import is_exporting
-from vit_adapter.ops.processor import onednn_is_faster
+from vit_adapter.ops.processor import channels_last_trains_slowly, onednn_is_faster
 
 __all__ = ["PRIVATE_NAMES", "SWITCH", "describe_fast_paths", "is_on"]
 
@@ -32,6 +32,7 @@ PRIVATE_NAMES = {
         "torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward",
         *_OBSERVERS,
     ),
+    "convolution": _OBSERVERS,
     "linear": ("torch.ops.mkldnn._linear_pointwise", *_OBSERVERS),
     "patch_upsampling": (),
     "softmax": (),
@@ -67,6 +68,8 @@ def _find_obstacle(name: str) -> str:
         return f"torch {torch.__version__} has no {', '.join(missing)}"
     if name == "linear" and not onednn_is_faster():
         return "oneDNN is faster than MKL only on AMD processors with AVX-512"
+    if name == "convolution" and not channels_last_trains_slowly():
+        return "oneDNN trains slowly on channels-last maps only with AVX2"
     return ""
 
 

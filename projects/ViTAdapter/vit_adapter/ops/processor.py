@@ -37,6 +37,14 @@ def onednn_is_faster() -> bool:
     )
 
 
+def channels_last_trains_slowly() -> bool:
+    """Whether oneDNN computes the weight gradients of channels-last convolutions slowly.
+
+    Its AVX-512 code does not.
+    """
+    return torch.backends.cpu.get_cpu_capability() == "AVX2"
+
+
 def _cpu_computes_bfloat16() -> bool:
     if not hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported"):  # PyTorch without oneDNN
         return False

@@ -7,7 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vit_adapter.layers import PatchUpsampling, linear, normalise_map, scaled_dot_product_attention
+from vit_adapter.layers import (
+    PatchUpsampling,
+    linear,
+    normalise_map,
+    scaled_dot_product_attention,
+    to_fast_layout,
+)
 from vit_adapter.layers.cpu.softmax import softmax
 from vit_adapter.ops import cpu_fast_paths, extension_info
 from vit_adapter.ops.cpu_fast_paths import PRIVATE_NAMES, SWITCH
@@ -31,6 +37,7 @@ def upsample(features: Tensor, weight: Tensor) -> Tensor:
 
 CALLS: dict[str, tuple[Callable[..., Tensor], list[tuple[int, ...]]]] = {
     "attention": (scaled_dot_product_attention, [(1, 3, 512, 8)] * 3),
+    "convolution": (to_fast_layout, [(1, 5, 4, 4)]),
     "linear": (linear, [(2, 3, 7), (4, 7), (4,)]),
     "norm": (lambda x: normalise_map(nn.BatchNorm2d(5), x), [(1, 5, 4, 4)]),
     "patch_upsampling": (upsample, [(2, 5, 3, 4), (5, 4, 2, 2)]),
@@ -44,6 +51,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     cpu_fast_paths._find_obstacle.cache_clear()
     monkeypatch.delenv(SWITCH, raising=False)
     monkeypatch.setattr(cpu_fast_paths, "onednn_is_faster", lambda: True)
+    monkeypatch.setattr(cpu_fast_paths, "channels_last_trains_slowly", lambda: True)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     yield
     cpu_fast_paths._find_obstacle.cache_clear()
