@@ -1,8 +1,5 @@
 """What every family of detectors can do: train in bfloat16, without masks, in two processes."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +7,7 @@ import pytest
 import torch
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
+from forked import run_group
 from torch import nn
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -79,12 +77,4 @@ def test_data_without_masks(family: str, make_detector: Callable[..., nn.Module]
 @pytest.mark.slow
 def test_two_processes() -> None:
     """See the program."""
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("two_processes.py"))],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1] == "trained all families"
+    run_group(Path(__file__).with_name("two_processes.py"))

@@ -1,7 +1,6 @@
 """Train every family of detectors in two CPU processes, of which one has no objects.
 
-Started by ``test_families.py``, in processes of its own because starting them takes most of the
-time.
+Started once by ``test_families.py`` for all families.
 """
 
 import torch
@@ -14,7 +13,6 @@ from test_families import make_input
 from torch import Tensor, nn
 
 from vit_adapter.engine.parallel import parallelise
-from vit_adapter.engine.processes import ProcessLayout, launch
 
 
 def train(family: str) -> None:
@@ -72,10 +70,3 @@ def work() -> None:
         train(family)
     for family in ("atss", "gfl"):
         compare_with_joint_batch(family)
-    comm.synchronize()
-    if comm.is_main_process():
-        print("trained all families", flush=True)
-
-
-if __name__ == "__main__":
-    launch(work, ProcessLayout(device_type="cpu", processes_per_machine=2))

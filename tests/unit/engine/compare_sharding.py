@@ -1,11 +1,10 @@
 """Train the same models with ``train.parallel=ddp`` and with ``fsdp``, and compare everything.
 
-Called with the number of CPU processes and the names of functions below.
+``test_sharding.py`` starts it with the names of functions below.
 """
 
 import copy
 import shutil
-import sys
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,6 @@ from vit_adapter.engine import parallel
 from vit_adapter.engine.build import build_optimizer, build_seeded_model
 from vit_adapter.engine.ema import WeightAverage
 from vit_adapter.engine.freezing import freeze_parameters
-from vit_adapter.engine.processes import ProcessLayout, launch
 
 SIDE = 64
 MASK_RCNN = (
@@ -165,14 +163,14 @@ def check_same(first: Run, second: Run, *, losses: float, weights: float, norms:
 
 
 def float32() -> None:
-    """Twenty steps of a detector and a segmentor, each with its own parameter groups.
+    """Five steps of a detector and a segmentor, each with its own parameter groups.
 
     The learning rate is that of a warm-up: Adam turns the rounding of tiny gradients into steps.
     """
     for overrides in (MASK_RCNN, MASK2FORMER):
         cfgs = [read_config([*overrides, "optimizer.lr=1e-6"]) for _ in range(2)]
         first, second = (
-            Run(cfg, way).train(20) for cfg, way in zip(cfgs, ("ddp", "fsdp"), strict=True)
+            Run(cfg, way).train(5) for cfg, way in zip(cfgs, ("ddp", "fsdp"), strict=True)
         )
         check_same(first, second, losses=1e-5, weights=1e-3, norms=1e-3)
 
@@ -263,15 +261,8 @@ def folders() -> None:
         shutil.rmtree(root)
 
 
-def run_all(names: Sequence[str]) -> None:
+def work(names: Sequence[str]) -> None:
     warnings.simplefilter("ignore")
     for name in names:
         with EventStorage():
             globals()[name]()
-        if comm.get_rank() == 0:
-            print(name, "passed", flush=True)
-
-
-if __name__ == "__main__":
-    layout = ProcessLayout(device_type="cpu", processes_per_machine=int(sys.argv[1]))
-    launch(run_all, layout, (sys.argv[2:],))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import start
 
 from vit_adapter.config.errors import UsageError
 from vit_adapter.engine.process_group import Process
@@ -93,7 +94,7 @@ def work():
         raise UsageError("train.x is wrong" + 100_000 * "!")  # more than a pipe can hold
     comm.synchronize()
 
-if __name__ == "__main__":
+def main():
     try:
         launch(work, ProcessLayout(device_type="cpu", processes_per_machine=2))
     except UsageError as error:
@@ -101,12 +102,14 @@ if __name__ == "__main__":
 """
 
 
-def run_program(text: str, folder: Path) -> subprocess.CompletedProcess:
-    program = folder / "program.py"
-    program.write_text(text)
+@pytest.mark.slow
+def test_two_cpu_processes(tmp_path: Path) -> None:
+    """They share batch statistics, buffers, gradients and cores; the failure of one ends both."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM.replace("{start_method}", multiprocessing.get_start_method()))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     environment.pop("OMP_NUM_THREADS", None)
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, str(program)],
         env=environment,
         capture_output=True,
@@ -114,13 +117,6 @@ def run_program(text: str, folder: Path) -> subprocess.CompletedProcess:
         timeout=300,
         check=False,
     )
-
-
-@pytest.mark.slow
-def test_two_cpu_processes(tmp_path: Path) -> None:
-    """They share batch statistics, buffers, gradients and cores; the failure of one ends both."""
-    method = multiprocessing.get_start_method()
-    done = run_program(PROGRAM.replace("{start_method}", method), tmp_path)
     assert f"finished with {max(1, os.cpu_count() // 2)} threads" in done.stdout, done.stderr
     assert done.returncode != 0
     assert "process 1 fails on purpose" in done.stderr
@@ -128,8 +124,12 @@ def test_two_cpu_processes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_mistake_found_by_one_process(tmp_path: Path) -> None:
-    done = run_program(MISTAKE, tmp_path)
-    assert done.stdout.splitlines() == ["caught: train.x is wrong" + 100_000 * "!"], done.stderr
+    program = tmp_path / "program.py"
+    program.write_text(MISTAKE)
+    process = start(program, "main", output=tmp_path / "output")
+    process.join(300)
+    lines = (tmp_path / "output").read_text().splitlines()
+    assert "caught: train.x is wrong" + 100_000 * "!" in lines
 
 
 @pytest.mark.parametrize(

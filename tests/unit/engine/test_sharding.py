@@ -1,12 +1,10 @@
 """``train.parallel=fsdp``: what it refuses, and real processes that compare it with ``ddp``."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import run_group
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -32,16 +30,7 @@ def config(way: str) -> DictConfig:
     ],
 )
 def test_equals_ddp(processes: int, checks: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), str(processes), *checks],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines() if "passed" in line] == checks
+    run_group(PROGRAM, checks, processes=processes, timeout=1200)
 
 
 def test_one_process_keeps_the_whole_model() -> None:

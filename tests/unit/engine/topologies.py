@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from vit_adapter import model_zoo
 from vit_adapter.engine.loss_normalization import LossNormalization
 from vit_adapter.engine.parallel import parallelise
-from vit_adapter.engine.processes import ProcessLayout, launch
 from vit_adapter.layers.image_random import image_seeds
 
 Batch = list[dict[str, object]]
@@ -171,10 +170,3 @@ def work() -> None:
     keep_float64(pytest.MonkeyPatch())
     for family in [*FAMILIES, *SEGMENTORS]:
         compare(family)
-    comm.synchronize()
-    if comm.is_main_process():
-        print("compared all families", flush=True)
-
-
-if __name__ == "__main__":
-    launch(work, ProcessLayout(device_type="cpu", processes_per_machine=2))
