@@ -17,7 +17,6 @@ class FakePredictor:
 
     image_format = "BGR"
     metadata = Metadata(thing_classes=["half"])
-    image_format = "BGR"
 
     def __init__(self, config, weights, overrides):
         self.arguments = (config, weights, overrides)

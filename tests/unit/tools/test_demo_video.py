@@ -1,5 +1,6 @@
 """The demo tool on videos: what it draws, writes and refuses."""
 
+import json
 import time
 
 import cv2
@@ -31,6 +32,18 @@ def test_a_video_is_drawn_frame_by_frame(demo, video, tmp_path, caplog, limit, c
     assert len(frames) == count and frames[0].shape == (480, 640, 3)
     changed = np.abs(frames[0].astype(int) - [200, 20, 10]).sum(axis=2) > 60
     assert changed[:, :300].mean() > 0.9 and changed[:, 340:].mean() < 0.1
+
+
+def test_json_holds_what_is_drawn_on_each_frame(demo, video, tmp_path):
+    results = tmp_path / "new" / "found.json"
+    arguments = ["--video", video, "--output", tmp_path / "out.mp4", "--limit", 3]
+    assert demo(*arguments, "--json", results) == 0
+    entries = json.loads(results.read_text())
+    assert [entry["image_id"] for entry in entries] == [1, 2, 3]
+    assert {entry["file_name"] for entry in entries} == {str(video)}
+    assert entries[2]["bbox"] == [0, 0, 32, 48]  # in pixels of the video
+    assert demo(*arguments, "--json", results, "--confidence-threshold", 0.9) == 0
+    assert json.loads(results.read_text()) == []
 
 
 @pytest.mark.parametrize(
