@@ -33,9 +33,10 @@ from vit_adapter.benchmark.machine import describe_run
 from vit_adapter.benchmark.measurement import Record, measure_together
 from vit_adapter.benchmark.models import build_subject, find_baselines
 from vit_adapter.benchmark.report import to_markdown, to_picture
-from vit_adapter.benchmark.variants import PRECISIONS, Variant, check_variants, parse_variant
+from vit_adapter.benchmark.variants import Variant, check_variants, parse_variant
 from vit_adapter.config.device import resolve_device
 from vit_adapter.config.errors import UsageError
+from vit_adapter.config.precision import PRECISIONS
 
 logger = logging.getLogger("vit_adapter.benchmark")
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from vit_adapter.benchmark.backbone import on_grid_sample
 from vit_adapter.config.errors import UsageError
+from vit_adapter.config.precision import PRECISIONS
 
-__all__ = ["MODES", "PRECISIONS", "Variant", "check_variants", "parse_variant"]
+__all__ = ["MODES", "Variant", "check_variants", "parse_variant"]
 
-PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 MODES = ("eager", "compiled", "graph")
 _WARMUP_CALLS = 3  # before a capture
 

@@ -9,14 +9,17 @@ from vit_adapter.config.device import resolve_device
 from vit_adapter.config.errors import UsageError
 from vit_adapter.ops.processor import computes_bfloat16
 
-__all__ = ["check_dtype", "testing_dtype"]
+__all__ = ["PRECISIONS", "check_dtype", "testing_dtype"]
 
 logger = logging.getLogger(__name__)
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 """The 16-bit types by their names in ``train.amp.dtype``."""
 
-_SHORT_NAMES = {"fp16": "float16", "bf16": "bfloat16"}
+_SHORT_NAMES = {"bf16": "bfloat16", "fp16": "float16"}
+
+PRECISIONS = {"float32": None} | {short: DTYPES[name] for short, name in _SHORT_NAMES.items()}
+"""The types of autocast by the short names of precisions; float32 is computed without it."""
 
 
 def check_dtype(name: str, *, key: str, device_type: str, in_float32: str) -> torch.dtype:
