@@ -64,7 +64,7 @@ ALLOWED = {
         "segmentation",
         "utils",
     },
-    "comparison": {"config", "data", "evaluation", "utils"},
+    "comparison": {"checkpoint", "config", "data", "evaluation", "utils"},
     "predictor": {"checkpoint", "config", "data", "sharing", "test_time"},
     "install_detectron2": set(),
     "doctor": {"install_detectron2", "ops"},

@@ -36,7 +36,7 @@ def segmentation(name: str, accuracy: float, *, seed: int = 0, images: int = 20)
 
 
 def test_two_equal_models_are_within_noise():
-    (found,) = compare(detections("a", seed=1), detections("b", seed=2), resamples=200)
+    (found,) = compare([detections("a", seed=1)], [detections("b", seed=2)], resamples=200)
     assert found.task == "bbox" and found.metrics["AP"].is_noise
     assert found.metrics["AP"].low < 0 < found.metrics["AP"].high
     assert "within noise" in describe_difference(found)
@@ -45,9 +45,10 @@ def test_two_equal_models_are_within_noise():
 
 
 def test_a_worse_model_is_worse():
-    (found,) = compare(detections("a"), detections("b", kept=0.4), resamples=200)
+    (found,) = compare([detections("a")], [detections("b", kept=0.4)], resamples=200)
     assert found.metrics["AP"].high < 0
-    assert describe_difference(found).endswith("A is better.")
+    text = describe_difference(found)
+    assert "A is better by more than the choice of test images explains. One run" in text
     text = format_comparison(found)
     assert "class 1" in text and "class 3" not in text  # no object has the last class
     assert to_json(found)["classes"]["class 3"]["first"] is None
@@ -56,9 +57,9 @@ def test_a_worse_model_is_worse():
 
 def test_semantic_segmentation():
     worse, better = segmentation("a", 0.5), segmentation("b", 0.7)
-    (found,) = compare(worse, better, resamples=200)
+    (found,) = compare([worse], [better], resamples=200)
     assert found.metrics["mIoU"].low > 0 and set(found.classes) == {"a", "b", "c"}
-    (same,) = compare(worse, segmentation("c", 0.5, seed=5), resamples=200)
+    (same,) = compare([worse], [segmentation("c", 0.5, seed=5)], resamples=200)
     assert same.metrics["mIoU"].is_noise
     sums = worse.counts["sem_seg"].counts.sum(0)
     confusion = np.diag(sums[:, 0])  # the errors of each row and column in one cell
@@ -70,13 +71,41 @@ def test_semantic_segmentation():
     assert compute_metrics(confusion)[2]["pACC"] == pytest.approx(found.metrics["pACC"].first)
 
 
+def test_several_runs_of_each():
+    worse = [segmentation(f"a{seed}", 0.5, seed=seed) for seed in range(2)]
+    better = [segmentation(f"b{seed}", 0.7, seed=seed) for seed in range(3)]
+    (found,) = compare(worse, better, resamples=50)
+    assert found.verdict == "beyond images and runs"
+    text = describe_difference(found)
+    assert text.endswith(
+        "B is better by more than the choice of test images and the spread of the runs explain."
+    )
+    single = [compare([run], [run], resamples=2)[0].metrics["mIoU"].first for run in worse]
+    assert found.metrics["mIoU"].firsts == pytest.approx(tuple(single))
+    assert f"| {np.mean(single):.1f} ± {np.std(single, ddof=1):.1f} |" in format_comparison(found)
+    content = to_json(found)
+    assert content["runs"] == [2, 3] and content["covers_runs"]
+    assert len(content["metrics"]["mIoU"]["second_runs"]) == 3
+    (same,) = compare(worse, [segmentation(f"c{s}", 0.5, seed=s) for s in (7, 8)], resamples=50)
+    assert same.verdict == "noise" and "95 % interval (images, runs)" in format_comparison(same)
+
+
+def test_a_run_that_is_given_twice_is_refused():
+    one, other = segmentation("a", 0.5), segmentation("copy", 0.5)
+    with pytest.raises(ValueError, match="a and copy have exactly the same results"):
+        compare([one, other], [segmentation("b", 0.7)], resamples=2)
+    first = detections("a", seed=1)
+    with pytest.raises(ValueError, match="a and a have exactly the same results"):
+        compare([first, first], [detections("b", seed=2)], resamples=2)
+
+
 def test_panoptic_segmentation():
     def result(name, wrong):
         counts = np.tile(np.array([[1.6, 2, wrong, 1], [0.8, 1, 0, 0]]), (10, 1, 1))
         per_image = ImageCounts([str(i) for i in range(10)], ["thing", "stuff"], counts)
         return Result(Path(name), None, None, 100, {"panoptic_seg": per_image}, (0,))
 
-    (found,) = compare(result("a", 1), result("b", 0), resamples=50)
+    (found,) = compare([result("a", 1)], [result("b", 0)], resamples=50)
     assert found.metrics["PQ_th"].first == pytest.approx(100 * 1.6 / 3)
     assert found.metrics["PQ_th"].low > 0 and found.metrics["PQ_st"].is_noise
     assert found.classes["stuff"].first == pytest.approx(80)
@@ -89,7 +118,11 @@ def _without(result, key):
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        (detections("a"), segmentation("b", 0.5), "a has results for instances, and b for sem_seg"),
+        (
+            detections("a"),
+            segmentation("b", 0.5),
+            "a has results for instances, b has",
+        ),
         (detections("a"), _without(detections("b"), "images"), "30 and 29 images"),
         (detections("a"), _without(detections("b"), "annotations"), "objects, which are not the"),
         (detections("a"), replace(detections("b"), max_detections=10), "set max_dets_per_image"),
@@ -98,21 +131,21 @@ def _without(result, key):
 )
 def test_different_data_are_refused(first, second, message):
     with pytest.raises(ValueError, match=message):
-        compare(first, second, resamples=2)
+        compare([first], [second], resamples=2)
 
 
 def test_predictions_for_other_images_are_refused():
     first = detections("a")
     other = replace(first, predictions=[first.predictions[0] | {"image_id": 99}])
     with pytest.raises(ValueError, match="1 images that are not in the annotations, such as 99"):
-        compare(first, other, resamples=2)
+        compare([first], [other], resamples=2)
 
 
 def test_labels_that_differ_are_refused():
     first, second = segmentation("a", 0.5), segmentation("b", 0.5)
     second.counts["sem_seg"].counts[4, 0, 1] += 1
     with pytest.raises(ValueError, match="the labels of 4.png differ"):
-        compare(first, second, resamples=2)
+        compare([first], [second], resamples=2)
 
 
 def test_files_of_predictions(tmp_path):
@@ -122,7 +155,7 @@ def test_files_of_predictions(tmp_path):
     annotations.write_text(json.dumps(truth | {"images": images}))
     predictions.write_text(json.dumps(found))
     result = read_results(predictions, annotations)
-    assert compare(result, result, resamples=5)[0].metrics["AP"].change == 0
+    assert compare([result], [result], resamples=5)[0].metrics["AP"].change == 0
     with pytest.raises(ValueError, match="--annotations FILE"):
         read_results(predictions)
     predictions.write_text('{"annotations": []}')

@@ -41,12 +41,42 @@ def test_prints_tables_and_a_verdict(tool, tmp_path, capsys, caplog, monkeypatch
     common = ["--annotations", str(tmp_path / "val.json"), "--resamples", "20"]
     with caplog.at_level(logging.INFO, "vit_adapter"):
         assert tool.main([str(a), str(b), *common, "--json", str(numbers)]) == 0
-        assert "B is better." in caplog.text
+        assert "B is better by more than the choice of test images" in caplog.text
         assert tool.main([str(a), str(a), *common]) == 0
         assert "within noise, because zero lies in the interval" in caplog.text
     assert "| metric |" in capsys.readouterr().out.replace("|   metric |", "| metric |")
     (content,) = json.loads(numbers.read_text())
     assert content["task"] == "bbox" and not content["metrics"]["AP"]["is_noise"]
+    assert content["verdict"] == "beyond images" and not content["covers_runs"]
+
+
+def test_several_runs_of_each_side(tool, tmp_path, capsys, caplog, monkeypatch):
+    monkeypatch.setattr(tool, "setup_logger", lambda name: None)
+    paths = [tmp_path / f"{shift}.json" for shift in (9, 10, 2, 3)]
+    for path in paths:
+        write(path, int(path.stem))
+    names = list(map(str, paths))
+    arguments = ["--a", *names[:2], "--b", *names[2:]]
+    common = ["--annotations", str(tmp_path / "val.json"), "--resamples", "20"]
+    with caplog.at_level(logging.INFO, "vit_adapter"):
+        assert tool.main([*arguments, *common]) == 0
+    assert f"A: {names[0]}, {names[1]}\nB: {names[2]}, " in capsys.readouterr().out
+    assert "Boxes: AP differs by" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give two results, A and B"),
+        (["--a", "a"], "give two results, A and B"),
+        (["a", "b", "--a", "c", "--b", "d"], "give two results, A and B"),
+        (["a", "b", "c"], "3 results given, expected two"),
+    ],
+)
+def test_arguments_that_are_not_two_sides(tool, caplog, monkeypatch, arguments, message):
+    monkeypatch.setattr(tool, "setup_logger", lambda name: None)
+    assert tool.main(arguments) == 2
+    assert message in caplog.text
 
 
 def test_what_cannot_be_compared_is_an_error(tool, tmp_path, caplog, monkeypatch):

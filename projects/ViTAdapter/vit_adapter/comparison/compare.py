@@ -5,7 +5,8 @@ Shapes: R resamples, N images, K classes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,15 +14,27 @@ from vit_adapter.comparison.average_precision import average_precision, find_mat
 from vit_adapter.comparison.bootstrap import Difference, draw_weights
 from vit_adapter.comparison.error_types import error_types
 from vit_adapter.comparison.results import Result
+from vit_adapter.comparison.trainings import (
+    are_one_training,
+    check_different_runs,
+    warn_of_mixed_trainings,
+)
 from vit_adapter.config.errors import UsageError
 from vit_adapter.evaluation.panoptic_quality import compute_quality
-from vit_adapter.evaluation.per_image import ImageCounts
 from vit_adapter.evaluation.sem_seg import mean_of_existing, metrics_of_sums
 
 __all__ = ["Comparison", "compare"]
 
 _MAIN = {"bbox": "AP", "segm": "AP", "sem_seg": "mIoU", "panoptic_seg": "PQ"}
-_Samples = Mapping[str, np.ndarray]
+_Values = Mapping[str, np.ndarray]
+
+
+class _Sample(NamedTuple):
+    """Metrics of a run (1 + R,) by name, first those of all images; and its types of errors."""
+
+    metrics: _Values
+    classes: _Values
+    errors: Mapping[str, float] = {}
 
 
 @dataclass(frozen=True)
@@ -32,55 +45,105 @@ class Comparison:
         task: "bbox", "segm", "sem_seg" or "panoptic_seg".
         metrics: over all classes, also by size.
         classes: the main metric of each class.
-        errors: for each TIDE error, how much AP50 would gain without it, in percent, of both
-            results; empty without hotcoco.
+        errors: for each TIDE error, how much AP50 would gain without it, in percent, as the mean
+            over the runs of both sides; empty without hotcoco.
+        runs: number of runs of both sides.
+        same_training: whether all runs are known to be seeds of one training.
     """
 
     task: str
     metrics: Mapping[str, Difference]
     classes: Mapping[str, Difference]
     errors: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    runs: tuple[int, int] = (1, 1)
+    same_training: bool = False
 
     @property
     def main(self) -> str:
         """Name of the metric that decides."""
         return _MAIN[self.task]
 
+    @property
+    def covers_runs(self) -> bool:
+        """Whether the intervals cover the spread of the runs, and not only the choice of images."""
+        return sum(self.runs) > 2
+
+    @property
+    def verdict(self) -> str:
+        """What the main metric says.
+
+        "same training": the difference is that of seeds. "noise": zero lies in the interval.
+        "beyond images": it does not, but another seed could differ as much. "beyond images and
+        runs": neither images nor seeds explain the difference.
+        """
+        if self.same_training:
+            return "same training"
+        if self.is_noise(self.metrics[self.main]):
+            return "noise"
+        return "beyond images and runs" if self.covers_runs else "beyond images"
+
+    def is_noise(self, found: Difference) -> bool:
+        """Whether a difference is noise: of the images, the runs, or seeds of one training."""
+        return self.same_training or found.is_noise
+
 
 def compare(
-    first: Result, second: Result, *, resamples: int = 1000, seed: int = 0
+    first: Sequence[Result], second: Sequence[Result], *, resamples: int = 1000, seed: int = 0
 ) -> list[Comparison]:
-    """Compare two results in all tasks that both have.
+    """Compare the runs of two sides in all tasks that all of them have.
 
-    Each resample draws images with replacement, the same for both results. The 95 % interval of a
-    difference is that of its percentiles. It says how much depends on the choice of test images,
-    and nothing about another seed of the training.
+    Each resample draws images with replacement, the same for all runs. With one run per side, the
+    95 % interval of a difference is that of its percentiles. It says how much depends on the choice
+    of test images, and nothing about another seed of the training. With more runs, their spread is
+    added (:mod:`vit_adapter.comparison.bootstrap`).
 
     Args:
-        first, second: on the same data.
+        first, second: one or more runs of a training each, all on the same data.
         resamples: number of resamples, R.
         seed: of the resamples.
 
     Raises:
-        UsageError: there is no common task, or the data differ.
+        UsageError: there is no common task, the data differ, or a run is given twice.
     """
-    options = dict(resamples=resamples, seed=seed)
-    found = []
-    if first.predictions is not None and second.predictions is not None:
-        _check_same_truth(first, second)
-        tasks = ["bbox"]
-        with_masks = all(_have_masks(r.predictions) for r in (first, second))
-        if with_masks and _have_masks(first.truth["annotations"]):
-            tasks.append("segm")
-        found += [_compare_detections(first, second, task, **options) for task in tasks]
-    for task in sorted(first.counts.keys() & second.counts.keys()):
-        found.append(_compare_counts(first, second, task, **options))
-    if not found:
-        raise UsageError(
-            f"{first.source} has results for {_tasks_of(first)}, and {second.source} for "
-            f"{_tasks_of(second)}: there is nothing to compare."
+    runs = [*first, *second]
+    if len(runs) > 2:
+        check_different_runs(runs)
+    for side in (first, second):
+        warn_of_mixed_trainings(side)
+    with_predictions = all(result.predictions is not None for result in runs)
+    samples: dict[str, list[_Sample]] = {}
+    if with_predictions:
+        for other in runs[1:]:
+            _check_same_truth(runs[0], other)
+        for task in _detection_tasks(runs):
+            weights = _weights(len(runs[0].truth["images"]), resamples, seed)
+            samples[task] = [_detection_sample(result, task, weights) for result in runs]
+    for task in sorted(set.intersection(*(set(result.counts) for result in runs))):
+        for other in runs[1:]:
+            _check_same_labels(runs[0], other, task)
+        weights = _weights(len(runs[0].counts[task].images), resamples, seed)
+        samples[task] = [_counts_sample(result, task, weights) for result in runs]
+    if not samples:
+        tasks = [f"{result.source} has results for {_tasks_of(result)}" for result in runs]
+        raise UsageError(f"{', '.join(tasks)}: there is nothing to compare.")
+    same = are_one_training(runs)
+    return [
+        Comparison(
+            task,
+            _differences([part.metrics for part in found], len(first)),
+            _differences([part.classes for part in found], len(first)),
+            _mean_errors([part.errors for part in found], len(first)),
+            runs=(len(first), len(second)),
+            same_training=same,
         )
-    return found
+        for task, found in samples.items()
+    ]
+
+
+def _weights(num_images: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each image counts (1 + R, N); once in the first row."""
+    drawn = draw_weights(num_images, resamples, seed)
+    return np.concatenate([np.ones((1, num_images), drawn.dtype), drawn])
 
 
 def _tasks_of(result: Result) -> str:
@@ -124,36 +187,30 @@ def _describe(annotation: Mapping[str, Any]) -> tuple:
     return (str(annotation["image_id"]), annotation["category_id"], *box)
 
 
-def _compare_detections(
-    first: Result, second: Result, task: str, *, resamples: int, seed: int
-) -> Comparison:
-    weights, samples = None, []
-    for result in (first, second):
-        images, matches = find_matches(
-            result.truth, result.predictions, task, max_detections=result.max_detections
-        )
-        if weights is None:
-            drawn = draw_weights(len(images), resamples, seed)
-            weights = np.concatenate([np.ones((1, len(images)), drawn.dtype), drawn])
-        samples.append(
-            np.stack(
-                [np.stack([average_precision(m, weights) for m in row], 1) for row in matches], 1
-            )
-        )  # (1 + R, K, ranges of areas, IoU thresholds)
-    names = [c["name"] for c in sorted(first.truth["categories"], key=lambda c: c["id"])]
-    metrics = _differences(*map(_detection_metrics, samples))
-    classes = _differences(
-        *({n: s[:, k, 0].mean(-1) for k, n in enumerate(names)} for s in samples)
+def _detection_tasks(runs: Sequence[Result]) -> list[str]:
+    with_masks = all(_have_masks(result.predictions) for result in runs)
+    if with_masks and _have_masks(runs[0].truth["annotations"]):
+        return ["bbox", "segm"]
+    return ["bbox"]
+
+
+def _detection_sample(result: Result, task: str, weights: np.ndarray) -> _Sample:
+    _, matches = find_matches(
+        result.truth, result.predictions, task, max_detections=result.max_detections
     )
-    errors = [
-        error_types(r.truth, r.predictions, task, max_detections=r.max_detections)
-        for r in (first, second)
-    ]
-    pairs = {name: (errors[0][name], errors[1][name]) for name in errors[0]}
-    return Comparison(task, metrics, classes, pairs)
+    # (1 + R, K, ranges of areas, IoU thresholds)
+    precision = np.stack(
+        [np.stack([average_precision(m, weights) for m in row], 1) for row in matches], 1
+    )
+    names = [c["name"] for c in sorted(result.truth["categories"], key=lambda c: c["id"])]
+    classes = {name: precision[:, k, 0].mean(-1) for k, name in enumerate(names)}
+    errors = error_types(
+        result.truth, result.predictions, task, max_detections=result.max_detections
+    )
+    return _Sample(_detection_metrics(precision), classes, errors)
 
 
-def _detection_metrics(precision: np.ndarray) -> _Samples:
+def _detection_metrics(precision: np.ndarray) -> _Values:
     """The metrics of COCO from AP by class, range of areas and IoU threshold."""
     ranges = dict(zip(("AP", "APs", "APm", "APl"), np.moveaxis(precision, 2, 0), strict=True))
     everything = ranges["AP"]
@@ -162,29 +219,20 @@ def _detection_metrics(precision: np.ndarray) -> _Samples:
     return {name: mean_of_existing(part.reshape(len(part), -1)) for name, part in metrics.items()}
 
 
-def _compare_counts(
-    first: Result, second: Result, task: str, *, resamples: int, seed: int
-) -> Comparison:
-    one, other = first.counts[task], second.counts[task]
-    _check_same_labels(one, other, task, (first, second))
-    drawn = draw_weights(len(one.images), resamples, seed)
-    weights = np.concatenate([np.ones((1, len(one.images)), drawn.dtype), drawn])
-    sums = [np.tensordot(weights, part.counts, axes=1) for part in (one, other)]  # (1 + R, K, C)
-    metrics: list[_Samples]
+def _counts_sample(result: Result, task: str, weights: np.ndarray) -> _Sample:
+    found = result.counts[task]
+    sums = np.tensordot(weights, found.counts, axes=1)  # (1 + R, K, C)
+    metrics: _Values
     if task == "sem_seg":
-        computed = [metrics_of_sums(part) for part in sums]
-        by_class = [iou for iou, _, _ in computed]
-        metrics = [values for _, _, values in computed]
+        by_class, _, metrics = metrics_of_sums(sums)
     else:
-        is_thing = np.isin(np.arange(len(one.classes)), first.things)
-        qualities = [compute_quality(part) for part in sums]
-        by_class = [quality.pq for quality in qualities]
-        metrics = [_panoptic_metrics(quality, is_thing) for quality in qualities]
-    named = ({n: part[:, k] for k, n in enumerate(one.classes)} for part in by_class)
-    return Comparison(task, _differences(*metrics), _differences(*named))
+        quality = compute_quality(sums)
+        by_class = quality.pq
+        metrics = _panoptic_metrics(quality, np.isin(np.arange(len(found.classes)), result.things))
+    return _Sample(metrics, {name: by_class[:, k] for k, name in enumerate(found.classes)})
 
 
-def _panoptic_metrics(quality: Any, is_thing: np.ndarray) -> _Samples:
+def _panoptic_metrics(quality: Any, is_thing: np.ndarray) -> _Values:
     metrics = {
         key: mean_of_existing(values)
         for key, values in zip(("PQ", "SQ", "RQ"), quality, strict=True)
@@ -194,10 +242,9 @@ def _panoptic_metrics(quality: Any, is_thing: np.ndarray) -> _Samples:
     return metrics
 
 
-def _check_same_labels(
-    one: ImageCounts, other: ImageCounts, task: str, results: tuple[Result, Result]
-) -> None:
-    names = f"{results[0].source} and {results[1].source} were evaluated on different data: "
+def _check_same_labels(first: Result, second: Result, task: str) -> None:
+    one, other = first.counts[task], second.counts[task]
+    names = f"{first.source} and {second.source} were evaluated on different data: "
     for what, left, right in (
         ("images", one.images, other.images),
         ("classes", one.classes, other.classes),
@@ -217,9 +264,19 @@ def _check_same_labels(
         raise UsageError(f"{names}the segments of image {one.images[differs.argmax()]} differ.")
 
 
-def _differences(first: _Samples, second: _Samples) -> dict[str, Difference]:
-    """Differences of metrics (1 + R,), whose first value is that of all images."""
+def _differences(samples: Sequence[_Values], num_first: int) -> dict[str, Difference]:
+    """Differences between the metrics of the first runs and the others."""
+    stacked = {name: np.stack([values[name] for values in samples]) for name in samples[0]}
     return {
-        name: Difference.from_resamples(values[0], second[name][0], values[1:], second[name][1:])
-        for name, values in first.items()
+        name: Difference.from_resamples(values[:num_first], values[num_first:])
+        for name, values in stacked.items()
     }
+
+
+def _mean_errors(
+    errors: Sequence[Mapping[str, float]], num_first: int
+) -> dict[str, tuple[float, float]]:
+    """The means of both sides, of what all runs have."""
+    names = [name for name in errors[0] if all(name in part for part in errors)]
+    values = {name: [part[name] for part in errors] for name in names}
+    return {n: (fmean(each[:num_first]), fmean(each[num_first:])) for n, each in values.items()}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vit_adapter.comparison.settings import Settings, find_config, read_settings
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.loading import load_config
 from vit_adapter.config.own_data import register_test_data
@@ -32,6 +33,7 @@ class Result:
         max_detections: most detections of a class that count in an image.
         counts: of each image, for "sem_seg" and "panoptic_seg".
         things: which classes of panoptic data are things.
+        settings: of the training and the evaluation; None if they are not known.
     """
 
     source: Path
@@ -40,6 +42,7 @@ class Result:
     max_detections: int
     counts: Mapping[str, ImageCounts]
     things: Sequence[int] = ()
+    settings: Settings | None = None
 
 
 def read_results(source: Path, annotations: Path | None = None) -> Result:
@@ -86,13 +89,14 @@ def read_results(source: Path, annotations: Path | None = None) -> Result:
             raise UsageError(
                 f"the data set {name!r} of {source} has no COCO file; give --annotations FILE."
             )
-    return Result(source, predictions, truth, max_detections, counts, things)
+    settings = read_settings(source)
+    return Result(source, predictions, truth, max_detections, counts, things, settings)
 
 
 def _test_data(folder: Path) -> tuple[Any, str]:
     """Return the config of an output folder and the registered name of its test data."""
-    file = folder / "config.yaml"
-    if not file.is_file():
+    file = find_config(folder)
+    if file is None:
         raise UsageError(
             f"{folder} has no config.yaml, which says what data the results belong to; give the "
             f"file of predictions and its objects instead: {folder / 'inference' / _PREDICTIONS} "

@@ -1,8 +1,8 @@
 """Tables of a comparison, and its content as JSON."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from statistics import stdev
 from typing import Any
 
 from tabulate import tabulate
@@ -18,13 +18,24 @@ _TITLES = {
     "sem_seg": "Semantic segmentation",
     "panoptic_seg": "Panoptic segmentation",
 }
+_VERDICTS = {
+    "same training": ": within noise, because A and B are seeds of one training: their configs "
+    "differ in nothing else.",
+    "noise": ": within noise, because zero lies in the interval.",
+    "beyond images": ": {better} is better by more than the choice of test images explains. One "
+    "run of each cannot tell a better training from a lucky seed; compare several seeds: --a RUN "
+    "RUN --b RUN RUN.",
+    "beyond images and runs": ": {better} is better by more than the choice of test images and the "
+    "spread of the runs explain.",
+}
 
 
 def format_comparison(comparison: Comparison) -> str:
     """Return Markdown tables of metrics, classes and types of errors, all in percent."""
-    parts = [f"## {_TITLES[comparison.task]}", _table("metric", comparison.metrics)]
+    parts = [f"## {_TITLES[comparison.task]}", _table("metric", comparison.metrics, comparison)]
     if len(comparison.classes) > 1:
-        parts += [f"{comparison.main} by class:", _table("class", comparison.classes)]
+        table = _table("class", comparison.classes, comparison)
+        parts += [f"{comparison.main} by class:", table]
     if comparison.errors:
         rows = [
             [name, f"{one:.1f}", f"{other:.1f}", f"{other - one:+.1f}"]
@@ -38,44 +49,71 @@ def format_comparison(comparison: Comparison) -> str:
 
 
 def describe_difference(comparison: Comparison) -> str:
-    """Return one sentence about the main metric."""
-    name = f"{_TITLES[comparison.task]}: {comparison.main}"
+    """Return what the comparison says about the main metric, in one or two sentences."""
     found = comparison.metrics[comparison.main]
-    numbers = f"{found.change:+.1f} (95 % interval {found.low:+.1f} to {found.high:+.1f})"
-    if found.is_noise:
-        return f"{name} differs by {numbers}: within noise, because zero lies in the interval."
-    return f"{name} differs by {numbers}: {'B' if found.change > 0 else 'A'} is better."
+    difference = (
+        f"{_TITLES[comparison.task]}: {comparison.main} differs by {found.change:+.1f} (95 % "
+        f"interval {found.low:+.1f} to {found.high:+.1f})"
+    )
+    better = "B" if found.change > 0 else "A"
+    return difference + _VERDICTS[comparison.verdict].format(better=better)
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
     """Return the content of a comparison with null for what does not exist."""
     content = {
-        key: {name: _plain(found) for name, found in getattr(comparison, key).items()}
+        key: {name: _plain(found, comparison) for name, found in getattr(comparison, key).items()}
         for key in ("metrics", "classes")
     }
-    return {"task": comparison.task, **content, "errors": dict(comparison.errors)}
+    return {
+        "task": comparison.task,
+        "runs": list(comparison.runs),
+        "covers_runs": comparison.covers_runs,
+        "same_training": comparison.same_training,
+        "verdict": comparison.verdict,
+        **content,
+        "errors": dict(comparison.errors),
+    }
 
 
-def _plain(found: Difference) -> dict[str, Any]:
-    values = asdict(found) | {"change": found.change}
-    numbers = {key: None if math.isnan(value) else value for key, value in values.items()}
-    return numbers | {"is_noise": found.is_noise}
+def _plain(found: Difference, comparison: Comparison) -> dict[str, Any]:
+    return {
+        "first": _number(found.first),
+        "second": _number(found.second),
+        "change": _number(found.change),
+        "low": _number(found.low),
+        "high": _number(found.high),
+        "first_runs": [_number(value) for value in found.firsts],
+        "second_runs": [_number(value) for value in found.seconds],
+        "is_noise": comparison.is_noise(found),
+    }
 
 
-def _table(kind: str, differences: Mapping[str, Difference]) -> str:
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _table(kind: str, differences: Mapping[str, Difference], comparison: Comparison) -> str:
     rows = [
         [
             name,
-            f"{found.first:.1f}",
-            f"{found.second:.1f}",
+            _mean_of_runs(found.firsts),
+            _mean_of_runs(found.seconds),
             f"{found.change:+.1f}",
             f"{found.low:+.1f} to {found.high:+.1f}",
-            "within noise" if found.is_noise else "",
+            "within noise" if comparison.is_noise(found) else "",
         ]
         for name, found in differences.items()
         if not math.isnan(found.change)
     ]
-    return _format(rows, [kind, "A", "B", "B - A", "95 % interval", ""])
+    covered = "images, runs" if comparison.covers_runs else "images"
+    return _format(rows, [kind, "A", "B", "B - A", f"95 % interval ({covered})", ""])
+
+
+def _mean_of_runs(values: Sequence[float]) -> str:
+    """The mean, and the standard deviation if there are several runs."""
+    mean = f"{sum(values) / len(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ± {stdev(values):.1f}"
 
 
 def _format(rows: list[list[str]], headers: list[str]) -> str:
