@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.tasks import num_classes, stated_task, thing_classes
 from vit_adapter.data.checks import check_has_objects, check_mask_format, check_num_classes
+from vit_adapter.data.instances.coco_sets import check_downloaded
 from vit_adapter.data.panoptic.classes import thing_ids
 from vit_adapter.data.semantic.sets import check_prepared
 
@@ -29,7 +30,7 @@ def check_classes(cfg: DictConfig, *, training: bool) -> None:
             model are not those of the data.
         ValueError: the numbers of classes differ, there is nothing to learn from, or the mapper
             cannot read the masks.
-        FileNotFoundError: the folders of a public data set do not exist.
+        FileNotFoundError: files or folders of a public data set do not exist.
     """
     used = {"train": training, "test": cfg.dataloader.get("evaluator") is not None}
     splits = [split for split, is_used in used.items() if is_used]
@@ -37,6 +38,7 @@ def check_classes(cfg: DictConfig, *, training: bool) -> None:
     distinct = list(dict.fromkeys(name for group in names.values() for name in group))
     for name in distinct:
         check_prepared(name)
+        check_downloaded(name)
     if "task" in cfg:
         task, (key, count) = stated_task(cfg), num_classes(cfg)
         for name in distinct:

@@ -16,6 +16,14 @@ def data_root() -> Path:
     return Path(os.getenv("DETECTRON2_DATASETS", "datasets")).expanduser().absolute()
 
 
+def describe_data_root() -> str:
+    """Return a sentence for error messages that says how the folder is chosen, and which it is."""
+    return (
+        "The environment variable DETECTRON2_DATASETS names the folder of all data sets, "
+        f"./datasets by default (now: {data_root()})."
+    )
+
+
 def register(name: str, load: Callable[[], list[dict[str, Any]]], **metadata: Any) -> Metadata:
     """Add a name to both catalogs, replacing any earlier entry.
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
 
-from vit_adapter.data.catalog import data_root, register
+from vit_adapter.data.catalog import data_root, describe_data_root, register
 from vit_adapter.data.checks import check_registered
 from vit_adapter.data.semantic.label_folders import find_label_pairs
 from vit_adapter.data.semantic.sets.definition import Split
@@ -131,7 +131,6 @@ def _load(split: Split, preparation: str) -> list[dict[str, str]]:
 
 def _advice(preparation: str) -> str:
     return (
-        "The environment variable DETECTRON2_DATASETS names the folder of all data sets, "
-        f"./datasets by default (now: {data_root()}). Put the download there and run "
+        f"{describe_data_root()} Put the download there and run "
         f"projects/ViTAdapter/tools/{preparation}, which lists what is missing."
     )
