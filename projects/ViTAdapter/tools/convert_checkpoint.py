@@ -15,12 +15,17 @@ import argparse
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+# fvcore triggers this warning when it is imported; users can do nothing about it.
+warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+
+# ruff: noqa: E402
 import torch
 from detectron2.config import instantiate
 from detectron2.utils.logger import setup_logger

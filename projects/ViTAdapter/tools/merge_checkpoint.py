@@ -10,9 +10,14 @@ moving average (EMA) instead. Exit status: 0 written, 2 nothing was written.
 import argparse
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+# fvcore triggers this warning when it is imported; users can do nothing about it.
+warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+
+# ruff: noqa: E402
 from detectron2.utils.logger import setup_logger
 
 from vit_adapter import LazyPredictor

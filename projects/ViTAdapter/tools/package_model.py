@@ -13,9 +13,14 @@ import argparse
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+# fvcore triggers this warning when it is imported; users can do nothing about it.
+warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+
+# ruff: noqa: E402
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 

@@ -17,11 +17,16 @@ import logging
 import math
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+# fvcore triggers this warning when it is imported; users can do nothing about it.
+warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+
+# ruff: noqa: E402
 import torch
 from detectron2.utils.events import EventStorage
 from detectron2.utils.logger import setup_logger
