@@ -127,7 +127,8 @@ def build_vit_adapter_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ViTAdapt
         )
     if input_shape.channels != 3:
         raise ValueError(
-            f"MODEL.PIXEL_MEAN has {input_shape.channels} channels, expected 3 for a ViTAdapter"
+            f"MODEL.PIXEL_MEAN has {input_shape.channels} channels, expected 3. For other images, "
+            f"use a LazyConfig with model.input_channels={input_shape.channels}."
         )
     backbone = instantiate(_lazy_config(cfg.MODEL.VIT_ADAPTER))
     if cfg.MODEL.VIT_ADAPTER.VIT_CHECKPOINT:
