@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+# fvcore triggers this warning when it is imported; users can do nothing about it.
+warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+
+# ruff: noqa: E402
 import numpy as np
 from PIL import Image
 from scipy import ndimage
