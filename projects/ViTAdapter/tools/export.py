@@ -91,6 +91,7 @@ def run(args: argparse.Namespace) -> None:
         channels=core.model.pixel_mean.shape[0],
         dynamic_batch=args.dynamic_batch,
         dynamic_size=args.dynamic_size,
+        shortest_side=core.shortest_side,
     )
     metadata = predictor.metadata
     classes = metadata.get("stuff_classes") or metadata.get("thing_classes") or []

@@ -45,6 +45,15 @@ def test_queries_give_the_segmentation_of_the_model() -> None:
     torch.testing.assert_close(resized, expected)
 
 
+def test_every_map_has_more_than_one_cell() -> None:
+    """Of a backbone to stride 32, and of pyramids to stride 64 and 128."""
+    assert exportable(make_segmentor()).shortest_side == 64
+    for name, shortest in (("mask_rcnn", 96), ("atss", 160)):
+        config = model_zoo.get_config(f"quick_start/{name}_vit_adapter_tiny_scratch")
+        core = exportable(instantiate(config.model), backbone_only=True)
+        assert core.shortest_side == shortest
+
+
 def test_weights_in_16_bits_are_widened() -> None:
     core = exportable(make_segmentor().to(torch.bfloat16))
     assert {p.dtype for p in core.parameters()} == {torch.float32}

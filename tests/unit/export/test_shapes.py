@@ -33,6 +33,7 @@ def test_example_has_two_images_if_their_number_varies() -> None:
         ((0, 64, 64), "must be at least 1"),
         ((1, 70, 64, 3, False, True), "multiples of 32 from 64 to 8192 pixels, got 70 x 64"),
         ((1, 32, 64, 3, False, True), "got 32 x 64"),
+        ((1, 96, 128, 3, False, True, 160), "from 160 to 8192 pixels, got 96 x 128"),
     ],
 )
 def test_refuses(arguments: tuple, message: str) -> None:
@@ -46,3 +47,11 @@ def test_size_that_holds_an_image() -> None:
     with pytest.raises(UsageError, match="81 x 20 pixels .* does not fit into .* 80 x 100"):
         fixed.accepted_size(81, 20)
     assert ImageShapes(1, 64, 64, dynamic_size=True).accepted_size(70, 20) == (96, 64)
+    pyramid = ImageShapes(1, 160, 160, dynamic_size=True, shortest_side=160)
+    assert pyramid.accepted_size(170, 20) == (192, 160)
+
+
+def test_dynamic_sides_begin_at_the_shortest() -> None:
+    shapes = ImageShapes(1, 160, 160, dynamic_size=True, shortest_side=160)
+    rows, columns = (shapes.dynamic_dimensions()[number].root for number in (2, 3))
+    assert (rows.min, columns.min, rows.max) == (5, 5, 256)

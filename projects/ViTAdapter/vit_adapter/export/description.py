@@ -10,7 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from vit_adapter import __version__
 from vit_adapter.config.test_time import loader_for_testing
 from vit_adapter.export.models import ExportableModel
-from vit_adapter.export.shapes import ImageShapes
+from vit_adapter.export.shapes import LONGEST_SIDE, MULTIPLE, ImageShapes
 
 __all__ = ["describe"]
 
@@ -51,8 +51,9 @@ def _describe_input(cfg: DictConfig, core: ExportableModel, shapes: ImageShapes)
     padding = "none: the graph pads the images as the model does"
     if shapes.dynamic_size:
         padding = (
-            "sides must be multiples of 32 from 64 to 8192: fill the image with pixel_mean at the "
-            "bottom and right, and cut the outputs to the image"
+            f"sides must be multiples of {MULTIPLE} from {shapes.shortest_side} to {LONGEST_SIDE}: "
+            "fill the image with pixel_mean at the bottom and right, and cut the outputs to the "
+            "image"
         )
     return {
         "name": "images",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vit_adapter.backbone.beit import BEiT
 from vit_adapter.backbone.timm_vit import TimmViT
 from vit_adapter.config.errors import UsageError
+from vit_adapter.export.shapes import MULTIPLE
 from vit_adapter.layers import pad_to_multiple
 from vit_adapter.mask2former import Mask2Former
 
@@ -35,10 +36,7 @@ class ExportableModel(nn.Module):
 
     Attributes:
         outputs: the same.
-        size_multiple: images for a graph of any size have sides that are multiples of this.
     """
-
-    size_multiple = 32
 
     def __init__(self, model: nn.Module, outputs: Mapping[str, str]) -> None:
         super().__init__()
@@ -49,6 +47,15 @@ class ExportableModel(nn.Module):
     def output_names(self) -> tuple[str, ...]:
         """The names of the outputs, in order."""
         return tuple(self.outputs)
+
+    @property
+    def shortest_side(self) -> int:
+        """The shortest side, in pixels, of images for a graph of any size.
+
+        Exporters take a side of 1 for a constant, so every map needs more than one cell.
+        """
+        strides = [shape.stride for shape in self.model.backbone.output_shape().values()]
+        return max(*strides, MULTIPLE) + MULTIPLE
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
         """Normalise images (B, C, H, W) and pad them; return the maps of the backbone."""

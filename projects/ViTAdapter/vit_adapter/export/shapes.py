@@ -16,7 +16,7 @@ __all__ = ["ImageShapes"]
 
 MULTIPLE = 32
 MOST_IMAGES = 1024
-SHORTEST_SIDE, LONGEST_SIDE = 64, 8192
+LONGEST_SIDE = 8192
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,9 @@ class ImageShapes:
         height, width: sides in pixels.
         channels: channels of an image.
         dynamic_batch: whether any number of images from 1 to 1024 is accepted.
-        dynamic_size: whether any sides from 64 to 8192 that are multiples of 32 are accepted.
+        dynamic_size: whether any sides up to 8192 that are multiples of 32 are accepted.
+        shortest_side: the shortest side with dynamic sizes, see
+            :attr:`vit_adapter.export.models.ExportableModel.shortest_side`.
 
     Raises:
         UsageError: the numbers do not fit together.
@@ -40,6 +42,7 @@ class ImageShapes:
     channels: int = 3
     dynamic_batch: bool = False
     dynamic_size: bool = False
+    shortest_side: int = 64
 
     def __post_init__(self) -> None:
         if self.batch < 1 or min(self.height, self.width) < 1:
@@ -48,13 +51,13 @@ class ImageShapes:
                 f"got {self.batch}, {self.height} and {self.width}"
             )
         fits = all(
-            side % MULTIPLE == 0 and SHORTEST_SIDE <= side <= LONGEST_SIDE
+            side % MULTIPLE == 0 and self.shortest_side <= side <= LONGEST_SIDE
             for side in (self.height, self.width)
         )
         if self.dynamic_size and not fits:
             raise UsageError(
                 f"with dynamic sizes, the sides must be multiples of {MULTIPLE} from "
-                f"{SHORTEST_SIDE} to {LONGEST_SIDE} pixels, got {self.height} x {self.width}"
+                f"{self.shortest_side} to {LONGEST_SIDE} pixels, got {self.height} x {self.width}"
             )
 
     def dynamic_dimensions(self) -> dict[int, object]:
@@ -63,7 +66,7 @@ class ImageShapes:
         if self.dynamic_batch:
             dimensions[0] = Dim("batch", min=1, max=MOST_IMAGES)
         if self.dynamic_size:
-            first, last = SHORTEST_SIDE // MULTIPLE, LONGEST_SIDE // MULTIPLE
+            first, last = self.shortest_side // MULTIPLE, LONGEST_SIDE // MULTIPLE
             dimensions[2] = MULTIPLE * Dim("rows", min=first, max=last)
             dimensions[3] = MULTIPLE * Dim("columns", min=first, max=last)
         return dimensions
@@ -92,7 +95,7 @@ class ImageShapes:
         sides = [self.height, self.width]
         if self.dynamic_size:
             sides = [
-                max(-(-side // MULTIPLE) * MULTIPLE, SHORTEST_SIDE) for side in (height, width)
+                max(-(-side // MULTIPLE) * MULTIPLE, self.shortest_side) for side in (height, width)
             ]
         if height > min(sides[0], LONGEST_SIDE) or width > min(sides[1], LONGEST_SIDE):
             raise UsageError(
