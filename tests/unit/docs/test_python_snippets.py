@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import create_autospec
@@ -17,6 +19,7 @@ import pytest
 import timm
 import torch
 from detectron2.config import LazyCall as L, LazyConfig
+from detectron2.layers.mask_ops import paste_masks_in_image
 from omegaconf import DictConfig, OmegaConf
 from pages import ROOT, Snippet, snippets
 
@@ -100,21 +103,65 @@ def test_images_of_other_channels(monkeypatch, tmp_path):
     assert len(names["instances"]) == 5
 
 
-def test_exported_files(monkeypatch, tmp_path):
-    """With stand-ins for ONNX Runtime and for the model, a function of the images."""
-    onnx, pt2 = blocks("deployment.md", "model.")
-    session = SimpleNamespace(run=lambda names, inputs: [inputs["images"].mean((2, 3))])
-    runtime = SimpleNamespace(InferenceSession=lambda file: session)
-    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
+@pytest.fixture
+def run_exported(monkeypatch, tmp_path) -> Callable[[dict[str, np.ndarray]], dict[str, object]]:
+    """Run the example for ONNX Runtime with a stand-in that returns the given outputs."""
+    (snippet,) = blocks("deployment.md", "onnxruntime")
     monkeypatch.chdir(tmp_path)
     cv2.imwrite("street.jpg", np.full((60, 80, 3), 90, np.uint8))
-    Path("model.json").write_text('{"input": {"channels": "RGB"}, "outputs": {"logits": "means"}}')
-    names = execute(onnx)
-    assert names["outputs"]["logits"].shape == (1, 3)
+
+    def run(outputs: dict[str, np.ndarray]) -> dict[str, object]:
+        session = SimpleNamespace(run=lambda names, inputs: list(outputs.values()))
+        runtime = SimpleNamespace(InferenceSession=lambda file: session)
+        monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
+        meanings = dict.fromkeys(outputs, "")
+        classes = ["a", "b", "c"]
+        description = {"input": {"channels": "RGB"}, "outputs": meanings, "classes": classes}
+        Path("model.json").write_text(json.dumps(description))
+        return execute(snippet)
+
+    return run
+
+
+def test_exported_programs(run_exported):
+    (pt2,) = blocks("deployment.md", "torch.export.load")
+    names = run_exported({"logits": np.zeros((1, 3, 512, 512), np.float32)})
     program = torch.export.export(torch.nn.ReLU(), (torch.from_numpy(names["images"]),))
     torch.export.save(program, "model.pt2")
     portable = "\n".join(line for line in pt2.text.splitlines() if "aoti" not in line)
     assert execute(pt2, portable, **names)["outputs"].shape == (1, 3, 512, 512)
+
+
+def test_results_of_semantic_models(run_exported):
+    (snippet,) = blocks("deployment.md", "argmax")
+    logits = np.zeros((1, 3, 512, 512), np.float32)
+    logits[:, 2, :, 256:] = 1
+    names = execute(snippet, **run_exported({"logits": logits}))
+    assert (names["labels"] == np.repeat([[0, 2]], 40, axis=1)).all()
+    assert names["labels"].shape == (60, 80) and names["names"] == ["a", "c"]
+
+
+def test_results_of_detectors(run_exported):
+    (snippet,) = blocks("deployment.md", "paste_mask")
+    corners = np.random.default_rng(0).uniform(0, 400, (1, 5, 2))
+    outputs = {
+        "boxes": np.concatenate([corners, corners + [[[50, 100]]]], axis=2).astype(np.float32),
+        "scores": np.array([[0.9, 0.8, 0.7, 0.4, 0.0]], np.float32),
+        "classes": np.array([[2, 0, 1, 0, 0]]),
+        "masks": np.random.default_rng(1).uniform(0, 1, (1, 5, 7, 7)).astype(np.float32),
+        "count": np.array([4]),
+    }
+    objects = execute(snippet, **run_exported(outputs))["objects"]
+    assert [found["class"] for found in objects] == ["c", "a", "b"]
+    boxes = torch.from_numpy(np.stack([found["box"] for found in objects])).float()
+    expected = outputs["boxes"][0, :3] * np.array([80, 60, 80, 60]) / 512
+    torch.testing.assert_close(boxes.numpy(), expected.astype(np.float32))
+    masks = paste_masks_in_image(torch.from_numpy(outputs["masks"][0, :3]), boxes, (60, 80))
+    differ = np.stack([found["mask"] for found in objects]) != masks.numpy()
+    assert masks.any() and differ.sum() <= 1  # rounding at 0.5
+    without_masks = {name: values for name, values in outputs.items() if name != "masks"}
+    objects = execute(snippet, **run_exported(without_masks))["objects"]
+    assert [found.keys() for found in objects] == [{"class", "box"}] * 3
 
 
 def test_panoptic_models(small_models):
@@ -216,7 +263,7 @@ def test_no_block_is_forgotten():
         "prediction.md": 6,
         "sharing.md": 2,
         "image_formats.md": 1,
-        "deployment.md": 2,
+        "deployment.md": 4,
     }
     pages = [snippet.page.name for snippet in snippets("python")]
     assert {page: pages.count(page) for page in pages} == tested, "test the new code, too"
