@@ -1,7 +1,7 @@
 // Backward on the device. Block (x: lanes of a row, a power of two up to 32;
-// y: rows), grid (x: rows of an image, y: images). A lane handles kChannels
-// channels at a time. Shuffles sum the gradients of a point over the lanes, so
-// every lane of a warp must reach them, even if its row is out of range.
+// y: rows), grid (rows of all images). A lane handles kChannels channels at a
+// time. Shuffles sum the gradients of a point over the lanes, so every lane of
+// a warp must reach them, even if its row is out of range.
 
 #pragma once
 
@@ -78,7 +78,9 @@ VIT_ADAPTER_DEVICE void visit_corners(
 #pragma unroll
   for (int corner = 0; corner < 4; ++corner) {
     if (position.inside(level, corner)) {
-      const int64_t offset = position.token(level, corner) * stride;
+      const int64_t token =
+          position.token(level) + (corner & 1) + (corner >> 1) * level.width;
+      const int64_t offset = token * stride;
       T channels[kChannels];
       load<kChannels>(value + offset, channels);
 #pragma unroll
@@ -106,69 +108,61 @@ __global__ void backward_kernel(
     typename ArithmeticOf<Storage>::type* __restrict__ grad_weights) {
   using T = typename ArithmeticOf<Storage>::type;
   const uint32_t row = blockIdx.x * blockDim.y + threadIdx.y;
-  const bool active = row < problem.rows(); // no return: shuffles follow
-  const uint32_t head = row % uint32_t(problem.heads);
-  const int64_t stride = problem.stride();
+  const bool active = row < problem.rows; // no return: shuffles follow
+  const int64_t start = problem.head_offset(row);
   const int first_channel = threadIdx.x * kChannels;
   const int step = blockDim.x * kChannels;
-  for (int64_t image = blockIdx.y; image < problem.batch; image += gridDim.y) {
-    const int64_t image_row = image * problem.rows() + row;
-    const Storage* row_gradient = grad_output + image_row * problem.dim;
-    const int64_t image_start =
-        image * problem.tokens * stride + int64_t(head) * problem.dim;
-    T given[kChannels] = {};
-    if (active && first_channel < problem.dim) {
-      load<kChannels>(row_gradient + first_channel, given);
-    }
-    int64_t index = image_row * problem.points_per_row();
-    for (int l = 0; l < problem.num_levels; ++l) {
-      const Level level = problem.levels[l];
-      for (int p = 0; p < problem.points; ++p, ++index) {
-        PointGradient<T> gradient = {T(0), T(0), T(0)};
-        if (active) {
-          const auto position = position_of(
-              level,
-              locations[2 * index],
-              locations[2 * index + 1]);
-          const T attention = weights[index];
-          T dots[4] = {};
-          if (position.touches) {
-            for (int channel = first_channel; channel < problem.dim;
-                 channel += step) {
-              if (step < problem.dim) { // rows of several steps are reloaded
-                load<kChannels>(row_gradient + channel, given);
-              }
-              visit_corners<Storage, kChannels, kScatter>(
-                  level,
-                  position,
-                  attention,
-                  given,
-                  value + image_start + channel,
-                  grad_value + image_start + channel,
-                  stride,
-                  dots);
+  const Storage* row_gradient = grad_output + int64_t(row) * problem.dim;
+  T given[kChannels] = {};
+  if (active && first_channel < problem.dim) {
+    load<kChannels>(row_gradient + first_channel, given);
+  }
+  int64_t index = int64_t(row) * problem.row_points;
+  for (int l = 0; l < problem.num_levels; ++l) {
+    const Level level = problem.levels[l];
+    for (int p = 0; p < problem.points; ++p, ++index) {
+      PointGradient<T> gradient = {T(0), T(0), T(0)};
+      if (active) {
+        const auto position =
+            position_of(level, locations[2 * index], locations[2 * index + 1]);
+        const T attention = weights[index];
+        T dots[4] = {};
+        if (position.touches) {
+          for (int channel = first_channel; channel < problem.dim;
+               channel += step) {
+            if (step < problem.dim) { // rows of several steps are reloaded
+              load<kChannels>(row_gradient + channel, given);
             }
-            // Linear in the dots, so each lane can apply it to its own part.
-            gradient = point_gradient(
-                dots[0],
-                dots[1],
-                dots[2],
-                dots[3],
-                position.fraction_x,
-                position.fraction_y,
+            visit_corners<Storage, kChannels, kScatter>(
+                level,
+                position,
                 attention,
-                T(level.width),
-                T(level.height));
+                given,
+                value + start + channel,
+                grad_value + start + channel,
+                problem.stride,
+                dots);
           }
+          // Linear in the dots, so each lane can apply it to its own part.
+          gradient = point_gradient(
+              dots[0],
+              dots[1],
+              dots[2],
+              dots[3],
+              position.fraction_x,
+              position.fraction_y,
+              attention,
+              T(level.width),
+              T(level.height));
         }
-        const T gradient_x = sum_over_lanes(gradient.x);
-        const T gradient_y = sum_over_lanes(gradient.y);
-        const T gradient_weight = sum_over_lanes(gradient.weight);
-        if (active && threadIdx.x == 0) {
-          grad_locations[2 * index] = gradient_x;
-          grad_locations[2 * index + 1] = gradient_y;
-          grad_weights[index] = gradient_weight;
-        }
+      }
+      const T gradient_x = sum_over_lanes(gradient.x);
+      const T gradient_y = sum_over_lanes(gradient.y);
+      const T gradient_weight = sum_over_lanes(gradient.weight);
+      if (active && threadIdx.x == 0) {
+        grad_locations[2 * index] = gradient_x;
+        grad_locations[2 * index + 1] = gradient_y;
+        grad_weights[index] = gradient_weight;
       }
     }
   }

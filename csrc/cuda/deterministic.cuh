@@ -31,17 +31,15 @@ __global__ void cell_keys_kernel(
     return;
   }
   const int64_t cells = cells_per_head(problem);
-  const int64_t row = index / problem.points_per_row();
-  const int64_t image = row / problem.rows();
-  const Level level =
-      problem.levels[index % problem.points_per_row() / problem.points];
+  const int64_t row = index / problem.row_points;
+  const Level level = problem.level_of(index % problem.row_points);
   const auto position =
       position_of(level, locations[2 * index], locations[2 * index + 1]);
   int64_t key = problem.batch * problem.heads * cells;
   if (position.touches) {
     const int64_t cell = level.first_cell +
         int64_t(position.top + 1) * (level.width + 1) + position.left + 1;
-    key = (image * problem.heads + row % problem.heads) * cells + cell;
+    key = problem.image_head(row) * cells + cell;
   }
   keys[index] = Key(key);
 }
@@ -72,7 +70,7 @@ VIT_ADAPTER_DEVICE void gather_cell(
                                  : corners.w3;
     T given[kChannels];
     load<kChannels>(
-        grad_output + point / problem.points_per_row() * problem.dim,
+        grad_output + point / problem.row_points * problem.dim,
         given);
 #pragma unroll
     for (int c = 0; c < kChannels; ++c) {
@@ -81,8 +79,8 @@ VIT_ADAPTER_DEVICE void gather_cell(
   }
 }
 
-// Block (x: channels, y: one head of one token each), grid (x: those of an
-// image, y: images). starts[k] is where the points of cell k begin in order.
+// Block (x: channels, y: one head of one token each), grid (those of all
+// images). starts[k] is where the points of cell k begin in order.
 template <typename Storage, int kChannels>
 __global__ void gather_kernel(
     const Problem problem,
@@ -93,12 +91,13 @@ __global__ void gather_kernel(
     const int64_t* __restrict__ starts,
     Storage* __restrict__ grad_value) {
   using T = typename ArithmeticOf<Storage>::type;
-  const int64_t item = int64_t(blockIdx.x) * blockDim.y + threadIdx.y;
-  if (item >= problem.tokens * problem.heads) {
+  const uint32_t item = blockIdx.x * blockDim.y + threadIdx.y;
+  const uint32_t heads = problem.heads;
+  const uint32_t image = item / heads / uint32_t(problem.tokens);
+  if (image >= problem.batch) {
     return;
   }
-  const int32_t token = int32_t(item / problem.heads);
-  const int32_t head = int32_t(item % problem.heads);
+  const int32_t token = item / heads % uint32_t(problem.tokens);
   int l = 0;
   while (l + 1 < problem.num_levels &&
          token >= problem.levels[l + 1].first_token) {
@@ -107,35 +106,29 @@ __global__ void gather_kernel(
   const Level level = problem.levels[l];
   const int32_t x = (token - level.first_token) % level.width;
   const int32_t y = (token - level.first_token) / level.width;
-  for (int64_t image = blockIdx.y; image < problem.batch; image += gridDim.y) {
-    const int64_t first_cell =
-        (image * problem.heads + head) * cells_per_head(problem) +
-        level.first_cell;
-    for (int channel = threadIdx.x * kChannels; channel < problem.dim;
-         channel += blockDim.x * kChannels) {
-      T sum[kChannels] = {};
-      for (int corner = 0; corner < 4; ++corner) {
-        // Cells are counted from the one above and left of pixel (0, 0).
-        const int64_t cell = first_cell +
-            int64_t(y + 1 - (corner >> 1)) * (level.width + 1) + x + 1 -
-            (corner & 1);
-        gather_cell<Storage, kChannels>(
-            problem,
-            level,
-            corner,
-            order + starts[cell],
-            starts[cell + 1] - starts[cell],
-            grad_output + channel,
-            locations,
-            weights,
-            sum);
-      }
-      store<kChannels>(
-          grad_value +
-              (image * problem.tokens * problem.heads + item) * problem.dim +
-              channel,
+  const int64_t first_cell =
+      (int64_t(image) * heads + item % heads) * cells_per_head(problem) +
+      level.first_cell;
+  for (int channel = threadIdx.x * kChannels; channel < problem.dim;
+       channel += blockDim.x * kChannels) {
+    T sum[kChannels] = {};
+    for (int corner = 0; corner < 4; ++corner) {
+      // Cells are counted from the one above and left of pixel (0, 0).
+      const int64_t cell = first_cell +
+          int64_t(y + 1 - (corner >> 1)) * (level.width + 1) + x + 1 -
+          (corner & 1);
+      gather_cell<Storage, kChannels>(
+          problem,
+          level,
+          corner,
+          order + starts[cell],
+          starts[cell + 1] - starts[cell],
+          grad_output + channel,
+          locations,
+          weights,
           sum);
     }
+    store<kChannels>(grad_value + int64_t(item) * problem.dim + channel, sum);
   }
 }
 

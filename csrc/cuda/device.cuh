@@ -1,26 +1,26 @@
-// What all device kernels share: sizes, 128-bit loads and stores, and the
-// position of a point. No ATen here or in any .cuh file.
+// What all device kernels share: the sizes of a call and the position of a
+// point. No ATen here or in any .cuh file.
 //
 // B batch, S tokens, M heads, D channels per head, Q queries, L levels,
 // P points. A row is one head of one query.
 
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <cstdint>
-#include <cstring>
 
 #include "../ms_deform_attn_math.h"
-
-#define VIT_ADAPTER_DEVICE static __device__ __forceinline__
-#define VIT_ADAPTER_METHOD __device__ __forceinline__
+#include "pack.cuh"
 
 namespace vit_adapter {
 namespace cuda {
 
+constexpr int kThreads = 256; // of a block
 constexpr int kMaxLevels = 32;
+
+// Blocks that must fit a multiprocessor: 64 registers a thread with four, and
+// 128 with two.
+template <typename Storage>
+constexpr int kBlocks = sizeof(Storage) == sizeof(double) ? 2 : 4;
 
 struct Level {
   int32_t height, width;
@@ -31,87 +31,27 @@ struct Level {
 // Passed as a kernel argument, so that no launch waits for a copy.
 struct Problem {
   int64_t batch, tokens, queries;
+  int64_t stride; // heads * dim: from token to token
+  uint32_t rows;  // of all images
   int32_t heads, dim, num_levels, points;
+  int32_t row_points; // num_levels * points
   Level levels[kMaxLevels];
 
-  __host__ __device__ int64_t stride() const { // from token to token
-    return int64_t(heads) * dim;
+  // The number of a row's head, counted over images.
+  VIT_ADAPTER_METHOD int64_t image_head(uint32_t row) const {
+    const uint32_t image = row / (uint32_t(queries) * uint32_t(heads));
+    return int64_t(image) * heads + row % uint32_t(heads);
   }
-  __host__ __device__ int32_t points_per_row() const {
-    return num_levels * points;
+  // The element of value where the maps of a row's image and head begin.
+  VIT_ADAPTER_METHOD int64_t head_offset(uint32_t row) const {
+    const uint32_t image = row / (uint32_t(queries) * uint32_t(heads));
+    return image * tokens * stride + int64_t(row % uint32_t(heads)) * dim;
   }
-  __host__ __device__ uint32_t rows() const { // of one image
-    return uint32_t(queries * heads);
+  // The level of a point of a row.
+  VIT_ADAPTER_METHOD const Level& level_of(uint32_t point) const {
+    return levels[point / uint32_t(points)];
   }
 };
-
-// The type of the arithmetic on values of a storage type.
-template <typename Storage>
-struct ArithmeticOf {
-  using type = float;
-};
-template <>
-struct ArithmeticOf<double> {
-  using type = double;
-};
-
-VIT_ADAPTER_DEVICE float widen(float number) {
-  return number;
-}
-VIT_ADAPTER_DEVICE double widen(double number) {
-  return number;
-}
-VIT_ADAPTER_DEVICE float widen(__half number) {
-  return __half2float(number);
-}
-VIT_ADAPTER_DEVICE float widen(__nv_bfloat16 number) {
-  return __bfloat162float(number);
-}
-
-VIT_ADAPTER_DEVICE void narrow(float number, float& target) {
-  target = number;
-}
-VIT_ADAPTER_DEVICE void narrow(double number, double& target) {
-  target = number;
-}
-VIT_ADAPTER_DEVICE void narrow(float number, __half& target) {
-  target = __float2half_rn(number);
-}
-VIT_ADAPTER_DEVICE void narrow(float number, __nv_bfloat16& target) {
-  target = __float2bfloat16_rn(number);
-}
-
-// Neighbouring channels that one instruction loads or stores.
-template <typename Storage, int kChannels>
-struct alignas(sizeof(Storage) * kChannels) Pack {
-  Storage channel[kChannels];
-};
-
-template <int kChannels, typename Storage, typename T>
-VIT_ADAPTER_DEVICE void load(const Storage* source, T (&target)[kChannels]) {
-  const auto pack = *reinterpret_cast<const Pack<Storage, kChannels>*>(source);
-#pragma unroll
-  for (int i = 0; i < kChannels; ++i) {
-    target[i] = widen(pack.channel[i]);
-  }
-}
-
-template <int kChannels, typename Storage, typename T>
-VIT_ADAPTER_DEVICE void store(Storage* target, const T (&source)[kChannels]) {
-  Pack<Storage, kChannels> pack;
-#pragma unroll
-  for (int i = 0; i < kChannels; ++i) {
-    narrow(source[i], pack.channel[i]);
-  }
-  if constexpr (sizeof(pack) == sizeof(uint4)) {
-    // Explicit, because the compiler stores a pack channel by channel.
-    uint4 word;
-    memcpy(&word, &pack, sizeof(word));
-    __stwb(reinterpret_cast<uint4*>(target), word);
-  } else {
-    *reinterpret_cast<Pack<Storage, kChannels>*>(target) = pack;
-  }
-}
 
 // floor() of a coordinate that fits an int.
 template <typename T>
@@ -129,12 +69,13 @@ struct Position {
 
   // Whether corner c (0 top left ... 3 bottom right) is in the map.
   VIT_ADAPTER_METHOD bool inside(const Level& level, int corner) const {
-    const int32_t x = left + (corner & 1), y = top + (corner >> 1);
-    return x >= 0 && y >= 0 && x < level.width && y < level.height;
+    const bool x = corner & 1 ? left + 1 < level.width : left >= 0;
+    const bool y = corner & 2 ? top + 1 < level.height : top >= 0;
+    return x & y;
   }
-  VIT_ADAPTER_METHOD int64_t token(const Level& level, int corner) const {
-    const int32_t x = left + (corner & 1), y = top + (corner >> 1);
-    return level.first_token + y * level.width + x;
+  // The token of corner 0; before the first one if it is outside the map.
+  VIT_ADAPTER_METHOD int32_t token(const Level& level) const {
+    return level.first_token + top * level.width + left;
   }
 };
 

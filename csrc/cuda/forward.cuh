@@ -1,39 +1,39 @@
-// Forward on the device. Block (x: channels of a row, y: rows), grid (x: rows
-// of an image, y: images); every thread sums kChannels channels of one row.
+// Forward on the device. Block (x: kLanes lanes of a row, y: rows), grid (x:
+// rows of all images, y: steps over the channels of a row); a lane sums
+// kChannels channels. Every lane of a warp must reach the shuffles, even if its
+// row is out of range: its points then have no weights.
 
 #pragma once
 
-#include "device.cuh"
+#include "footprint.cuh"
 
 namespace vit_adapter {
 namespace cuda {
 
-template <typename Storage, int kChannels, typename T>
-VIT_ADAPTER_DEVICE void add_point(
-    const Level& level,
-    const Position<T>& position,
-    T attention,
+template <int kChannels, typename Storage, typename T, typename Offset>
+VIT_ADAPTER_DEVICE void add_two_points(
+    const Footprint<T, Offset> (&points)[2],
     const Storage* value, // of this image, head and channel
-    int64_t stride,
+    Offset stride,
     T (&sum)[kChannels]) {
-  const auto weights =
-      corner_weights(position.fraction_x, position.fraction_y, attention);
-  const T weight[4] = {weights.w0, weights.w1, weights.w2, weights.w3};
+  Word<Storage, kChannels> pixels[2][4];
+  const auto counts = [&](int point, int corner) {
+    return points[point].weight[corner] != T(0);
+  };
+  load_pixels<kChannels>(points, value, stride, counts, pixels);
 #pragma unroll
-  for (int corner = 0; corner < 4; ++corner) {
-    if (position.inside(level, corner)) {
-      T channels[kChannels];
-      load<kChannels>(value + position.token(level, corner) * stride, channels);
+  for (int i = 0; i < 8; ++i) {
+    T pixel[kChannels];
+    unpack<kChannels, Storage>(pixels[i / 4][i % 4], pixel);
 #pragma unroll
-      for (int i = 0; i < kChannels; ++i) {
-        sum[i] += weight[corner] * channels[i];
-      }
+    for (int c = 0; c < kChannels; ++c) {
+      sum[c] += points[i / 4].weight[i % 4] * pixel[c];
     }
   }
 }
 
-template <typename Storage, int kChannels>
-__global__ void forward_kernel(
+template <typename Storage, int kChannels, int kLanes, typename Offset>
+__global__ void __launch_bounds__(kThreads, kBlocks<Storage>) forward_kernel(
     const Problem problem,
     const Storage* __restrict__ value,
     const typename ArithmeticOf<Storage>::type* __restrict__ locations,
@@ -41,40 +41,35 @@ __global__ void forward_kernel(
     Storage* __restrict__ output) {
   using T = typename ArithmeticOf<Storage>::type;
   const uint32_t row = blockIdx.x * blockDim.y + threadIdx.y;
-  if (row >= problem.rows()) {
-    return;
-  }
-  const uint32_t head = row % uint32_t(problem.heads);
-  const int64_t stride = problem.stride();
-  for (int64_t image = blockIdx.y; image < problem.batch; image += gridDim.y) {
-    const int64_t image_row = image * problem.rows() + row;
-    const int64_t first_point = image_row * problem.points_per_row();
-    const Storage* head_value =
-        value + image * problem.tokens * stride + int64_t(head) * problem.dim;
-    for (int channel = threadIdx.x * kChannels; channel < problem.dim;
-         channel += blockDim.x * kChannels) {
-      T sum[kChannels] = {};
-      int64_t index = first_point;
-      for (int l = 0; l < problem.num_levels; ++l) {
-        const Level level = problem.levels[l];
-        for (int p = 0; p < problem.points; ++p, ++index) {
-          const auto position = position_of(
-              level,
-              locations[2 * index],
-              locations[2 * index + 1]);
-          if (position.touches) {
-            add_point(
-                level,
-                position,
-                weights[index],
-                head_value + channel,
-                stride,
-                sum);
-          }
-        }
+  const int channel = int(blockIdx.y * kLanes + threadIdx.x) * kChannels;
+  // A lane without channels reads the last ones, in vain.
+  const Storage* source = whole(
+      value + problem.head_offset(row) + min(channel, problem.dim - kChannels));
+  const Offset stride = static_cast<Offset>(problem.stride);
+  T sum[kChannels] = {};
+  for (int first = 0; first < problem.row_points; first += kLanes) {
+    Footprint<T, Offset> mine = {};
+    const int index = first + int(threadIdx.x);
+    if (row < problem.rows && index < problem.row_points) {
+      const Level& level = problem.level_of(index);
+      const int64_t point = int64_t(row) * problem.row_points + index;
+      T location[2];
+      load<2>(locations + 2 * point, location);
+      const auto position = position_of(level, location[0], location[1]);
+      if (position.touches) {
+        mine = footprint_of(level, position, weights[point], stride);
       }
-      store<kChannels>(output + image_row * problem.dim + channel, sum);
     }
+#pragma unroll 1
+    for (int p = 0; p < kLanes && first + p < problem.row_points; p += 2) {
+      const Footprint<T, Offset> two[2] = {
+          footprint_from<kLanes>(mine, p),
+          footprint_from<kLanes>(mine, p + 1)};
+      add_two_points<kChannels>(two, source, stride, sum);
+    }
+  }
+  if (row < problem.rows && channel < problem.dim) {
+    store<kChannels>(output + int64_t(row) * problem.dim + channel, sum);
   }
 }
 

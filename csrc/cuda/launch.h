@@ -8,18 +8,13 @@
 #include <c10/cuda/CUDAException.h>
 
 #include <algorithm>
-#include <initializer_list>
 #include <limits>
-#include <type_traits>
 
-#include "device.cuh"
+#include "variant.h"
 
 namespace vit_adapter {
 namespace cuda {
 namespace {
-
-constexpr int kThreads = 256; // of a block
-constexpr int64_t kMaxGridY = 65535;
 
 Problem make_problem(const Sizes& sizes, at::IntArrayRef spatial_shapes) {
   TORCH_CHECK(
@@ -29,26 +24,32 @@ Problem make_problem(const Sizes& sizes, at::IntArrayRef spatial_shapes) {
       " levels on CUDA, got ",
       sizes.levels);
   constexpr int64_t kLimit = std::numeric_limits<int32_t>::max();
+  const int64_t rows = sizes.batch * sizes.queries * sizes.heads;
+  const int64_t pixels = sizes.batch * sizes.tokens * sizes.heads;
   TORCH_CHECK(
-      sizes.queries * sizes.heads < kLimit && sizes.heads < kLimit &&
-          sizes.dim < kLimit && sizes.levels * sizes.points < kLimit,
-      "ms_deform_attn: queries * heads, channels and points must be below 2^31 "
-      "each, got ",
-      sizes.queries,
-      " * ",
-      sizes.heads,
+      rows < kLimit && pixels < kLimit && sizes.dim < kLimit &&
+          sizes.levels * sizes.points < kLimit,
+      "ms_deform_attn: on CUDA, images * queries * heads, images * tokens * "
+      "heads, channels and levels * points must be below 2^31 each, got ",
+      rows,
+      ", ",
+      pixels,
       ", ",
       sizes.dim,
       " and ",
-      sizes.levels * sizes.points);
+      sizes.levels * sizes.points,
+      "; pass fewer images at a time");
   Problem problem{};
   problem.batch = sizes.batch;
   problem.tokens = sizes.tokens;
   problem.queries = sizes.queries;
+  problem.stride = sizes.heads * sizes.dim;
+  problem.rows = static_cast<uint32_t>(rows);
   problem.heads = static_cast<int32_t>(sizes.heads);
   problem.dim = static_cast<int32_t>(sizes.dim);
   problem.num_levels = static_cast<int32_t>(sizes.levels);
   problem.points = static_cast<int32_t>(sizes.points);
+  problem.row_points = static_cast<int32_t>(sizes.levels * sizes.points);
   int64_t token = 0, cell = 0;
   for (int64_t l = 0; l < sizes.levels; ++l) {
     const int64_t height = spatial_shapes[2 * l];
@@ -98,44 +99,31 @@ template <typename T>
 const T* pointer(const at::Tensor& tensor) {
   return static_cast<const T*>(tensor.const_data_ptr());
 }
+// A contiguous tensor whose numbers can be loaded in pairs.
+at::Tensor aligned_to_pairs(const at::Tensor& tensor) {
+  const at::Tensor result = tensor.contiguous();
+  const auto address = reinterpret_cast<uintptr_t>(result.const_data_ptr());
+  return address % (2 * result.element_size()) == 0 ? result : result.clone();
+}
 template <typename T>
 T* mutable_pointer(const at::Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
-}
-
-// Calls function(integral_constant<channels per thread>): 16 bytes if every row
-// starts on a multiple of 16 bytes, otherwise one channel.
-template <typename Storage, typename Function>
-void dispatch_channels(
-    const Problem& problem,
-    std::initializer_list<const void*> bases,
-    const Function& function) {
-  constexpr int kWide = 16 / sizeof(Storage);
-  bool aligned = problem.dim % kWide == 0;
-  for (const void* base : bases) {
-    aligned = aligned && reinterpret_cast<uintptr_t>(base) % 16 == 0;
-  }
-  if (aligned) {
-    function(std::integral_constant<int, kWide>());
-  } else {
-    function(std::integral_constant<int, 1>());
-  }
 }
 
 struct Launch {
   dim3 grid, block;
 };
 
-// `lanes` threads for each of `items` in every image.
-Launch make_launch(const Problem& problem, int64_t items, int64_t lanes) {
+// `lanes` threads for each of `items`, in each of `steps`.
+Launch make_launch(int64_t items, int64_t lanes, int64_t steps = 1) {
   const int64_t per_block = std::max<int64_t>(1, kThreads / lanes);
   const int64_t blocks = (items + per_block - 1) / per_block;
+  constexpr int64_t kMaxSteps = 65535; // of a grid, along y
   TORCH_CHECK(
-      blocks <= std::numeric_limits<int32_t>::max(),
-      "ms_deform_attn: too many tokens or queries per image for CUDA, ",
-      items);
+      steps <= kMaxSteps,
+      "ms_deform_attn: too many channels per head for CUDA");
   return {
-      dim3(unsigned(blocks), unsigned(std::min(problem.batch, kMaxGridY))),
+      dim3(unsigned(blocks), unsigned(steps)),
       dim3(unsigned(lanes), unsigned(per_block))};
 }
 

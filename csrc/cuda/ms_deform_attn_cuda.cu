@@ -39,10 +39,8 @@ void launch_backward(
     const at::Tensor& grad_locations,
     const at::Tensor& grad_weights) {
   using T = typename ArithmeticOf<Storage>::type;
-  const Launch launch = make_launch(
-      problem,
-      problem.rows(),
-      lanes_for_shuffles(problem, kChannels));
+  const Launch launch =
+      make_launch(problem.rows, lanes_for_shuffles(problem, kChannels));
   backward_kernel<Storage, kChannels, kScatter>
       <<<launch.grid, launch.block, 0, c10::cuda::getCurrentCUDAStream()>>>(
           problem,
@@ -98,8 +96,7 @@ void launch_gather(
       ? sort_by_cell<T, int32_t>(problem, inputs.locations, cells, at::kInt)
       : sort_by_cell<T, int64_t>(problem, inputs.locations, cells, at::kLong);
   const Launch launch = make_launch(
-      problem,
-      problem.tokens * problem.heads,
+      problem.batch * problem.tokens * problem.heads,
       lanes_per_row(problem, kChannels));
   gather_kernel<Storage, kChannels>
       <<<launch.grid, launch.block, 0, c10::cuda::getCurrentCUDAStream()>>>(
@@ -138,18 +135,20 @@ at::Tensor ms_deform_attn_forward_cuda(
   const Problem problem = make_problem(sizes, spatial_shapes);
   const Inputs inputs{
       value.contiguous(),
-      sampling_locations.contiguous(),
+      aligned_to_pairs(sampling_locations),
       attention_weights.contiguous()};
   const at::Tensor output = at::empty(output_sizes, value.options());
   dispatch(value, [&](auto tag) {
     using Storage = typename decltype(tag)::type;
     using T = typename ArithmeticOf<Storage>::type;
-    const auto launch_kernel = [&](auto channels) {
+    const auto launch_kernel = [&](auto variant) {
+      using V = decltype(variant);
+      constexpr int64_t kStep = V::kLanes * V::kChannels;
       const Launch launch = make_launch(
-          problem,
-          problem.rows(),
-          lanes_per_row(problem, channels));
-      forward_kernel<Storage, channels>
+          problem.rows,
+          V::kLanes,
+          (problem.dim + kStep - 1) / kStep);
+      forward_kernel<Storage, V::kChannels, V::kLanes, typename V::Offset>
           <<<launch.grid, launch.block, 0, c10::cuda::getCurrentCUDAStream()>>>(
               problem,
               pointer<Storage>(inputs.value),
@@ -158,9 +157,9 @@ at::Tensor ms_deform_attn_forward_cuda(
               mutable_pointer<Storage>(output));
       check_launch();
     };
-    dispatch_channels<Storage>(
+    choose_variant<Storage>(
         problem,
-        {inputs.value.const_data_ptr()},
+        {inputs.value.const_data_ptr(), output.const_data_ptr()},
         launch_kernel);
   });
   return output;
@@ -182,7 +181,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> ms_deform_attn_backward_cuda(
   const c10::cuda::CUDAGuard guard(value.device());
   const Inputs inputs{
       value.contiguous(),
-      sampling_locations.contiguous(),
+      aligned_to_pairs(sampling_locations),
       attention_weights.contiguous()};
   if (sizes.empty()) {
     return {
@@ -203,7 +202,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> ms_deform_attn_backward_cuda(
             inputs.value.options().dtype(inputs.locations.dtype()));
   dispatch(value, [&](auto tag) {
     using Storage = typename decltype(tag)::type;
-    const auto launch_kernels = [&](auto channels) {
+    const auto launch_kernels = [&](auto variant) {
+      constexpr int channels = decltype(variant)::kChannels;
       if (deterministic) {
         launch_gather<Storage, channels>(problem, given, inputs, grad_value);
       }
@@ -212,7 +212,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> ms_deform_attn_backward_cuda(
           : launch_backward<Storage, channels, true>;
       launch(problem, given, inputs, grad_value, grad_locations, grad_weights);
     };
-    dispatch_channels<Storage>(
+    choose_variant<Storage>(
         problem,
         {inputs.value.const_data_ptr(), given.const_data_ptr()},
         launch_kernels);

@@ -4,64 +4,36 @@
 #include "cuda/backward.cuh"
 #include "cuda/deterministic.cuh"
 #include "cuda/forward.cuh"
+#include "cuda/variant.h"
 
 namespace vit_adapter {
 namespace cuda {
 
-#define INSTANTIATE(Storage, kChannels, T)                             \
-  template __global__ void forward_kernel<Storage, kChannels>(         \
-      const Problem,                                                   \
-      const Storage*,                                                  \
-      const T*,                                                        \
-      const T*,                                                        \
-      Storage*);                                                       \
-  template __global__ void backward_kernel<Storage, kChannels, true>(  \
-      const Problem,                                                   \
-      const Storage*,                                                  \
-      const Storage*,                                                  \
-      const T*,                                                        \
-      const T*,                                                        \
-      T*,                                                              \
-      T*,                                                              \
-      T*);                                                             \
-  template __global__ void backward_kernel<Storage, kChannels, false>( \
-      const Problem,                                                   \
-      const Storage*,                                                  \
-      const Storage*,                                                  \
-      const T*,                                                        \
-      const T*,                                                        \
-      T*,                                                              \
-      T*,                                                              \
-      T*);                                                             \
-  template __global__ void gather_kernel<Storage, kChannels>(          \
-      const Problem,                                                   \
-      const Storage*,                                                  \
-      const T*,                                                        \
-      const T*,                                                        \
-      const int64_t*,                                                  \
-      const int64_t*,                                                  \
-      Storage*);
+// A kernel whose address is taken is compiled.
+template <typename... Kernels>
+void use(Kernels...) {}
 
-INSTANTIATE(float, 4, float)
-INSTANTIATE(float, 1, float)
-INSTANTIATE(double, 2, double)
-INSTANTIATE(double, 1, double)
-INSTANTIATE(__half, 8, float)
-INSTANTIATE(__half, 1, float)
-INSTANTIATE(__nv_bfloat16, 8, float)
-INSTANTIATE(__nv_bfloat16, 1, float)
+template <typename Storage>
+void use_variants(const Problem& problem) {
+  choose_variant<Storage>(problem, {}, [](auto variant) {
+    using V = decltype(variant);
+    use(forward_kernel<Storage, V::kChannels, V::kLanes, typename V::Offset>,
+        backward_kernel<Storage, V::kChannels, true>,
+        backward_kernel<Storage, V::kChannels, false>,
+        gather_kernel<Storage, V::kChannels>);
+  });
+}
 
-#define INSTANTIATE_KEYS(T, Key)                     \
-  template __global__ void cell_keys_kernel<T, Key>( \
-      const Problem,                                 \
-      const T*,                                      \
-      Key*,                                          \
-      int64_t);
-
-INSTANTIATE_KEYS(float, int32_t)
-INSTANTIATE_KEYS(float, int64_t)
-INSTANTIATE_KEYS(double, int32_t)
-INSTANTIATE_KEYS(double, int64_t)
+void use_all(const Problem& problem) {
+  use_variants<float>(problem);
+  use_variants<double>(problem);
+  use_variants<__half>(problem);
+  use_variants<__nv_bfloat16>(problem);
+  use(cell_keys_kernel<float, int32_t>,
+      cell_keys_kernel<float, int64_t>,
+      cell_keys_kernel<double, int32_t>,
+      cell_keys_kernel<double, int64_t>);
+}
 
 } // namespace cuda
 } // namespace vit_adapter

@@ -9,6 +9,7 @@
 
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -20,12 +21,13 @@
 #include <sanitizer/asan_interface.h>
 #endif
 
-#define __CUDA_ARCH__ 900 // takes the path of 128-bit reductions
+#define __CUDA_ARCH__ 900    // takes the path of 128-bit reductions
 #define CUDART_VERSION 12010 // likewise
 #define __host__
 #define __device__
 #define __global__
 #define __forceinline__ inline
+#define __launch_bounds__(...)
 
 struct Dim {
   unsigned x = 1, y = 1, z = 1;
@@ -47,7 +49,7 @@ inline ucontext_t scheduler;
 inline std::vector<std::unique_ptr<Fibre>> fibres;
 inline size_t current = 0;
 inline std::function<void()> body;
-inline std::vector<double> exchange; // one number per thread of the block
+inline std::vector<uint64_t> exchange; // one number per thread of the block
 
 inline void wait_for_all() {
   swapcontext(&fibres[current]->context, &scheduler);
@@ -120,29 +122,63 @@ void launch(Dim grid_size, Dim from, Dim to, Dim block_size, Kernel kernel) {
 #define blockDim (emulation::block)
 #define gridDim (emulation::grid)
 
+using std::min;
+
+namespace emulation {
+
+// The number that the thread `partner` of this block has passed.
 template <typename T>
-T __shfl_xor_sync(unsigned mask, T number, int distance) {
-  const size_t warp = emulation::current / 32 * 32;
-  const size_t partner = warp + (emulation::current % 32 ^ size_t(distance));
-  if (mask != 0xffffffffu || partner >= emulation::exchange.size()) {
+T exchanged(unsigned mask, T number, size_t partner) {
+  if (mask != 0xffffffffu || partner >= exchange.size()) {
     std::fprintf(stderr, "shuffle with a lane that is not there\n");
     std::abort();
   }
-  emulation::exchange[emulation::current] = number;
-  emulation::wait_for_all();
-  const T result = static_cast<T>(emulation::exchange[partner]);
-  emulation::wait_for_all(); // no fibre writes before all have read
+  std::memcpy(&exchange[current], &number, sizeof(number));
+  wait_for_all();
+  T result;
+  std::memcpy(&result, &exchange[partner], sizeof(result));
+  wait_for_all(); // no fibre writes before all have read
   return result;
+}
+
+template <typename T>
+void check_alignment(const T* address, const char* what) {
+  if (reinterpret_cast<uintptr_t>(address) % sizeof(T) != 0) {
+    std::fprintf(stderr, "misaligned %s of %zu bytes\n", what, sizeof(T));
+    std::abort();
+  }
+}
+
+} // namespace emulation
+
+template <typename T>
+T __shfl_sync(unsigned mask, T number, int lane, int width) {
+  const size_t group = emulation::current / width * width;
+  return emulation::exchanged(mask, number, group + size_t(lane % width));
+}
+template <typename T>
+T __shfl_xor_sync(unsigned mask, T number, int distance) {
+  const size_t warp = emulation::current / 32 * 32;
+  const size_t lane = emulation::current % 32 ^ size_t(distance);
+  return emulation::exchanged(mask, number, warp + lane);
 }
 
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
-inline void __stwb(uint4* target, uint4 word) {
-  if (reinterpret_cast<uintptr_t>(target) % 16 != 0) {
-    std::fprintf(stderr, "misaligned 128-bit store\n");
-    std::abort();
-  }
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+template <typename T>
+T __ldg(const T* source) {
+  emulation::check_alignment(source, "load");
+  T word;
+  std::memcpy(&word, source, sizeof(word));
+  return word;
+}
+template <typename T>
+void __stwb(T* target, T word) {
+  emulation::check_alignment(target, "store");
   std::memcpy(target, &word, sizeof(word));
 }
 struct alignas(16) float4 {
@@ -157,10 +193,7 @@ void atomicAdd(T* target, T amount) {
   *target += amount;
 }
 inline void atomicAdd(float4* target, float4 amount) {
-  if (reinterpret_cast<uintptr_t>(target) % 16 != 0) {
-    std::fprintf(stderr, "misaligned 128-bit reduction\n");
-    std::abort();
-  }
+  emulation::check_alignment(target, "reduction");
   target->x += amount.x;
   target->y += amount.y;
   target->z += amount.z;

@@ -10,6 +10,7 @@
 #include "cuda/backward.cuh"
 #include "cuda/deterministic.cuh"
 #include "cuda/forward.cuh"
+#include "cuda/variant.h"
 
 namespace emulation {
 
@@ -30,6 +31,9 @@ inline Problem make_problem(
   problem.queries = queries;
   problem.points = int32_t(points);
   problem.num_levels = int32_t(shapes.size() / 2);
+  problem.stride = heads * dim;
+  problem.rows = uint32_t(batch * queries * heads);
+  problem.row_points = int32_t(problem.num_levels * points);
   int32_t token = 0, cell = 0;
   for (int level = 0; level < problem.num_levels; ++level) {
     const int32_t height = int32_t(shapes[2 * level]);
@@ -51,55 +55,46 @@ struct Arrays {
   T *grad_value, *grad_locations, *grad_weights; // grad_value starts as zeros
 };
 
-// The part of a launch that is run: items of an image, and blocks along y, each
-// of which visits every grid_y-th image.
+constexpr unsigned kThreads = 64; // of a block
+
+// The rows or pixels of a launch that are run.
 struct Share {
   int64_t first, end;
-  unsigned grid_y, first_y, end_y;
 
   template <typename Kernel>
-  void run(int64_t items, Dim threads, const Kernel& kernel) const {
-    const unsigned rows = threads.y;
-    const Dim size{unsigned((items + rows - 1) / rows), grid_y};
-    const Dim from{unsigned(first / rows), first_y};
-    const Dim to{unsigned((end + rows - 1) / rows), end_y};
-    launch(size, from, to, threads, kernel);
+  void run(unsigned lanes, unsigned steps, const Kernel& kernel) const {
+    const unsigned rows = std::max(1u, kThreads / lanes);
+    launch(
+        {unsigned((end + rows - 1) / rows), steps},
+        {unsigned(first / rows), 0},
+        {unsigned((end + rows - 1) / rows), steps},
+        {lanes, rows},
+        kernel);
   }
 };
 
-// Everything, with fewer blocks than images along y, so that their loop over
-// images runs.
-inline Share all_of(const Problem& problem, int64_t items) {
-  const unsigned y = problem.batch > 1 ? unsigned(problem.batch) - 1 : 1;
-  return {0, items, y, 0, y};
-}
-
-// One thread per pack of channels.
-template <int kChannels>
-Dim threads_per_pack(const Problem& problem) {
-  return {std::min(unsigned(problem.dim / kChannels), 16u), 3};
-}
-
-template <int kChannels, typename Storage>
+template <typename V, typename Storage>
 void forward(const Problem& problem, const Arrays<Storage>& a, Share share) {
-  share.run(problem.rows(), threads_per_pack<kChannels>(problem), [&] {
-    vit_adapter::cuda::forward_kernel<Storage, kChannels>(
-        problem,
-        a.value,
-        a.locations,
-        a.weights,
-        a.output);
+  constexpr unsigned kStep = V::kLanes * V::kChannels;
+  share.run(V::kLanes, (problem.dim + kStep - 1) / kStep, [&] {
+    vit_adapter::cuda::
+        forward_kernel<Storage, V::kChannels, V::kLanes, typename V::Offset>(
+            problem,
+            a.value,
+            a.locations,
+            a.weights,
+            a.output);
   });
 }
 
-template <int kChannels, typename Storage>
+template <typename V, typename Storage>
 void backward(const Problem& problem, const Arrays<Storage>& a, Share share) {
   unsigned lanes = 1;
-  while (lanes < 32 && lanes * kChannels < unsigned(problem.dim)) {
+  while (lanes < 32 && lanes * V::kChannels < unsigned(problem.dim)) {
     lanes *= 2;
   }
-  share.run(problem.rows(), {lanes, 64 / lanes}, [&] {
-    vit_adapter::cuda::backward_kernel<Storage, kChannels, true>(
+  share.run(lanes, 1, [&] {
+    vit_adapter::cuda::backward_kernel<Storage, V::kChannels, true>(
         problem,
         a.grad_output,
         a.value,
@@ -119,9 +114,7 @@ void cell_keys(
     int64_t* keys,
     int64_t first,
     int64_t end) {
-  constexpr unsigned kThreads = 64;
-  const int64_t points =
-      problem.batch * problem.rows() * problem.points_per_row();
+  const int64_t points = int64_t(problem.rows) * problem.row_points;
   launch(
       {unsigned((points + kThreads - 1) / kThreads)},
       {unsigned(first / kThreads), 0},
@@ -136,16 +129,15 @@ void cell_keys(
       });
 }
 
-template <int kChannels, typename Storage>
+template <typename V, typename Storage>
 void gather(
     const Problem& problem,
     const Arrays<Storage>& a,
     const int64_t* order,
     const int64_t* starts,
     Share share) {
-  const int64_t items = problem.tokens * problem.heads;
-  share.run(items, threads_per_pack<kChannels>(problem), [&] {
-    vit_adapter::cuda::gather_kernel<Storage, kChannels>(
+  share.run(std::min(problem.dim / V::kChannels, 16), 1, [&] {
+    vit_adapter::cuda::gather_kernel<Storage, V::kChannels>(
         problem,
         a.grad_output,
         a.locations,
@@ -156,13 +148,12 @@ void gather(
   });
 }
 
-// All kernels on a whole problem.
-template <int kChannels, typename Storage>
+// All kernels of one variant on a whole problem.
+template <typename V, typename Storage>
 void run_all(const Problem& problem, const Arrays<Storage>& arrays) {
-  forward<kChannels>(problem, arrays, all_of(problem, problem.rows()));
-  backward<kChannels>(problem, arrays, all_of(problem, problem.rows()));
-  const int64_t points =
-      problem.batch * problem.rows() * problem.points_per_row();
+  forward<V>(problem, arrays, {0, problem.rows});
+  backward<V>(problem, arrays, {0, problem.rows});
+  const int64_t points = int64_t(problem.rows) * problem.row_points;
   const int64_t cells = problem.batch * problem.heads *
       vit_adapter::cuda::cells_per_head(problem);
   std::vector<int64_t> keys(points), order(points), starts(cells + 1);
@@ -178,13 +169,8 @@ void run_all(const Problem& problem, const Arrays<Storage>& arrays) {
     starts[cell] =
         std::lower_bound(keys.begin(), keys.end(), cell) - keys.begin();
   }
-  const int64_t items = problem.tokens * problem.heads;
-  gather<kChannels>(
-      problem,
-      arrays,
-      order.data(),
-      starts.data(),
-      all_of(problem, items));
+  const int64_t pixels = problem.batch * problem.tokens * problem.heads;
+  gather<V>(problem, arrays, order.data(), starts.data(), {0, pixels});
 }
 
 } // namespace emulation

@@ -1,11 +1,13 @@
 // Runs the device kernels on arrays in files.
 //
-//   emulation <folder> <float|double|half|bfloat16> <channels per thread>
+//   emulation <folder> <float|double|half|bfloat16> <misaligned: 0|1>
+//             <elements of an image from which on offsets have 64 bits>
 //             B S M D Q L P  H_0 W_0 H_1 W_1 ...
 //
 // reads value, grad_output, locations, weights from <folder>, and writes
 // output, grad_value (by scattering), grad_value_gathered, grad_locations,
-// grad_weights.
+// grad_weights. Arrays of channels start one element after a 16-byte boundary
+// if misaligned. Prints the kernels' channels per load, lanes and offset bits.
 
 #include <fstream>
 #include <string>
@@ -42,46 +44,69 @@ void write(const std::string& name, const std::vector<T>& array) {
       array.size() * sizeof(T));
 }
 
-template <typename Storage, int kChannels>
-void run(const Problem& problem) {
+// An array at, or one element after, a 16-byte boundary.
+template <typename T>
+class Aligned {
+ public:
+  Aligned(std::vector<T> array, bool misaligned)
+      : array_(std::move(array)), offset_(misaligned) {
+    array_.insert(array_.begin(), offset_, T());
+  }
+  T* data() {
+    return array_.data() + offset_;
+  }
+  std::vector<T> array() const {
+    return {array_.begin() + offset_, array_.end()};
+  }
+
+ private:
+  std::vector<T> array_;
+  int offset_;
+};
+
+template <typename Storage>
+void run(const Problem& problem, bool misaligned, int64_t offset_limit) {
   using T = typename ArithmeticOf<Storage>::type;
-  const size_t values = problem.batch * problem.tokens * problem.stride();
-  const size_t outputs = problem.batch * problem.queries * problem.stride();
-  const size_t points = problem.batch * problem.queries * problem.heads *
-      problem.points_per_row();
-  const auto value = read<Storage>("value", values);
-  const auto grad_output = read<Storage>("grad_output", outputs);
+  using Heads = Aligned<Storage>;
+  const size_t values = problem.batch * problem.tokens * problem.stride;
+  const size_t outputs = problem.batch * problem.queries * problem.stride;
+  const size_t points = size_t(problem.rows) * problem.row_points;
+  Heads value(read<Storage>("value", values), misaligned);
+  Heads grad_output(read<Storage>("grad_output", outputs), misaligned);
+  Heads output(std::vector<Storage>(outputs), misaligned);
   const auto locations = read<T>("locations", 2 * points);
   const auto weights = read<T>("weights", points);
-  std::vector<Storage> output(outputs), gathered(values);
+  std::vector<Storage> gathered(values);
   std::vector<T> grad_value(values), grad_locations(2 * points);
   std::vector<T> grad_weights(points);
-
-  emulation::run_all<kChannels, Storage>(
+  const emulation::Arrays<Storage> arrays{
+      value.data(),
+      grad_output.data(),
+      locations.data(),
+      weights.data(),
+      output.data(),
+      gathered.data(),
+      grad_value.data(),
+      grad_locations.data(),
+      grad_weights.data()};
+  choose_variant<Storage>(
       problem,
-      {value.data(),
-       grad_output.data(),
-       locations.data(),
-       weights.data(),
-       output.data(),
-       gathered.data(),
-       grad_value.data(),
-       grad_locations.data(),
-       grad_weights.data()});
-  write("output", output);
+      {value.data(), grad_output.data(), output.data()},
+      [&](auto variant) {
+        using V = decltype(variant);
+        std::printf(
+            "%d %d %zu\n",
+            V::kChannels,
+            V::kLanes,
+            8 * sizeof(typename V::Offset));
+        emulation::run_all<V>(problem, arrays);
+      },
+      offset_limit);
+  write("output", output.array());
   write("grad_value", grad_value);
   write("grad_value_gathered", gathered);
   write("grad_locations", grad_locations);
   write("grad_weights", grad_weights);
-}
-
-template <typename Storage>
-void run(const Problem& problem, int channels) {
-  if (channels == 1) {
-    run<Storage, 1>(problem);
-  } else {
-    run<Storage, 16 / sizeof(Storage)>(problem);
-  }
 }
 
 } // namespace
@@ -89,30 +114,31 @@ void run(const Problem& problem, int channels) {
 int main(int argc, char** argv) {
   folder = argv[1];
   const std::string type = argv[2];
-  const int channels = std::atoi(argv[3]);
+  const bool misaligned = std::atoi(argv[3]);
   const auto number = [&](int i) { return std::atoll(argv[i]); };
+  const int64_t offset_limit = number(4);
   std::vector<int64_t> shapes;
-  for (int i = 11; i < argc; ++i) {
+  for (int i = 12; i < argc; ++i) {
     shapes.push_back(number(i));
   }
   const Problem problem = emulation::make_problem(
-      number(4),
-      number(6),
+      number(5),
       number(7),
       number(8),
-      number(10),
+      number(9),
+      number(11),
       shapes);
-  if (problem.tokens != number(5) || problem.num_levels != number(9)) {
+  if (problem.tokens != number(6) || problem.num_levels != number(10)) {
     std::fprintf(stderr, "S or L does not fit the shapes\n");
     return 1;
   }
   if (type == "float") {
-    run<float>(problem, channels);
+    run<float>(problem, misaligned, offset_limit);
   } else if (type == "double") {
-    run<double>(problem, channels);
+    run<double>(problem, misaligned, offset_limit);
   } else if (type == "half") {
-    run<__half>(problem, channels);
+    run<__half>(problem, misaligned, offset_limit);
   } else {
-    run<__nv_bfloat16>(problem, channels);
+    run<__nv_bfloat16>(problem, misaligned, offset_limit);
   }
 }

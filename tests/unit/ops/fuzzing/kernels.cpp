@@ -72,31 +72,43 @@ void divided(int64_t count, const Numbers& cuts, const Function& function) {
   }
 }
 
-template <typename Storage, int kChannels>
-Results device_results(const Case& c, Numbers& gathered) {
+template <typename Storage>
+Results device_results(
+    const Case& c,
+    bool misaligned,
+    int64_t offset_limit,
+    Numbers& gathered) {
   using T = typename ArithmeticOf<Storage>::type;
-  Array<Storage> value(c.value), grad_output(c.grad_output);
+  Array<Storage> value(c.value, misaligned);
+  Array<Storage> grad_output(c.grad_output, misaligned);
   Array<T> locations(c.locations), weights(c.weights);
   Array<Storage> output(c.grad_output.size()), grad_gathered(c.value.size());
   Array<T> grad_value(c.value.size()), grad_locations(c.locations.size());
   Array<T> grad_weights(c.weights.size());
-  emulation::run_all<kChannels, Storage>(
-      emulation::make_problem(
-          c.batch,
-          c.heads,
-          c.dim,
-          c.queries,
-          c.points,
-          c.shapes),
-      {value.data(),
-       grad_output.data(),
-       locations.data(),
-       weights.data(),
-       output.data(),
-       grad_gathered.data(),
-       grad_value.data(),
-       grad_locations.data(),
-       grad_weights.data()});
+  const auto problem = emulation::make_problem(
+      c.batch,
+      c.heads,
+      c.dim,
+      c.queries,
+      c.points,
+      c.shapes);
+  const emulation::Arrays<Storage> arrays{
+      value.data(),
+      grad_output.data(),
+      locations.data(),
+      weights.data(),
+      output.data(),
+      grad_gathered.data(),
+      grad_value.data(),
+      grad_locations.data(),
+      grad_weights.data()};
+  vit_adapter::cuda::choose_variant<Storage>(
+      problem,
+      {value.data(), grad_output.data()},
+      [&](auto variant) {
+        emulation::run_all<decltype(variant)>(problem, arrays);
+      },
+      offset_limit);
   gathered = grad_gathered.numbers();
   return {
       output.numbers(),
@@ -164,12 +176,14 @@ Results run_on_cpu(
   });
 }
 
-Results run_on_device(const Case& c, Type type, bool wide, Numbers& gathered) {
+Results run_on_device(
+    const Case& c,
+    Type type,
+    bool misaligned,
+    int64_t offset_limit,
+    Numbers& gathered) {
   return dispatch(type, [&](auto tag) {
     using Storage = typename decltype(tag)::type;
-    constexpr int kWide = 16 / sizeof(Storage);
-    return wide && c.dim % kWide == 0
-        ? device_results<Storage, kWide>(c, gathered)
-        : device_results<Storage, 1>(c, gathered);
+    return device_results<Storage>(c, misaligned, offset_limit, gathered);
   });
 }

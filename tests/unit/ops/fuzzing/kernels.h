@@ -36,9 +36,14 @@ Results run_on_cpu(
     const Numbers& cuts,
     bool misaligned);
 
-// With 128-bit loads or channel by channel. The gathered gradient of value is
-// returned beside the scattered one.
-Results run_on_device(const Case& c, Type type, bool wide, Numbers& gathered);
+// From `offset_limit` elements an image, offsets have 64 bits. The gathered
+// gradient of value is returned beside the scattered one.
+Results run_on_device(
+    const Case& c,
+    Type type,
+    bool misaligned,
+    int64_t offset_limit,
+    Numbers& gathered);
 
 // Runs the kernels at offsets past 2^32. Returns what is wrong, or "".
 std::string check_large_offsets(const vit_adapter::cpu::Kernels& kernels);

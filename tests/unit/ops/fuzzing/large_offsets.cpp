@@ -76,9 +76,8 @@ struct Window {
   }
 };
 
-// kChannels as a device thread takes them; Storage is also the arithmetic's
-// type.
-template <typename Storage, int kChannels>
+// Storage is also the arithmetic's type.
+template <typename Storage>
 class Check {
  public:
   Check(const Window& window, Type type)
@@ -177,12 +176,23 @@ class Check {
         grad_value_.data(),
         grad_locations_.data(),
         grad_weights_.data()};
-    // As many blocks along y as CUDA allows; one of them visits the last image.
-    const unsigned grid_y = unsigned(std::min<int64_t>(w_.batch, 65535));
-    const unsigned y = unsigned((w_.batch - 1) % grid_y);
-    const Share rows{0, problem.rows(), grid_y, y, y + 1};
-    forward<kChannels>(problem, arrays, rows);
-    backward<kChannels>(problem, arrays, rows);
+    std::string found;
+    vit_adapter::cuda::choose_variant<Storage>(problem, {}, [&](auto variant) {
+      found = on_device<decltype(variant)>(problem, arrays);
+    });
+    return found;
+  }
+
+ private:
+  template <typename V>
+  std::string on_device(
+      const emulation::Problem& problem,
+      const emulation::Arrays<Storage>& arrays) {
+    using namespace emulation;
+    const int64_t first_row = first_row_ * c_.heads;
+    const Share rows{first_row, first_row + c_.queries * c_.heads};
+    forward<V>(problem, arrays, rows);
+    backward<V>(problem, arrays, rows);
 
     const int64_t end = first_point_ + c_.num_points();
     const int64_t cells = vit_adapter::cuda::cells_per_head(problem);
@@ -207,16 +217,15 @@ class Check {
       starts[cell + 1] = int64_t(order.size());
     }
     for (int64_t t = 0; t < c_.tokens(); ++t) {
-      const int64_t item = w_.token(t) * c_.heads;
-      const Share share{item, item + c_.heads, grid_y, y, y + 1};
-      gather<kChannels>(problem, arrays, order.data(), starts.data(), share);
+      const int64_t item = (first_token_ + w_.token(t)) * c_.heads;
+      const Share share{item, item + c_.heads};
+      gather<V>(problem, arrays, order.data(), starts.data(), share);
     }
     const auto all = [](int64_t, int64_t) { return true; };
     const std::string found = difference("scattering", grad_value_, all);
     return found.empty() ? difference("gathering", gathered_, all) : found;
   }
 
- private:
   // The element of the large arrays where a small token begins.
   int64_t element(int64_t small_token) const {
     return (first_token_ + w_.token(small_token)) * c_.stride();
@@ -330,15 +339,15 @@ std::string check_large_offsets(const vit_adapter::cpu::Kernels& kernels) {
   // 2^32 elements in each image, and large maps before the last level.
   const Window maps =
       make_window(2, 64, 64, 3, 2, {4, 4, 2, 3}, {1024, 1024, 2, 3});
-  std::string found = Check<float, 4>(images, Type::kFloat32).on_cpu(kernels);
+  std::string found = Check<float>(images, Type::kFloat32).on_cpu(kernels);
   if (found.empty()) {
-    found = Check<float, 4>(images, Type::kFloat32).on_device();
+    found = Check<float>(images, Type::kFloat32).on_device();
   }
   if (found.empty()) {
-    found = Check<double, 2>(maps, Type::kFloat64).on_cpu(kernels);
+    found = Check<double>(maps, Type::kFloat64).on_cpu(kernels);
   }
   if (found.empty()) {
-    found = Check<double, 2>(maps, Type::kFloat64).on_device();
+    found = Check<double>(maps, Type::kFloat64).on_device();
   }
   return found;
 }

@@ -219,7 +219,9 @@ bool try_case(Random& random, const std::vector<const Kernels*>& all_kernels) {
   }
   Results actual;
   Numbers gathered;
-  actual = run_on_device(f.numbers, f.type, whole(random, 0, 1), gathered);
+  const bool misaligned = whole(random, 0, 3) == 0;
+  const int64_t offset_limit = whole(random, 0, 3) == 0 ? 0 : INT64_MAX;
+  actual = run_on_device(f.numbers, f.type, misaligned, offset_limit, gathered);
   for (const bool scattered : {true, false}) {
     if (!f.wild && !compare(f, expected, actual)) {
       std::fprintf(
