@@ -1,13 +1,15 @@
 """Whether results are those of seeds of one training, from the configs in output folders."""
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from random_detections import make_data
 
-from vit_adapter.comparison.results import Result
+from vit_adapter.comparison.results import Result, read_results
 from vit_adapter.comparison.settings import Settings, read_settings
 from vit_adapter.comparison.trainings import are_one_training, warn_of_mixed_trainings
 
@@ -70,6 +72,24 @@ def test_evaluations_belong_to_the_training_of_their_weights(tmp_path):
     write_config(elsewhere, "config_eval.yaml", train__init_checkpoint=weights)
     assert read_settings(elsewhere) is None
     assert not are_one_training([result(elsewhere), result(second)])
+
+
+def test_a_folder_of_an_evaluation_has_results_and_data(tmp_path):
+    truth, found = make_data(0)
+    annotations = tmp_path / "val.json"
+    images = [image | {"file_name": f"{image['id']}.png"} for image in truth["images"]]
+    annotations.write_text(json.dumps(truth | {"images": images}))
+    folder = write_config(
+        tmp_path / "eval",
+        "config_eval.yaml",
+        dataloader__test__dataset__names="a_set",
+        dataloader__evaluator__max_dets_per_image=30,
+    )
+    (folder / "inference").mkdir()
+    (folder / "inference" / "coco_instances_results.json").write_text(json.dumps(found))
+    read = read_results(folder, annotations)
+    assert read.max_detections == 30 and len(read.predictions) == len(found)
+    assert read.settings is None  # of an unknown training
 
 
 def test_a_side_of_different_trainings_is_warned_of(caplog):
