@@ -47,6 +47,7 @@ def test_missing_config_suggests_similar_files(config_file: str) -> None:
         ("~/nowhere/model.py", f"There is no folder '{Path.home()}/nowhere'"),
         ("coco/mask_rcnn_vit_adapter_tiny_deit_3x.py", r"leave out \.py"),
         ("coco/mask_rcnn_vit_adaptor_tiny_deit_3x", "Did you mean coco/mask_rcnn_vit_adapter_tiny"),
+        ("nowhere/run", f"no file or folder 'nowhere/run' either .looked from {Path.cwd()}"),
     ],
 )
 def test_config_that_does_not_exist(name: str, message: str) -> None:

@@ -119,7 +119,9 @@ def _load_named(name: str) -> DictConfig:
     try:
         config_file = model_zoo.get_config_file(name)
     except ValueError as error:  # no such name
-        raise UsageError(str(error)) from error
+        raise UsageError(
+            f"{error} There is no file or folder {name!r} either (looked from {Path.cwd()})."
+        ) from error
     return read_config(config_file)
 
 
