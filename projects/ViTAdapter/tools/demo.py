@@ -39,6 +39,7 @@ from vit_adapter.config.arguments import add_config_arguments
 from vit_adapter.config.own_data import register_test_data
 from vit_adapter.data import read_image
 from vit_adapter.data.image_files import find_images
+from vit_adapter.data.instances.coco_sets import check_downloaded
 from vit_adapter.data.video import VIDEO_SUFFIXES, CameraReader, VideoReader, VideoWriter
 from vit_adapter.drawing import draw_prediction, montage, save_picture
 from vit_adapter.evaluation.coco_results import coco_results
@@ -138,8 +139,14 @@ def dataset_images(predictor: LazyPredictor) -> dict[Path, int | str]:
     """
     try:
         names = register_test_data(deepcopy(predictor.cfg))
+        for name in names:
+            if name not in DatasetCatalog:
+                raise ValueError(
+                    f"no data set is registered as {name!r} (a portable folder holds no data)"
+                )
+            check_downloaded(name)
         records = [record for name in names for record in DatasetCatalog.get(name)]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"the config's test data cannot be read, give --input: {error}") from error
     if not records:
         raise ValueError("the config names no test data, so there are no images; give --input")

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -281,6 +282,20 @@ def test_without_input_after_a_run_on_custom_data(demo_module, tmp_path, kind, c
 def test_without_input_and_test_data(demo_module):
     with pytest.raises(ValueError, match="names no test data, .* give --input"):
         demo_module.dataset_images(SimpleNamespace(cfg=OmegaConf.create({"dataloader": {}})))
+
+
+def test_without_input_and_the_files_of_the_test_data(demo_module, monkeypatch):
+    def images(name):
+        cfg = OmegaConf.create({"dataloader": {"test": {"dataset": {"names": name}}}})
+        return demo_module.dataset_images(SimpleNamespace(cfg=cfg))
+
+    expected = "give --input: no data set is registered as 'own_val' .a portable folder holds no"
+    with pytest.raises(ValueError, match=expected):
+        images("own_val")
+    monkeypatch.setattr(demo_module, "check_downloaded", Mock(side_effect=OSError("no COCO here")))
+    with pytest.raises(ValueError, match="give --input: no COCO here"):
+        images("coco_2017_val")
+    demo_module.check_downloaded.assert_called_once_with("coco_2017_val")
 
 
 @pytest.mark.parametrize("predictor", [FakePredictor, FakeSegmenter])
