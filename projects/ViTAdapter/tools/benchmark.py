@@ -101,7 +101,12 @@ def _positive(text: str) -> int:
 
 def _size(text: str) -> tuple[int, int]:
     height, separator, width = text.partition("x")
-    return _positive(height), _positive(width if separator else height)
+    try:
+        return _positive(height), _positive(width if separator else height)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a size in pixels, such as 512 or 640x480"
+        ) from error
 
 
 def _variant(text: str) -> Variant:

@@ -77,10 +77,18 @@ def test_mistakes(arguments, message, tool, caplog):
     assert message in caplog.text
 
 
-@pytest.mark.parametrize("size", ["0", "12x", "x", "1x2x3", "-5"])
-def test_sizes_that_are_none(size, tool):
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ("0", "0 is not at least 1"),
+        *((size, f"'{size}' is not a size in pixels") for size in ("12x", "x", "1x2x3")),
+        ("-5", "-5 is not at least 1"),
+    ],
+)
+def test_sizes_that_are_none(size, message, tool, capsys):
     with pytest.raises(SystemExit):
         tool.build_parser().parse_args([NAME, "--sizes", size])
+    assert message in capsys.readouterr().err
 
 
 def test_unknown_variant(tool, capsys):
