@@ -25,7 +25,7 @@ from detectron2.utils.logger import setup_logger
 from vit_adapter import LazyPredictor
 from vit_adapter.config.arguments import add_config_arguments
 from vit_adapter.export.description import describe
-from vit_adapter.export.evaluation import FileModel, check_data
+from vit_adapter.export.evaluation import FileModel, check_data, config_with_data
 from vit_adapter.export.export import export_model
 from vit_adapter.export.formats import FORMATS, Run
 from vit_adapter.export.models import exportable
@@ -96,9 +96,10 @@ def run(args: argparse.Namespace) -> None:
     metadata = predictor.metadata
     classes = metadata.get("stuff_classes") or metadata.get("thing_classes") or []
     description = describe(predictor.cfg, core, shapes, file_format=name, classes=classes)
+    data = config_with_data(predictor.cfg) if args.check_data else None
 
     def on_data(run_file: Run) -> object:
-        return check_data(predictor.cfg, core.model, FileModel(core, run_file, shapes))
+        return check_data(data, core.model, FileModel(core, run_file, shapes))
 
     export_model(
         core,
@@ -107,7 +108,7 @@ def run(args: argparse.Namespace) -> None:
         file_format=name,
         description=description,
         check=args.check,
-        check_data=on_data if args.check_data else None,
+        check_data=on_data if data else None,
     )
 
 

@@ -6,6 +6,7 @@ Shapes: B batch, C channels, H/W sides of an image.
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -18,13 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vit_adapter.config.errors import UsageError
+from vit_adapter.config.own_data import register_test_data
 from vit_adapter.config.test_time import loader_for_testing, wrap_for_testing
 from vit_adapter.export.formats import Run
 from vit_adapter.export.models import ExportableModel
 from vit_adapter.export.shapes import ImageShapes
 from vit_adapter.mask2former.transformer_decoder import MaskPredictions
 
-__all__ = ["LARGEST_CHANGE", "FileModel", "check_data"]
+__all__ = ["LARGEST_CHANGE", "FileModel", "check_data", "config_with_data"]
 
 LARGEST_CHANGE = 0.1
 """The largest accepted change of a metric, in points (AP, mIoU or PQ in percent)."""
@@ -95,11 +97,25 @@ class FileModel(nn.Module):
         return {"instances": detector_postprocess(instances, height, width)}
 
 
+def config_with_data(cfg: DictConfig) -> DictConfig:
+    """Return a copy of a config whose test data are registered, for :func:`check_data`.
+
+    Raises:
+        UsageError: the config has no test data or no evaluator.
+        FileNotFoundError, ValueError: the data are broken.
+    """
+    cfg = deepcopy(cfg)
+    names = register_test_data(cfg)
+    if not names or cfg.dataloader.get("evaluator") is None:
+        raise UsageError("the config has no test data or no evaluator; leave out --check-data")
+    return cfg
+
+
 def check_data(cfg: DictConfig, model: nn.Module, file_model: FileModel) -> dict[str, Any]:
     """Evaluate a model and its exported file with the evaluator of the config.
 
     Args:
-        cfg: ``dataloader.test``, ``dataloader.evaluator`` and ``test`` are used.
+        cfg: see :func:`config_with_data`.
         model: the model itself.
         file_model: the exported file.
 
@@ -107,11 +123,11 @@ def check_data(cfg: DictConfig, model: nn.Module, file_model: FileModel) -> dict
         Task -> metric -> the metric of the model and that of the file.
 
     Raises:
-        UsageError: a metric differs by more than ``LARGEST_CHANGE``, or there are no data.
+        UsageError: a metric differs by more than ``LARGEST_CHANGE``, or there are none.
     """
-    if cfg.dataloader.get("evaluator") is None or cfg.dataloader.get("test") is None:
-        raise UsageError("the config has no test data or no evaluator; leave out --check-data")
     expected, actual = (_evaluate(cfg, each) for each in (model, file_model))
+    if not expected:
+        raise UsageError("the test data have no labels to compare with; leave out --check-data")
     compared: dict[str, Any] = {}
     for task, metrics in expected.items():
         compared[task] = {name: [value, actual[task][name]] for name, value in metrics.items()}

@@ -60,7 +60,9 @@ def _write_program(program: ExportedProgram, output_names: Sequence[str], path: 
 
 
 def _load_program(path: Path) -> Run:
-    return torch.export.load(path).module()
+    module = torch.export.load(path).module()
+    # A function, because models adopt modules and change their mode, which these do not have.
+    return lambda images: module(images)
 
 
 def _write_onnx(program: ExportedProgram, output_names: Sequence[str], path: Path) -> None:
