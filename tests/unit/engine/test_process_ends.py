@@ -83,5 +83,6 @@ def test_a_killed_process_stops_the_other_one(launcher: str, tmp_path: Path) -> 
         assert "process 1 of this machine was ended by SIGKILL" in end.output
         assert "memory runs out" in end.output
     else:  # whichever end is noticed first
-        assert re.search(r"Signal 9 \(SIGKILL\)|Connection (closed|reset) by peer", end.output), end.output
+        noticed = r"Signal 9 \(SIGKILL\)|Connection (closed|reset) by peer"
+        assert re.search(noticed, end.output), end.output
     assert end.seconds < 60
