@@ -14,7 +14,8 @@ from vit_adapter.ops.extension import has_kernel
 
 pytestmark = pytest.mark.skipif(not has_kernel("cpu"), reason="no CPU kernel is built here")
 
-# Runs in its own process: a hang can be stopped there, and pytest itself is never forked.
+# Run one after another in a process of their own: a hang can be stopped there, and pytest itself is
+# never forked.
 SCRIPT = """
 import os, sys
 import torch
@@ -89,11 +90,10 @@ assert status == 0, status
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
-@pytest.mark.parametrize("rest", [FORK, WORKERS, GRADIENTS], ids=["op", "data loader", "autograd"])
-def test_a_process_forked_after_use_can_compute(rest):
+def test_a_process_forked_after_use_can_compute():
     """OpenMP's threads do not survive a fork: without precautions the child would wait forever."""
     process = subprocess.run(
-        [sys.executable, "-c", SCRIPT + rest],
+        [sys.executable, "-c", SCRIPT + FORK + WORKERS + GRADIENTS],
         capture_output=True,
         text=True,
         timeout=300,
