@@ -52,7 +52,7 @@ def run_group(
     *arguments: object,
     processes: int = 2,
     folders: Sequence[Path] = (),
-    timeout: float = 300,
+    timeout: float = 1200,
 ) -> str:
     """Call ``work(*arguments)`` of a program in every process of a group on the CPU.
 

@@ -81,4 +81,4 @@ def test_config() -> None:
 def test_gradients_do_not_depend_on_the_topology() -> None:
     """See the program."""
     folders = [TESTS / "unit/detection", TESTS / "oracle"]
-    run_group(Path(__file__).with_name("topologies.py"), folders=folders, timeout=600)
+    run_group(Path(__file__).with_name("topologies.py"), folders=folders)

@@ -30,7 +30,7 @@ def config(way: str) -> DictConfig:
     ],
 )
 def test_equals_ddp(processes: int, checks: list[str]) -> None:
-    run_group(PROGRAM, checks, processes=processes, timeout=1200)
+    run_group(PROGRAM, checks, processes=processes)
 
 
 def test_one_process_keeps_the_whole_model() -> None:
