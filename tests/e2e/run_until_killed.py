@@ -26,7 +26,6 @@ def run(command: list[str], place: str, writes: int, marker: str) -> None:
         writes: number of checkpoints that are written before that.
         marker: file that appears when the place is reached.
     """
-    torch.set_num_threads(1)
     # Losses as they are, not medians, which start anew in each process.
     hooks.JSONWriter = functools.partial(JSONWriter, window_size=1)
     multiprocessing.set_start_method("fork", force=True)  # of data workers, as without the test

@@ -5,29 +5,22 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+import forked
 
 ROOT = Path(__file__).parents[2]
 
 
-def run_two_processes(commands: list[list[str]], *, timeout: float = 300) -> str:
+def run_two_processes(commands: list[list[str]]) -> str:
     """Run the commands one after the other in two processes; return what they print.
 
     Args:
         commands: arguments of ``train_net.py`` for each run.
-        timeout: seconds for all of them.
     """
     program = Path(__file__).with_name("run_two_processes.py")
-    paths = os.pathsep.join([str(ROOT / "projects/ViTAdapter"), *sys.path])
-    done = subprocess.run(
-        [sys.executable, str(program), json.dumps(commands)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return forked.run_group(program, commands)
 
 
 def losses(run: Path) -> list[float]:
@@ -35,15 +28,19 @@ def losses(run: Path) -> list[float]:
     return list(losses_by_iteration(run).values())
 
 
-def start(
-    command: list[str], program: Path = ROOT / "train_net.py", launcher: Sequence[str] = ()
-) -> subprocess.Popen:
+def fork(command: list[str], output: Path) -> BaseProcess:
+    """Start ``train_net.py``, which appends what it prints to a file."""
+    return forked.start(ROOT / "train_net.py", "main", command, output=output)
+
+
+def start(command: list[str], launcher: Sequence[str] = ()) -> subprocess.Popen:
+    """Start ``train_net.py`` with an interpreter of its own."""
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(ROOT / "projects/ViTAdapter"), *sys.path]),
     }
     return subprocess.Popen(
-        [sys.executable, *launcher, str(program), *command],
+        [sys.executable, *launcher, str(ROOT / "train_net.py"), *command],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -5,7 +5,6 @@ fourth, and at least three, come inside the writing of a checkpoint, and of SIGT
 """
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -13,6 +12,7 @@ import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import forked
 import pytest
 import run_until_killed
 from test_exact_resume import compare
@@ -84,12 +84,8 @@ def wait_for(condition, process: BaseProcess) -> None:
 
 
 def start(command: list[str], place: str, writes: int, marker: Path) -> BaseProcess:
-    context = multiprocessing.get_context("forkserver")  # imports everything only once
-    context.set_forkserver_preload(["run_until_killed"])
-    arguments = (command, place, writes, str(marker))
-    process = context.Process(target=run_until_killed.run, args=arguments)
-    process.start()
-    return process
+    program = Path(run_until_killed.__file__)
+    return forked.start(program, "run", command, place, writes, str(marker))
 
 
 def test_a_training_that_is_killed_ends_like_another(command: list[str], tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_a_run_continues_in_every_other_way(command: list[str], tmp_path: Path) 
     ]
     fsdp = [*common, "train.parallel=fsdp"]
     sharded = [*fsdp, "train.checkpointer.sharded=True", "train.eval_period=2"]
-    output = run_two_processes([[*common, f"train.output_dir={reference}"], sharded], timeout=1200)
+    output = run_two_processes([[*common, f"train.output_dir={reference}"], sharded])
     assert "this process keeps" in output
     assert losses(run) == pytest.approx(losses(reference), abs=1e-4)
     assert_same(weights(run, "model_final.sharded"), weights(reference))
@@ -58,5 +58,5 @@ def test_a_run_continues_in_every_other_way(command: list[str], tmp_path: Path) 
 
     (run / "last_checkpoint").write_text("model_0000002.pth")
     (run / "model_final.pth").unlink()
-    run_two_processes([[*fsdp, "--resume"]], timeout=1200)
+    run_two_processes([[*fsdp, "--resume"]])
     assert_same(weights(run), weights(reference))

@@ -2,12 +2,11 @@
 
 import json
 import math
-import signal
 import time
 from pathlib import Path
 
 import pytest
-from runs import finish, losses_by_iteration, metrics, start
+from runs import fork, losses_by_iteration, metrics
 
 from vit_adapter.checkpoint.files import load_checkpoint_file
 from vit_adapter.engine.cli import main
@@ -93,15 +92,16 @@ def test_equal_seeds_give_equal_losses(command: list[str], tmp_path: Path) -> No
 def test_killed_run_resumes_from_its_last_checkpoint(command: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [*command, "train.max_iter=40", "train.checkpointer.period=3"]
-    process = start(command)
+    output = tmp_path / "output"
+    process = fork(command, output)
     deadline = time.monotonic() + 200
     last = run / "last_checkpoint"
     while not last.exists() or last.read_text() < "model_0000008.pth":
-        assert process.poll() is None, process.communicate()[0]
+        assert process.is_alive(), output.read_text()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.join()
     assert not (run / "model_final.pth").exists(), "the run ended before it was killed"
     saved = load_checkpoint_file(run / last.read_text())["iteration"]
     # A temporary file, as left by a kill in the middle of a write.
@@ -110,8 +110,10 @@ def test_killed_run_resumes_from_its_last_checkpoint(command: list[str], tmp_pat
     with open(run / "metrics.json", "a") as stream:
         stream.write('{"iteration": 39, "total_lo')
 
-    output = finish(start([*command, "--resume"]))
-    assert f"Starting training from iteration {saved + 1}" in output
+    process = fork([*command, "--resume"], output)
+    process.join(300)
+    assert process.exitcode == 0, output.read_text()
+    assert f"Starting training from iteration {saved + 1}" in output.read_text()
     assert load_checkpoint_file(run / "model_final.pth")["iteration"] == 39
     recorded = [int(entry["iteration"]) for entry in metrics(run) if "total_loss" in entry]
     # Checkpoints are written before metrics, so those of the killed iteration may be missing.

@@ -4,14 +4,15 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import forked
 import pytest
 import torch
-from runs import finish, losses_by_iteration, metrics, start
+from runs import ROOT, finish, losses_by_iteration, metrics, run_two_processes, start
 
 from vit_adapter.checkpoint.files import load_checkpoint_file
 from vit_adapter.engine.cli import main
@@ -97,7 +98,7 @@ def test_two_processes_compute_the_losses_of_one(
         overrides = [*command, *EXACT, *overrides, f"train.init_checkpoint={weights}"]
         main([*overrides, f"train.output_dir={tmp_path / name / 'single'}"])
         commands.append([*overrides, f"train.output_dir={tmp_path / name / 'double'}"])
-    finish(start([json.dumps(commands)], Path(__file__).with_name("run_two_processes.py")))
+    run_two_processes(commands)
     torchrun = tmp_path / "different/torchrun"
     output = finish(
         start(
@@ -143,7 +144,7 @@ def test_two_processes_train_and_evaluate(command: list[str], tmp_path: Path) ->
     assert json.loads((run / "results_eval.json").read_text()) == trained
 
 
-def workers(process: subprocess.Popen) -> list[int]:
+def workers(process: BaseProcess) -> list[int]:
     """The processes that torchrun has started, ordered by rank."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
     return [int(child) for child in children.split()]
@@ -160,14 +161,18 @@ def test_torchrun_continues_after_a_worker_is_killed(command: list[str], tmp_pat
         "train.max_iter=40",
         "train.checkpointer.period=5",
     ]
-    process = start(command, launcher=[*TORCHRUN, "--max-restarts=1"])
+    log = tmp_path / "output"
+    call = ("torchrun", ["--max-restarts=1"], "train_net", "main", command)
+    process = forked.start(Path(forked.__file__), *call, folders=[ROOT], output=log)
     deadline = time.monotonic() + 200
     while not (run / "last_checkpoint").exists():
-        assert process.poll() is None, process.communicate()[0]
+        assert process.is_alive(), log.read_text()
         assert time.monotonic() < deadline
         time.sleep(0.01)
     os.kill(workers(process)[1], signal.SIGKILL)
-    output = finish(process)
+    process.join(300)
+    output = log.read_text()
+    assert process.exitcode == 0, output
     starts = re.findall(r"Starting training from iteration (\d+)", output)
     assert starts[0] == "0" and int(starts[-1]) >= 5, output
     assert load_checkpoint_file(run / "model_final.pth")["iteration"] == 39
@@ -187,7 +192,7 @@ def test_two_processes_train_a_frozen_vit_and_resume(command: list[str], tmp_pat
         "train.checkpointer.period=1",
     ]
     commands = [[*common, "train.max_iter=1"], [*common, "train.max_iter=2", "--resume"]]
-    finish(start([json.dumps(commands)], Path(__file__).with_name("run_two_processes.py")))
+    run_two_processes(commands)
     assert sorted(losses_by_iteration(run)) == [0, 1]
     checkpoints = [load_checkpoint_file(run / f"model_000000{n}.pth") for n in range(2)]
     first, second = (checkpoint["model"] for checkpoint in checkpoints)
