@@ -1,6 +1,7 @@
 """Detectors as functions of tensors give the detections of the models themselves."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,10 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from vit_adapter.export.detectors import exportable_detector
+from vit_adapter.export.export import export_model
+from vit_adapter.export.formats import FORMATS
+from vit_adapter.export.models import exportable
+from vit_adapter.export.shapes import ImageShapes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FAMILIES = sorted(CONFIGS.keys() - {"set"})
@@ -138,3 +143,16 @@ def test_export_with_dynamic_batch_and_sizes() -> None:
         images = make_images(*size)
         expected = of_export(detector, detector.output_names, images)
         assert_same(of_export(exported, detector.output_names, images), expected)
+
+
+@pytest.mark.slow
+def test_onnx_with_dynamic_batch_and_sizes(tmp_path: Path) -> None:
+    for package in FORMATS["onnx"].packages:
+        pytest.importorskip(package)
+    core = exportable(make_model("atss"))
+    side = core.shortest_side
+    shapes = ImageShapes(1, side, side, dynamic_batch=True, dynamic_size=True, shortest_side=side)
+    path = tmp_path / "model.onnx"
+    check = export_model(core, shapes, path, file_format="onnx", description={})
+    assert check.largest < 1e-4 and check.empty == ()
+    assert [shape[0] for shape in check.shapes] == [1, 1, 3]
