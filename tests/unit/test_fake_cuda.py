@@ -83,16 +83,20 @@ def make_features(batch: int) -> dict[str, Tensor]:
     }
 
 
+def make_adapter(trunk: str, mode: str) -> ViTAdapter:
+    groups = [(0, 0), (1, 1)]
+    return ViTAdapter(
+        TRUNKS[trunk](), mode=mode, interaction_indexes=groups, conv_inplane=4, deform_num_heads=2
+    )
+
+
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
 @pytest.mark.parametrize(
     ("trunk", "mode"),
     [(trunk, "full") for trunk in TRUNKS] + [("plain", "light"), ("windowed beit", "frozen")],
 )
 def test_backbones(trunk, mode, fake_cuda):
-    vit = TRUNKS[trunk]()
-    adapter = ViTAdapter(
-        vit, mode=mode, interaction_indexes=[(0, 0), (1, 1)], conv_inplane=4, deform_num_heads=2
-    )
+    adapter = make_adapter(trunk, mode)
     with fake_cuda:
         move_to_fake_cuda(adapter)
         for batch, training in ((2, True), (1, False)):
@@ -102,6 +106,17 @@ def test_backbones(trunk, mode, fake_cuda):
                 assert torch.is_autocast_enabled("cuda") == training
                 outputs = adapter.train(training)(images)
             check_all_on_cuda(outputs.values())
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
+@pytest.mark.parametrize("trunk", TRUNKS)
+def test_converted_backbones(trunk, fake_cuda):
+    adapter = make_adapter(trunk, "full").eval().bfloat16()
+    with fake_cuda, torch.no_grad():
+        images = torch.randn(1, 3, 70, 96, device="cuda")
+        outputs = move_to_fake_cuda(adapter)(images).values()
+    check_all_on_cuda(outputs)
+    assert {features.dtype for features in outputs} == {torch.bfloat16}
 
 
 def make_head(kind: str) -> nn.Module:
@@ -157,6 +172,14 @@ def test_mask2former(fake_cuda, monkeypatch):
             monkeypatch.setattr(HungarianMatcher, "forward", lambda *_: Matches(pairs, pairs))
             losses = criterion(predictions, targets)
         check_all_on_cuda(losses.values())
+
+
+def test_converted_mask2former(fake_cuda):
+    head = make_mask2former_head().eval().bfloat16()
+    with fake_cuda, torch.no_grad():
+        features = {name: maps.bfloat16() for name, maps in make_features(1).items()}
+        outputs = move_to_fake_cuda(head)(features)[-1]
+    check_all_on_cuda(outputs)
 
 
 class _Careless(nn.Module):

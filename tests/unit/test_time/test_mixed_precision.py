@@ -1,10 +1,13 @@
-"""MixedPrecision: the results are those of float32, up to rounding, and have the same types."""
+"""Models in 16 bits: the results are those of float32, up to rounding, and have the same types."""
 
 import gc
+from collections.abc import Callable
+from copy import deepcopy
 
 import pytest
 import torch
 from detector_families import build, random_image
+from torch import nn
 from torchvision.ops import box_iou
 
 from vit_adapter import model_zoo
@@ -13,6 +16,10 @@ from vit_adapter.test_time import MixedPrecision
 
 BATCH = [{"image": random_image(96, 128), "height": 192, "width": 256}]
 DETECTORS = ["mask_rcnn", "cascade", "htc", "atss", "gfl", "sparse"]
+WAYS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "autocast": lambda model: MixedPrecision(model, torch.bfloat16),
+    "converted": lambda model: deepcopy(model).bfloat16(),
+}
 
 
 def run(model):
@@ -27,13 +34,14 @@ def types(output):
     return {name: value.dtype for name, value in output.items() if torch.is_tensor(value)}
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("family", DETECTORS)
-def test_detectors(family):
+def test_detectors(family, way):
     model = build(family)
     for name, weight in model.named_parameters():
         if name.endswith(("anchor_deltas.weight", "bbox_pred.weight")):
             weight.data *= 0.02
-    expected, found = run(model), run(MixedPrecision(model, torch.bfloat16))
+    expected, found = run(model), run(WAYS[way](model))
     assert types(found) == types(expected)
     expected, found = expected["instances"], found["instances"]
     overlaps = box_iou(expected.pred_boxes.tensor[:10], found.pred_boxes.tensor)
@@ -46,13 +54,14 @@ def test_detectors(family):
         assert equal.float().mean() > 0.99
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ["upernet", "semantic_fpn", "mask2former", "mask2former_panoptic"])
-def test_segmentation(name):
+def test_segmentation(name, way):
     torch.manual_seed(0)
     cfg = model_zoo.get_config(f"quick_start/{name}_vit_adapter_tiny_scratch")
     cfg.train.device = "cpu"
     model = build_model(cfg).eval()
-    expected, found = run(model), run(MixedPrecision(model, torch.bfloat16))
+    expected, found = run(model), run(WAYS[way](model))
     assert types(found) == types(expected)
     if "sem_seg" in expected:
         torch.testing.assert_close(found["sem_seg"], expected["sem_seg"], atol=0.15, rtol=0)

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import NoReturn
 
+import torch
 from detectron2.modeling.backbone import Backbone
 from torch import Tensor
 
@@ -65,6 +66,7 @@ class PyramidBackbone(Backbone):
 
         Args:
             images: (B, C, H, W), normalised, with the C channels of the ViT, H and W at least 1.
+                They are converted to the dtype of a model in 16 bits.
 
         Returns:
             name -> (B, D, ceil(H / stride), ceil(W / stride)) for each of ``out_features``.
@@ -73,6 +75,9 @@ class PyramidBackbone(Backbone):
             ValueError: the images are not a non-empty float tensor of this shape.
         """
         check_images(images, self.vit.in_channels)
+        dtype = next(self.parameters()).dtype
+        if dtype.itemsize < torch.float32.itemsize:
+            images = images.to(dtype)
         image_size = (images.shape[-2], images.shape[-1])
         outputs = self.compute(fix_traced_size(pad_to_multiple(images, PYRAMID_STRIDE)))
         return {

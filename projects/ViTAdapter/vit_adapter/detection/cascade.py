@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vit_adapter.detection.assigner import MaxIoUAssigner
 from vit_adapter.detection.box_predictor import choose_deltas
+from vit_adapter.detection.boxes import in_float32
 from vit_adapter.detection.sampling import log_samples, sample_regions, select_foreground
 from vit_adapter.layers.loss_count import rescale_means
 
@@ -128,7 +129,7 @@ class CascadeMaskHeads(nn.Module):
         rows = torch.arange(len(classes), device=classes.device)
         inputs = self.mask_inputs(pooled, len(self.mask_head))
         stages = zip(self.mask_head, inputs, strict=True)
-        masks = [head.layers(each)[rows, classes].sigmoid() for head, each in stages]
+        masks = [in_float32(head.layers(each)[rows, classes]).sigmoid() for head, each in stages]
         mean = torch.stack(masks).mean(dim=0)[:, None]
         for image, part in zip(instances, mean.split([len(i) for i in instances]), strict=True):
             image.pred_masks = part
@@ -201,7 +202,7 @@ class CascadeMaskHeads(nn.Module):
             proposals = self._refine(stage - 1, predictions, proposals)
             predictions = self._predict(stage, features, proposals)
             logits.append(predictions[0])
-        mean = torch.stack(logits).mean(dim=0)
+        mean = torch.stack([in_float32(of_stage) for of_stage in logits]).mean(dim=0)
         detections, _ = self.box_predictor[-1].inference((mean, predictions[1]), proposals)
         return detections
 

@@ -5,6 +5,7 @@ from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from vit_adapter.detection.boxes import in_float32
 from vit_adapter.layers.image_random import random_numbers_of
 from vit_adapter.layers.loss_count import loss_divisor
 
@@ -68,6 +69,17 @@ class InsideAnchorsRPN(RPN):
         # Centres are whole numbers, up to rounding.
         x, y = anchors.get_centers().unbind(dim=1)
         return (x < width - 0.5) & (y < height - 0.5)
+
+    def predict_proposals(
+        self,
+        anchors: list[Boxes],
+        pred_objectness_logits: list[Tensor],
+        pred_anchor_deltas: list[Tensor],
+        image_sizes: list[tuple[int, int]],
+    ) -> list[Instances]:
+        """Choose the best boxes as Detectron2 does, in float32 or wider."""
+        logits = [in_float32(level) for level in pred_objectness_logits]
+        return super().predict_proposals(anchors, logits, pred_anchor_deltas, image_sizes)
 
     def losses(
         self,

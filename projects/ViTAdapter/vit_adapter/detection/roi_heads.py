@@ -6,6 +6,7 @@ from detectron2.modeling.roi_heads import StandardROIHeads
 from detectron2.structures import ImageList, Instances
 from torch import Tensor
 
+from vit_adapter.detection.boxes import in_float32
 from vit_adapter.detection.sampling import log_samples, sample_regions, select_foreground
 from vit_adapter.layers.loss_count import rescale_means
 
@@ -78,3 +79,24 @@ class AssigningROIHeads(StandardROIHeads):
         )
         log_samples(regions, num_classes=self.num_classes)
         return regions
+
+    def _forward_box(
+        self, features: dict[str, Tensor], proposals: list[Instances]
+    ) -> dict[str, Tensor] | list[Instances]:
+        """See Detectron2; at test time scores and boxes are computed in float32 or wider."""
+        if self.training:
+            return super()._forward_box(features, proposals)
+        maps = [features[name] for name in self.box_in_features]
+        pooled = self.box_pooler(maps, [image.proposal_boxes for image in proposals])
+        logits, deltas = self.box_predictor(self.box_head(pooled))
+        return self.box_predictor.inference((in_float32(logits), deltas), proposals)[0]
+
+    def _forward_mask(
+        self, features: dict[str, Tensor], instances: list[Instances]
+    ) -> dict[str, Tensor] | list[Instances]:
+        """See Detectron2; at test time the masks are in float32 or wider."""
+        result = super()._forward_mask(features, instances)
+        if self.mask_on and not self.training:
+            for image in result:
+                image.pred_masks = in_float32(image.pred_masks)
+        return result

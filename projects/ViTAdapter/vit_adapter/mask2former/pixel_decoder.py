@@ -109,7 +109,9 @@ class Encoder(nn.Module):
 
     def forward(self, tokens: Tensor, positions: Tensor, shapes: Sequence[GridSize]) -> Tensor:
         """(B, S, C) -> (B, S, C); ``positions`` and ``shapes`` as in :class:`EncoderLayer`."""
-        points = reference_points(shapes, device=tokens.device, dtype=positions.dtype)
+        # Sampling locations are computed from these: half precision would shift them.
+        wide = torch.promote_types(tokens.dtype, torch.float32)
+        points = reference_points(shapes, device=tokens.device, dtype=wide)
         for layer in self.layers:
             tokens = layer(tokens, positions, points, shapes)
         return tokens
@@ -227,12 +229,11 @@ class MSDeformAttnPixelDecoder(nn.Module):
         maps = [conv(features) for conv, features in zip(self.input_convs, maps, strict=True)]
         shapes = [(features.shape[-2], features.shape[-1]) for features in maps]
         tokens = torch.cat([map_to_tokens(features) for features in maps], 1)  # (B, S, C)
-        # Sampling locations are computed from these: half precision would shift them.
         wide = torch.promote_types(tokens.dtype, torch.float32)
         sines = sine_positions(shapes, self.embed_dim, device=tokens.device, dtype=wide)
         encodings = self.level_encoding.weight
         positions = torch.cat([p + e for p, e in zip(sines, encodings, strict=True)], 1)
-        tokens = self.encoder(tokens, positions, shapes)
+        tokens = self.encoder(tokens, positions.to(tokens.dtype), shapes)
         return list(map(tokens_to_map, split_levels(tokens, shapes), shapes))
 
 

@@ -200,7 +200,8 @@ class MaskedTransformerDecoder(nn.Module):
         positions = sine_positions(shapes, self.embed_dim, device=levels[0].device, dtype=wide)
         embeddings = self.level_embed.weight
         values = [map_to_tokens(x) + e for x, e in zip(levels, embeddings, strict=True)]
-        return values, [value + p for value, p in zip(values, positions, strict=True)]
+        keys = [value + p.to(value.dtype) for value, p in zip(values, positions, strict=True)]
+        return values, keys
 
     def _predict(self, normed: Tensor, embedding: Tensor, mask_features: Tensor) -> MaskPredictions:
         """Predict from normed queries (B, Q, C) and their mask embeddings (B, Q, G)."""

@@ -7,6 +7,7 @@ classifier, the mean of the loss, and the initial weights of the classifier.
 from collections.abc import Mapping
 from functools import partial
 
+import torch
 from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
@@ -68,13 +69,14 @@ class SemanticFPNHead(SemSegFPNHead):
         init_classifier(self.predictor)
 
     def layers(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Compute scores (B, K, h, w) at the common stride."""
+        """Compute scores (B, K, h, w) at the common stride, in float32 or wider."""
         levels = zip(self.in_features, self.scale_heads, strict=True)
         maps = (head(features[name]) for name, head in levels)
         fused = next(maps)
         for level in maps:
             fused = fused + level
-        return self.predictor(self.dropout(fused))
+        scores = self.predictor(self.dropout(fused))
+        return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
     def losses(self, predictions: Tensor, targets: Tensor | None) -> dict[str, Tensor]:
         """Compute the weighted loss of scores (B, K, h, w) against labels (B, H, W)."""

@@ -9,6 +9,8 @@ import torch
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
+from vit_adapter.detection.boxes import in_float32
+
 __all__ = ["LearnedProposals"]
 
 
@@ -60,6 +62,6 @@ class LearnedProposals(nn.Module):
     def scale_boxes(self, image_size: tuple[int, int]) -> Tensor:
         """Boxes (P, 4), as x1, y1, x2, y2 in pixels of an image of (height, width)."""
         height, width = image_size
-        centers, sizes = self.boxes.weight.split(2, dim=1)
+        centers, sizes = in_float32(self.boxes.weight).split(2, dim=1)
         x, y = torch.stack((centers - sizes / 2, centers + sizes / 2), dim=1).unbind(dim=2)
         return torch.stack((x * width, y * height), dim=2).flatten(1)
