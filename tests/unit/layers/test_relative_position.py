@@ -1,16 +1,12 @@
-"""Relative position biases: the bias of each pair, resizing by splines, and the cache."""
-
-import copy
-import pickle
+"""Relative position biases: the bias of each pair, and resizing by splines."""
 
 import numpy as np
 import pytest
 import torch
 from scipy.interpolate import RectBivariateSpline
-from torch import Tensor, nn
+from torch import Tensor
 
 from vit_adapter.layers.relative_position import (
-    BiasCache,
     geometric_ratio,
     num_offsets,
     relative_position_bias,
@@ -115,102 +111,3 @@ def test_published_ratios() -> None:
     ratios = {30: 1.125056, 32: 1.134918, 40: 1.168504, 56: 1.218069}
     for grid, ratio in ratios.items():
         assert geometric_ratio(13, grid - 1) == pytest.approx(ratio, abs=1e-6)
-
-
-class _Counted:
-    """A table, a cache, and how often the bias was computed."""
-
-    def __init__(self, rows: int = 4) -> None:
-        self.table = nn.Parameter(torch.zeros(rows))
-        self.cache = BiasCache()
-        self.computed = 0
-
-    def get(self, key: str = "a") -> Tensor:
-        return self.cache.get(self.table, key, self._make)
-
-    def _make(self) -> Tensor:
-        self.computed += 1
-        return self.table * 1
-
-
-@torch.no_grad()
-def test_a_bias_is_computed_once_for_each_key() -> None:
-    counted = _Counted()
-    assert counted.get() is counted.get()
-    counted.get("b")
-    assert counted.get() is counted.get()
-    assert counted.computed == 2
-
-
-def _step(counted: _Counted) -> None:
-    counted.table.grad = torch.ones_like(counted.table)
-    torch.optim.SGD([counted.table], lr=1.0).step()
-
-
-def _replace(counted: _Counted) -> None:
-    counted.table = nn.Parameter(torch.ones(4))
-
-
-def _replace_data(counted: _Counted) -> None:
-    counted.table.data = torch.ones(4)
-
-
-def _load(counted: _Counted) -> None:
-    module = nn.Module()
-    module.table = counted.table
-    module.load_state_dict({"table": torch.full((4,), 3.0)})
-
-
-@pytest.mark.parametrize("change", [_step, _replace, _replace_data, _load])
-@torch.no_grad()
-def test_no_bias_outlives_its_table(change: object) -> None:
-    counted = _Counted()
-    counted.get()
-    change(counted)
-    assert torch.equal(counted.get(), counted.table)
-    assert counted.get().abs().sum() > 0
-
-
-def test_nothing_is_kept_while_gradients_are_computed() -> None:
-    counted = _Counted()
-    with torch.no_grad():
-        kept = counted.get()
-    assert counted.get().requires_grad
-    with torch.no_grad():
-        assert counted.get() is not kept  # the step in between cleared the cache
-
-
-@torch.inference_mode()
-def test_tables_made_in_inference_mode_are_not_cached() -> None:
-    counted = _Counted()
-    counted.get()
-    counted.table.add_(1)
-    assert torch.equal(counted.get(), torch.ones(4))
-
-
-@torch.no_grad()
-def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vit_adapter.layers.relative_position._MAX_CACHED_BYTES", 40)
-    counted = _Counted()  # 16 bytes each: two fit
-    kept = [counted.get(key) for key in "abc"]
-    assert counted.get("c") is kept[2] and counted.get("b") is kept[1]
-    assert counted.get("a") is not kept[0]
-    large = _Counted(rows=11)
-    assert large.get() is not large.get()
-
-
-@torch.no_grad()
-def test_a_cuda_graph_computes_its_own_bias(monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = _Counted()
-    kept = counted.get()
-    monkeypatch.setattr("vit_adapter.layers.relative_position.is_captured", lambda tensor: True)
-    assert counted.get() is not kept
-
-
-@torch.no_grad()
-def test_copies_start_empty() -> None:
-    counted = _Counted()
-    counted.get()
-    for copied in (copy.deepcopy(counted), pickle.loads(pickle.dumps(counted))):
-        assert torch.equal(copied.get(), counted.get())
-        assert copied.computed == 2

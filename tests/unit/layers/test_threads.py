@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+from vit_adapter.layers.derived import DerivedTensors
 from vit_adapter.layers.pyramid import inverse_grid_sizes, reference_points
-from vit_adapter.layers.relative_position import BiasCache
 
 
 @pytest.fixture(autouse=True)
@@ -35,10 +35,10 @@ def test_constants_that_displace_each_other():
 
 @torch.no_grad()
 def test_biases_of_a_table_that_is_replaced():
-    cache, tables = BiasCache(), [torch.full((3,), float(k)) for k in range(4)]
+    cache, tables = DerivedTensors(), [torch.full((3,), float(k)) for k in range(4)]
 
     def bias(index):
         table = tables[index % 4]
-        return cache.get(table, index % 3, lambda: table * 2)[0].item()
+        return cache.get([table], index % 3, lambda: table * 2)[0].item()
 
     assert in_threads(torch.no_grad()(bias), range(2000)) == [2.0 * (k % 4) for k in range(2000)]

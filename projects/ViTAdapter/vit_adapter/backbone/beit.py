@@ -28,9 +28,9 @@ from vit_adapter.backbone.vit_parts import (
     scale_branch,
 )
 from vit_adapter.layers import GridSize, Linear, linear, window_merge, window_partition
+from vit_adapter.layers.derived import DerivesTensors
 from vit_adapter.layers.relative_position import (
     NUM_CLASS_ROWS,
-    BiasCache,
     num_offsets,
     relative_position_bias,
     resize_offsets,
@@ -199,7 +199,7 @@ class Block(nn.Module):
         return tokens + self.drop_path(hidden)
 
 
-class Attention(nn.Module):
+class Attention(DerivesTensors):
     """Multi-head self-attention with a relative position bias, global or in square windows.
 
     Args:
@@ -232,12 +232,6 @@ class Attention(nn.Module):
         rows = num_offsets(native_grid) + NUM_CLASS_ROWS * class_token
         self.relative_position_bias_table = nn.Parameter(torch.zeros(rows, num_heads))
         self.proj = Linear(dim, dim)
-        self._biases = BiasCache()
-
-    def train(self, mode: bool = True) -> "Attention":
-        """See :meth:`torch.nn.Module.train`; drops the biases cached for inference."""
-        self._biases.clear()
-        return super().train(mode)
 
     def forward(self, tokens: Tensor, grid: GridSize) -> Tensor:
         """(B, N, D) -> (B, N, D). Windows are zero-padded before the projection, without a mask."""
@@ -250,9 +244,12 @@ class Attention(nn.Module):
     def _attend(self, tokens: Tensor, grid: GridSize) -> Tensor:
         bias = None
         if self.q_bias is not None:
-            bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+            bias = self.derived.get((self.q_bias, self.v_bias), "qkv", self._qkv_bias)
         qkv = linear(tokens, self.qkv.weight, bias)
         return attend(qkv, self.num_heads, self._position_bias(grid, qkv.dtype))
+
+    def _qkv_bias(self) -> Tensor:
+        return torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
 
     def _position_bias(self, grid: GridSize, dtype: torch.dtype) -> Tensor:
         """Bias (M, N, N) of a grid, class token included, in the dtype of the attention."""
@@ -262,4 +259,4 @@ class Attention(nn.Module):
             resized = resize_offsets(table, self.native_grid, grid).to(dtype)
             return relative_position_bias(resized, grid, class_token=self.class_token)
 
-        return self._biases.get(table, (grid, dtype), make)
+        return self.derived.get((table,), (grid, dtype), make)

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from vit_adapter.layers.cpu.dense import Linear, linear
 from vit_adapter.layers.cpu.softmax import softmax
+from vit_adapter.layers.derived import DerivesTensors
 from vit_adapter.layers.pyramid import GridSize, inverse_grid_sizes
 from vit_adapter.ops import ms_deform_attn
 
 
-class MSDeformAttn(nn.Module):
+class MSDeformAttn(DerivesTensors):
     """Every query averages the values of a few points per level around its reference point.
 
     Parameter names are those of Deformable DETR: ``sampling_offsets``, ``attention_weights``,
@@ -110,22 +111,24 @@ class MSDeformAttn(nn.Module):
             )
         heads, levels, points = self.num_heads, self.num_levels, self.num_points
         value = self.value_proj(value).unflatten(-1, (heads, -1))  # (B, S, M, D)
-        offsets, logits = self._project(query)
-        offsets = offsets.unflatten(-1, (heads, levels, points, 2))
         dtype = reference_points.dtype
+        offsets, logits = self._project(query, dtype)
+        offsets = offsets.unflatten(-1, (heads, levels, points, 2))
         weights = softmax(logits, dtype).unflatten(-1, (levels, points))  # (B, Q, M, L, P)
 
         scale = inverse_grid_sizes(spatial_shapes, device=query.device, dtype=dtype)
         locations = torch.addcmul(  # offsets are in cells of their level
-            reference_points[:, :, None, :, None], offsets.to(dtype), scale[:, None]
+            reference_points[:, :, None, :, None], offsets, scale[:, None]
         )
         return self.output_proj(ms_deform_attn(value, spatial_shapes, locations, weights))
 
-    def _project(self, query: Tensor) -> tuple[Tensor, Tensor]:
+    def _project(self, query: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Offsets (B, Q, M*L*P*2) and logits (B, Q, M, L*P), both from one matrix product."""
         offsets, weights = self.sampling_offsets, self.attention_weights
-        weight = torch.cat([offsets.weight, weights.weight])
-        bias = torch.cat([offsets.bias, weights.bias])
+        parts = offsets.weight, weights.weight, offsets.bias, weights.bias
+        weight, bias = self.derived.get(
+            parts, "merged", lambda: (torch.cat(parts[:2]), torch.cat(parts[2:]))
+        )
         sizes = [offsets.out_features, weights.out_features]
-        points, logits = linear(query, weight, bias).split(sizes, dim=-1)
+        points, logits = linear(query, weight, bias).to(dtype).split(sizes, dim=-1)
         return points, logits.unflatten(-1, (self.num_heads, -1))

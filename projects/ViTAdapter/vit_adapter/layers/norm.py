@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vit_adapter.layers.cpu.batch_norm import normalise_cells
 from vit_adapter.layers.cpu.convolution import to_fast_layout
+from vit_adapter.layers.derived import DerivesTensors
 
 _NAMES = ("BN", "SyncBN", "naiveSyncBN", "naiveSyncBN_N", "FrozenBN", "GN", "LN")
 _LAYER_NORM_EPS = 1e-6  # of Detectron2's "LN", which its version 0.6 does not have
@@ -57,13 +58,13 @@ class ChannelLayerNorm(nn.LayerNorm):
         return to_fast_layout(normed)
 
 
-class ConvNormSequential(nn.Sequential):
+class ConvNormSequential(DerivesTensors, nn.Sequential):
     """Runs layers in order; in evaluation, folds each batch norm into the convolution before it.
 
-    Folding saves a pass over the map. Only the weights are folded, anew at each call, and nothing
-    is kept: states and gradients are those of a plain :class:`torch.nn.Sequential`. Nothing is
-    folded while gradients are recorded, or if the norm takes its statistics from the batch. Forward
-    hooks of two layers that run as one are not called.
+    Folding saves a pass over the map. The folded weights are kept until the weights change; states
+    and gradients are those of a plain :class:`torch.nn.Sequential`. Nothing is folded while
+    gradients are recorded, or if the norm takes its statistics from the batch. Forward hooks of two
+    layers that run as one are not called.
     """
 
     def forward(self, features: Tensor) -> Tensor:
@@ -72,10 +73,23 @@ class ConvNormSequential(nn.Sequential):
         while layers:
             layer = layers.pop(0)
             if layers and _can_fold(layer, layers[0]):
-                features = _convolve_and_normalise(features, layer, layers.pop(0))
+                features = self._convolve_and_normalise(features, layer, layers.pop(0))
             else:
                 features = layer(features)
         return features
+
+    def _convolve_and_normalise(
+        self, features: Tensor, conv: nn.Conv2d, norm: _BatchNorm | FrozenBatchNorm2d
+    ) -> Tensor:
+        """Compute ``norm(conv(features))`` as one convolution."""
+        sources = conv.weight, conv.bias, *_constants(norm)
+        weight, bias = self.derived.get(
+            [source for source in sources if source is not None],
+            id(conv),
+            lambda: _fold(conv, norm),
+        )
+        sizes = conv.stride, conv.padding, conv.dilation, conv.groups
+        return F.conv2d(features, weight, bias, *sizes)
 
 
 def normalise_map(norm: nn.Module, features: Tensor, *, in_place: bool = False) -> Tensor:
@@ -94,9 +108,10 @@ def normalise_map(norm: nn.Module, features: Tensor, *, in_place: bool = False) 
     Returns:
         (B, C, H, W).
     """
-    if _has_constants(norm) and in_place:
+    # 16 bits would also round the product.
+    if in_place and features.dtype.itemsize >= torch.float32.itemsize and _has_constants(norm):
         scale, shift = _scale_and_shift(norm)
-        if features.dtype == scale.dtype:  # 16 bits would also round the product
+        if features.dtype == scale.dtype:
             return features.mul_(scale.view(-1, 1, 1)).add_(shift.view(-1, 1, 1))
     if not torch.is_grad_enabled():
         return norm(features)
@@ -128,13 +143,15 @@ def _can_fold(layer: nn.Module, following: nn.Module) -> bool:
     return is_convolution and _has_constants(following)
 
 
-def _convolve_and_normalise(
-    features: Tensor, conv: nn.Conv2d, norm: _BatchNorm | FrozenBatchNorm2d
-) -> Tensor:
-    """Compute ``norm(conv(features))`` as one convolution, folding in float32 or wider."""
+def _constants(norm: _BatchNorm | FrozenBatchNorm2d) -> tuple[Tensor, ...]:
+    """What the factors and offsets of a norm are made from."""
+    return norm.weight, norm.bias, norm.running_mean, norm.running_var
+
+
+def _fold(conv: nn.Conv2d, norm: _BatchNorm | FrozenBatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution and a norm in one, folded in float32 or wider."""
     scale, shift = _scale_and_shift(norm)
     if conv.bias is not None:
         shift = shift + conv.bias * scale
     weight = (conv.weight * scale.view(-1, 1, 1, 1)).to(conv.weight.dtype)
-    sizes = conv.stride, conv.padding, conv.dilation, conv.groups
-    return F.conv2d(features, weight, shift.to(weight.dtype), *sizes)
+    return weight, shift.to(weight.dtype)

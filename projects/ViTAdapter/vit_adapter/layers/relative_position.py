@@ -8,25 +8,18 @@ Shapes: h/w grid of patches, N tokens (h*w, and the class token), R rows of a ta
 side of the source and of the target in offsets.
 """
 
-import threading
-import weakref
-from collections.abc import Callable, Hashable
-
 import numpy as np
 import torch
 from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
-from vit_adapter.layers.pyramid import GridSize, cached_constant, holds_numbers, is_captured
+from vit_adapter.layers.pyramid import GridSize, cached_constant
 
 NUM_CLASS_ROWS = 3
 """Rows of a table for the class token."""
 
 # Attention kernels on GPUs copy a bias whose rows do not start at multiples of this many elements.
 _ALIGNMENT = 8
-
-# Per table: enough for 512 pixels in float32 or 640 in bfloat16 with 16 heads.
-_MAX_CACHED_BYTES = 80 * 2**20
 
 
 def num_offsets(grid: GridSize) -> int:
@@ -111,68 +104,6 @@ def geometric_ratio(source: int, target: int) -> float:
         else:
             low = ratio
     return ratio
-
-
-class BiasCache:
-    """Caches the biases of one table for the latest grids, for inference.
-
-    Nothing is kept while gradients are computed, so a training step never sees an old bias. The
-    cache is cleared as soon as the table is replaced or written to. Writes to ``table.data`` cannot
-    be detected: call :meth:`clear` after them (the attention of :class:`~vit_adapter.BEiT` does so
-    when its training mode is set). Several threads may use one cache.
-    """
-
-    def __init__(self) -> None:
-        self._entries: dict[Hashable, Tensor] = {}
-        self._source: tuple[weakref.ref[Tensor], int, int] | None = None
-        self._lock = threading.RLock()
-
-    def __reduce__(self) -> tuple[type["BiasCache"], tuple[()]]:
-        """Let copies and pickles start empty."""
-        return type(self), ()
-
-    def clear(self) -> None:
-        """Forget everything."""
-        with self._lock:
-            self._entries.clear()
-            self._source = None
-
-    def get(self, table: Tensor, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
-        """Return ``make()``, or its result from an earlier call with the same table and key.
-
-        Args:
-            table: the table that the bias is made from.
-            key: everything else that the bias depends on.
-            make: computes the bias.
-        """
-        if torch.compiler.is_compiling() or is_captured(table):
-            return make()  # the graph follows the table, and outlives this cache
-        if torch.is_grad_enabled() or table.is_inference():
-            self.clear()
-            return make()
-        with self._lock:
-            self._forget_unless_made_of(table)
-            if key not in self._entries:
-                bias = make()
-                if bias.nbytes > _MAX_CACHED_BYTES or not holds_numbers(bias):
-                    return bias
-                self._make_room(bias.nbytes)
-                self._entries[key] = bias
-            return self._entries[key]
-
-    def _forget_unless_made_of(self, table: Tensor) -> None:
-        memory, version = table.data_ptr(), table._version
-        if self._source is not None:
-            same = self._source[0]() is table and self._source[1:] == (memory, version)
-            if same:
-                return
-        self.clear()
-        self._source = weakref.ref(table), memory, version
-
-    def _make_room(self, wanted: int) -> None:
-        kept = sum(bias.nbytes for bias in self._entries.values())
-        while self._entries and kept + wanted > _MAX_CACHED_BYTES:
-            kept -= self._entries.pop(next(iter(self._entries))).nbytes
 
 
 def _spline_matrix(sides: tuple[GridSize, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
