@@ -3,12 +3,15 @@
 Shapes: B batch, Q queries, K keys, C embed dim, M heads.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vit_adapter.layers import Linear, linear
+from vit_adapter.layers import GridSize, Linear, linear
+from vit_adapter.layers.pyramid import cached_constant
 
 
 class Attention(nn.Module):
@@ -45,7 +48,13 @@ class Attention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        allowed: Tensor | None = None,
+        *,
+        projected: bool = False,
     ) -> Tensor:
         """Attend.
 
@@ -54,17 +63,51 @@ class Attention(nn.Module):
             key: (B, K, C).
             value: (B, K, C).
             allowed: bool (B, 1, Q, K), True where a query may read a key; at least once per row.
+            projected: whether key and value are already projected, see :func:`merge_projections`.
 
         Returns:
             (B, Q, C).
         """
-        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        if query is key:
+            query, key = self._project(query, 0, 2).chunk(2, -1)
+        else:
+            query = self._project(query, 0, 1)
+            key = key if projected else self._project(key, 1, 2)
+        value = value if projected else self._project(value, 2, 3)
         query, key, value = (
-            linear(tokens, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for tokens, weight, bias in zip((query, key, value), weights, biases, strict=True)
+            tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for tokens in (query, key, value)
         )  # (B, M, Q or K, C/M)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
+        bias = None
+        if allowed is not None:
+            zero, least = cached_constant(_mask_values, (), query.device, query.dtype).unbind()
+            bias = torch.where(allowed, zero, least)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+    def _project(self, tokens: Tensor, start: int, stop: int) -> Tensor:
+        """Parts ``start`` to ``stop`` of (query, key, value), side by side."""
+        rows = slice(start * tokens.shape[-1], stop * tokens.shape[-1])
+        return linear(tokens, self.in_proj_weight[rows], self.in_proj_bias[rows])
+
+
+def merge_projections(attentions: Sequence[Attention]) -> tuple[Tensor, ...]:
+    """Join the projections of the keys and of the values of several attentions.
+
+    Returns:
+        Weight (n * C, C) and bias (n * C) for the keys, then for the values, of n attentions.
+    """
+    weights = [attention.in_proj_weight.chunk(3) for attention in attentions]
+    biases = [attention.in_proj_bias.chunk(3) for attention in attentions]
+    parts = [(parameters, part) for part in (1, 2) for parameters in (weights, biases)]
+    return tuple(torch.cat([each[part] for each in parameters]) for parameters, part in parts)
+
+
+def _mask_values(shapes: tuple[GridSize, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """What is added to the products of a query with keys it may read, and with the others."""
+    values = torch.zeros(2, device=device, dtype=dtype)
+    values[1].fill_(float("-inf"))
+    return values
 
 
 class FeedForward(nn.Module):

@@ -32,6 +32,7 @@ from vit_adapter.layers import (
     to_fast_layout,
     tokens_to_map,
 )
+from vit_adapter.layers.derived import DerivesTensors
 from vit_adapter.mask2former.attention import FeedForward
 from vit_adapter.mask2former.position import sine_positions
 
@@ -117,7 +118,7 @@ class Encoder(nn.Module):
         return tokens
 
 
-class MSDeformAttnPixelDecoder(nn.Module):
+class MSDeformAttnPixelDecoder(DerivesTensors):
     """Refines the coarse levels of a pyramid together, then makes mask features at the finest one.
 
     Args:
@@ -229,12 +230,19 @@ class MSDeformAttnPixelDecoder(nn.Module):
         maps = [conv(features) for conv, features in zip(self.input_convs, maps, strict=True)]
         shapes = [(features.shape[-2], features.shape[-1]) for features in maps]
         tokens = torch.cat([map_to_tokens(features) for features in maps], 1)  # (B, S, C)
-        wide = torch.promote_types(tokens.dtype, torch.float32)
-        sines = sine_positions(shapes, self.embed_dim, device=tokens.device, dtype=wide)
-        encodings = self.level_encoding.weight
-        positions = torch.cat([p + e for p, e in zip(sines, encodings, strict=True)], 1)
-        tokens = self.encoder(tokens, positions.to(tokens.dtype), shapes)
+        key = tuple(shapes), tokens.dtype
+        encoding = self.level_encoding.weight
+        positions = self.derived.get([encoding], key, lambda: self._positions(*key))
+        tokens = self.encoder(tokens, positions, shapes)
         return list(map(tokens_to_map, split_levels(tokens, shapes), shapes))
+
+    def _positions(self, shapes: Sequence[GridSize], dtype: torch.dtype) -> Tensor:
+        """What is added to the queries of all levels (1, S, C)."""
+        encodings = self.level_encoding.weight
+        wide = torch.promote_types(dtype, torch.float32)
+        sines = sine_positions(shapes, self.embed_dim, device=encodings.device, dtype=wide)
+        positions = torch.cat([p + e for p, e in zip(sines, encodings, strict=True)], 1)
+        return positions.to(dtype)
 
 
 def _check_sizes(

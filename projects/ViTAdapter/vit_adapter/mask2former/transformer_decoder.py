@@ -11,14 +11,16 @@ Shapes: B batch, C embed dim, H/W grid of one level, G mask channels, h/w grid o
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vit_adapter.layers import Linear, map_to_tokens
-from vit_adapter.mask2former.attention import Attention, FeedForward
+from vit_adapter.layers import GridSize, Linear, linear, map_to_tokens
+from vit_adapter.layers.derived import DerivesTensors
+from vit_adapter.mask2former.attention import Attention, FeedForward, merge_projections
 from vit_adapter.mask2former.pixel_decoder import PixelFeatures
 from vit_adapter.mask2former.position import sine_positions
 
@@ -33,6 +35,20 @@ class MaskPredictions(NamedTuple):
 
     class_logits: Tensor
     mask_logits: Tensor
+
+
+class Memory(NamedTuple):
+    """The tokens of one level as keys and values.
+
+    Attributes:
+        key: (B, H*W, C), with positions.
+        value: (B, H*W, C), without positions.
+        projected: whether they have gone through the projections of a layer.
+    """
+
+    key: Tensor
+    value: Tensor
+    projected: bool
 
 
 class DecoderLayer(nn.Module):
@@ -56,28 +72,32 @@ class DecoderLayer(nn.Module):
         self.norm3 = nn.LayerNorm(embed_dim)
 
     def forward(
-        self, query: Tensor, query_position: Tensor, key: Tensor, value: Tensor, allowed: Tensor
+        self,
+        query: Tensor,
+        query_position: Tensor,
+        memory: "Memory",
+        allowed: Tensor,
     ) -> Tensor:
         """Refine the queries.
 
         Args:
             query: (B, Q, C).
             query_position: (Q, C), added to the queries, and to the keys of the self-attention.
-            key: (B, H*W, C) of one level, with positions.
-            value: (B, H*W, C), without positions.
+            memory: what the queries read of one level.
             allowed: bool (B, 1, Q, H*W), which cells each query may read.
 
         Returns:
             (B, Q, C).
         """
-        attended = self.cross_attn(query + query_position, key, value, allowed)
+        key, value, projected = memory
+        attended = self.cross_attn(query + query_position, key, value, allowed, projected=projected)
         query = self.norm1(query + attended)
         positioned = query + query_position
         query = self.norm2(query + self.self_attn(positioned, positioned, query))
         return self.norm3(query + self.ffn(query))
 
 
-class MaskedTransformerDecoder(nn.Module):
+class MaskedTransformerDecoder(DerivesTensors):
     """Queries that attend to the levels in turn, each within the last mask it predicted.
 
     Args:
@@ -175,7 +195,9 @@ class MaskedTransformerDecoder(nn.Module):
                 f"expected at least {self.num_levels} levels, got {len(features.levels)}"
             )
         levels = features.levels[: self.num_levels]
-        values, keys = self._memories(levels)
+        memories = self._memories(levels)
+        if not torch.is_grad_enabled():
+            memories = self._project(memories)
         resized = _resize_each(features.mask_features, levels)
         query = self.query_feat.weight.expand(levels[0].shape[0], -1, -1)  # (B, Q, C)
         position = self.query_embed.weight
@@ -187,21 +209,45 @@ class MaskedTransformerDecoder(nn.Module):
                 predictions.append(self._predict(normed, embedding, features.mask_features))
             at = i % self.num_levels
             allowed = _inside_of_masks(embedding, resized[at])
-            query = layer(query, position, keys[at], values[at], allowed)
+            query = layer(query, position, memories[i % len(memories)], allowed)
         normed = self.post_norm(query)
         embedding = self.mask_embed(normed)
         predictions.append(self._predict(normed, embedding, features.mask_features))
         return predictions
 
-    def _memories(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Make the values and keys (B, H*W, C) of each level; only keys include positions."""
-        shapes = [(level.shape[-2], level.shape[-1]) for level in levels]
-        wide = torch.promote_types(levels[0].dtype, torch.float32)
-        positions = sine_positions(shapes, self.embed_dim, device=levels[0].device, dtype=wide)
+    def _memories(self, levels: Sequence[Tensor]) -> list[Memory]:
+        """Make keys and values of each level."""
+        shapes = tuple((level.shape[-2], level.shape[-1]) for level in levels)
         embeddings = self.level_embed.weight
+        key = shapes, levels[0].dtype
+        # Large, so they are kept with this module's weights and not as constants.
+        positions = self.derived.get([embeddings], key, lambda: self._positions(*key))
         values = [map_to_tokens(x) + e for x, e in zip(levels, embeddings, strict=True)]
-        keys = [value + p.to(value.dtype) for value, p in zip(values, positions, strict=True)]
-        return values, keys
+        return [Memory(v + p, v, False) for v, p in zip(values, positions, strict=True)]
+
+    def _positions(self, shapes: Sequence[GridSize], dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """The positions (1, H*W, C) of each level."""
+        wide = torch.promote_types(dtype, torch.float32)
+        device = self.level_embed.weight.device
+        sines = sine_positions(shapes, self.embed_dim, device=device, dtype=wide)
+        return tuple(positions.to(dtype) for positions in sines)
+
+    def _project(self, memories: Sequence[Memory]) -> list[Memory]:
+        """Project keys and values for all layers, with one matrix product for each level.
+
+        Only for inference: parameters of layers are read outside them.
+        """
+        projected: list[list[Memory]] = []
+        for level, (key, value, _) in enumerate(memories):
+            attentions = [layer.cross_attn for layer in self.layers[level :: self.num_levels]]
+            sources = [p for a in attentions for p in (a.in_proj_weight, a.in_proj_bias)]
+            weights = self.derived.get(sources, level, partial(merge_projections, attentions))
+            keys = linear(key, *weights[:2]).chunk(len(attentions), -1)
+            values = linear(value, *weights[2:]).chunk(len(attentions), -1)
+            projected.append([Memory(*pair, True) for pair in zip(keys, values, strict=True)])
+        return [
+            projected[i % self.num_levels][i // self.num_levels] for i in range(len(self.layers))
+        ]
 
     def _predict(self, normed: Tensor, embedding: Tensor, mask_features: Tensor) -> MaskPredictions:
         """Predict from normed queries (B, Q, C) and their mask embeddings (B, Q, G)."""
@@ -239,4 +285,4 @@ def _inside_of_masks(embedding: Tensor, resized_features: Tensor) -> Tensor:
         half.
     """
     inside = embedding @ resized_features >= 0
-    return (inside | ~inside.any(-1, keepdim=True))[:, None]
+    return (inside == inside.any(-1, keepdim=True))[:, None]
