@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
+from fake_cuda import move_to_fake_cuda
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vit_adapter import BEiT, PlainViT, TimmViT, UniPerceiver, ViTAdapter
 from vit_adapter.layers.matching import Matches
@@ -47,28 +47,6 @@ SHAPES = {
     for name, stride in (("res2", 4), ("res3", 8), ("res4", 16), ("res5", 32))
 }
 CLASSES = 5
-
-
-@pytest.fixture
-def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> FakeTensorMode:
-    """Allows fake tensors on CUDA, and makes autocast and the operator accept them."""
-    monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
-    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: True)
-    monkeypatch.setattr("vit_adapter.ops.functional.select_backend", lambda device_type: "kernel")
-    return FakeTensorMode()
-
-
-def move_to_fake_cuda(module: nn.Module) -> nn.Module:
-    """Do what `module.cuda()` would: replace parameters and buffers, and nothing else."""
-    for part in module.modules():
-        for name, parameter in part._parameters.items():
-            if parameter is not None:
-                fake = torch.empty(parameter.shape, dtype=parameter.dtype, device="cuda")
-                part._parameters[name] = nn.Parameter(fake, parameter.requires_grad)
-        for name, buffer in part._buffers.items():
-            if buffer is not None:
-                part._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device="cuda")
-    return module
 
 
 def check_all_on_cuda(tensors: Iterable[Tensor]) -> None:

@@ -232,7 +232,9 @@ def test_every_mode_starts_as_without_factors(mode: str, native_bfloat16: None) 
         adapter.train(mode == "frozen")  # in which stochastic depth is off
         results.append(adapter(images))
     without, with_factors = results
-    assert all(torch.equal(with_factors[name], without[name]) for name in without)
+    # Without gradients, the frozen blocks round differently.
+    tolerance = 0.02 if mode == "frozen" else 0.0
+    torch.testing.assert_close(with_factors, without, rtol=tolerance, atol=tolerance)
 
 
 def test_frozen_vit_rounds_and_keeps_gradients_for_its_factors(native_bfloat16: None) -> None:

@@ -134,3 +134,21 @@ def test_a_parameter_without_a_layer_is_named() -> None:
         ValueError, match=r"layer blocks\.4\.weight, head\.weight belongs.*4 blocks"
     ):
         trunk.parameter_layers()
+
+
+@pytest.mark.parametrize("make", TRUNKS.values(), ids=TRUNKS)
+def test_inference_equals_training_after_each_change_of_the_weights(
+    make: Callable[[], ViTTrunk],
+) -> None:
+    trunk = make().eval()
+    with torch.no_grad():
+        for parameter in trunk.parameters():
+            parameter.normal_(std=0.2)
+    images = torch.randn(1, 3, 32, 64)  # another grid than that of the positions
+    for _ in range(2):
+        expected, _ = trunk(images)
+        with torch.no_grad():
+            for _ in range(2):  # the second call may read what the first one kept
+                torch.testing.assert_close(trunk(images)[0], expected)
+            for parameter in trunk.parameters():
+                parameter.mul_(1.1)

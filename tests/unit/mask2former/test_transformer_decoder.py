@@ -125,3 +125,13 @@ def test_additional_levels_are_ignored(make_decoder: MakeDecoder) -> None:
     decoder = make_decoder()
     more = PixelFeatures(mask_features, [*levels, torch.randn(2, 64, 16, 24)])
     torch.testing.assert_close(masks_of(decoder, more), masks_of(decoder, features))
+
+
+def test_inference_projects_the_memory_as_training_does(make_decoder: MakeDecoder) -> None:
+    decoder, features = make_decoder(num_layers=4, num_levels=3), pixel_features()
+    for _ in range(2):
+        expected = decoder(features)[-1]
+        with torch.no_grad():
+            torch.testing.assert_close(tuple(decoder(features)[-1]), tuple(expected))
+            for layer in decoder.layers:  # no merged weights may be kept
+                layer.cross_attn.in_proj_weight.mul_(2)

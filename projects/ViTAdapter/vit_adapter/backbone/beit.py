@@ -18,6 +18,7 @@ from vit_adapter.backbone.vit_parts import (
     LAYER_NORM_EPS,
     Mlp,
     PatchEmbed,
+    add_branch,
     attend,
     check_arguments,
     check_img_size,
@@ -25,7 +26,6 @@ from vit_adapter.backbone.vit_parts import (
     make_drop_path,
     patch_grid,
     run_blocks,
-    scale_branch,
 )
 from vit_adapter.layers import GridSize, Linear, linear, window_merge, window_partition
 from vit_adapter.layers.derived import DerivesTensors
@@ -193,10 +193,10 @@ class Block(nn.Module):
 
     def forward(self, tokens: Tensor, grid: GridSize) -> Tensor:
         """(B, N, D), with the class token N + 1, -> the same; ``grid`` is (h, w)."""
-        attended = scale_branch(self.attn(self.norm1(tokens), grid), self.gamma_1)
-        tokens = tokens + self.drop_path(attended)
-        hidden = scale_branch(self.mlp(self.norm2(tokens)), self.gamma_2)
-        return tokens + self.drop_path(hidden)
+        attended = self.attn(self.norm1(tokens), grid)
+        tokens = add_branch(tokens, attended, self.gamma_1, self.drop_path)
+        hidden = self.mlp(self.norm2(tokens))
+        return add_branch(tokens, hidden, self.gamma_2, self.drop_path)
 
 
 class Attention(DerivesTensors):

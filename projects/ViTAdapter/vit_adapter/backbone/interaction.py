@@ -13,6 +13,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vit_adapter.backbone.vit_parts import add_branch
 from vit_adapter.layers import (
     GridSize,
     Linear,
@@ -85,7 +86,7 @@ class Injector(nn.Module):
         attended = self.attn(
             self.query_norm(vit_tokens), points, self.feat_norm(prior_tokens), geometry.prior_shapes
         )
-        return vit_tokens + self.gamma * attended
+        return add_branch(vit_tokens, attended, self.gamma)
 
 
 class BaseExtractor(nn.Module, ABC):

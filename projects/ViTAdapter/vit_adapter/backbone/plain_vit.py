@@ -19,6 +19,7 @@ from vit_adapter.backbone.vit_parts import (
     LAYER_NORM_EPS,
     Mlp,
     PatchEmbed,
+    add_branch,
     attend,
     check_arguments,
     check_img_size,
@@ -26,7 +27,6 @@ from vit_adapter.backbone.vit_parts import (
     make_drop_path,
     patch_grid,
     run_blocks,
-    scale_branch,
 )
 from vit_adapter.layers import (
     ChannelLayerNorm,
@@ -140,8 +140,11 @@ class PlainViT(ViTTrunk):
     def embed(self, images: Tensor) -> tuple[Tensor, GridSize]:
         """See :meth:`ViTTrunk.embed`."""
         grid = patch_grid(images, self.patch_size, self.in_channels)
-        positions = resize_position_embedding(self.pos_embed[:, 1:], self.pretrain_grid, grid)
+        positions = self.derived.get([self.pos_embed], grid, lambda: self._positions(grid))
         return self.patch_embed(images) + positions, grid
+
+    def _positions(self, grid: GridSize) -> Tensor:
+        return resize_position_embedding(self.pos_embed[:, 1:], self.pretrain_grid, grid)
 
     def forward_blocks(self, tokens: Tensor, grid: GridSize, start: int, stop: int) -> Tensor:
         """See :meth:`ViTTrunk.forward_blocks`."""
@@ -183,10 +186,10 @@ class Block(nn.Module):
 
     def forward(self, tokens: Tensor, grid: GridSize) -> Tensor:
         """(B, N, D) -> (B, N, D); ``grid`` is (h, w)."""
-        attended = scale_branch(self.attn(self.norm1(tokens), grid), self.gamma1)
-        tokens = tokens + self.drop_path(attended)
-        hidden = scale_branch(self.mlp(self.norm2(tokens)), self.gamma2)
-        tokens = tokens + self.drop_path(hidden)
+        attended = self.attn(self.norm1(tokens), grid)
+        tokens = add_branch(tokens, attended, self.gamma1, self.drop_path)
+        hidden = self.mlp(self.norm2(tokens))
+        tokens = add_branch(tokens, hidden, self.gamma2, self.drop_path)
         return tokens if self.residual is None else self.residual(tokens, grid)
 
 

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from vit_adapter.layers import GridSize
+from vit_adapter.layers.derived import DerivesTensors
 
 
-class ViTTrunk(nn.Module, ABC):
+class ViTTrunk(DerivesTensors, ABC):
     """A plain (single-scale) Vision Transformer, cut into its embedding and its blocks.
 
     Adapters, baselines and the solver use only what is defined here, so a new ViT only needs

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vit_adapter.backbone.trunk import ViTTrunk
 from vit_adapter.backbone.vit_parts import (
+    add_branch,
     attend,
     check_arguments,
     check_img_size,
@@ -30,6 +31,7 @@ from vit_adapter.layers import (
     window_merge,
     window_partition,
 )
+from vit_adapter.layers.derived import DerivesTensors
 
 NUM_FRAMES = 8
 """Number of positions in time in the public weights."""
@@ -135,7 +137,7 @@ class VisualEmbedding(nn.Module):
         return self.embeddings_norm(self.patch_embed(images, grid))
 
 
-class PositionedPatchEmbed(nn.Module):
+class PositionedPatchEmbed(DerivesTensors):
     """Linear projection of patches, plus their position in space and the first one in time."""
 
     def __init__(
@@ -149,8 +151,13 @@ class PositionedPatchEmbed(nn.Module):
 
     def forward(self, images: Tensor, grid: GridSize) -> Tensor:
         """(B, C, H, W) -> (B, N, D); positions are resized to ``grid`` (h, w)."""
-        places = self.spatial_pos_embed.weight[None]
-        places = resize_position_embedding(places, self.pretrain_grid, grid)
+        places = self.derived.get(
+            [self.spatial_pos_embed.weight],
+            grid,
+            lambda: resize_position_embedding(
+                self.spatial_pos_embed.weight[None], self.pretrain_grid, grid
+            ),
+        )
         return map_to_tokens(self.proj(images)) + places + self.temporal_pos_embed.weight[0]
 
 
@@ -173,9 +180,9 @@ class Layer(nn.Module):
     def forward(self, tokens: Tensor, grid: GridSize) -> Tensor:
         """(B, N, D) -> (B, N, D); ``grid`` is (h, w)."""
         attended = self.self_attn(self.norm1(tokens), grid)
-        tokens = tokens + self.gamma_1 * self.drop_path(attended)
+        tokens = add_branch(tokens, attended, self.gamma_1, self.drop_path)
         hidden = self.linear2(F.gelu(self.linear1(self.norm2(tokens))))
-        return tokens + self.gamma_2 * self.drop_path(hidden)
+        return add_branch(tokens, hidden, self.gamma_2, self.drop_path)
 
 
 class Attention(nn.Module):

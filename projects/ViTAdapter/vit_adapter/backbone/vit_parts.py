@@ -63,9 +63,22 @@ def attend(qkv: Tensor, num_heads: int, bias: Tensor | None = None) -> Tensor:
     return attended.transpose(1, 2).flatten(2)
 
 
-def scale_branch(branch: Tensor, gamma: Tensor | None) -> Tensor:
-    """Multiply (B, N, D) by a layer scale (D,), if there is one."""
-    return branch if gamma is None else gamma * branch
+def add_branch(
+    tokens: Tensor, branch: Tensor, gamma: Tensor | None, drop_path: nn.Module | None = None
+) -> Tensor:
+    """Add a branch (B, N, D) to the tokens, scaled and sometimes dropped.
+
+    Args:
+        tokens: (B, N, D).
+        branch: (B, N, D).
+        gamma: the layer scale (D,), if there is one.
+        drop_path: stochastic depth, if there is any.
+    """
+    dropping = drop_path is not None and drop_path.training
+    if gamma is not None and not dropping and not torch.is_grad_enabled():
+        return torch.addcmul(tokens, gamma, branch)
+    scaled = branch if gamma is None else gamma * branch
+    return tokens + (scaled if drop_path is None else drop_path(scaled))
 
 
 def make_drop_path(rate: float) -> nn.Module:

@@ -5,6 +5,7 @@ from vit_adapter.layers.cpu.convolution import to_fast_layout
 from vit_adapter.layers.cpu.dense import Linear, linear
 from vit_adapter.layers.cpu.patch_upsampling import PatchUpsampling
 from vit_adapter.layers.deform_attn import MSDeformAttn
+from vit_adapter.layers.linear_relu import linear_relu
 from vit_adapter.layers.norm import (
     ChannelLayerNorm,
     ConvNormSequential,
@@ -42,6 +43,7 @@ __all__ = [
     "crop_map",
     "fix_traced_size",
     "linear",
+    "linear_relu",
     "map_to_tokens",
     "norm_builder",
     "normalise_map",

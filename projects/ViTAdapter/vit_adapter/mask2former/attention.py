@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vit_adapter.layers import GridSize, Linear, linear
+from vit_adapter.layers import GridSize, Linear, linear, linear_relu
 from vit_adapter.layers.pyramid import cached_constant
 
 
@@ -144,4 +144,4 @@ class FeedForward(nn.Module):
         return self._compute(tokens)
 
     def _compute(self, tokens: Tensor) -> Tensor:
-        return self.linear2(F.relu(self.linear1(tokens)))
+        return self.linear2(linear_relu(tokens, self.linear1.weight, self.linear1.bias))

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vit_adapter.layers import GridSize, Linear, linear, map_to_tokens
+from vit_adapter.layers import GridSize, Linear, linear, linear_relu, map_to_tokens
 from vit_adapter.layers.derived import DerivesTensors
 from vit_adapter.mask2former.attention import Attention, FeedForward, merge_projections
 from vit_adapter.mask2former.pixel_decoder import PixelFeatures
@@ -204,14 +204,14 @@ class MaskedTransformerDecoder(DerivesTensors):
         predictions = []
         for i, layer in enumerate(self.layers):
             normed = self.post_norm(query)
-            embedding = self.mask_embed(normed)
+            embedding = self._embed_masks(normed)
             if intermediate:
                 predictions.append(self._predict(normed, embedding, features.mask_features))
             at = i % self.num_levels
             allowed = _inside_of_masks(embedding, resized[at])
             query = layer(query, position, memories[i % len(memories)], allowed)
         normed = self.post_norm(query)
-        embedding = self.mask_embed(normed)
+        embedding = self._embed_masks(normed)
         predictions.append(self._predict(normed, embedding, features.mask_features))
         return predictions
 
@@ -248,6 +248,13 @@ class MaskedTransformerDecoder(DerivesTensors):
         return [
             projected[i % self.num_levels][i // self.num_levels] for i in range(len(self.layers))
         ]
+
+    def _embed_masks(self, normed: Tensor) -> Tensor:
+        """Make the mask embeddings (B, Q, G) of normed queries (B, Q, C)."""
+        first, _, second, _, last = self.mask_embed
+        for layer in (first, second):
+            normed = linear_relu(normed, layer.weight, layer.bias)
+        return last(normed)
 
     def _predict(self, normed: Tensor, embedding: Tensor, mask_features: Tensor) -> MaskPredictions:
         """Predict from normed queries (B, Q, C) and their mask embeddings (B, Q, G)."""

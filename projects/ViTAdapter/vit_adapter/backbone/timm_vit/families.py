@@ -23,12 +23,16 @@ from vit_adapter.backbone.timm_vit.relative import (
 )
 from vit_adapter.backbone.timm_vit.windows import (
     run_scaled_block,
+    run_whole_block,
     run_windowed_block,
     why_no_windows,
 )
 from vit_adapter.layers import GridSize, resize_position_embedding
 from vit_adapter.layers.pyramid import holds_numbers, keep_if_captured
 from vit_adapter.ops.exporting import is_exporting
+
+Resize = Callable[[Tensor, GridSize, GridSize, int], Tensor]
+"""Resizes positions, given the arguments of :func:`resize_positions` up to ``num_prefix``."""
 
 _PREFIX_NAMES = ("cls_token", "dist_token", "reg_token")  # in the order of timm's sequences
 _MAX_CACHED_GRIDS = 32
@@ -48,10 +52,10 @@ class Family(ABC):
         """Why the blocks cannot have windows; "" if they can."""
 
     @abstractmethod
-    def embed(self, model: nn.Module, images: Tensor, grid: GridSize, *, antialias: bool) -> Tensor:
+    def embed(self, model: nn.Module, images: Tensor, grid: GridSize, *, resize: Resize) -> Tensor:
         """Make the tokens (B, P + N, D) of the first block from (B, C, H, W).
 
-        Learned positions are resized bicubically, with or without ``antialias``.
+        ``resize`` resizes learned positions, see :func:`resize_positions`.
         """
 
     def positions(self, model: nn.Module, grid: GridSize) -> Any:
@@ -84,9 +88,9 @@ class StandardFamily(Family):
         """See :meth:`Family.why_no_windows`."""
         return why_no_windows(model.blocks[0])
 
-    def embed(self, model: nn.Module, images: Tensor, grid: GridSize, *, antialias: bool) -> Tensor:
+    def embed(self, model: nn.Module, images: Tensor, grid: GridSize, *, resize: Resize) -> Tensor:
         """See :meth:`Family.embed`."""
-        return model.norm_pre(_embed_with_prefix(model, images, grid, antialias))
+        return model.norm_pre(_embed_with_prefix(model, images, grid, resize))
 
     def run_block(
         self,
@@ -103,7 +107,7 @@ class StandardFamily(Family):
         if positions is not None and model.rope_mixed:  # each block has its own
             rotary = positions[index]
         if not window_size:
-            return block(tokens) if rotary is None else block(tokens, rope=rotary)
+            return run_whole_block(block, tokens, rotary)
         return run_windowed_block(
             block,
             tokens,
@@ -160,9 +164,9 @@ class BeitFamily(Family):
             "vit_adapter.BEiT reads the same weights and supports windows"
         )
 
-    def embed(self, model: nn.Module, images: Tensor, grid: GridSize, *, antialias: bool) -> Tensor:
+    def embed(self, model: nn.Module, images: Tensor, grid: GridSize, *, resize: Resize) -> Tensor:
         """See :meth:`Family.embed`."""
-        return _embed_with_prefix(model, images, grid, antialias)
+        return _embed_with_prefix(model, images, grid, resize)
 
     def positions(self, model: nn.Module, grid: GridSize) -> RelativePositions:
         """See :meth:`Family.positions`."""
@@ -199,13 +203,12 @@ class SamFamily(Family):
         sizes = [block.window_size for block in model.blocks]
         return f"its blocks have windows of their own, {sizes}, which its weights were trained with"
 
-    def embed(self, model: nn.Module, images: Tensor, grid: GridSize, *, antialias: bool) -> Tensor:
+    def embed(self, model: nn.Module, images: Tensor, grid: GridSize, *, resize: Resize) -> Tensor:
         """See :meth:`Family.embed`."""
         patches = model.patch_embed(images)  # (B, h, w, D)
         if model.pos_embed is not None:
             source = tuple(model.pos_embed.shape[1:3])
-            positions = _resize_positions(model.pos_embed.flatten(1, 2), source, grid, antialias)
-            patches = patches + positions.unflatten(1, grid)
+            patches = patches + resize(model.pos_embed, source, grid, 0).unflatten(1, grid)
         return model.norm_pre(model.pos_drop(patches)).flatten(1, 2)
 
     def run_block(
@@ -221,7 +224,7 @@ class SamFamily(Family):
         return model.blocks[index](tokens.unflatten(1, grid)).flatten(1, 2)
 
 
-def _embed_with_prefix(model: nn.Module, images: Tensor, grid: GridSize, antialias: bool) -> Tensor:
+def _embed_with_prefix(model: nn.Module, images: Tensor, grid: GridSize, resize: Resize) -> Tensor:
     """Embed patches, put prefix tokens in front and add positions."""
     patches = model.patch_embed(images)
     if patches.ndim == 4:
@@ -233,16 +236,28 @@ def _embed_with_prefix(model: nn.Module, images: Tensor, grid: GridSize, antiali
     only_patches = getattr(model, "no_embed_class", False)
     num_prefix = 0 if only_patches else model.num_prefix_tokens
     source = tuple(model.patch_embed.grid_size)
-    positions = _resize_positions(model.pos_embed, source, grid, antialias, num_prefix)
+    positions = resize(model.pos_embed, source, grid, num_prefix)
     if only_patches:
         return model.pos_drop(torch.cat([*prefix, patches + positions], dim=1))
     return model.pos_drop(torch.cat([*prefix, patches], dim=1) + positions)
 
 
-def _resize_positions(
-    positions: Tensor, source: GridSize, grid: GridSize, antialias: bool, num_prefix: int = 0
+def resize_positions(
+    positions: Tensor, source: GridSize, grid: GridSize, num_prefix: int, *, antialias: bool
 ) -> Tensor:
-    """Resize (1, num_prefix + N, D) from one grid to another, all except the prefix."""
+    """Resize learned positions bicubically from one grid to another, all except the prefix.
+
+    Args:
+        positions: (1, num_prefix + N, D); SAM's are (1, h, w, D) and have no prefix.
+        source: the grid of ``positions``.
+        grid: the wanted grid.
+        num_prefix: number of leading positions that are kept.
+        antialias: whether a smaller grid is made with antialiasing.
+
+    Returns:
+        (1, num_prefix + N', D).
+    """
+    positions = positions.flatten(1, -2)
     if antialias and not is_exporting():  # timm's own numbers; it compares sizes with the grid
         return resample_abs_pos_embed(
             positions,

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vit_adapter.backbone.lora import add_lora
 from vit_adapter.backbone.timm_vit.create import create_plain_vit
+from vit_adapter.backbone.timm_vit.families import resize_positions
 from vit_adapter.backbone.trunk import ViTTrunk
 from vit_adapter.backbone.vit_parts import check_window_sizes, patch_grid
 from vit_adapter.layers import GridSize
@@ -128,8 +129,17 @@ class TimmViT(ViTTrunk):
     def embed(self, images: Tensor) -> tuple[Tensor, GridSize]:
         """See :meth:`ViTTrunk.embed`."""
         grid = patch_grid(images, self.patch_size, self.in_channels)
-        tokens = self._family.embed(self.model, images, grid, antialias=self._antialias)
+        tokens = self._family.embed(self.model, images, grid, resize=self._resize)
         return tokens, grid
+
+    def _resize(
+        self, positions: Tensor, source: GridSize, grid: GridSize, num_prefix: int
+    ) -> Tensor:
+        """See :func:`resize_positions`; the result is kept in evaluation."""
+        resize = partial(
+            resize_positions, positions, source, grid, num_prefix, antialias=self._antialias
+        )
+        return self.derived.get([positions], (source, grid), resize)
 
     def forward_blocks(self, tokens: Tensor, grid: GridSize, start: int, stop: int) -> Tensor:
         """See :meth:`ViTTrunk.forward_blocks`."""

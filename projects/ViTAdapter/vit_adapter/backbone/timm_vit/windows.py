@@ -5,13 +5,14 @@ s window side, M heads, d rotary width (sine and cosine).
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from timm.layers import Attention, AttentionRope, DiffAttention
 from timm.models import eva, vision_transformer
 from torch import Tensor, nn
 
-from vit_adapter.backbone.vit_parts import scale_branch
+from vit_adapter.backbone.vit_parts import add_branch
 from vit_adapter.layers import GridSize, window_merge, window_partition
 
 Attend = Callable[[Tensor], Tensor]
@@ -78,8 +79,8 @@ def _real_tokens(grid: GridSize, window_size: int, num_prefix: int, device: torc
 
 def _run_block(block: nn.Module, tokens: Tensor, attend: Attend) -> Tensor:
     """timm's ``vision_transformer.Block``."""
-    tokens = tokens + block.drop_path1(block.ls1(attend(block.norm1(tokens))))
-    return tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
+    scales = (getattr(scale, "gamma", None) for scale in (block.ls1, block.ls2))
+    return _run_branches(block, tokens, attend, *scales)
 
 
 def _run_post_norm_block(block: nn.Module, tokens: Tensor, attend: Attend) -> Tensor:
@@ -90,10 +91,20 @@ def _run_post_norm_block(block: nn.Module, tokens: Tensor, attend: Attend) -> Te
 
 def run_scaled_block(block: nn.Module, tokens: Tensor, attend: Attend) -> Tensor:
     """timm's ``eva.EvaBlock`` and ``beit.Block`` with ``attend`` in place of their attention."""
-    attended = scale_branch(attend(block.norm1(tokens)), block.gamma_1)
-    tokens = tokens + block.drop_path1(attended)
-    hidden = scale_branch(block.mlp(block.norm2(tokens)), block.gamma_2)
-    return tokens + block.drop_path2(hidden)
+    return _run_branches(block, tokens, attend, block.gamma_1, block.gamma_2)
+
+
+def _run_branches(
+    block: nn.Module,
+    tokens: Tensor,
+    attend: Attend,
+    first_scale: Tensor | None,
+    second_scale: Tensor | None,
+) -> Tensor:
+    attended = attend(block.norm1(tokens))
+    tokens = add_branch(tokens, attended, first_scale, block.drop_path1)
+    hidden = block.mlp(block.norm2(tokens))
+    return add_branch(tokens, hidden, second_scale, block.drop_path2)
 
 
 _RUN_BLOCK: dict[type[nn.Module], Callable[[nn.Module, Tensor, Attend], Tensor]] = {
@@ -102,6 +113,7 @@ _RUN_BLOCK: dict[type[nn.Module], Callable[[nn.Module, Tensor, Attend], Tensor]]
     eva.EvaBlock: run_scaled_block,
     eva.EvaBlockPostNorm: _run_post_norm_block,
 }
+_SCALED_BLOCKS = (vision_transformer.Block, eva.EvaBlock)
 _ATTENTIONS = (Attention, AttentionRope, DiffAttention, eva.EvaAttention)
 
 
@@ -127,6 +139,16 @@ def run_windowed_block(
         )
 
     return _RUN_BLOCK[type(block)](block, tokens, attend)
+
+
+def run_whole_block(block: nn.Module, tokens: Tensor, rotary: Tensor | None) -> Tensor:
+    """Run one of timm's blocks with global attention; in inference with fewer operations."""
+    options = {} if rotary is None else {"rope": rotary}
+    # Exact types: FSDP, for one, makes subclasses, which must be called.
+    called = block._forward_hooks or block._forward_pre_hooks or type(block) not in _SCALED_BLOCKS
+    if torch.is_grad_enabled() or called:
+        return block(tokens, **options)
+    return _RUN_BLOCK[type(block)](block, tokens, partial(block.attn, **options))
 
 
 def why_no_windows(block: nn.Module) -> str:
