@@ -1,10 +1,12 @@
-// The Python module vit_adapter._C: only symbols and build information.
+// The Python module vit_adapter._C: build information, registration of the
+// operators, and the functions of each backend for direct calls.
 
 #include <pybind11/stl.h>
 #include <torch/csrc/utils/pybind.h>
 #include <torch/version.h>
 
 #include "ms_deform_attn.h"
+#include "operators.h"
 
 namespace {
 
@@ -32,6 +34,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   using namespace vit_adapter;
   using ReleaseGil = pybind11::call_guard<pybind11::gil_scoped_release>;
   m.def("build_info", &build_info);
+  m.def("register_operators", &register_operators);
   m.def(
       "ms_deform_attn_forward_cpu",
       &ms_deform_attn_forward_cpu,

@@ -17,6 +17,7 @@
 #include <c10/util/Exception.h>
 
 #include <cstdint>
+#include <sstream>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -68,34 +69,93 @@ struct Sizes {
   }
 };
 
+// [(6, 5), (3, 2)] for 6, 5, 3, 2.
+inline std::string describe_shapes(at::IntArrayRef spatial_shapes) {
+  std::ostringstream text;
+  for (size_t i = 0; i + 1 < spatial_shapes.size(); i += 2) {
+    text << (i == 0 ? "[(" : ", (") << spatial_shapes[i] << ", "
+         << spatial_shapes[i + 1] << ")";
+  }
+  return text.str() + "]";
+}
+
+// A dtype as Python writes it.
+inline std::string describe_dtype(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat:
+      return "torch.float32";
+    case at::kDouble:
+      return "torch.float64";
+    case at::kBFloat16:
+      return "torch.bfloat16";
+    case at::kHalf:
+      return "torch.float16";
+    default:
+      return c10::toString(dtype);
+  }
+}
+
 inline void check_spatial_shapes(
-    at::IntArrayRef spatial_shapes,
-    int64_t tokens) {
+    const at::Tensor& value,
+    at::IntArrayRef spatial_shapes) {
   // Kernels keep the row of a token in 32 bits, with room for a zero border.
   constexpr int64_t kMaxTokens = int64_t(1) << 29;
-  TORCH_CHECK(
-      !spatial_shapes.empty() && spatial_shapes.size() % 2 == 0,
-      "ms_deform_attn: spatial_shapes must hold (H, W) of every level, got ",
+  TORCH_CHECK_VALUE(
+      !spatial_shapes.empty(),
+      "spatial_shapes is empty; give the (H, W) of every level");
+  TORCH_CHECK_VALUE(
+      spatial_shapes.size() % 2 == 0,
+      "spatial_shapes must hold (H, W) of every level, got ",
       spatial_shapes);
   int64_t total = 0;
   for (size_t i = 0; i < spatial_shapes.size(); i += 2) {
     const int64_t height = spatial_shapes[i], width = spatial_shapes[i + 1];
-    TORCH_CHECK(
-        height > 0 && width > 0 && height <= kMaxTokens / width,
-        "ms_deform_attn: spatial_shapes must be positive and below 2^29 "
-        "tokens, got ",
-        spatial_shapes);
+    TORCH_CHECK_VALUE(
+        height > 0 && width > 0,
+        "spatial_shapes must be positive (H, W), got ",
+        describe_shapes(spatial_shapes));
+    TORCH_CHECK_VALUE(
+        height <= kMaxTokens / width && total + height * width <= kMaxTokens,
+        "spatial_shapes must hold at most 2^29 tokens in all, got ",
+        describe_shapes(spatial_shapes));
     total += height * width;
   }
-  TORCH_CHECK(
-      total == tokens && total <= kMaxTokens,
-      "ms_deform_attn: spatial_shapes ",
-      spatial_shapes,
+  TORCH_CHECK_VALUE(
+      total == value.size(1),
+      "spatial_shapes ",
+      describe_shapes(spatial_shapes),
       " hold ",
       total,
-      " tokens, but value has S = ",
-      tokens,
-      " (at most 2^29)");
+      " tokens in all, but value has S = ",
+      value.size(1),
+      " (shape ",
+      value.sizes(),
+      ")");
+}
+
+// Checks the device and the dtype of locations or weights.
+inline void check_points(
+    const char* name,
+    const at::Tensor& tensor,
+    const at::Tensor& value) {
+  TORCH_CHECK_VALUE(
+      tensor.device() == value.device(),
+      name,
+      " is on ",
+      tensor.device(),
+      ", but value is on ",
+      value.device(),
+      "; move them to one device");
+  const bool is_double = value.scalar_type() == at::kDouble;
+  TORCH_CHECK_VALUE(
+      tensor.scalar_type() == (is_double ? at::kDouble : at::kFloat),
+      name,
+      " must be ",
+      is_double ? "float64" : "float32",
+      " to go with value of ",
+      describe_dtype(value.scalar_type()),
+      ", got ",
+      describe_dtype(tensor.scalar_type()));
 }
 
 // The only check between the Python functions and the kernels' raw pointers.
@@ -104,14 +164,21 @@ inline Sizes check_inputs(
     at::IntArrayRef spatial_shapes,
     const at::Tensor& sampling_locations,
     const at::Tensor& attention_weights) {
-  TORCH_CHECK(
+  TORCH_CHECK_VALUE(
       value.dim() == 4,
-      "ms_deform_attn: value must be (B, S, M, D), got ",
+      "value must be (B, S, M, D), got shape ",
       value.sizes());
-  check_spatial_shapes(spatial_shapes, value.size(1));
-  TORCH_CHECK(
+  TORCH_CHECK_VALUE(
+      value.scalar_type() == at::kFloat || value.scalar_type() == at::kDouble ||
+          value.scalar_type() == at::kBFloat16 ||
+          value.scalar_type() == at::kHalf,
+      "value must be float32, float64, bfloat16 or float16, got ",
+      describe_dtype(value.scalar_type()),
+      "; convert it with value.float()");
+  check_spatial_shapes(value, spatial_shapes);
+  TORCH_CHECK_VALUE(
       sampling_locations.dim() == 6,
-      "ms_deform_attn: sampling_locations must be (B, Q, M, L, P, 2), got ",
+      "sampling_locations must be (B, Q, M, L, P, 2), got shape ",
       sampling_locations.sizes());
   const Sizes sizes{
       value.size(0),
@@ -123,36 +190,24 @@ inline Sizes check_inputs(
       sampling_locations.size(4)};
   const int64_t expected[] =
       {sizes.batch, sizes.queries, sizes.heads, sizes.levels, sizes.points, 2};
-  TORCH_CHECK(
+  TORCH_CHECK_VALUE(
       sampling_locations.sizes() == at::IntArrayRef(expected, 6),
-      "ms_deform_attn: sampling_locations must be ",
+      "sampling_locations must be (B, Q, M, L, P, 2) = ",
       at::IntArrayRef(expected, 6),
-      " to fit value and spatial_shapes, got ",
+      " to fit value of shape ",
+      value.sizes(),
+      " and ",
+      sizes.levels,
+      " levels, got ",
       sampling_locations.sizes());
-  TORCH_CHECK(
+  TORCH_CHECK_VALUE(
       attention_weights.sizes() == at::IntArrayRef(expected, 5),
-      "ms_deform_attn: attention_weights must be ",
+      "attention_weights must be (B, Q, M, L, P) = ",
       at::IntArrayRef(expected, 5),
-      ", got ",
+      " as sampling_locations, got ",
       attention_weights.sizes());
-  const auto arithmetic =
-      value.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  for (const at::Tensor& tensor : {sampling_locations, attention_weights}) {
-    TORCH_CHECK(
-        tensor.device() == value.device(),
-        "ms_deform_attn: all tensors must be on ",
-        value.device(),
-        " as value, got ",
-        tensor.device());
-    TORCH_CHECK(
-        tensor.scalar_type() == arithmetic,
-        "ms_deform_attn: sampling_locations and attention_weights must be ",
-        arithmetic,
-        " with value of ",
-        value.scalar_type(),
-        ", got ",
-        tensor.scalar_type());
-  }
+  check_points("sampling_locations", sampling_locations, value);
+  check_points("attention_weights", attention_weights, value);
   return sizes;
 }
 
@@ -172,20 +227,20 @@ inline Sizes check_inputs(
       sizes.batch,
       sizes.queries,
       sizes.heads * sizes.dim};
-  TORCH_CHECK(
+  TORCH_CHECK_VALUE(
       grad_output.sizes() == at::IntArrayRef(expected, 3) &&
           grad_output.scalar_type() == value.scalar_type() &&
           grad_output.device() == value.device(),
-      "ms_deform_attn: grad_output must be ",
+      "grad_output must be ",
       at::IntArrayRef(expected, 3),
       " of ",
-      value.scalar_type(),
+      describe_dtype(value.scalar_type()),
       " on ",
       value.device(),
       ", got ",
       grad_output.sizes(),
       " of ",
-      grad_output.scalar_type(),
+      describe_dtype(grad_output.scalar_type()),
       " on ",
       grad_output.device());
   return sizes;

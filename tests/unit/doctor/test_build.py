@@ -14,6 +14,7 @@ from vit_adapter.ops.extension import has_kernel
 MISSING = ModuleNotFoundError("No module named 'vit_adapter._C'", name="vit_adapter._C")
 REBUILD = "-m pip install --no-build-isolation -e ."
 FOR_THIS_TORCH = {"torch": torch.__version__, "cpu_instruction_set": "AVX2", "compiler": "gcc"}
+THIS_EXTENSION = SimpleNamespace(build_info=lambda: FOR_THIS_TORCH, register_operators=None)
 
 
 def the_finding() -> Finding:
@@ -93,7 +94,7 @@ def test_built_for_another_python(fake_extension, package):
 
 @pytest.mark.parametrize("nvcc", [None, "/usr/local/cuda/bin/nvcc"])
 def test_built_without_cuda_on_a_machine_with_a_gpu(nvcc, fake_extension, monkeypatch):
-    fake_extension(SimpleNamespace(build_info=lambda: FOR_THIS_TORCH))
+    fake_extension(THIS_EXTENSION)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(build.shutil, "which", lambda name: nvcc)
@@ -105,6 +106,6 @@ def test_built_without_cuda_on_a_machine_with_a_gpu(nvcc, fake_extension, monkey
 
 
 def test_without_a_gpu_no_cuda_is_needed(fake_extension, monkeypatch):
-    fake_extension(SimpleNamespace(build_info=lambda: FOR_THIS_TORCH))
+    fake_extension(THIS_EXTENSION)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert build.check(Options()).findings == []

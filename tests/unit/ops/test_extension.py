@@ -70,6 +70,13 @@ def test_built_for_another_torch_says_so(monkeypatch, fresh_extension):
     assert info["backends"]["cpu"] == "embedding_bag"
 
 
+def test_built_from_older_sources_says_so(monkeypatch, fresh_extension):
+    module = types.SimpleNamespace(build_info=lambda: {"torch": torch.__version__})
+    replace_import(monkeypatch, module)
+    with pytest.warns(RuntimeWarning, match="was built from older sources.*reinstall it"):
+        assert load_extension().module is None
+
+
 def test_undefined_symbols_are_reported_as_another_torch(monkeypatch, fresh_extension):
     replace_import(monkeypatch, ImportError("_C.so: undefined symbol: _ZN3c106detail"))
     with pytest.warns(RuntimeWarning, match="does not load with torch .*undefined symbol"):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from vit_adapter.ops import ms_deform_attn
 from vit_adapter.ops.exporting import exporting
@@ -182,15 +185,78 @@ def test_deterministic_backward_on_cuda(dtype, sample_inputs, output_and_gradien
 
 def test_operator_itself_checks_its_inputs(tensors):
     value, locations, weights = (tensor.detach() for tensor in tensors)
-    with pytest.raises(RuntimeError, match="hold 39 tokens, but value has S = 36"):
-        ms_deform_attn_op(value, [6, 5, 3, 3], locations, weights)
-    with pytest.raises(RuntimeError, match=r"must hold \(H, W\) of every level"):
+    with pytest.raises(ValueError, match=r"must hold \(H, W\) of every level, got \[6, 5, 6\]"):
         ms_deform_attn_op(value, [6, 5, 6], locations, weights)
-    with pytest.raises(RuntimeError, match="must be positive"):
-        ms_deform_attn_op(value, [-6, -5, 3, 2], locations, weights)
-    with pytest.raises(RuntimeError, match=r"attention_weights must be \[2, 7, 3, 2, 4\]"):
-        ms_deform_attn_op(value, FLAT_SHAPES, locations, weights[:1])
-    with pytest.raises(RuntimeError, match="must be Float with value of BFloat16, got Half"):
+    with pytest.raises(ValueError, match=r"at most 2\^29 tokens in all, got \[\(32768, 16385\)\]"):
+        ms_deform_attn_op(value, [2**15, 2**14 + 1], locations, weights)
+    with pytest.raises(ValueError, match="must be float32 .* torch.bfloat16, got torch.float16"):
         ms_deform_attn_op(value.bfloat16(), FLAT_SHAPES, locations.half(), weights)
-    with pytest.raises(RuntimeError, match=r"grad_output must be \[2, 7, 24\] of Float"):
+    with pytest.raises(ValueError, match=r"grad_output must be \[2, 7, 24\] of torch.float32"):
         BACKWARD(torch.zeros(2, 7, 8).to(value), value, FLAT_SHAPES, locations, weights)
+
+
+def test_fake_tensors_are_checked_too(tensors):
+    value, locations, weights = (tensor.detach().to("meta") for tensor in tensors)
+    assert ms_deform_attn_op(value, FLAT_SHAPES, locations, weights).shape == (2, 7, 24)
+    with pytest.raises(ValueError, match="hold 39 tokens in all, but value has S = 36"):
+        ms_deform_attn_op(value, [6, 5, 3, 3], locations, weights)
+
+
+def python_functions(call: Callable[[], object]) -> list[str]:
+    """The Python functions that a call enters."""
+    names = []
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call":
+            names.append(frame.f_code.co_name)
+
+    sys.setprofile(note)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return names
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_operator_runs_no_python_code(gradients, tensors):
+    """Python functions would take more time than everything else in a call."""
+    value, locations, weights = tensors
+
+    def call():
+        return ms_deform_attn_op(value, FLAT_SHAPES, locations, weights)
+
+    with torch.set_grad_enabled(gradients):
+        assert python_functions(call) == ["call", "__call__"]
+    for_backward = [python_functions(output.sum().backward) for output in (call(), value.sin())]
+    assert for_backward[0] == for_backward[1]
+
+
+def test_public_function_enters_few_python_functions(tensors):
+    value, locations, weights = tensors
+    shapes = [(6, 5), (3, 2)]
+
+    def call():
+        return ms_deform_attn(value, shapes, locations, weights)
+
+    with torch.no_grad():
+        call()
+        entered = python_functions(call)
+    assert len(entered) <= 14, entered
+
+
+def test_forward_mode_is_refused(tensors):
+    value, locations, weights = tensors
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="jvp is not implemented"):
+        dual = forward_ad.make_dual(value, torch.ones_like(value))
+        ms_deform_attn_op(dual, FLAT_SHAPES, locations, weights)
+
+
+def test_constants_in_a_transformed_function(tensors):
+    constants = [tensor.detach() for tensor in tensors]
+
+    def function(scale: torch.Tensor) -> torch.Tensor:
+        return (scale * Model()(*constants)).sum()
+
+    slope = torch.func.grad(function)(torch.tensor(2.0, device=constants[0].device))
+    torch.testing.assert_close(slope, Model()(*constants).sum())

@@ -31,8 +31,8 @@ def load_extension() -> LoadedExtension:
     """Import the compiled extension once.
 
     It can be missing in two ways, and ``problem`` says which: it was not built (this is normal:
-    plain PyTorch is used instead), or it was built for another torch (this is an error, and also
-    gives a warning).
+    plain PyTorch is used instead), or it was built for another torch or from older sources (this is
+    an error, and also gives a warning).
     """
     try:
         module = importlib.import_module(_EXTENSION)
@@ -45,6 +45,8 @@ def load_extension() -> LoadedExtension:
     built_for = module.build_info()["torch"]
     if built_for.split(".")[:2] != torch.__version__.split(".")[:2]:
         return _unusable(f"was built for torch {built_for}, but this is torch {torch.__version__}")
+    if not hasattr(module, "register_operators"):
+        return _unusable("was built from older sources than those of this package")
     return LoadedExtension(module, "")
 
 

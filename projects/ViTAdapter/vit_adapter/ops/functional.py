@@ -1,4 +1,4 @@
-"""The public function: argument checks, mixed precision, and the choice of a backend.
+"""The public function: mixed precision and the choice of a backend.
 
 Shapes: B batch, S value tokens (the sum of H * W over the levels), M heads, D channels per
 head, Q queries, L levels, P points.
@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vit_adapter.ops import registration
+from vit_adapter.ops.arguments import check_arguments
 from vit_adapter.ops.exporting import is_exporting
 from vit_adapter.ops.extension import Backend, load_extension, select_backend
 from vit_adapter.ops.reference import (
@@ -20,10 +20,11 @@ from vit_adapter.ops.reference import (
     ms_deform_attn_gather,
     ms_deform_attn_reference,
 )
+from vit_adapter.ops.registration import ms_deform_attn_op
 
 __all__ = ["ms_deform_attn"]
 
-VALUE_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_16_BIT_DTYPES = (torch.bfloat16, torch.float16)
 
 
 def ms_deform_attn(
@@ -61,18 +62,15 @@ def ms_deform_attn(
     Raises:
         ValueError: shapes, dtypes or devices do not fit together.
     """
-    _check_shapes(value, spatial_shapes, sampling_locations, attention_weights)
-    _check_dtypes_and_devices(value, sampling_locations, attention_weights)
+    # A traced model must load where the operator is not registered.
+    backend = "reference" if torch.jit.is_tracing() else _backend(value.device.type)
     value, sampling_locations, attention_weights = _to_compute_dtypes(
         value, sampling_locations, attention_weights
     )
-    # TorchScript cannot hold the operator, and a traced model must load where it is not registered.
-    backend = "reference" if torch.jit.is_tracing() else _backend(value.device.type)
-    if backend == "kernel":
+    if backend == "kernel":  # it checks its arguments itself, in less time
         flat_shapes = [side for shape in spatial_shapes for side in shape]
-        return registration.ms_deform_attn_op(
-            value, flat_shapes, sampling_locations, attention_weights
-        )
+        return ms_deform_attn_op(value, flat_shapes, sampling_locations, attention_weights)
+    check_arguments(value, spatial_shapes, sampling_locations, attention_weights)
     compute = _FORMULATIONS[backend]
     return compute(value, spatial_shapes, sampling_locations, attention_weights)
 
@@ -105,85 +103,16 @@ def _warn_about_slow_cuda() -> None:
     )
 
 
-def _check_shapes(
-    value: Tensor,
-    spatial_shapes: Sequence[tuple[int, int]],
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
-) -> None:
-    """Raise ValueError unless the four arguments describe one attention."""
-    if value.dim() != 4:
-        raise ValueError(f"value must be (B, S, M, D), got shape {tuple(value.shape)}")
-    if sampling_locations.dim() != 6 or sampling_locations.shape[-1] != 2:
-        raise ValueError(
-            "sampling_locations must be (B, Q, M, L, P, 2), "
-            f"got shape {tuple(sampling_locations.shape)}"
-        )
-    if len(spatial_shapes) == 0:
-        raise ValueError("spatial_shapes is empty; give the (H, W) of every level")
-    tokens = 0
-    for height, width in spatial_shapes:
-        if height < 1 or width < 1:
-            raise ValueError(f"spatial_shapes must be positive (H, W), got {list(spatial_shapes)}")
-        tokens += height * width
-    batch, spatial, heads, _ = value.shape
-    if tokens != spatial:
-        raise ValueError(
-            f"spatial_shapes {list(spatial_shapes)} hold {tokens} tokens in all, "
-            f"but value has S = {spatial} (shape {tuple(value.shape)})"
-        )
-    _, queries, _, _, points, _ = sampling_locations.shape
-    expected = (batch, queries, heads, len(spatial_shapes), points, 2)
-    if tuple(sampling_locations.shape) != expected:
-        raise ValueError(
-            f"sampling_locations must be (B, Q, M, L, P, 2) = {expected} to fit value of shape "
-            f"{tuple(value.shape)} and {len(spatial_shapes)} levels, "
-            f"got {tuple(sampling_locations.shape)}"
-        )
-    if tuple(attention_weights.shape) != expected[:-1]:
-        raise ValueError(
-            f"attention_weights must be (B, Q, M, L, P) = {expected[:-1]} as sampling_locations, "
-            f"got {tuple(attention_weights.shape)}"
-        )
-
-
-def _check_dtypes_and_devices(
-    value: Tensor, sampling_locations: Tensor, attention_weights: Tensor
-) -> None:
-    """Raise ValueError unless the tensors share a device and have dtypes that go together."""
-    if value.dtype not in VALUE_DTYPES:
-        raise ValueError(
-            f"value must be float32, float64, bfloat16 or float16, got {value.dtype}; "
-            "convert it with value.float()"
-        )
-    others = {"sampling_locations": sampling_locations, "attention_weights": attention_weights}
-    for name, tensor in others.items():
-        if tensor.device != value.device:
-            raise ValueError(
-                f"{name} is on {tensor.device}, but value is on {value.device}; "
-                "move them to one device"
-            )
-        # float64 must not silently lose digits, nor be paired with less precise locations.
-        both_double = tensor.dtype == value.dtype == torch.float64
-        neither_double = torch.float64 not in (tensor.dtype, value.dtype)
-        if tensor.dtype not in VALUE_DTYPES or not (both_double or neither_double):
-            expected = "float64" if value.dtype == torch.float64 else "float32"
-            raise ValueError(
-                f"{name} must be {expected} to go with value of {value.dtype}, got {tensor.dtype}"
-            )
-
-
 def _to_compute_dtypes(
     value: Tensor, sampling_locations: Tensor, attention_weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Cast float32 values to autocast's dtype, and 16-bit locations and weights to float32."""
-    device_type = value.device.type
-    if value.dtype == torch.float32 and torch.is_autocast_enabled(device_type):
-        value = value.to(torch.get_autocast_dtype(device_type))
-    wide = torch.float64 if value.dtype == torch.float64 else torch.float32
-    # With a cold cache, casts that change nothing cost more than all checks.
-    if sampling_locations.dtype != wide:
-        sampling_locations = sampling_locations.to(wide)
-    if attention_weights.dtype != wide:
-        attention_weights = attention_weights.to(wide)
+    value_dtype = value.dtype
+    if value_dtype == torch.float32 and torch.is_autocast_enabled(value.device.type):
+        value = value.to(torch.get_autocast_dtype(value.device.type))
+    if value_dtype != torch.float64:  # float64 values need float64 locations and weights
+        if sampling_locations.dtype in _16_BIT_DTYPES:
+            sampling_locations = sampling_locations.float()
+        if attention_weights.dtype in _16_BIT_DTYPES:
+            attention_weights = attention_weights.float()
     return value, sampling_locations, attention_weights
