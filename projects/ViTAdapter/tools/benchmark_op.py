@@ -13,6 +13,7 @@ gets ``benchmark_op.md``, tables with
 * errors against float64, as |difference| / |float64| in the Euclidean norm, of the output and of
   the worst of the three gradients, where float64 gets the same rounded inputs;
 * the memory that one forward and backward pass needs in addition to its inputs;
+* the time of a call on the CPU that computes almost nothing;
 
 ``benchmark_op.png``, a chart of the times, and ``benchmark_op.json``, all figures as numbers.
 """
@@ -26,6 +27,7 @@ import torch
 from vit_adapter.benchmark.machine import describe_machine
 from vit_adapter.benchmark.op import CASES, NUM_CPU_CASES, make_inputs, measure
 from vit_adapter.benchmark.op_report import to_markdown, to_picture
+from vit_adapter.benchmark.overhead import measure_overhead
 from vit_adapter.benchmark.timing import copy_bandwidth
 
 
@@ -54,6 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     bandwidth = copy_bandwidth(device)
     machine = f"{describe_machine(device)}; a copy moves {bandwidth / 1e9:.0f} GB/s"
     print(machine, flush=True)
+    overhead = measure_overhead()
     records = []
     for dtype in options.dtypes:
         for points in options.points:
@@ -66,9 +69,9 @@ def main(arguments: list[str] | None = None) -> None:
                 print(f"{dtype}, {points} points, {case}: done", flush=True)
 
     options.output.mkdir(parents=True, exist_ok=True)
-    table = to_markdown(machine, records)
+    table = to_markdown(machine, overhead, records)
     (options.output / "benchmark_op.md").write_text(table)
-    content = {"machine": machine, "records": records}
+    content = {"machine": machine, "overhead_us": overhead, "records": records}
     (options.output / "benchmark_op.json").write_text(json.dumps(content, indent=1))
     to_picture(machine, records, options.output / "benchmark_op.png")
     print(table)

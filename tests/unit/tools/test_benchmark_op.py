@@ -36,7 +36,8 @@ def test_writes_tables_numbers_and_a_chart(tool, small, tmp_path, capsys):
     )
     assert len(re.findall(pattern, table)) == 2
     assert (tmp_path / "benchmark_op.png").stat().st_size > 10_000
-    records = json.loads((tmp_path / "benchmark_op.json").read_text())["records"]
+    content = json.loads((tmp_path / "benchmark_op.json").read_text())
+    records, overhead = content["records"], content["overhead_us"]
     names = ["ours", "grid_sample", "embedding_bag"]
     assert [(r["dtype"], r["formulation"]) for r in records] == [
         (dtype, name) for dtype in ("float32", "bfloat16") for name in names
@@ -55,3 +56,5 @@ def test_writes_tables_numbers_and_a_chart(tool, small, tmp_path, capsys):
     assert kept / 2**20 < min(ours, reference)
     if select_backend("cpu") == "kernel":
         assert ours < reference
+        assert 0 < overhead["kernel"] < overhead["operator"] < overhead["public function"]
+        assert f"public function {overhead['public function']:.1f} us, operator" in table

@@ -1,7 +1,7 @@
 """The tables and the chart of ``benchmark_op.py``."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,15 @@ _HEADER = (
 )
 
 
-def to_markdown(machine: str, records: Sequence[Record]) -> str:
-    """Return a table for each dtype and kind of points; gains are relative to `grid_sample`."""
+def to_markdown(machine: str, overhead: Mapping[str, float], records: Sequence[Record]) -> str:
+    """Return a table for each dtype and kind of points, after the overhead of a call.
+
+    Gains are relative to `grid_sample`.
+    """
     lines = [machine, ""]
+    if overhead:
+        times = ", ".join(f"{name} {time:.1f} us" for name, time in overhead.items())
+        lines += [f"A call that reads one point of one channel: {times}.", ""]
     for (dtype, points), group in _settings(records):
         lines += [f"### {dtype}, {points} points", "", _HEADER, "|---" * 8 + "|"]
         lines += [_row(record) for record in group]
