@@ -3,6 +3,7 @@
 Usage::
 
     python projects/ViTAdapter/tools/install_detectron2.py [--archive pb1-detectron2-0.6.tar.gz]
+    python projects/ViTAdapter/tools/install_detectron2.py --wheel-dir FOLDER
 """
 
 import sys

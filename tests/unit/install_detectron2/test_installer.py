@@ -266,6 +266,17 @@ def test_older_patches_are_renewed(monkeypatch, tmp_path, prefix: str) -> None:
     assert renewed == [tmp_path / "a.tar.gz"]
 
 
+def test_the_wheel_alone_is_built_beside_an_installed_detectron2(monkeypatch, tmp_path) -> None:
+    wheel = tmp_path / "detectron2.whl"
+    wheel.touch()
+    monkeypatch.setattr(tool, "find_installed", lambda: ("0.6", "/somewhere/detectron2"))
+    monkeypatch.setattr(tool, "wheel_from_archive", lambda archive, folder: wheel)
+    monkeypatch.setattr(tool, "run_pip", lambda *_: pytest.fail("pip must not run"))
+    folder = tmp_path / "new" / "wheels"
+    assert tool.main(["--archive", "a.tar.gz", "--wheel-dir", str(folder)]) == 0
+    assert (folder / wheel.name).is_file()
+
+
 def test_find_installed_reports_what_python_imports() -> None:
     found = tool.find_installed()
     assert found is not None

@@ -10,6 +10,9 @@ this project does not need it.
 Usage::
 
     python -m vit_adapter.install_detectron2 [--archive pb1-detectron2-0.6.tar.gz]
+    python -m vit_adapter.install_detectron2 --wheel-dir FOLDER
+
+The second command only builds the wheel, for a machine without network.
 """
 
 from __future__ import annotations
@@ -283,14 +286,19 @@ def build_wheel(tree: Path, folder: Path) -> Path:
     return wheel
 
 
+def wheel_from_archive(archive: Path, folder: Path) -> Path:
+    """Checks and patches the source archive and builds a wheel; ``folder`` is scratch space."""
+    verify_archive(archive)
+    return build_wheel(extract_archive(archive, folder / "tree"), folder)
+
+
 def install_archive(archive: Path, folder: Path) -> None:
     """Checks, patches and installs the source archive; ``folder`` is scratch space.
 
     The wheel is complete before pip installs it, and pip rolls back a failed installation, so the
     interpreter never keeps a partial copy.
     """
-    verify_archive(archive)
-    wheel = build_wheel(extract_archive(archive, folder / "tree"), folder)
+    wheel = wheel_from_archive(archive, folder)
     run_pip(
         "install", "--quiet", "--no-deps", "--no-index", "--root-user-action=ignore", str(wheel)
     )
@@ -304,10 +312,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=Path,
         help="use this copy of the source archive instead of downloading it",
     )
+    parser.add_argument(
+        "--wheel-dir", type=Path, help="put the wheel into this folder and install nothing"
+    )
     options = parser.parse_args(arguments)
 
     installed = find_installed()
-    if installed is not None:
+    if installed is not None and options.wheel_dir is None:
         version, folder = installed
         outdated = version.startswith(VERSION_PREFIXES) and version != patched_version()
         if not outdated:
@@ -317,7 +328,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         check_setuptools()
         with tempfile.TemporaryDirectory(prefix="detectron2-archive-") as name:
-            install_archive(options.archive or download_archive(Path(name)), Path(name))
+            archive = options.archive or download_archive(Path(name))
+            if options.wheel_dir is not None:
+                options.wheel_dir.mkdir(parents=True, exist_ok=True)
+                wheel = wheel_from_archive(archive, Path(name))
+                print("Built", shutil.copy(wheel, options.wheel_dir))
+                return 0
+            install_archive(archive, Path(name))
     except InstallError as error:
         print(f"install_detectron2: {error}", file=sys.stderr)
         return 1
