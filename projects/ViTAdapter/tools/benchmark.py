@@ -86,6 +86,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--device", default="auto", help="cpu, cuda or auto, the GPU if there is one (default)")
     add("--threads", type=_positive, metavar="N", help="of the processor (default: PyTorch's)")
     add("--repeats", type=_positive, default=10, metavar="N", help="timed runs (default: 10)")
+    add(
+        "--profile",
+        action="store_true",
+        help="also write to the file of --json which operations take longest, and their number",
+    )
     add("--json", type=Path, metavar="FILE", help="write all figures")
     add("--markdown", type=Path, metavar="FILE", help="write the tables, which are also printed")
     add("--picture", type=Path, metavar="FILE", help="write a chart, such as benchmark.png")
@@ -131,6 +136,8 @@ def run(args: argparse.Namespace) -> list[Record]:
         raise UsageError(f"got only overrides, {' '.join(overrides)}; expected CONFIG...")
     if args.weights and (len(configs) > 1 or args.compare):
         raise UsageError("--weights belong to one model: give one CONFIG, without --compare.")
+    if args.profile and not args.json:
+        raise UsageError("--profile writes to the file of --json: give both.")
     for file in filter(None, (args.json, args.markdown, args.picture)):
         if not file.absolute().parent.is_dir():
             raise UsageError(f"{file} cannot be written: its folder does not exist; make it first.")
@@ -158,6 +165,7 @@ def run(args: argparse.Namespace) -> list[Record]:
                 size=size,
                 repeats=args.repeats,
                 training=args.train,
+                profile=args.profile,
             )
             logger.info("measured %s at %dx%d, batch %d", ", ".join(names), *size, batch_size)
             _write(args, machine, records)

@@ -34,6 +34,19 @@ def measure(*models: Model, variants: list[Variant], **options: object) -> list[
     return measure_together(subjects, variants, **{**common, **options})
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_the_profile_names_the_operations(training: bool) -> None:
+    (record,) = measure(Model("a", []), variants=[Variant()], training=training, profile=True)
+    names = list(record["operations_ms"])
+    assert "aten::addmm" in names and len(names) <= 20
+    assert ("aten::mm" in names) == training  # gradient of the matrix
+    times = list(record["operations_ms"].values())
+    assert times == sorted(times, reverse=True) and times[-1] > 0
+    assert record["launches"] >= len(names)
+    (plain,) = measure(Model("a", []), variants=[Variant()], training=training)
+    assert not {"launches", "operations_ms"} & set(plain)
+
+
 def test_models_and_variants_take_turns() -> None:
     log: list[str] = []
     models = [Model("a", log), Model("b", log)]

@@ -13,6 +13,13 @@ def test_counts_the_bytes_that_must_be_moved():
     assert training - forward == pytest.approx(19.9e6, rel=0.01)
 
 
+def test_counts_the_bytes_that_are_added_up():
+    inputs = op.make_inputs(op.CASES["Mask2Former 1024"], "local")
+    assert op.reduced_bytes(inputs) == 21504 * 8 * 12 * 4 * 32 * 4
+    device = inputs.value.device
+    assert op.reduced_bytes(inputs.to(device, torch.bfloat16)) == op.reduced_bytes(inputs)
+
+
 def test_only_kernels_of_other_projects_may_refuse(capsys):
     def refuse(*inputs: object) -> None:
         raise RuntimeError('not implemented for "Half"\nin a file')

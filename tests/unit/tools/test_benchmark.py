@@ -24,7 +24,14 @@ def test_measures_and_writes_every_file(tool, tmp_path, capsys):
     files = {kind: tmp_path / f"result.{kind}" for kind in ("json", "markdown", "picture")}
     files["picture"] = tmp_path / "result.png"
     options = ["--sizes", "64x96", "--repeats", "1", "--device", "cpu", "--compare"]
-    options += ["--variants", "float32", "bf16", "--threads", str(torch.get_num_threads())]
+    options += [
+        "--profile",
+        "--variants",
+        "float32",
+        "bf16",
+        "--threads",
+        str(torch.get_num_threads()),
+    ]
     for kind, file in files.items():
         options += [f"--{kind}", str(file)]
     assert tool.main([NAME, "model.roi_heads.box_predictor.test_topk_per_image=7", *options]) == 0
@@ -41,6 +48,7 @@ def test_measures_and_writes_every_file(tool, tmp_path, capsys):
         ("bf16", True),
     ]
     assert all(r["size"] == [64, 96] and len(r["times_ms"]) == 1 for r in records)
+    assert all(r["operations_ms"] for r in records)
     parts = {"ViT", "spatial prior", "interactions", "pyramid", "neck", "roi_heads"}
     assert parts < set(records[0]["components_ms"])
     table = files["markdown"].read_text()
@@ -68,6 +76,7 @@ def test_failed_variants_are_named_in_the_exit_status(tool, monkeypatch, capsys)
         ([NAME, "--compare", "--weights", "model.pth"], "belong to one model"),
         ([NAME, "--device", "cpu", "--variants", "bf16,graph"], "--device cuda"),
         ([NAME, "model.typo=1"], "typo"),
+        ([NAME, "--profile"], "give both"),
         ([NAME, "--json", "no_such_folder/a.json"], "its folder does not exist"),
     ],
 )

@@ -16,6 +16,7 @@ from vit_adapter.benchmark.components import component_times
 from vit_adapter.benchmark.flops import flop_counter
 from vit_adapter.benchmark.memory import MEBIBYTE, peak_memory
 from vit_adapter.benchmark.models import Subject, make_inputs
+from vit_adapter.benchmark.profile import profile_operations
 from vit_adapter.benchmark.timing import Call, milliseconds, take_turns
 from vit_adapter.benchmark.variants import Variant
 from vit_adapter.layers import MSDeformAttn
@@ -40,6 +41,7 @@ def measure_together(
     size: tuple[int, int],
     repeats: int,
     training: bool,
+    profile: bool = False,
 ) -> list[Record]:
     """Measure models in all variants, which take turns.
 
@@ -50,6 +52,7 @@ def measure_together(
         size: (height, width) of the images.
         repeats: runs of each model in each variant that are timed.
         training: measure a training step with AdamW instead of inference.
+        profile: also find the operations that take longest.
 
     Returns:
         A record for each model and variant (``plain_op`` only with the operator), with the keys
@@ -60,7 +63,8 @@ def measure_together(
           for a captured graph, whose memory is allocated before;
         * ``times_ms`` of each run; ``latency_ms``: their percentiles "p50", "p90" and "p99";
           ``images_per_second`` at the median;
-        * ``components_ms``, see :func:`component_times`; only for eager inference with kernels.
+        * ``components_ms``, see :func:`component_times`; only for eager inference with kernels;
+        * with ``profile`` those of :func:`profile_operations`.
 
         A variant that fails has ``error``, the first line of the message, instead of figures.
     """
@@ -83,6 +87,8 @@ def measure_together(
         variant = run.variant
         if not training and variant.mode == "eager" and not variant.plain_op:
             run.record["components_ms"] = _median_components(run, min(repeats, _COMPONENT_RUNS))
+        if profile:
+            run.record |= profile_operations(run.call, device)
     return [run.record for run in runs]
 
 

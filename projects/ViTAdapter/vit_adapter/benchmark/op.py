@@ -38,6 +38,9 @@ CASES = {
     "B 896 injector": Case(896, 12, 32, (16,), PYRAMID),
     "B 896 extractor": Case(896, 12, 32, PYRAMID, (16,)),
     "Mask2Former 512": Case(512, 8, 32, PYRAMID, PYRAMID),
+    "S 640 injector": Case(640, 6, 64, (16,), PYRAMID),
+    "S 640 extractor": Case(640, 6, 64, PYRAMID, (16,)),
+    "Mask2Former 640": Case(640, 8, 32, PYRAMID, PYRAMID),
     "S 896 injector": Case(896, 6, 64, (16,), PYRAMID),
     "S 896 extractor": Case(896, 6, 64, PYRAMID, (16,)),
     "L 1024 injector": Case(1024, 16, 32, (16,), PYRAMID),
@@ -101,6 +104,13 @@ def minimal_bytes(inputs: Inputs) -> tuple[int, int]:
     output = locations.shape[1] * value[0, 0].nbytes
     read = value.nbytes + locations.nbytes + weights.nbytes
     return read + output, 3 * read + 2 * output
+
+
+def reduced_bytes(inputs: Inputs) -> int:
+    """Return the bytes that are added up to the gradient of the values, four pixels a point."""
+    value, _, _, weights = inputs
+    wide = torch.promote_types(value.dtype, torch.float32)
+    return 4 * weights.numel() * value.shape[-1] * wide.itemsize
 
 
 def forward_call(function: Formulation, inputs: Inputs) -> Callable[[], Tensor]:
@@ -168,6 +178,7 @@ def measure(inputs: Inputs, repeats: int, bandwidth: float) -> Iterator[dict[str
             "training_gain": training["grid_sample"] / training[name],
             "forward_share_of_bound": bounds[0] / forward[name],
             "training_share_of_bound": bounds[1] / training[name],
+            "reduced_bytes": reduced_bytes(inputs),
             "error_output": error_output,
             "error_gradients": error_gradients,
             "peak_mib": peak_memory(training_call(function, inputs), device) / MEBIBYTE,
