@@ -10,7 +10,7 @@ import vit_adapter
 PROJECT = Path(vit_adapter.__file__).parents[1]
 ROOT = PROJECT.parents[1]
 
-FILES = ("vit_adapter/[!_]*.py", "tools/*.py", "tools/*.sh", "docs/*.md", "notebooks/*.ipynb")
+FILES = ("vit_adapter/[!_]*.py", "tools/*.*", "docs/*.md", "notebooks/*.ipynb")
 # A folder is a part if it holds such files itself.
 FILES_OF_FOLDERS = (
     "projects/ViTAdapter/vit_adapter/*/**/*.py",

@@ -1,57 +1,168 @@
 #!/usr/bin/env bash
-# Runs all checks that need a GPU in one command:
+# Tests and measures everything that needs a GPU, in two commands:
 #
-#     VIT_ADAPTER_BUILD=cuda pip install --no-build-isolation -e .
-#     projects/ViTAdapter/tools/gpu_report.sh [FOLDER]
+#     projects/ViTAdapter/tools/gpu_report.sh operator [WHEELS]   # at most 9 minutes
+#     projects/ViTAdapter/tools/gpu_report.sh models [WHEELS]     # at most 7 minutes
 #
-# Makes sure that there are kernels for CUDA. Then runs the tests that need a GPU, those of the
-# operator also under compute-sanitizer (memcheck and racecheck, if it is installed), and the
-# benchmarks of operator and backbone; the summary compares the operator's figures with their
-# limits. Every step's output goes to a file in FOLDER (default output/gpu); the exit status is 1 if
-# a step failed. PYTHON names the interpreter. Kernels of other projects are compared if they are
-# installed (see vit_adapter/benchmark/formulations.py).
+# Needs no network: WHEELS is the folder of packages that gpu_bundle.sh prepares. They are installed
+# into the folder of the results, not into the Python environment; without WHEELS its own packages
+# are used. The kernels are compiled in the source tree for the GPU of this machine.
+#
+# Every step has a limit of time. Its output goes to NAME.txt in the folder of the results, and
+# report.json there has the status, the seconds and the figures of all steps of both commands; it is
+# written after every step. Steps that this machine does not allow are skipped, with the reason. The
+# exit status is 1 if a step failed or a figure misses its limit (see gpu_summary.py).
+#
+# PYTHON names the interpreter (default python3), OUTPUT the folder of results (default output/gpu).
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
-python=${PYTHON:-python}
-folder=${1:-output/gpu}
+cd "$(dirname "${BASH_SOURCE[0]}")/../../.." || exit
+python=${PYTHON:-python3}
+folder=${OUTPUT:-output/gpu}
 tools=projects/ViTAdapter/tools
-status=0
+command=${1:-}
+wheels=${2:-}
 mkdir -p "$folder"
+folder=$(realpath "$folder")
+export PYTHONPATH=$folder/site:$PWD/projects/ViTAdapter${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONUNBUFFERED=1 MPLBACKEND=Agg
+PATH=$PATH:/usr/local/cuda/bin
+kernels_ready=no
 
-step() { # step NAME COMMAND...
-  local name=$1
-  shift
-  echo "== $name"
-  "$@" 2>&1 | tee "$folder/$name.txt" | tail -n 3
-  if [ "${PIPESTATUS[0]}" -ne 0 ]; then
-    echo "== $name FAILED, see $folder/$name.txt"
-    status=1
+# Messages of NVIDIA's tools on machines that do not let them work.
+REFUSALS='Device not supported|Failed to initialize the profiler|ERR_NVGPUCTRPERM'
+
+record() { # record NAME STATUS SECONDS NOTE
+  echo "== $1: $2 ($3 s) $4"
+  printf '%s\t%s\t%s\t%s\n' "$@" >> "$folder/steps_$command.tsv"
+}
+
+step() { # step NAME SECONDS PROGRAM...: runs a program with a limit
+  local name=$1 limit=$2 start=$SECONDS left=$((deadline - SECONDS)) status note=
+  shift 2
+  if [ "$left" -lt 5 ]; then
+    record "$name" skipped 0 "no time is left"
+    return 1
+  fi
+  timeout --kill-after 5 $((limit < left ? limit : left)) "$@" > "$folder/$name.txt" 2>&1
+  case $? in
+    0) status=passed ;;
+    124 | 137) status="timed out" ;;
+    127) status=skipped note=$(tail -n 1 "$folder/$name.txt") ;; # a program is not installed
+    *) status=failed note="see $name.txt" ;;
+  esac
+  if [ "$status" = failed ] && grep -qE "$REFUSALS" "$folder/$name.txt"; then
+    status=skipped note="$(grep -m 1 -oE ".*($REFUSALS).*" "$folder/$name.txt")"
+  fi
+  record "$name" "$status" $((SECONDS - start)) "$note"
+  [ "$status" = passed ]
+}
+
+gpu_step() { # like step, but only with kernels: without them, plain PyTorch would be measured
+  rm -f "$folder/$1.json" "$folder/$1.txt" # of an earlier run
+  if [ "$kernels_ready" = yes ]; then
+    step "$@"
+  else
+    record "$1" skipped 0 "there is no GPU, or no kernel for it"
+  fi
+  summarise > /dev/null
+}
+
+summarise() {
+  "$python" $tools/gpu_summary.py "$folder"
+}
+
+install_packages() {
+  if [ -z "$wheels" ]; then
+    record packages skipped 0 "no folder of wheels is given"
+  elif [ "$command" = operator ] || [ ! -d "$folder/site" ]; then
+    rm -rf "$folder/site"
+    step packages 60 "$python" -m pip install --no-index --no-deps --no-compile --no-cache-dir \
+      --target "$folder/site" "$wheels"/*.whl
   fi
 }
 
-check() { # check TOOL OPTION...: the operator's tests under compute-sanitizer
+has_kernels() { # has_kernels RUNNER...: whether there is a GPU, and the operator has kernels for it
+  "$@" 60 "$python" -c "import torch
+from vit_adapter.ops import extension_info
+print(torch.cuda.get_device_name(), info := extension_info())
+raise SystemExit(info['backends']['cuda'] != 'kernel')"
+}
+
+build_kernels() {
+  if [ "$command" = operator ] || ! has_kernels timeout &> /dev/null; then
+    # Line numbers are for the profiler.
+    step build 180 env VIT_ADAPTER_BUILD=cuda NVCC_PREPEND_FLAGS=-lineinfo \
+      "$python" setup.py build_ext --inplace
+  fi
+  has_kernels step kernels && kernels_ready=yes
+}
+
+sanitize() { # sanitize TOOL OPTION...
   local tool=$1
   shift
   # Without PyTorch's pool every tensor is a separate block, so every overrun is detected.
-  step "$tool" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 \
-    compute-sanitizer --tool "$tool" --error-exitcode 1 "$@" "$python" -m pytest -q -m cuda \
-    tests/unit/ops/test_functional.py tests/unit/ops/test_registration.py
+  gpu_step "$tool" 120 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 \
+    compute-sanitizer --tool "$tool" --error-exitcode 1 "$@" \
+    "$python" $tools/check_op.py --device cuda
 }
 
-step gpu nvidia-smi
-# Without the kernels, plain PyTorch would pass the tests.
-step kernels "$python" -c "from vit_adapter.ops import extension_info; info = extension_info()
-print(info); raise SystemExit(info['backends']['cuda'] != 'kernel')"
-step tests "$python" -m pytest -q -m cuda tests
-if command -v compute-sanitizer > /dev/null; then
-  check memcheck --report-api-errors no # PyTorch tries calls that may fail
-  check racecheck
-else
-  echo "== memcheck and racecheck skipped: no compute-sanitizer in PATH"
-  status=1
-fi
-step operator "$python" $tools/benchmark_op.py --device cuda --output "$folder"
-step summary "$python" $tools/gpu_summary.py "$folder/benchmark_op.json"
-step backbone "$python" $tools/benchmark_backbone.py --device cuda --compile \
-  --sizes tiny small base large --image-size 512
-exit $status
+measure_operator() {
+  step gpu 20 nvidia-smi
+  step toolkit 20 nvcc --version
+  install_packages
+  build_kernels
+  gpu_step ceilings 60 bash -c 'nvcc -O3 -arch=native "$1" -o "$2" && "$2" > "$2.json"' \
+    build "$tools/gpu_ceilings.cu" "$folder/ceilings"
+  # Where tests for CUDA are; collecting all tests takes longer than running these.
+  gpu_step tests 120 "$python" -m pytest -q -p no:cacheprovider -n 4 -m cuda tests/unit/ops \
+    tests/unit/backbone tests/unit/benchmark tests/unit/engine tests/oracle/test_msda_golden.py
+  gpu_step benchmark_op 150 "$python" $tools/benchmark_op.py --device cuda \
+    --dtypes float32 bfloat16 --points local --repeats 9 --output "$folder" \
+    --cases "S 640 injector" "S 640 extractor" "Mask2Former 640" "S 896 injector" \
+    "S 896 extractor" "L 1024 injector" "L 1024 extractor" "Mask2Former 1024"
+  sanitize memcheck --report-api-errors no & # PyTorch tries calls that may fail
+  sanitize initcheck &
+  sanitize synccheck &
+  wait
+  gpu_step profile 60 ncu --clock-control none --csv --page raw --set basic \
+    --section MemoryWorkloadAnalysis --section SchedulerStats --section WarpStateStats \
+    --kernel-name "regex:forward_kernel|backward_kernel" --launch-count 4 "$python" -c "
+import torch
+from vit_adapter.benchmark.op import CASES, make_inputs, training_call
+from vit_adapter.ops import ms_deform_attn
+inputs = make_inputs(CASES['Mask2Former 1024'], 'local')
+for dtype in (torch.float32, torch.bfloat16):
+    training_call(ms_deform_attn, inputs.to(torch.device('cuda'), dtype))()"
+}
+
+benchmark() { # benchmark NAME SECONDS OPTION...
+  local name=$1 limit=$2
+  shift 2
+  gpu_step "$name" "$limit" "$python" $tools/benchmark.py --device cuda --profile \
+    --json "$folder/$name.json" "$@"
+}
+
+measure_models() {
+  local small=ade20k/mask2former_vit_adapter_small_dinov2_512_40k
+  local base=ade20k/mask2former_vit_adapter_base_dinov2_512_40k
+  local large=ade20k/mask2former_vit_adapter_large_dinov2_512_40k
+  install_packages
+  build_kernels
+  benchmark inference 130 $small $base $large --sizes 640 --variants bf16 bf16,graph --repeats 30
+  benchmark compiled 180 $small $large $base --sizes 640 --variants bf16,compiled --repeats 30
+  benchmark training_small 60 $small --train --sizes 512 --batch-sizes 2 --variants bf16
+  # The large models recompute activations, as in their configs.
+  benchmark training_large 80 $large --train --sizes 640 --variants bf16
+}
+
+case $command in
+  operator) deadline=$((SECONDS + 520)) ;;
+  models) deadline=$((SECONDS + 400)) ;;
+  *)
+    echo "gpu_report: expected operator or models, got '$command'" >&2
+    exit 2
+    ;;
+esac
+rm -f "$folder/steps_$command.tsv"
+"measure_$command"
+summarise

@@ -64,9 +64,10 @@ def record(snippet: Snippet, folder: Path) -> list[list[str]]:
     """Run a block with stand-ins; return the program and the arguments of each call."""
     programs = folder / "bin"
     programs.mkdir()
-    report = folder / "projects" / "ViTAdapter" / "tools" / "gpu_report.sh"
-    report.parent.mkdir(parents=True)
-    for path in (*(programs / name for name in PROGRAMS), report):
+    tools = folder / "projects" / "ViTAdapter" / "tools"
+    tools.mkdir(parents=True)
+    scripts = (tools / name for name in ("gpu_report.sh", "gpu_bundle.sh"))
+    for path in (*(programs / name for name in PROGRAMS), *scripts):
         path.write_text(STAND_IN)
         path.chmod(0o755)
     environment = {"PATH": f"{programs}:/usr/bin:/bin", "RECORD": str(folder / "record")}
