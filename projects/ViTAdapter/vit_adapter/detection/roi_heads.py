@@ -80,9 +80,7 @@ class AssigningROIHeads(StandardROIHeads):
         log_samples(regions, num_classes=self.num_classes)
         return regions
 
-    def _forward_box(
-        self, features: dict[str, Tensor], proposals: list[Instances]
-    ) -> dict[str, Tensor] | list[Instances]:
+    def _forward_box(self, features: dict[str, Tensor], proposals: list[Instances]) -> Any:
         """See Detectron2; at test time scores and boxes are computed in float32 or wider."""
         if self.training:
             return super()._forward_box(features, proposals)
@@ -91,9 +89,7 @@ class AssigningROIHeads(StandardROIHeads):
         logits, deltas = self.box_predictor(self.box_head(pooled))
         return self.box_predictor.inference((in_float32(logits), deltas), proposals)[0]
 
-    def _forward_mask(
-        self, features: dict[str, Tensor], instances: list[Instances]
-    ) -> dict[str, Tensor] | list[Instances]:
+    def _forward_mask(self, features: dict[str, Tensor], instances: list[Instances]) -> Any:
         """See Detectron2; at test time the masks are in float32 or wider."""
         result = super()._forward_mask(features, instances)
         if self.mask_on and not self.training:

@@ -10,9 +10,10 @@ PACKAGE = Path(vit_adapter.__file__).parent
 INSIDE = sorted((PACKAGE / "layers" / "cpu").glob("*.py"))
 PROBE = [PACKAGE / "ops" / name for name in ("cpu_fast_paths.py", "processor.py")]
 OUTSIDE = sorted(set(PACKAGE.rglob("*.py")) - {*INSIDE, *PROBE})
-# PyTorch has no other names for these: dispatch modes and AOTInductor, which it documents, and
-# keeping a GPU busy in a benchmark.
+# PyTorch has no other names for these: a product and a ReLU in one kernel, dispatch modes and
+# AOTInductor, which it documents, and keeping a GPU busy in a benchmark.
 WITHOUT_PUBLIC_NAME = {
+    "linear_relu.py": ["torch._addmm_activation"],
     "memory.py": ["torch.utils._python_dispatch"],
     "formats.py": ["torch._inductor", "torch._inductor"],
     "timing.py": ["torch.cuda._sleep"],
