@@ -2,7 +2,8 @@
 
 Strides are the original's, about two thirds of the crop. ``test.multi_scale.enabled=True`` switches
 from a single scale to several scales with flips. ``test.precision=bf16`` or ``fp16`` computes in 16
-bits. For a single scale with a flip use
+bits. ``test.graph=compile`` or ``cuda_graph`` runs the core of the model as a graph. For a single
+scale with a flip use
 ``test.multi_scale.enabled=True test.multi_scale.scales=[1.0]``.
 
 The views are the original's, made from the stored image: resized to fit within ``data.test_scale``
@@ -16,11 +17,12 @@ _scales = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
 
 
 # Panoptic segments cannot be averaged over windows or views.
-plain = dict(precision="float32")
+plain = dict(precision="float32", graph="none")
 
 # Images of any size, without windows
 whole_images = dict(
     precision="float32",
+    graph="none",
     sliding_window=None,
     multi_scale=dict(
         enabled=False,
@@ -36,6 +38,7 @@ whole_images = dict(
 def _test(crop, stride, scales, enlarge=False, pad_value=None):
     return dict(
         precision="float32",
+        graph="none",
         sliding_window=dict(
             crop_size=[crop, crop],
             stride=[stride, stride],

@@ -18,7 +18,7 @@ ALLOWED = {
     "segmentation": {"layers"},
     "detection": {"layers", "segmentation"},
     "mask2former": {"layers"},
-    "test_time": {"data", "detection", "layers"},
+    "test_time": {"data", "detection", "layers", "mask2former"},
     "solver": {"backbone"},
     "data": {"utils"},
     "evaluation": {"data", "drawing", "utils"},
@@ -39,7 +39,7 @@ ALLOWED = {
         "utils",
     },
     "feature_cache": {"backbone", "layers", "utils"},
-    "benchmark": {"backbone", "checkpoint", "config", "layers", "model_zoo", "ops"},
+    "benchmark": {"backbone", "checkpoint", "config", "layers", "model_zoo", "ops", "test_time"},
     "engine": {
         "backbone",
         "benchmark",

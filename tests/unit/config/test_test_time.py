@@ -18,6 +18,7 @@ from vit_adapter.engine.evaluation import evaluate
 from vit_adapter.test_time import (
     DetectorTiles,
     DetectorViews,
+    GraphedModel,
     MultiScaleFlip,
     SlidingWindow,
     Suppression,
@@ -316,3 +317,27 @@ def test_the_views_of_htc_are_the_originals(detector: nn.Module) -> None:
             for low, high in views.area_ranges
         ]
         assert sizes == ["l", "l", "ml", "sm", "sm", "sm"]
+
+
+def test_a_graph_for_the_core_of_a_model() -> None:
+    cfg = load_config("quick_start/atss_vit_adapter_tiny_scratch", ["train.device=cpu"])
+    model = build_model(cfg)
+    assert not isinstance(wrap_for_testing(cfg, model), GraphedModel)
+    cfg.test.graph = "compile"
+    assert isinstance(wrap_for_testing(cfg, model), GraphedModel)
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [("fast", "expected none, compile or cuda_graph"), ("cuda_graph", "needs CUDA")],
+)
+def test_graphs_that_cannot_run(graph: str, message: str) -> None:
+    cfg = OmegaConf.create({"test": {"graph": graph}, "train": {"device": "cpu"}})
+    with pytest.raises(UsageError, match=message):
+        wrap_for_testing(cfg, MeanModel())
+
+
+def test_a_graph_needs_a_core() -> None:
+    cfg = OmegaConf.create({"test": {"graph": "compile"}, "train": {"device": "cpu"}})
+    with pytest.raises(UsageError, match=r"test\.graph: MeanModel has no core"):
+        wrap_for_testing(cfg, MeanModel())

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from vit_adapter.benchmark.backbone import on_grid_sample
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.precision import PRECISIONS
+from vit_adapter.test_time.graphs import CapturedFunction
 
 __all__ = ["MODES", "Variant", "check_variants", "parse_variant"]
 
 MODES = ("eager", "compiled", "graph")
-_WARMUP_CALLS = 3  # before a capture
 
 Forward = Callable[[Tensor], Any]
 _T = TypeVar("_T")
@@ -43,7 +43,7 @@ class Variant:
         if self.mode == "compiled":
             forward = torch.compile(forward, fullgraph=True)
         elif self.mode == "graph":
-            forward = _capture(forward)
+            forward = CapturedFunction(forward)
         device_type = next(model.parameters()).device.type
         dtype = PRECISIONS[self.precision]
 
@@ -98,32 +98,3 @@ def _replaced_forward(module: nn.Module, forward: Forward) -> Iterator[None]:
         yield
     finally:
         del module.forward
-
-
-def _capture(forward: Forward) -> Forward:
-    """Return a function that runs ``forward`` as a CUDA graph, captured once for each size."""
-    graphs: dict[tuple, tuple[torch.cuda.CUDAGraph, Tensor, Any]] = {}
-
-    def run(images: Tensor) -> Any:
-        key = (images.shape, images.dtype)
-        if key not in graphs:
-            graphs[key] = _capture_one(forward, images.clone())
-        graph, inputs, outputs = graphs[key]
-        inputs.copy_(images)
-        graph.replay()
-        return outputs
-
-    return run
-
-
-def _capture_one(forward: Forward, images: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Any]:
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # load kernels and make constants before the capture
-        for _ in range(_WARMUP_CALLS):
-            forward(images)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        outputs = forward(images)
-    return graph, images, outputs

@@ -9,22 +9,25 @@ from detectron2.config import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from vit_adapter.config.device import resolve_device
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.precision import testing_dtype
 from vit_adapter.test_time import (
     DetectorTiles,
     DetectorViews,
+    GraphedModel,
     MixedPrecision,
     MultiScaleFlip,
     SlidingWindow,
     Suppression,
 )
+from vit_adapter.test_time.graphs import GRAPHS
 
 __all__ = ["loader_for_testing", "wrap_for_testing"]
 
 _SEMANTIC = ("sliding_window", "multi_scale")
 _DETECTORS = ("nms", "augmentation", "tiles")
-_ALL = ("precision",)
+_ALL = ("precision", "graph")
 _T = TypeVar("_T")
 
 
@@ -41,7 +44,8 @@ def wrap_for_testing(cfg: DictConfig, model: nn.Module) -> nn.Module:
     the switch ``enabled``; both need the images of :func:`loader_for_testing`. A tile is resized
     as ``dataloader.test.mapper`` would resize an image, or as ``test.augmentation`` says.
 
-    For all models, ``test.precision`` is what :func:`testing_dtype` reads.
+    For all models, ``test.precision`` is what :func:`testing_dtype` reads, and ``test.graph`` is
+    "none", or a name that :class:`GraphedModel` takes.
 
     What is absent, null or not enabled changes nothing.
 
@@ -55,7 +59,7 @@ def wrap_for_testing(cfg: DictConfig, model: nn.Module) -> nn.Module:
 
     Raises:
         ValueError: ``test`` has unknown keys, numbers out of range, or what is not for models of
-            this kind; or the device cannot compute in ``test.precision``.
+            this kind; or the device cannot compute in ``test.precision`` or ``test.graph``.
         TypeError: a wrapper for semantic models does not have an argument of this name.
     """
     options = OmegaConf.select(cfg, "test", default=None) or {}
@@ -74,6 +78,9 @@ def wrap_for_testing(cfg: DictConfig, model: nn.Module) -> nn.Module:
     if tiles is not None:
         resize = [] if augmentation is not None else instantiate(_test_mapper(cfg).augmentations)
         model = _build(DetectorTiles, "tiles", tiles, model=model, augmentations=resize)
+    graph = _testing_graph(cfg)
+    if graph != "none":
+        model = _build(GraphedModel, "graph", {}, model=model, graph=graph)
     dtype = testing_dtype(cfg)
     return model if dtype is None else MixedPrecision(model, dtype)
 
@@ -91,6 +98,19 @@ def loader_for_testing(cfg: DictConfig) -> DictConfig:
     loader = deepcopy(cfg.dataloader.test)
     loader.mapper.augmentations = []
     return loader
+
+
+def _testing_graph(cfg: DictConfig) -> str:
+    graph = OmegaConf.select(cfg, "test.graph", default=None) or "none"
+    if graph not in ("none", *GRAPHS):
+        raise UsageError(f"test.graph={graph!r} is unknown; expected none, {' or '.join(GRAPHS)}.")
+    device = resolve_device(cfg)
+    if graph == "cuda_graph" and device.type != "cuda":
+        raise UsageError(
+            f"test.graph=cuda_graph needs CUDA, but train.device is {device.type}; use "
+            "test.graph=compile or none."
+        )
+    return graph
 
 
 def _test_mapper(cfg: DictConfig) -> DictConfig:

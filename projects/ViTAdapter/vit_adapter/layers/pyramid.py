@@ -208,8 +208,10 @@ def _cell_centres(shapes: tuple[GridSize, ...], device: torch.device, dtype: tor
 def _inverse_sizes(
     shapes: tuple[GridSize, ...], device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    inverses = [(1 / width, 1 / height) for height, width in shapes]
-    return torch.tensor(inverses, device=device, dtype=dtype)
+    # Filled on the device: a list would be copied there, at which the compiler splits CUDA graphs.
+    inverses = [1 / side for height, width in shapes for side in (width, height)]
+    filled = [torch.full((1,), inverse, device=device, dtype=dtype) for inverse in inverses]
+    return torch.cat(filled).view(-1, 2)
 
 
 def holds_numbers(tensor: Tensor) -> bool:
