@@ -1,11 +1,11 @@
-// Backward on the device. Block (x: lanes of a row, a power of two up to 32;
-// y: rows), grid (rows of all images). A lane handles kChannels channels at a
-// time. Shuffles sum the gradients of a point over the lanes, so every lane of
-// a warp must reach them, even if its row is out of range.
+// Backward on the device. Block (x: kLanes lanes of a row, y: rows), grid (rows
+// of all images). The lanes share the points of a row as in forward, and each
+// takes kChannels channels at a time. Every lane of a warp must reach the
+// shuffles, even if its row is out of range: its points then have no pixels.
 
 #pragma once
 
-#include "device.cuh"
+#include "footprint.cuh"
 
 namespace vit_adapter {
 namespace cuda {
@@ -52,118 +52,177 @@ VIT_ADAPTER_DEVICE void add_to(
   }
 }
 
-template <typename T>
-VIT_ADAPTER_DEVICE T sum_over_lanes(T number) {
-  for (int distance = blockDim.x / 2; distance > 0; distance /= 2) {
-    number += __shfl_xor_sync(0xffffffffu, number, distance);
+// Sums the dots of two points over the lanes of a row: even lanes get those of
+// the first point, odd lanes those of the second.
+template <int kLanes, typename T>
+VIT_ADAPTER_DEVICE void sum_over_lanes(const T (&dots)[2][4], T (&sum)[4]) {
+  const bool odd = threadIdx.x % 2;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const T other = __shfl_xor_sync(kWarp, odd ? dots[0][i] : dots[1][i], 1);
+    sum[i] = (odd ? dots[1][i] : dots[0][i]) + other;
   }
-  return number;
+#pragma unroll
+  for (int distance = 2; distance < kLanes; distance *= 2) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      sum[i] += __shfl_xor_sync(kWarp, sum[i], distance);
+    }
+  }
 }
 
-// Multiplies a row's gradient by the pixels of one point, into dots, and
+// Multiplies a row's gradient by the pixels of two points, into dots, and
 // scatters it to their gradients if kScatter.
-template <typename Storage, int kChannels, bool kScatter, typename T>
-VIT_ADAPTER_DEVICE void visit_corners(
-    const Level& level,
-    const Position<T>& position,
-    T attention,
+template <
+    bool kScatter,
+    int kChannels,
+    typename Storage,
+    typename T,
+    typename Offset>
+VIT_ADAPTER_DEVICE void visit_two_points(
+    const Footprint<T, Offset> (&points)[2],
+    const int (&inside)[2], // a bit for each corner
     const T (&given)[kChannels],
     const Storage* value, // of this image, head and channel
     T* grad_value,
-    int64_t stride,
-    T (&dots)[4]) {
-  const auto weights =
-      corner_weights(position.fraction_x, position.fraction_y, attention);
-  const T weight[4] = {weights.w0, weights.w1, weights.w2, weights.w3};
+    Offset stride,
+    T (&dots)[2][4]) {
+  Word<Storage, kChannels> pixels[2][4];
+  const auto is_inside = [&](int point, int corner) {
+    return bool(inside[point] >> corner & 1);
+  };
+  load_pixels<kChannels>(points, value, stride, is_inside, pixels);
 #pragma unroll
-  for (int corner = 0; corner < 4; ++corner) {
-    if (position.inside(level, corner)) {
-      const int64_t token =
-          position.token(level) + (corner & 1) + (corner >> 1) * level.width;
-      const int64_t offset = token * stride;
-      T channels[kChannels];
-      load<kChannels>(value + offset, channels);
+  for (int i = 0; i < 8; ++i) {
+    T pixel[kChannels];
+    unpack<kChannels, Storage>(pixels[i / 4][i % 4], pixel);
 #pragma unroll
-      for (int i = 0; i < kChannels; ++i) {
-        dots[corner] += channels[i] * given[i];
-        channels[i] = weight[corner] * given[i];
+    for (int c = 0; c < kChannels; ++c) {
+      dots[i / 4][i % 4] += pixel[c] * given[c];
+    }
+  }
+  if constexpr (kScatter) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const auto& point = points[i / 4];
+      T amount[kChannels];
+#pragma unroll
+      for (int c = 0; c < kChannels; ++c) {
+        amount[c] = point.weight[i % 4] * given[c];
       }
-      if constexpr (kScatter) {
-        add_to<kChannels>(grad_value + offset, channels);
+      if (is_inside(i / 4, i % 4)) {
+        add_to<kChannels>(grad_value + point.offset(i % 4, stride), amount);
       }
     }
   }
 }
 
+constexpr int kBackwardThreads = 128; // of a block
+
+// Blocks that must fit a multiprocessor: 128 registers a thread with four, and
+// 168 with three.
+template <typename Offset>
+constexpr int kBackwardBlocks = sizeof(Offset) == sizeof(int64_t) ? 3 : 4;
+
 // Without kScatter the gradient of value is left to deterministic.cuh.
-template <typename Storage, int kChannels, bool kScatter>
-__global__ void backward_kernel(
-    const Problem problem,
-    const Storage* __restrict__ grad_output,
-    const Storage* __restrict__ value,
-    const typename ArithmeticOf<Storage>::type* __restrict__ locations,
-    const typename ArithmeticOf<Storage>::type* __restrict__ weights,
-    typename ArithmeticOf<Storage>::type* grad_value, // initially zero
-    typename ArithmeticOf<Storage>::type* __restrict__ grad_locations,
-    typename ArithmeticOf<Storage>::type* __restrict__ grad_weights) {
+template <
+    typename Storage,
+    int kChannels,
+    int kLanes,
+    typename Offset,
+    bool kScatter>
+__global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks<Offset>)
+    backward_kernel(
+        const Problem problem,
+        const Storage* __restrict__ grad_output,
+        const Storage* __restrict__ value,
+        const typename ArithmeticOf<Storage>::type* __restrict__ locations,
+        const typename ArithmeticOf<Storage>::type* __restrict__ weights,
+        typename ArithmeticOf<Storage>::type* grad_value, // initially zero
+        typename ArithmeticOf<Storage>::type* __restrict__ grad_locations,
+        typename ArithmeticOf<Storage>::type* __restrict__ grad_weights) {
   using T = typename ArithmeticOf<Storage>::type;
+  constexpr int kStep = kLanes * kChannels;
   const uint32_t row = blockIdx.x * blockDim.y + threadIdx.y;
-  const bool active = row < problem.rows; // no return: shuffles follow
-  const int64_t start = problem.head_offset(row);
   const int first_channel = threadIdx.x * kChannels;
-  const int step = blockDim.x * kChannels;
+  const int64_t start = problem.head_offset(row) + first_channel;
+  const Storage* source = whole(value + start);
+  T* target = kScatter ? whole(grad_value + start) : nullptr;
+  const Offset stride = static_cast<Offset>(problem.stride);
   const Storage* row_gradient = grad_output + int64_t(row) * problem.dim;
   T given[kChannels] = {};
-  if (active && first_channel < problem.dim) {
+  if (row < problem.rows && first_channel < problem.dim) {
     load<kChannels>(row_gradient + first_channel, given);
   }
-  int64_t index = int64_t(row) * problem.row_points;
-  for (int l = 0; l < problem.num_levels; ++l) {
-    const Level level = problem.levels[l];
-    for (int p = 0; p < problem.points; ++p, ++index) {
-      PointGradient<T> gradient = {T(0), T(0), T(0)};
-      if (active) {
-        const auto position =
-            position_of(level, locations[2 * index], locations[2 * index + 1]);
-        const T attention = weights[index];
-        T dots[4] = {};
-        if (position.touches) {
-          for (int channel = first_channel; channel < problem.dim;
-               channel += step) {
-            if (step < problem.dim) { // rows of several steps are reloaded
-              load<kChannels>(row_gradient + channel, given);
-            }
-            visit_corners<Storage, kChannels, kScatter>(
-                level,
-                position,
-                attention,
-                given,
-                value + start + channel,
-                grad_value + start + channel,
-                problem.stride,
-                dots);
-          }
-          // Linear in the dots, so each lane can apply it to its own part.
-          gradient = point_gradient(
-              dots[0],
-              dots[1],
-              dots[2],
-              dots[3],
-              position.fraction_x,
-              position.fraction_y,
-              attention,
-              T(level.width),
-              T(level.height));
+  for (int first = 0; first < problem.row_points; first += kLanes) {
+    const int index = first + int(threadIdx.x);
+    const bool has_point = row < problem.rows && index < problem.row_points;
+    const int64_t point = int64_t(row) * problem.row_points + index;
+    Footprint<T, Offset> mine = {};
+    int inside = 0;
+    if (has_point) {
+      const Level& level = problem.level_of(index);
+      const auto position = read_position(level, locations, point);
+      if (position.touches) {
+        mine = footprint_of(level, position, weights[point], stride);
+        inside = position.corners_inside(level);
+      }
+    }
+    T sum[4] = {}; // the dots of this lane's own point
+#pragma unroll 1
+    for (int p = 0; p < kLanes && first + p < problem.row_points; p += 2) {
+      Footprint<T, Offset> two[2] = {
+          footprint_from<kLanes>(mine, p),
+          footprint_from<kLanes>(mine, p + 1)};
+      const int two_inside[2] = {
+          __shfl_sync(kWarp, inside, p, kLanes),
+          __shfl_sync(kWarp, inside, p + 1, kLanes)};
+      T dots[2][4] = {};
+      for (int channel = first_channel; channel < problem.dim;
+           channel += kStep) {
+        if (kStep < problem.dim && row < problem.rows) { // several steps
+          load<kChannels>(row_gradient + channel, given);
+        }
+        visit_two_points<kScatter, kChannels>(
+            two,
+            two_inside,
+            given,
+            source,
+            target,
+            stride,
+            dots);
+        two[0].first += kStep;
+        two[1].first += kStep;
+      }
+      T two_sums[4];
+      sum_over_lanes<kLanes>(dots, two_sums);
+      if (int(threadIdx.x) / 2 == p / 2) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          sum[i] = two_sums[i];
         }
       }
-      const T gradient_x = sum_over_lanes(gradient.x);
-      const T gradient_y = sum_over_lanes(gradient.y);
-      const T gradient_weight = sum_over_lanes(gradient.weight);
-      if (active && threadIdx.x == 0) {
-        grad_locations[2 * index] = gradient_x;
-        grad_locations[2 * index + 1] = gradient_y;
-        grad_weights[index] = gradient_weight;
+    }
+    if (has_point) {
+      // Read again, so that the loop above has more registers.
+      const Level& level = problem.level_of(index);
+      const auto position = read_position(level, whole(locations), point);
+      PointGradient<T> gradient = {T(0), T(0), T(0)};
+      if (position.touches) {
+        gradient = point_gradient(
+            sum[0],
+            sum[1],
+            sum[2],
+            sum[3],
+            position.fraction_x,
+            position.fraction_y,
+            whole(weights)[point],
+            T(level.width),
+            T(level.height));
       }
+      const T along_axes[2] = {gradient.x, gradient.y};
+      store<2>(grad_locations + 2 * point, along_axes);
+      grad_weights[point] = gradient.weight;
     }
   }
 }

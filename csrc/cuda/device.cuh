@@ -73,6 +73,11 @@ struct Position {
     const bool y = corner & 2 ? top + 1 < level.height : top >= 0;
     return x & y;
   }
+  // A bit for every corner.
+  VIT_ADAPTER_METHOD int corners_inside(const Level& level) const {
+    return int(inside(level, 0)) | int(inside(level, 1)) << 1 |
+        int(inside(level, 2)) << 2 | int(inside(level, 3)) << 3;
+  }
   // The token of corner 0; before the first one if it is outside the map.
   VIT_ADAPTER_METHOD int32_t token(const Level& level) const {
     return level.first_token + top * level.width + left;
@@ -90,6 +95,15 @@ position_of(const Level& level, T location_x, T location_y) {
   }
   const int32_t left = floor_to_int(x), top = floor_to_int(y);
   return {true, left, top, x - T(left), y - T(top)};
+}
+
+// The position of the point of a number, counted over rows.
+template <typename T>
+VIT_ADAPTER_DEVICE Position<T>
+read_position(const Level& level, const T* locations, int64_t point) {
+  T location[2];
+  load<2>(locations + 2 * point, location);
+  return position_of(level, location[0], location[1]);
 }
 
 } // namespace cuda

@@ -53,9 +53,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<Storage>) forward_kernel(
     if (row < problem.rows && index < problem.row_points) {
       const Level& level = problem.level_of(index);
       const int64_t point = int64_t(row) * problem.row_points + index;
-      T location[2];
-      load<2>(locations + 2 * point, location);
-      const auto position = position_of(level, location[0], location[1]);
+      const auto position = read_position(level, locations, point);
       if (position.touches) {
         mine = footprint_of(level, position, weights[point], stride);
       }

@@ -114,9 +114,11 @@ struct Launch {
   dim3 grid, block;
 };
 
-// `lanes` threads for each of `items`, in each of `steps`.
-Launch make_launch(int64_t items, int64_t lanes, int64_t steps = 1) {
-  const int64_t per_block = std::max<int64_t>(1, kThreads / lanes);
+// `lanes` threads for each of `items`, in each of `steps`; at most `threads` in
+// a block.
+Launch
+make_launch(int64_t threads, int64_t items, int64_t lanes, int64_t steps = 1) {
+  const int64_t per_block = threads / lanes;
   const int64_t blocks = (items + per_block - 1) / per_block;
   constexpr int64_t kMaxSteps = 65535; // of a grid, along y
   TORCH_CHECK(
@@ -161,15 +163,6 @@ void check_launch() {
 // One lane per pack of channels.
 int64_t lanes_per_row(const Problem& problem, int channels) {
   return std::min<int64_t>(kThreads, problem.dim / channels);
-}
-
-// A power of two within a warp, for sums by shuffles.
-int64_t lanes_for_shuffles(const Problem& problem, int channels) {
-  int64_t lanes = 1;
-  while (lanes < 32 && lanes * channels < problem.dim) {
-    lanes *= 2;
-  }
-  return lanes;
 }
 
 } // namespace

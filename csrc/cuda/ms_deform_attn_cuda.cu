@@ -30,7 +30,7 @@ struct Inputs {
   at::Tensor value, locations, weights; // contiguous
 };
 
-template <typename Storage, int kChannels, bool kScatter>
+template <typename Storage, typename V, bool kScatter>
 void launch_backward(
     const Problem& problem,
     const at::Tensor& grad_output,
@@ -39,9 +39,13 @@ void launch_backward(
     const at::Tensor& grad_locations,
     const at::Tensor& grad_weights) {
   using T = typename ArithmeticOf<Storage>::type;
-  const Launch launch =
-      make_launch(problem.rows, lanes_for_shuffles(problem, kChannels));
-  backward_kernel<Storage, kChannels, kScatter>
+  const Launch launch = make_launch(kBackwardThreads, problem.rows, V::kLanes);
+  backward_kernel<
+      Storage,
+      V::kChannels,
+      V::kLanes,
+      typename V::Offset,
+      kScatter>
       <<<launch.grid, launch.block, 0, c10::cuda::getCurrentCUDAStream()>>>(
           problem,
           pointer<Storage>(grad_output),
@@ -96,6 +100,7 @@ void launch_gather(
       ? sort_by_cell<T, int32_t>(problem, inputs.locations, cells, at::kInt)
       : sort_by_cell<T, int64_t>(problem, inputs.locations, cells, at::kLong);
   const Launch launch = make_launch(
+      kThreads,
       problem.batch * problem.tokens * problem.heads,
       lanes_per_row(problem, kChannels));
   gather_kernel<Storage, kChannels>
@@ -145,6 +150,7 @@ at::Tensor ms_deform_attn_forward_cuda(
       using V = decltype(variant);
       constexpr int64_t kStep = V::kLanes * V::kChannels;
       const Launch launch = make_launch(
+          kThreads,
           problem.rows,
           V::kLanes,
           (problem.dim + kStep - 1) / kStep);
@@ -203,13 +209,16 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> ms_deform_attn_backward_cuda(
   dispatch(value, [&](auto tag) {
     using Storage = typename decltype(tag)::type;
     const auto launch_kernels = [&](auto variant) {
-      constexpr int channels = decltype(variant)::kChannels;
+      using V = decltype(variant);
       if (deterministic) {
-        launch_gather<Storage, channels>(problem, given, inputs, grad_value);
+        launch_gather<Storage, V::kChannels>(
+            problem,
+            given,
+            inputs,
+            grad_value);
       }
-      const auto launch = deterministic
-          ? launch_backward<Storage, channels, false>
-          : launch_backward<Storage, channels, true>;
+      const auto launch = deterministic ? launch_backward<Storage, V, false>
+                                        : launch_backward<Storage, V, true>;
       launch(problem, given, inputs, grad_value, grad_locations, grad_weights);
     };
     choose_variant<Storage>(

@@ -125,12 +125,14 @@ VIT_ADAPTER_DEVICE void store(Storage* target, const T (&source)[kChannels]) {
   __stwb(reinterpret_cast<Word<Storage, kChannels>*>(target), word);
 }
 
-// Keeps the compiler from taking a pointer apart: it would add the offset of
-// every load to the parts, in 64 bits, instead of to the pointer.
+// Keeps the compiler from taking a pointer into global memory apart: it would
+// add the offset of every load to the parts, in 64 bits, instead of to the
+// pointer.
 template <typename T>
-VIT_ADAPTER_DEVICE const T* whole(const T* pointer) {
+VIT_ADAPTER_DEVICE T* whole(T* pointer) {
 #ifdef __CUDACC__
   asm("" : "+l"(pointer));
+  __builtin_assume(__isGlobal(pointer));
 #endif
   return pointer;
 }

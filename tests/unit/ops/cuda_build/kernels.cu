@@ -17,10 +17,12 @@ template <typename Storage>
 void use_variants(const Problem& problem) {
   choose_variant<Storage>(problem, {}, [](auto variant) {
     using V = decltype(variant);
-    use(forward_kernel<Storage, V::kChannels, V::kLanes, typename V::Offset>,
-        backward_kernel<Storage, V::kChannels, true>,
-        backward_kernel<Storage, V::kChannels, false>,
-        gather_kernel<Storage, V::kChannels>);
+    using Offset = typename V::Offset;
+    constexpr int kChannels = V::kChannels, kLanes = V::kLanes;
+    use(forward_kernel<Storage, kChannels, kLanes, Offset>,
+        backward_kernel<Storage, kChannels, kLanes, Offset, true>,
+        backward_kernel<Storage, kChannels, kLanes, Offset, false>,
+        gather_kernel<Storage, kChannels>);
   });
 }
 

@@ -89,12 +89,9 @@ void forward(const Problem& problem, const Arrays<Storage>& a, Share share) {
 
 template <typename V, typename Storage>
 void backward(const Problem& problem, const Arrays<Storage>& a, Share share) {
-  unsigned lanes = 1;
-  while (lanes < 32 && lanes * V::kChannels < unsigned(problem.dim)) {
-    lanes *= 2;
-  }
-  share.run(lanes, 1, [&] {
-    vit_adapter::cuda::backward_kernel<Storage, V::kChannels, true>(
+  using namespace vit_adapter::cuda;
+  share.run(V::kLanes, 1, [&] {
+    backward_kernel<Storage, V::kChannels, V::kLanes, typename V::Offset, true>(
         problem,
         a.grad_output,
         a.value,
