@@ -160,11 +160,6 @@ void check_launch() {
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
-// One lane per pack of channels.
-int64_t lanes_per_row(const Problem& problem, int channels) {
-  return std::min<int64_t>(kThreads, problem.dim / channels);
-}
-
 } // namespace
 } // namespace cuda
 } // namespace vit_adapter

@@ -58,33 +58,59 @@ void launch_backward(
   check_launch();
 }
 
-// The points sorted by cell: their order, and where the points of a cell begin.
+// The order of the points by cell, and where the points of a cell begin.
 template <typename T, typename Key>
 std::tuple<at::Tensor, at::Tensor> sort_by_cell(
     const Problem& problem,
     const at::Tensor& locations,
     int64_t cells,
     at::ScalarType key_type) {
-  const int64_t count = locations.numel() / 2;
+  constexpr int kLanes = 8;
   const auto options = locations.options().dtype(key_type);
-  const at::Tensor keys = at::empty({count}, options);
-  const int64_t blocks = (count + kThreads - 1) / kThreads;
-  TORCH_CHECK(
-      blocks <= std::numeric_limits<int32_t>::max(),
-      "ms_deform_attn: too many points for the deterministic backward, ",
-      count);
+  const at::Tensor keys = at::empty({locations.numel() / 2}, options);
+  const Launch launch = make_launch(kThreads, problem.rows, kLanes);
   cell_keys_kernel<T, Key>
-      <<<unsigned(blocks), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
+      <<<launch.grid, launch.block, 0, c10::cuda::getCurrentCUDAStream()>>>(
           problem,
           pointer<T>(locations),
-          mutable_pointer<Key>(keys),
-          count);
+          mutable_pointer<Key>(keys));
   check_launch();
   const auto [sorted, order] =
       at::sort(keys, /*stable=*/true, /*dim=*/0, /*descending=*/false);
   const at::Tensor starts =
       at::searchsorted(sorted, at::arange(cells + 1, options));
   return {order, starts};
+}
+
+// The points as an array of SortedPoint<T>, and where those of a cell begin.
+template <typename T>
+std::tuple<at::Tensor, at::Tensor> sort_points(
+    const Problem& problem,
+    const Inputs& inputs) {
+  const int64_t cells = problem.batch * problem.heads * cells_per_head(problem);
+  // 32 bits where they suffice: half as much to sort.
+  const auto [order, starts] = cells < std::numeric_limits<int32_t>::max()
+      ? sort_by_cell<T, int32_t>(problem, inputs.locations, cells, at::kInt)
+      : sort_by_cell<T, int64_t>(problem, inputs.locations, cells, at::kLong);
+  const int64_t count = order.numel();
+  const int64_t blocks = (count + kThreads - 1) / kThreads;
+  TORCH_CHECK(
+      blocks <= std::numeric_limits<int32_t>::max(),
+      "ms_deform_attn: too many points for the deterministic backward, ",
+      count);
+  const at::Tensor sorted = at::empty(
+      {count * int64_t(sizeof(SortedPoint<T>))},
+      order.options().dtype(at::kByte));
+  sorted_points_kernel<T>
+      <<<unsigned(blocks), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
+          problem,
+          pointer<T>(inputs.locations),
+          pointer<T>(inputs.weights),
+          pointer<int64_t>(order),
+          mutable_pointer<SortedPoint<T>>(sorted),
+          count);
+  check_launch();
+  return {sorted, starts};
 }
 
 template <typename Storage, int kChannels>
@@ -94,22 +120,16 @@ void launch_gather(
     const Inputs& inputs,
     const at::Tensor& grad_value) {
   using T = typename ArithmeticOf<Storage>::type;
-  const int64_t cells = problem.batch * problem.heads * cells_per_head(problem);
-  // 32 bits where they suffice: half as much to sort.
-  const auto [order, starts] = cells < std::numeric_limits<int32_t>::max()
-      ? sort_by_cell<T, int32_t>(problem, inputs.locations, cells, at::kInt)
-      : sort_by_cell<T, int64_t>(problem, inputs.locations, cells, at::kLong);
+  const auto [sorted, starts] = sort_points<T>(problem, inputs);
   const Launch launch = make_launch(
       kThreads,
       problem.batch * problem.tokens * problem.heads,
-      lanes_per_row(problem, kChannels));
+      std::min(kThreads, problem.dim / kChannels));
   gather_kernel<Storage, kChannels>
       <<<launch.grid, launch.block, 0, c10::cuda::getCurrentCUDAStream()>>>(
           problem,
           pointer<Storage>(grad_output),
-          pointer<T>(inputs.locations),
-          pointer<T>(inputs.weights),
-          pointer<int64_t>(order),
+          pointer<SortedPoint<T>>(sorted),
           pointer<int64_t>(starts),
           mutable_pointer<Storage>(grad_value));
   check_launch();

@@ -34,7 +34,9 @@ void use_all(const Problem& problem) {
   use(cell_keys_kernel<float, int32_t>,
       cell_keys_kernel<float, int64_t>,
       cell_keys_kernel<double, int32_t>,
-      cell_keys_kernel<double, int64_t>);
+      cell_keys_kernel<double, int64_t>,
+      sorted_points_kernel<float>,
+      sorted_points_kernel<double>);
 }
 
 } // namespace cuda

@@ -103,43 +103,52 @@ void backward(const Problem& problem, const Arrays<Storage>& a, Share share) {
   });
 }
 
-// Writes the cells of points [first, end) to keys, which has room for all.
+// Writes the cells of the points of some rows to keys, which has room for all.
 template <typename T>
 void cell_keys(
     const Problem& problem,
     const T* locations,
     int64_t* keys,
-    int64_t first,
-    int64_t end) {
-  const int64_t points = int64_t(problem.rows) * problem.row_points;
-  launch(
-      {unsigned((points + kThreads - 1) / kThreads)},
-      {unsigned(first / kThreads), 0},
-      {unsigned((end + kThreads - 1) / kThreads), 1},
-      {kThreads},
-      [&] {
-        vit_adapter::cuda::cell_keys_kernel<T, int64_t>(
-            problem,
-            locations,
-            keys,
-            points);
-      });
+    Share share) {
+  share.run(8, 1, [&] {
+    vit_adapter::cuda::cell_keys_kernel<T, int64_t>(problem, locations, keys);
+  });
 }
 
-template <typename V, typename Storage>
+// The points in an order.
+template <typename T>
+std::vector<vit_adapter::cuda::SortedPoint<T>> sorted_points(
+    const Problem& problem,
+    const T* locations,
+    const T* weights,
+    const std::vector<int64_t>& order) {
+  const int64_t count = int64_t(order.size());
+  std::vector<vit_adapter::cuda::SortedPoint<T>> sorted(count);
+  const unsigned blocks = unsigned((count + kThreads - 1) / kThreads);
+  launch({blocks, 1}, {0, 0}, {blocks, 1}, {kThreads, 1}, [&] {
+    vit_adapter::cuda::sorted_points_kernel<T>(
+        problem,
+        locations,
+        weights,
+        order.data(),
+        sorted.data(),
+        count);
+  });
+  return sorted;
+}
+
+template <typename V, typename Storage, typename T>
 void gather(
     const Problem& problem,
     const Arrays<Storage>& a,
-    const int64_t* order,
+    const std::vector<vit_adapter::cuda::SortedPoint<T>>& sorted,
     const int64_t* starts,
     Share share) {
   share.run(std::min(problem.dim / V::kChannels, 16), 1, [&] {
     vit_adapter::cuda::gather_kernel<Storage, V::kChannels>(
         problem,
         a.grad_output,
-        a.locations,
-        a.weights,
-        order,
+        sorted.data(),
         starts,
         a.grad_value_gathered);
   });
@@ -154,7 +163,7 @@ void run_all(const Problem& problem, const Arrays<Storage>& arrays) {
   const int64_t cells = problem.batch * problem.heads *
       vit_adapter::cuda::cells_per_head(problem);
   std::vector<int64_t> keys(points), order(points), starts(cells + 1);
-  cell_keys(problem, arrays.locations, keys.data(), 0, points);
+  cell_keys(problem, arrays.locations, keys.data(), {0, problem.rows});
   for (int64_t i = 0; i < points; ++i) {
     order[i] = i;
   }
@@ -167,7 +176,9 @@ void run_all(const Problem& problem, const Arrays<Storage>& arrays) {
         std::lower_bound(keys.begin(), keys.end(), cell) - keys.begin();
   }
   const int64_t pixels = problem.batch * problem.tokens * problem.heads;
-  gather<V>(problem, arrays, order.data(), starts.data(), {0, pixels});
+  const auto sorted =
+      sorted_points(problem, arrays.locations, arrays.weights, order);
+  gather<V>(problem, arrays, sorted, starts.data(), {0, pixels});
 }
 
 } // namespace emulation

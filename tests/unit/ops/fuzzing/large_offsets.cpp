@@ -196,8 +196,8 @@ class Check {
 
     const int64_t end = first_point_ + c_.num_points();
     const int64_t cells = vit_adapter::cuda::cells_per_head(problem);
-    Sparse<int64_t> keys(end + 64), starts(w_.batch * c_.heads * cells + 1);
-    cell_keys(problem, locations_.data(), keys.data(), first_point_, end);
+    Sparse<int64_t> keys(end), starts(w_.batch * c_.heads * cells + 1);
+    cell_keys(problem, locations_.data(), keys.data(), rows);
     std::vector<int64_t> order;
     for (int64_t i = first_point_; i < end; ++i) {
       order.push_back(i);
@@ -216,10 +216,12 @@ class Check {
     for (; cell < last_cell; ++cell) {
       starts[cell + 1] = int64_t(order.size());
     }
+    const auto sorted =
+        sorted_points(problem, locations_.data(), weights_.data(), order);
     for (int64_t t = 0; t < c_.tokens(); ++t) {
       const int64_t item = (first_token_ + w_.token(t)) * c_.heads;
       const Share share{item, item + c_.heads};
-      gather<V>(problem, arrays, order.data(), starts.data(), share);
+      gather<V>(problem, arrays, sorted, starts.data(), share);
     }
     const auto all = [](int64_t, int64_t) { return true; };
     const std::string found = difference("scattering", grad_value_, all);
