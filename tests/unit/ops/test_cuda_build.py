@@ -1,7 +1,8 @@
-"""The CUDA sources compile for the promised architectures, in few registers, without spilling."""
+"""The CUDA sources compile for the promised architectures, to short code in few registers."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -56,11 +57,17 @@ def compiled_kernels(report: str) -> dict[tuple[str, str], str]:
 
 
 @pytest.fixture(scope="module")
-def kernels(tmp_path_factory, project_root) -> dict[tuple[str, str], str]:
-    """The report on every kernel for every architecture."""
+def binary(tmp_path_factory, project_root) -> tuple[Path, str]:
+    """Every kernel for every architecture, and the compiler's report."""
     target = tmp_path_factory.mktemp("cuda") / "kernels.fatbin"
     includes = f"-I{project_root / 'csrc'}"
-    return compiled_kernels(compile_report(KERNELS, target, ARCHITECTURES, "-fatbin", includes))
+    return target, compile_report(KERNELS, target, ARCHITECTURES, "-fatbin", includes)
+
+
+@pytest.fixture(scope="module")
+def kernels(binary) -> dict[tuple[str, str], str]:
+    """The report on every kernel for every architecture."""
+    return compiled_kernels(binary[1])
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -81,18 +88,97 @@ def test_kernels_keep_to_their_registers(kind, architecture, kernels):
         assert spilled and set(spilled) == {"0"}, f"{name}: {report}"
 
 
-def test_channels_are_read_and_written_128_bits_at_a_time(tmp_path, project_root):
-    target = tmp_path / "kernels.ptx"
-    compile_report(KERNELS, target, ("sm_90",), "-ptx", f"-I{project_root / 'csrc'}")
-    count = 0
-    kernels = re.findall(r"\.entry (\S+)\((.*?)^}", target.read_text(), re.DOTALL | re.MULTILINE)
-    for name, body in kernels:
-        if not re.search(r"(forward|gather)_kernelI(fLi4|dLi2|6__halfLi8|\w+bfloat16Li8)E", name):
-            continue  # narrower, or gradients of points
-        count += 1
-        assert re.findall(r"st\.global\.?\S*", body) == ["st.global.wb.v4.u32"], name
-        assert re.search(r"ld\.global\.nc\.v4\.", body), name
-    assert count == 17
+def find_disassembler() -> str | None:
+    """`cuobjdump` of the toolkit, or the one that comes with Triton."""
+    folders = [cuda_home() / "bin"]
+    triton = importlib.util.find_spec("triton")
+    if triton is not None:
+        folders.append(Path(triton.origin).parent / "backends" / "nvidia" / "bin")
+    folders.append(os.environ["PATH"])
+    return shutil.which("cuobjdump", path=os.pathsep.join(map(str, folders)))
+
+
+@pytest.fixture(scope="module")
+def instructions(binary) -> dict[str, list[tuple[int, str]]]:
+    """The instructions of every kernel for sm_90, with their addresses."""
+    disassembler = find_disassembler()
+    if disassembler is None:
+        pytest.skip("needs cuobjdump, from the CUDA toolkit or from Triton")
+    command = [disassembler, "-sass", "-arch", "sm_90", binary[0]]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    parts = [part.partition("\n") for part in text.split("Function : ")[1:]]
+    line = r"/\*([0-9a-f]{4,})\*/\s+(.+?) ?;"
+    return {
+        name: [(int(address, 16), code) for address, code in re.findall(line, body)]
+        for name, _, body in parts
+    }
+
+
+def opcodes(code: list[tuple[int, str]]) -> list[str]:
+    return [re.sub(r"^@!?U?P\w+ ", "", text).split()[0] for _, text in code]
+
+
+def loop_over_points(code: list[tuple[int, str]]) -> list[str]:
+    """The operations of the shortest loop in which the lanes get points from each other."""
+    loops = []
+    for end, (address, text) in enumerate(code):
+        jump = re.search(r"BRA\S* .*?0x([0-9a-f]+)$", text)
+        if jump and int(jump[1], 16) < address:
+            start = next(i for i, (place, _) in enumerate(code) if place == int(jump[1], 16))
+            loops.append(opcodes(code[start : end + 1]))
+    return min((loop for loop in loops if "SHFL.IDX" in loop), key=len)
+
+
+def select(instructions: dict, pattern: str, count: int) -> dict[str, list[tuple[int, str]]]:
+    selected = {name: code for name, code in instructions.items() if re.search(pattern, name)}
+    assert len(selected) == count
+    return selected
+
+
+# 16 bytes per load and 32-bit offsets, with 4, 8 and 16 lanes.
+FAST = {
+    "float32": "IfLi4ELi\\d+Ej",
+    "float16": "I6__halfLi8ELi\\d+Ej",
+    "bfloat16": "bfloat16Li8ELi\\d+Ej",
+}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "most_instructions"), [("float32", 80), ("float16", 130), ("bfloat16", 130)]
+)
+def test_forward_is_short_and_has_loads_in_flight(dtype, most_instructions, instructions):
+    for name, code in select(instructions, f"forward_kernel.*{FAST[dtype]}", 3).items():
+        loop = loop_over_points(code)
+        loads = [i for i, operation in enumerate(loop) if operation.startswith("LDG")]
+        assert [loop[i] for i in loads] == ["LDG.E.128.CONSTANT"] * 8, name  # of two points
+        assert loop.count("SHFL.IDX") == 12, name
+        assert len(loop) <= 2 * most_instructions, name
+        assert loop.count("BRA") == 1, name  # the loop's own
+        first_sum = loop.index("FFMA")
+        assert sum(i < first_sum for i in loads) >= 5, name
+
+
+@pytest.mark.parametrize(
+    ("dtype", "most_instructions"), [("float32", 160), ("float16", 240), ("bfloat16", 240)]
+)
+def test_backward_is_short_and_stores_vectors(dtype, most_instructions, instructions):
+    for name, code in select(instructions, f"backward_kernel.*{FAST[dtype]}Lb1", 3).items():
+        loop = loop_over_points(code)
+        assert len(loop) <= 2 * most_instructions, name
+        reductions = [operation for operation in loop if operation.startswith("RED")]
+        assert len(reductions) == (8 if dtype == "float32" else 16), name
+        assert all(".ADD.F32x4" in operation for operation in reductions), name
+        stores = [operation for operation in opcodes(code) if operation.startswith("STG")]
+        assert len(stores) == 2 and any("E.64" in operation for operation in stores), name
+
+
+def test_channels_are_read_and_written_128_bits_at_a_time(instructions):
+    wide = r"(forward|gather)_kernelI(fLi4|dLi2|6__halfLi8|\w+bfloat16Li8)E"
+    for name, code in select(instructions, wide, 17).items():
+        operations = opcodes(code)
+        stores = [operation for operation in operations if operation.startswith("STG")]
+        assert len(stores) == 1 and ".128" in stores[0], name
+        assert any(operation.startswith("LDG.E.128") for operation in operations), name
 
 
 def test_whole_source_compiles_to_the_same_kernels(tmp_path, project_root, kernels):
