@@ -26,6 +26,7 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -55,8 +56,9 @@ INSTRUCTION_SET_FLAGS = {
         *("-mfma", "-mf16c"),
     ],
 }
-# Used if no GPU is visible; all toolkits from CUDA 11.8 to 13 support these.
-DEFAULT_CUDA_ARCHITECTURES = "7.5;8.0;9.0+PTX"
+# Used if no GPU is visible, where the compiler and PyTorch support them. GPUs between and after
+# these compile the PTX.
+CUDA_ARCHITECTURES = ("7.0", "7.5", "8.0", "9.0+PTX", "10.0", "12.0")
 
 INSTALL_REQUIRES = [
     "torch>=2.4",
@@ -152,13 +154,35 @@ def source_files(kind: str) -> list[str]:
     return sorted(file.as_posix() for file in files)
 
 
+def select_cuda_architectures(compiler: str, pytorch: str) -> str:
+    """Selects from CUDA_ARCHITECTURES, in the form of TORCH_CUDA_ARCH_LIST.
+
+    Args:
+        compiler: what ``nvcc --list-gpu-arch`` prints, such as ``compute_80 compute_90``.
+        pytorch: what PyTorch's own kernels were compiled for, such as ``sm_80 sm_90``.
+    """
+    supported = {name.replace("compute_", "sm_") for name in compiler.split()} & {*pytorch.split()}
+    numbers = {name: name.removesuffix("+PTX").replace(".", "") for name in CUDA_ARCHITECTURES}
+    return ";".join(name for name, number in numbers.items() if f"sm_{number}" in supported)
+
+
+def default_cuda_architectures() -> str:
+    """Returns the value of TORCH_CUDA_ARCH_LIST for a machine without a GPU."""
+    import torch
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    command = [str(Path(CUDA_HOME) / "bin" / "nvcc"), "--list-gpu-arch"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return select_cuda_architectures(listed, torch._C._cuda_getArchFlags())
+
+
 def make_extension(kind: str) -> Extension:
     """Describes ``vit_adapter._C`` with the kernels of one kind, ``"cpu"`` or ``"cuda"``."""
     import torch
     from torch.utils.cpp_extension import CppExtension, CUDAExtension
 
     if kind == "cuda" and not torch.cuda.is_available():
-        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_CUDA_ARCHITECTURES)
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", default_cuda_architectures())
     headers = [path.as_posix() for path in Path("csrc").rglob("*") if path.suffix in (".h", ".cuh")]
     return (CUDAExtension if kind == "cuda" else CppExtension)(
         "vit_adapter._C",
