@@ -10,16 +10,18 @@ import pytest
 NAMES = ("CUDA_ARCHITECTURES", "select_cuda_architectures")
 
 
+def name_of(node: ast.stmt) -> str:
+    """What a statement defines or assigns to."""
+    if isinstance(node, ast.Assign):
+        return ast.unparse(node.targets[0])
+    return getattr(node, "name", "")
+
+
 @pytest.fixture(scope="module")
 def select(project_root) -> Callable[[str, str], str]:
     """The function of setup.py, which cannot be imported without running it."""
     tree = ast.parse((project_root / "setup.py").read_text(encoding="utf-8"))
-    kept = [
-        node
-        for node in tree.body
-        if (node.targets[0].id if isinstance(node, ast.Assign) else getattr(node, "name", ""))
-        in NAMES
-    ]
+    kept = [node for node in tree.body if name_of(node) in NAMES]
     namespace: dict = {}
     exec(compile(ast.Module(kept, []), "setup.py", "exec"), namespace)
     return namespace[NAMES[1]]
