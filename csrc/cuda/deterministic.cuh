@@ -69,10 +69,13 @@ __global__ void sorted_points_kernel(
     return;
   }
   const int64_t point = order[i];
-  const uint32_t row = uint32_t(point / problem.row_points);
   const Level& level = problem.level_of(point % problem.row_points);
   const auto position = read_position(level, locations, point);
-  sorted[i] = {row, position.fraction_x, position.fraction_y, weights[point]};
+  sorted[i] = {
+      uint32_t(point / problem.row_points),
+      position.fraction_x,
+      position.fraction_y,
+      weights[point]};
 }
 
 // Sums what the points of two neighbouring cells contribute to a pixel, which
