@@ -66,6 +66,19 @@ def test_equals_the_definition() -> None:
         torch.testing.assert_close(module(query, points, value, SHAPES), expected)
 
 
+@torch.no_grad()
+def test_merged_weights_follow_the_parameters() -> None:
+    module, inputs = make_module(), make_inputs()
+    for parameter in (
+        *module.sampling_offsets.parameters(),
+        *module.attention_weights.parameters(),
+    ):
+        for _ in range(2):  # the second call may read what the first one kept
+            torch.testing.assert_close(module(*inputs, SHAPES), slow_attention(module, *inputs))
+        parameter.mul_(1.5)
+    torch.testing.assert_close(module(*inputs, SHAPES), slow_attention(module, *inputs))
+
+
 def test_points_may_differ_by_image_and_level() -> None:
     module, (query, points, value) = make_module(), make_inputs()
     expected = module(query, points, value, SHAPES)

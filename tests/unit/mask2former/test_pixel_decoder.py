@@ -50,6 +50,18 @@ def test_images_of_a_batch_do_not_mix(
     )
 
 
+def test_positions_follow_the_level_encoding(
+    make_pixel_decoder: MakeDecoder, make_features: MakeFeatures
+) -> None:
+    decoder, features = make_pixel_decoder(), make_features(batch=1)
+    for _ in range(2):
+        expected = all_maps(decoder(features))
+        with torch.no_grad():
+            for _ in range(2):  # the second call may read what the first one kept
+                torch.testing.assert_close(all_maps(decoder(features)), expected)
+            decoder.level_encoding.weight.add_(1)
+
+
 def test_every_parameter_learns(
     make_pixel_decoder: MakeDecoder, make_features: MakeFeatures
 ) -> None:

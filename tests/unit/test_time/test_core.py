@@ -21,7 +21,10 @@ def make_model(name: str) -> nn.Module:
     cfg.train.device = "cpu"
     bottom_up = cfg.model.backbone.get("bottom_up", cfg.model.backbone)
     bottom_up.vit.depth, bottom_up.interaction_indexes = 2, [[0, 0], [1, 1]]
-    bottom_up.vit.window_sizes = []
+    bottom_up.vit.window_sizes, bottom_up.use_extra_extractor = [], False
+    if name == "mask2former":
+        cfg.model.head.pixel_decoder.num_layers = 1
+        cfg.model.head.transformer_decoder.num_layers = 4
     if bottom_up.vit_feature_fusion == "per_interaction":
         bottom_up.vit_feature_fusion = "last"
     return build_model(cfg).eval()
