@@ -126,7 +126,7 @@ measure_operator() {
   wait
   gpu_step profile 60 ncu --clock-control none --csv --page raw --set basic \
     --section MemoryWorkloadAnalysis --section SchedulerStats --section WarpStateStats \
-    --kernel-name "regex:forward_kernel|backward_kernel" --launch-count 4 "$python" -c "
+    --kernel-name "regex:forward|backward" --launch-count 4 "$python" -c "
 import torch
 from vit_adapter.benchmark.op import CASES, make_inputs, training_call
 from vit_adapter.ops import ms_deform_attn

@@ -6,11 +6,13 @@ projects are available if they can be imported:
 * ``mmcv``: https://github.com/open-mmlab/mmcv, ``pip install mmcv`` (with its CUDA extension);
 * ``deformable_detr``: the extension ``MultiScaleDeformableAttention`` that Deformable DETR,
   Mask2Former and the original ViT-Adapter build in their ``ops`` folders;
-* ``deformops``: https://github.com/tue-p8n/deformops, ``pip install deformops``, Python >= 3.12.
+* ``deformops``: https://github.com/tue-p8n/deformops, ``pip install deformops``, Python >= 3.12;
+  its kernels sum 16-bit gradients in 16 bits or, on request, in float32.
 """
 
 import importlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -116,14 +118,14 @@ def _adapt_deformable_detr(module: Any) -> Formulation:
     return Function.apply
 
 
-def _adapt_deformops(module: Any) -> Formulation:
+def _adapt_deformops(module: Any, **options: bool) -> Formulation:
     levels = _LevelCache()
 
     def compute(
         value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
     ) -> Tensor:
         sizes, starts = levels(shapes, value.device)
-        return module.msda(value, sizes, starts, locations, weights.to(value.dtype))
+        return module.msda(value, sizes, starts, locations, weights.to(value.dtype), **options)
 
     return compute
 
@@ -147,4 +149,5 @@ _OTHERS: dict[str, tuple[str, Callable[[Any], Formulation]]] = {
     "mmcv": ("mmcv.ops.multi_scale_deform_attn", _adapt_mmcv),
     "deformable_detr": ("MultiScaleDeformableAttention", _adapt_deformable_detr),
     "deformops": ("deformops.registry", _adapt_deformops),
+    "deformops, float32 sums": ("deformops.registry", partial(_adapt_deformops, fp32acc=True)),
 }
