@@ -10,11 +10,13 @@ import torch
 from small_models import make_segmentor
 from torch import nn
 
+from vit_adapter.backbone.vit_parts import attend
 from vit_adapter.config.errors import UsageError
 from vit_adapter.export.export import description_path, export_model
 from vit_adapter.export.formats import FORMATS, forbidden_operators
 from vit_adapter.export.models import exportable
 from vit_adapter.export.shapes import ImageShapes
+from vit_adapter.ops.exporting import exporting
 
 ANY = {"dynamic_batch": True, "dynamic_size": True}
 
@@ -51,6 +53,27 @@ def test_any_shape_as_onnx(tmp_path: Path) -> None:
     for size in ((80, 96), (65, 64), (95, 95)):
         with pytest.raises(Exception, match="(?i)onnx"):
             run(torch.rand(1, 3, *size))
+
+
+class BiasedAttention(nn.Module):
+    """Attention with a bias, as in BEiT."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.randn(2, 9, 9))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return attend(images, 2, self.bias)
+
+
+def test_attention_with_a_bias_as_onnx(tmp_path: Path) -> None:
+    for package in FORMATS["onnx"].packages:
+        pytest.importorskip(package)
+    model, tokens = BiasedAttention(), torch.randn(1, 9, 24)
+    path = tmp_path / "model.onnx"
+    with torch.no_grad(), exporting():
+        FORMATS["onnx"].write(torch.export.export(model, (tokens,)), ["attended"], path)
+        torch.testing.assert_close(list(FORMATS["onnx"].load(path)(tokens)), [model(tokens)])
 
 
 class Sampler(nn.Module):

@@ -6,12 +6,11 @@ Shapes: h/w grid of patches, N = h*w, M heads, S = 2*side - 1 relative positions
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from timm.layers import resize_rel_pos_bias_table
 from timm.models.beit import gen_relative_position_index
 from torch import Tensor, nn
 
-from vit_adapter.layers import GridSize, linear
+from vit_adapter.layers import GridSize, linear, scaled_dot_product_attention
 from vit_adapter.layers.pyramid import cached_constant
 
 NUM_EXTRA = 3  # class to patch, patch to class, class to class: the last rows of a table
@@ -106,7 +105,5 @@ def biased_attention(attention: nn.Module, tokens: Tensor, bias: Tensor) -> Tens
     qkv = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     query, key, value = qkv  # (B, M, 1 + N, D/M) each
     dropout = attention.attn_drop.p if attention.training else 0.0
-    attended = F.scaled_dot_product_attention(
-        query, key, value, attn_mask=bias.to(query.dtype), dropout_p=dropout
-    )
+    attended = scaled_dot_product_attention(query, key, value, bias.to(query.dtype), dropout)
     return attention.proj_drop(attention.proj(attended.transpose(1, 2).flatten(2)))

@@ -15,28 +15,39 @@ from torch import Tensor
 
 from vit_adapter.layers.cpu.eager import is_observed, is_plain
 from vit_adapter.ops.cpu_fast_paths import is_on
+from vit_adapter.ops.exporting import is_exporting
 
 MIN_KEYS = 256
 """The fewest keys per part. With 128, PyTorch's kernel takes 1.1 to 1.4 times as long per key."""
 
 
 def scaled_dot_product_attention(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
 ) -> Tensor:
     """:func:`torch.nn.functional.scaled_dot_product_attention`; gradients may round differently.
 
     Args:
         query, key, value: (B, M, N, D).
         attn_mask: (B or 1, M or 1, N, N), added to the scaled products of query and key.
+        dropout_p: probability to drop a weight; the caller sets it to 0 in evaluation.
 
     Returns:
         (B, M, N, D).
     """
-    if attn_mask is None and is_on("attention") and _suits_parts(query, key, value):
+    plain = attn_mask is None and dropout_p == 0
+    if plain and is_on("attention") and _suits_parts(query, key, value):
         num_parts = _count_parts(query.shape[0] * query.shape[1], key.shape[2])
         if num_parts > 1:
             return _AttentionInParts.apply(query, key, value, num_parts)
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask)
+    output = F.scaled_dot_product_attention(
+        query, key, value, attn_mask=attn_mask, dropout_p=dropout_p
+    )
+    # The decompositions of exporters have other strides than the kernel, and views do not fit both.
+    return output.clone(memory_format=torch.contiguous_format) if is_exporting() else output
 
 
 class _AttentionInParts(torch.autograd.Function):
