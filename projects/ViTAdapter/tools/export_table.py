@@ -7,6 +7,7 @@ an output, or why the export is refused. Only the sizes are reduced: each ViT ha
 """
 
 import argparse
+import logging
 import sys
 import tempfile
 import warnings
@@ -39,6 +40,8 @@ from vit_adapter.mask2former import (
     SetCriterion,
 )
 from vit_adapter.segmentation import SemanticFPNHead, UPerNetHead
+
+logger = logging.getLogger(__name__)
 
 PIXELS = {"pixel_mean": (123.675, 116.28, 103.53), "pixel_std": (58.395, 57.12, 57.375)}
 SIZES = {"embed_dim": 48, "depth": 2, "num_heads": 3, "img_size": 64}
@@ -169,19 +172,23 @@ def outcome(
             check = check_run(core, kind.load(path), shapes)
         except UsageError as error:
             return f"refused: {error}"
+        except Exception as error:  # of an exporter, which raises anything; others go on
+            logger.exception("writing or running %s failed", path.name)
+            return f"FAILED: {type(error).__name__}"
     if check.empty:
         return f"not compared: {', '.join(check.empty)} of the model are 0"
     return f"{check.largest:.1e}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status."""
+    """Run the command line; the exit status is 1 if an exporter or a file failed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
     add("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     add("--only", nargs="+", default=[""], metavar="TEXT", help="rows whose name contains a TEXT")
     args = parser.parse_args(argv)
+    failed = False
     columns = [f"{name}, {variant}" for variant in args.variants for name in args.formats]
     print(f"| {' | '.join(['model', *columns])} |\n|{'---|' * (len(columns) + 1)}")
     for name, build in models():
@@ -192,8 +199,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         cells = [
             cell for variant in args.variants for cell in outcomes(core, args.formats, variant)
         ]
+        failed |= any(cell.startswith("FAILED") for cell in cells)
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
-    return 0
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The program that tries every kind of export."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tool_files import load_tool
@@ -23,6 +25,19 @@ def test_a_file_is_compared(capsys) -> None:
     assert tool.main(arguments) == 0
     row = capsys.readouterr().out.strip().splitlines()[-1]
     assert float(row.split("|")[2]) < 1e-5
+
+
+def test_a_failure_is_written_and_the_others_go_on(capsys, monkeypatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("on purpose")
+
+    broken = replace(tool.FORMATS["onnx"], write=fail)
+    monkeypatch.setitem(tool.FORMATS, "onnx", broken)
+    arguments = ["--only", "deit, light", "--variants", "static", "--formats", "onnx", "pt2"]
+    assert tool.main(arguments) == 1
+    *_, onnx, pt2, _ = capsys.readouterr().out.strip().splitlines()[-1].split("|")
+    assert onnx.strip() == "FAILED: RuntimeError"
+    assert float(pt2) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["mask_rcnn", "atss"])
