@@ -127,8 +127,11 @@ def test_additional_levels_are_ignored(make_decoder: MakeDecoder) -> None:
     torch.testing.assert_close(masks_of(decoder, more), masks_of(decoder, features))
 
 
-def test_inference_projects_the_memory_as_training_does(make_decoder: MakeDecoder) -> None:
-    decoder, features = make_decoder(num_layers=4, num_levels=3), pixel_features()
+@pytest.mark.parametrize("num_layers", [1, 4])  # also fewer than levels
+def test_inference_projects_the_memory_as_training_does(
+    make_decoder: MakeDecoder, num_layers: int
+) -> None:
+    decoder, features = make_decoder(num_layers=num_layers, num_levels=3), pixel_features()
     for _ in range(2):
         expected = decoder(features)[-1]
         with torch.no_grad():

@@ -238,7 +238,7 @@ class MaskedTransformerDecoder(DerivesTensors):
         Only for inference: parameters of layers are read outside them.
         """
         projected: list[list[Memory]] = []
-        for level, (key, value, _) in enumerate(memories):
+        for level, (key, value, _) in enumerate(memories[: len(self.layers)]):
             attentions = [layer.cross_attn for layer in self.layers[level :: self.num_levels]]
             sources = [p for a in attentions for p in (a.in_proj_weight, a.in_proj_bias)]
             weights = self.derived.get(sources, level, partial(merge_projections, attentions))
