@@ -172,8 +172,10 @@ def default_cuda_architectures() -> str:
     from torch.utils.cpp_extension import CUDA_HOME
 
     command = [str(Path(CUDA_HOME) / "bin" / "nvcc"), "--list-gpu-arch"]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return select_cuda_architectures(listed, torch._C._cuda_getArchFlags())
+    listed = subprocess.run(command, capture_output=True, text=True)
+    if listed.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {listed.stderr or listed.stdout}")
+    return select_cuda_architectures(listed.stdout, torch._C._cuda_getArchFlags())
 
 
 def make_extension(kind: str) -> Extension:
