@@ -163,6 +163,8 @@ def test_files_of_predictions(tmp_path):
         read_results(predictions, annotations)
     with pytest.raises(ValueError, match="has none of the results.*--eval-only"):
         read_results(tmp_path)
+    with pytest.raises(FileNotFoundError, match="absent does not exist"):
+        read_results(tmp_path / "absent")
     (tmp_path / "inference").mkdir()
     (tmp_path / "inference" / "coco_instances_results.json").write_text("[]")
     with pytest.raises(ValueError, match="has no config.yaml"):

@@ -4,9 +4,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from detectron2.utils.logger import log_first_n
+
 __all__ = ["error_types"]
 
-logger = logging.getLogger(__name__)
+_WITHOUT_HOTCOCO = "Types of errors are left out; they need hotcoco: pip install hotcoco."
 
 
 def error_types(
@@ -30,7 +32,7 @@ def error_types(
     try:
         import hotcoco
     except ImportError:
-        logger.info("Types of errors are left out; they need hotcoco: pip install hotcoco.")
+        log_first_n(logging.INFO, _WITHOUT_HOTCOCO, name=__name__)
         return {}
     if not predictions:
         return {}

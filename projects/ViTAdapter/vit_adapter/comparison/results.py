@@ -64,6 +64,8 @@ def read_results(source: Path, annotations: Path | None = None) -> Result:
                 "--annotations FILE."
             )
         return Result(source, _read_predictions(source), _read_annotations(annotations), 100, {})
+    if not source.is_dir():
+        raise FileNotFoundError(f"{source} does not exist; give a run's output folder or a file")
     folder = source / "inference"
     files = {task: counts_file(folder, task) for task in _COUNTED_TASKS}
     counts = {task: read_counts(path) for task, path in files.items() if path.is_file()}
