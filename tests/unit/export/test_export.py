@@ -148,3 +148,14 @@ def test_outputs_that_are_always_0_are_named(tmp_path: Path, caplog, monkeypatch
     check = export_model(core, shapes, path, file_format="pt2", description={})
     assert check.empty == ("boxes",)
     assert "says little about boxes. Give --check-data" in caplog.text
+
+
+def test_what_aotinductor_cannot_compile_is_refused(tmp_path: Path, monkeypatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise AssertionError("an unbacked symbol")
+
+    monkeypatch.setattr("torch._inductor.aoti_compile_and_package", fail)
+    with pytest.raises(
+        UsageError, match="cannot compile.*AssertionError.*Export it as pt2 or ONNX"
+    ):
+        FORMATS["aoti"].write(None, [], tmp_path / "model.pt2")
