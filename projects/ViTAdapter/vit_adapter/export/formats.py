@@ -128,7 +128,7 @@ def _write_package(program: ExportedProgram, output_names: Sequence[str], path: 
     except Exception as error:  # the compiler raises anything
         path.unlink(missing_ok=True)
         raise UsageError(
-            f"AOTInductor cannot compile this model, as with detectors whose number of boxes depends"
+            "AOTInductor cannot compile this model, as with detectors whose number of boxes depends"
             f" on the image ({type(error).__name__}). Export it as pt2 or ONNX."
         ) from error
 
