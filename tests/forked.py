@@ -110,7 +110,8 @@ def _call(
         stream = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(stream, 1)
         os.dup2(stream, 2)
-        sys.stdout.reconfigure(line_buffering=True)
+        # Whole lines, also where PYTHONUNBUFFERED is set: the processes of a group share the file.
+        sys.stdout.reconfigure(line_buffering=True, write_through=False)
     sys.path[:0] = paths
     getattr(importlib.import_module(module), function)(*arguments)
 
