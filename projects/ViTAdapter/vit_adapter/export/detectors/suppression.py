@@ -70,8 +70,10 @@ def suppress(
     valid = scores > 0
     boxes = torch.where(valid[..., None], boxes, boxes.new_tensor(_FAR))
     boxes = boxes + _offsets(boxes, groups, valid, num_groups)
-    kept = nms(boxes.flatten(0, 1), scores.flatten(), iou_threshold)
-    marks = torch.zeros_like(scores).flatten().scatter(0, kept, 1.0).view_as(scores)
+    boxes = torch.cat((boxes.flatten(0, 1), boxes.new_tensor((_FAR, _FARTHER))))
+    padded = F.pad(scores.flatten(), (0, 2))
+    kept = nms(boxes, padded, iou_threshold)
+    marks = torch.zeros_like(padded).scatter(0, kept, 1.0)[:-2].view_as(scores)
     best, index = (marks * scores).topk(count, dim=1)
     return index, best > 0
 
@@ -79,6 +81,8 @@ def suppress(
 # Candidates that are left out become one and the same box outside of all images. The first of them
 # suppresses the others, so that they cost almost no time.
 _FAR = (-2.0, -2.0, -1.0, -1.0)
+# Traced graphs assert that NMS keeps at least two boxes. With this one and the box before it does.
+_FARTHER = (-4.0, -4.0, -3.0, -3.0)
 
 
 def _offsets(boxes: Tensor, groups: Tensor, valid: Tensor, num_groups: int) -> Tensor:
