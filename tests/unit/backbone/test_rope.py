@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from timm.layers import RotaryEmbeddingDinoV3
 from torch import Tensor
 
 from vit_adapter import TimmViT
@@ -131,6 +132,15 @@ def test_16_bits_do_not_round_the_periods(dtype: torch.dtype) -> None:
     vit.to(dtype)
     assert torch.equal(vit.model.rope.periods, expected)
     assert PERIODS in vit.state_dict()
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (7, 3), (40, 51)])
+def test_positions_are_timms(grid: tuple[int, int]) -> None:
+    rope = make_vit().model.rope
+    for dtype in (None, torch.bfloat16):
+        assert torch.equal(
+            rope.get_embed(grid, dtype), RotaryEmbeddingDinoV3.get_embed(rope, grid, dtype)
+        )
 
 
 def test_positions_are_exact_in_double_precision() -> None:

@@ -4,18 +4,25 @@ import torch
 from detectron2.modeling import SemanticSegmentor
 from torch import nn
 
-from vit_adapter import BEiT, PlainViT, ViTAdapter
+from vit_adapter import BEiT, PlainViT, TimmViT, ViTAdapter
 from vit_adapter.segmentation import UPerNetHead
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+SIZES = {"img_size": 64, "embed_dim": 12, "depth": 1, "num_heads": 2}
+VITS = {
+    "deit": lambda: PlainViT(**SIZES),
+    "beit": lambda: BEiT(**SIZES),
+    "dinov3": lambda: TimmViT(
+        name="vit_small_patch16_dinov3", depth=1, embed_dim=16, model_args={"num_heads": 2}
+    ),
+}
 
 
-def make_segmentor(mode: str = "light", *, beit: bool = False) -> SemanticSegmentor:
+def make_segmentor(mode: str = "light", *, vit: str = "deit") -> SemanticSegmentor:
     """A UPerNet with random weights."""
     torch.manual_seed(0)
-    sizes = {"img_size": 64, "embed_dim": 12, "depth": 1, "num_heads": 2}
     backbone = ViTAdapter(
-        BEiT(**sizes) if beit else PlainViT(**sizes),
+        VITS[vit](),
         mode=mode,
         interaction_indexes=[(0, 0)],
         conv_inplane=4,

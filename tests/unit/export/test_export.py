@@ -38,6 +38,13 @@ def test_any_shape_as_a_program(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["model.json", "model.pt2"]
 
 
+def test_rotary_positions_follow_the_size(tmp_path: Path) -> None:
+    core = exportable(make_segmentor(vit="dinov3"), backbone_only=True)
+    shapes, path = ImageShapes(1, 64, 96, **ANY), tmp_path / "model.pt2"
+    check = export_model(core, shapes, path, file_format="pt2", description={})
+    assert len(check.shapes) == 3 and check.largest < 1e-5
+
+
 @pytest.mark.slow
 def test_any_shape_as_onnx(tmp_path: Path) -> None:
     for package in FORMATS["onnx"].packages:
@@ -110,7 +117,7 @@ def test_a_file_with_other_numbers_does_not_appear(tmp_path: Path, monkeypatch) 
 
 
 def test_beit_has_one_size(tmp_path: Path) -> None:
-    core = exportable(make_segmentor(beit=True))
+    core = exportable(make_segmentor(vit="beit"))
     with pytest.raises(UsageError, match="any size: its ViT resizes a table.*--dynamic-size"):
         export_model(
             core,
@@ -148,14 +155,3 @@ def test_outputs_that_are_always_0_are_named(tmp_path: Path, caplog, monkeypatch
     check = export_model(core, shapes, path, file_format="pt2", description={})
     assert check.empty == ("boxes",)
     assert "says little about boxes. Give --check-data" in caplog.text
-
-
-def test_what_aotinductor_cannot_compile_is_refused(tmp_path: Path, monkeypatch) -> None:
-    def fail(*arguments: object, **options: object) -> None:
-        raise AssertionError("an unbacked symbol")
-
-    monkeypatch.setattr("torch._inductor.aoti_compile_and_package", fail)
-    with pytest.raises(
-        UsageError, match="cannot compile.*AssertionError.*Export it as pt2 or ONNX"
-    ):
-        FORMATS["aoti"].write(None, [], tmp_path / "model.pt2")

@@ -21,7 +21,9 @@ class StoredRope(RotaryEmbeddingDinoV3):
     timm always computes exact ones. Here they are the exact ones until others are loaded. State
     dicts without periods leave them unchanged.
 
-    In float64 the coordinates are exact, too; timm computes them in float32.
+    The coordinates are made on the device of the periods and in their dtype, from sides that may
+    be symbols of a graph. timm makes them on the CPU, in float32, from numbers; the values are the
+    same, except that in float64 these are exact.
 
     Args:
         source: the module to replace; its training-time jitter is dropped.
@@ -45,13 +47,15 @@ class StoredRope(RotaryEmbeddingDinoV3):
     def get_embed(self, shape: GridSize, dtype: torch.dtype | None = None) -> Tensor:
         """Sines and cosines (N, 2 * d) of a grid (h, w), by default in the dtype of the periods."""
         standard = (self.normalize_coords, self.grid_offset, self.grid_indexing, self.rotate_half)
-        if self.periods.dtype != torch.float64 or standard != ("separate", 0, "ij", True):
+        if standard != ("separate", 0, "ij", True):
             return super().get_embed(shape, dtype)
         periods = self.periods
         points = reference_points((shape,), device=periods.device, dtype=periods.dtype)
         coordinates = 2 * points[0, :, 0].flip(-1) - 1  # (N, 2), (y, x) in (-1, 1)
-        angles = (2 * math.pi * coordinates[..., None] / periods).flatten(1).repeat(1, 2)  # (N, d)
-        return torch.cat([angles.sin(), angles.cos()], dim=-1).to(dtype or periods.dtype)
+        angles = (2 * math.pi * coordinates[..., None] / periods).flatten(1)  # (N, d/2)
+        sines, cosines = angles.sin(), angles.cos()
+        rotary = torch.cat([sines, sines, cosines, cosines], dim=-1)
+        return rotary.to(dtype or periods.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "StoredRope":
         # In 16 bits the periods stay in float32. timm would compute them anew.
