@@ -169,12 +169,16 @@ def outcome(
         path = Path(folder) / f"model{kind.suffix}"
         try:
             kind.write(program, core.output_names, path)
-            check = check_run(core, kind.load(path), shapes)
         except UsageError as error:
             return f"refused: {error}"
         except Exception as error:  # of an exporter, which raises anything; others go on
-            logger.exception("writing or running %s failed", path.name)
+            logger.exception("writing %s failed", path.name)
             return f"FAILED: {type(error).__name__}"
+        try:
+            check = check_run(core, kind.load(path), shapes)
+        except Exception as error:  # of a runtime, likewise
+            logger.exception("running %s failed", path.name)
+            return f"FAILED: {error}"
     if check.empty:
         return f"not compared: {', '.join(check.empty)} of the model are 0"
     return f"{check.largest:.1e}"

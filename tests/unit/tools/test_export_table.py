@@ -40,6 +40,14 @@ def test_a_failure_is_written_and_the_others_go_on(capsys, monkeypatch) -> None:
     assert float(pt2) < 1e-5
 
 
+def test_a_file_with_other_numbers_is_a_failure(capsys, monkeypatch) -> None:
+    wrong = replace(tool.FORMATS["pt2"], load=lambda path: lambda images: [images] * 4)
+    monkeypatch.setitem(tool.FORMATS, "pt2", wrong)
+    arguments = ["--only", "deit, light", "--variants", "static", "--formats", "pt2"]
+    assert tool.main(arguments) == 1
+    assert "FAILED: the file computes other numbers than the model" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["mask_rcnn", "atss"])
 @torch.no_grad()
 def test_detectors_find_something(name: str) -> None:

@@ -123,14 +123,7 @@ def _write_package(program: ExportedProgram, output_names: Sequence[str], path: 
         raise UsageError("AOTInductor needs a C++ compiler, and there is neither g++ nor clang++")
     from torch._inductor import aoti_compile_and_package
 
-    try:
-        aoti_compile_and_package(program, package_path=str(path))
-    except Exception as error:  # the compiler raises anything
-        path.unlink(missing_ok=True)
-        raise UsageError(
-            "AOTInductor cannot compile this model, as with detectors whose number of boxes depends"
-            f" on the image ({type(error).__name__}). Export it as pt2 or ONNX."
-        ) from error
+    aoti_compile_and_package(program, package_path=str(path))
 
 
 def _load_package(path: Path) -> Run:
