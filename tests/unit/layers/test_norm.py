@@ -3,7 +3,9 @@
 import pytest
 import torch
 from detectron2.layers import get_norm
+from fake_cuda import move_to_fake_cuda
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vit_adapter.layers import (
     ChannelLayerNorm,
@@ -155,3 +157,11 @@ def test_gradients_for_any_strides(name: str, training: bool, batch: int, layout
         results.append([output, leaf.grad, *parameters, *norm.buffers()])
         assert torch.equal(leaf, tokens)
     torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("name", ["BN", "SyncBN", "FrozenBN"])
+def test_maps_on_cuda_keep_their_strides_in_training(name: str, fake_cuda: FakeTensorMode) -> None:
+    norm = make_layers(name)[1].train()
+    with fake_cuda:
+        features = torch.empty(2, 32, 6, 5, device="cuda").to(memory_format=torch.channels_last)
+        assert normalise_map(move_to_fake_cuda(norm), features).stride() == features.stride()

@@ -95,8 +95,9 @@ class ConvNormSequential(DerivesTensors, nn.Sequential):
 def normalise_map(norm: nn.Module, features: Tensor, *, in_place: bool = False) -> Tensor:
     """Normalise a map (B, C, H, W) with channels-last strides as fast as possible.
 
-    Where gradients are recorded on the CPU, a batch norm gets the map's cells; see
-    :func:`~vit_adapter.layers.cpu.batch_norm.normalise_cells`.
+    Where gradients are recorded on the CPU, a batch norm gets the map's cells, see
+    :func:`~vit_adapter.layers.cpu.batch_norm.normalise_cells`, and other norms a contiguous map. On
+    CUDA the strides stay as they are.
 
     Args:
         norm: the norm. Forward hooks of a batch norm are not called when it is applied in place,
@@ -113,7 +114,7 @@ def normalise_map(norm: nn.Module, features: Tensor, *, in_place: bool = False) 
         scale, shift = _scale_and_shift(norm)
         if features.dtype == scale.dtype:
             return features.mul_(scale.view(-1, 1, 1)).add_(shift.view(-1, 1, 1))
-    if not torch.is_grad_enabled():
+    if features.is_cuda or not torch.is_grad_enabled():
         return norm(features)
     if features.device.type == "cpu" and type(norm) in (nn.BatchNorm2d, nn.SyncBatchNorm):
         return normalise_cells(norm, features)
