@@ -4,9 +4,10 @@
 
 Builds for the Python that runs it, from the committed files. Each wheel is compiled in a new
 environment with its PyTorch, which its version names: 0.1.0+torch2.14. A second environment gets
-the wheel and Detectron2, and runs the doctor and a predictor away from the repository. pip's
-settings apply: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu saves gigabytes. The wheels
-also work with CUDA builds of the same PyTorch. Exit status: 0, or 1 if a wheel failed.
+the wheel and Detectron2, and runs the doctor, a predictor and a short training on generated images
+away from the repository. pip's settings apply:
+PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu saves gigabytes. The wheels also work with
+CUDA builds of the same PyTorch. Exit status: 0, or 1 if a wheel failed.
 """
 
 import argparse
@@ -42,6 +43,14 @@ assert info["backends"]["cpu"] == "kernel", info["problem"]
 image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
 instances = LazyPredictor("quick_start/mask_rcnn_vit_adapter_shapes")(image)["instances"]
 print("kernels for torch", info["torch"], "- predicted instances:", len(instances))
+"""
+DEMO = """
+from vit_adapter import LazyPredictor
+from vit_adapter.engine.cli import main
+
+config = "quick_start/mask_rcnn_vit_adapter_shapes"
+main(["--config-file", config, "train.max_iter=20", "train.output_dir=run"])
+LazyPredictor("run")
 """
 
 
@@ -118,6 +127,7 @@ def try_wheel(wheel: Path, scratch: Path) -> None:
     run(python, "-m", "vit_adapter.install_detectron2", folder=work)
     run(python, "-m", "vit_adapter.doctor", "--quick", folder=work)
     run(python, "-c", TRIAL, folder=work)
+    run(python, "-c", DEMO, folder=work)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
