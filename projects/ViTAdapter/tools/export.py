@@ -4,9 +4,9 @@
     export.py --config-file coco/mask_rcnn_vit_adapter_tiny_deit_3x --weights model_final.pth \
         --output model.pt2 --format aoti --size 800 1344
 
-The file is run on random images and compared with the model before it appears under its name. A
-JSON beside it says how images are prepared and what the outputs mean. Exit status: 0 written, 2
-nothing was written.
+The file is run on random images and compared with the model before it appears under its name. The
+JSON beside it, model.onnx.json, says how images are prepared and what the outputs mean. Exit
+status: 0 written, 2 nothing was written.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from vit_adapter import LazyPredictor
 from vit_adapter.config.arguments import add_config_arguments
 from vit_adapter.export.description import describe
 from vit_adapter.export.evaluation import FileModel, check_data, config_with_data
-from vit_adapter.export.export import export_model
+from vit_adapter.export.export import description_path, export_model
 from vit_adapter.export.formats import FORMATS, Run
 from vit_adapter.export.models import exportable
 from vit_adapter.export.shapes import ImageShapes
@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also evaluate the file on the config's test data, beside the model",
     )
-    add("--force", action="store_true", help="replace OUT if it exists")
+    add("--force", action="store_true", help="replace OUT and its JSON if they exist")
     return parser
 
 
@@ -83,6 +83,7 @@ def run(args: argparse.Namespace) -> None:
     name = args.format or args.output.suffix.removeprefix(".")
     suffix = FORMATS[name].suffix if name in FORMATS else " or ".join([".pt2", ".onnx"])
     check_output_file(Path(), args.output, suffixes=(suffix,), force=args.force)
+    check_output_file(Path(), description_path(args.output), suffixes=(".json",), force=args.force)
     predictor = LazyPredictor(args.config_file, args.weights, [*args.overrides, "train.device=cpu"])
     core = exportable(predictor.unwrapped_model, backbone_only=args.backbone_only)
     shapes = ImageShapes(

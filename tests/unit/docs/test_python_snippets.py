@@ -117,7 +117,7 @@ def run_exported(monkeypatch, tmp_path) -> Callable[[dict[str, np.ndarray]], dic
         meanings = dict.fromkeys(outputs, "")
         classes = ["a", "b", "c"]
         description = {"input": {"channels": "RGB"}, "outputs": meanings, "classes": classes}
-        Path("model.json").write_text(json.dumps(description))
+        Path("model.onnx.json").write_text(json.dumps(description))
         return execute(snippet)
 
     return run

@@ -35,7 +35,7 @@ def test_any_shape_as_a_program(tmp_path: Path) -> None:
     run = FORMATS["pt2"].load(path)
     with pytest.raises(Exception, match="(?i)32"):
         run(torch.rand(1, 3, 80, 64))
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["model.json", "model.pt2"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["model.pt2", "model.pt2.json"]
 
 
 def test_rotary_positions_follow_the_size(tmp_path: Path) -> None:

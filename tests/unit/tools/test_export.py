@@ -29,3 +29,13 @@ def test_refuses(
     assert tool.main([*CONFIG, *arguments]) == 2
     assert message in caplog.text
     assert not list(tmp_path.iterdir())
+
+
+def test_the_description_of_another_export_is_kept(
+    tool: ModuleType, tmp_path: Path, monkeypatch, caplog
+) -> None:
+    (tmp_path / "model.onnx.json").write_text("{}")
+    monkeypatch.setattr(tool.logger, "handlers", [caplog.handler])
+    assert tool.main([*CONFIG, "--output", str(tmp_path / "model.onnx")]) == 2
+    assert "model.onnx.json exists; choose another name, or replace it with --force" in caplog.text
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx.json"]

@@ -108,5 +108,5 @@ def export_model(
 
 
 def description_path(path: Path) -> Path:
-    """The path of the JSON beside an exported file."""
-    return path.with_suffix(".json")
+    """The path of the JSON beside an exported file, which names the file in full."""
+    return path.with_name(f"{path.name}.json")
