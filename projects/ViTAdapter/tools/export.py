@@ -24,6 +24,7 @@ from detectron2.utils.logger import setup_logger
 
 from vit_adapter import LazyPredictor
 from vit_adapter.config.arguments import add_config_arguments
+from vit_adapter.config.errors import UsageError
 from vit_adapter.export.description import describe
 from vit_adapter.export.evaluation import FileModel, check_data, config_with_data
 from vit_adapter.export.export import description_path, export_model
@@ -80,6 +81,11 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ValueError, TypeError, OSError: nothing was written; the message says why.
     """
+    if args.backbone_only and args.check_data:
+        raise UsageError(
+            "--check-data evaluates predictions, but --backbone-only exports feature maps; leave "
+            "out one of them"
+        )
     name = args.format or args.output.suffix.removeprefix(".")
     suffix = FORMATS[name].suffix if name in FORMATS else " or ".join([".pt2", ".onnx"])
     check_output_file(Path(), args.output, suffixes=(suffix,), force=args.force)

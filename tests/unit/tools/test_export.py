@@ -19,6 +19,10 @@ def tool() -> ModuleType:
     [
         (["--output", "model.txt"], "OUT must end in .pt2 or .onnx, got"),
         (["--output", "model.onnx", "--format", "aoti"], "OUT must end in .pt2, got"),
+        (
+            ["--output", "model.onnx", "--backbone-only", "--check-data"],
+            "--check-data evaluates predictions, but --backbone-only exports feature maps",
+        ),
     ],
 )
 def test_refuses(
