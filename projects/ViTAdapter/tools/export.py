@@ -25,6 +25,8 @@ from detectron2.utils.logger import setup_logger
 from vit_adapter import LazyPredictor
 from vit_adapter.config.arguments import add_config_arguments
 from vit_adapter.config.errors import UsageError
+from vit_adapter.config.loading import load_config
+from vit_adapter.config.weights import require_weights
 from vit_adapter.export.description import describe
 from vit_adapter.export.evaluation import FileModel, check_data, config_with_data
 from vit_adapter.export.export import description_path, export_model
@@ -90,7 +92,9 @@ def run(args: argparse.Namespace) -> None:
     suffix = FORMATS[name].suffix if name in FORMATS else " or ".join([".pt2", ".onnx"])
     check_output_file(Path(), args.output, suffixes=(suffix,), force=args.force)
     check_output_file(Path(), description_path(args.output), suffixes=(".json",), force=args.force)
-    predictor = LazyPredictor(args.config_file, args.weights, [*args.overrides, "train.device=cpu"])
+    cfg = load_config(args.config_file, [*args.overrides, "train.device=cpu"])
+    require_weights(cfg, args.weights)
+    predictor = LazyPredictor(cfg, args.weights)
     core = exportable(predictor.unwrapped_model, backbone_only=args.backbone_only)
     shapes = ImageShapes(
         args.batch,

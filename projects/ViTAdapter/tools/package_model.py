@@ -27,7 +27,7 @@ from omegaconf import DictConfig
 from vit_adapter import LazyPredictor
 from vit_adapter.checkpoint import run_files
 from vit_adapter.config.loading import load_config
-from vit_adapter.config.weights import uses_average
+from vit_adapter.config.weights import require_weights, uses_average
 from vit_adapter.hub import push_folder
 
 AVERAGED = "_ema"
@@ -99,11 +99,13 @@ def run(args: argparse.Namespace) -> None:
     """
     cfg = load_config(args.run, args.overrides)
     cfg.train.device = "cpu"
+    require_weights(cfg, args.weights)
+    metrics = find_results(args, cfg)
     predictor = LazyPredictor(cfg, args.weights)
     folder = predictor.save_pretrained(
         args.output,
         title=args.title or args.output.resolve().name,
-        metrics=find_results(args, cfg),
+        metrics=metrics,
         licence=args.licence,
         licence_text=args.licence_text,
         force=args.force,

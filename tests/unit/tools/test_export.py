@@ -19,6 +19,7 @@ def tool() -> ModuleType:
     [
         (["--output", "model.txt"], "OUT must end in .pt2 or .onnx, got"),
         (["--output", "model.onnx", "--format", "aoti"], "OUT must end in .pt2, got"),
+        (["--output", "model.onnx"], "its weights would be random; give --weights FILE"),
         (
             ["--output", "model.onnx", "--backbone-only", "--check-data"],
             "--check-data evaluates predictions, but --backbone-only exports feature maps",

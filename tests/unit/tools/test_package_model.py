@@ -151,6 +151,14 @@ def test_mistakes(
     results = tmp_path / "r.json"
     if content is not None:
         results.write_text(content)
-    overrides = ("train.device=cpu", f"{VIT}.embed_dim=48")
-    assert package(CONFIG, tmp_path / "out", *overrides, "--results", results) == 2
+    options = ("--weights", tmp_path / "w.pth", "--results", results)
+    assert package(CONFIG, tmp_path / "out", *options) == 2
     assert message in caplog.text and not (tmp_path / "out").exists()
+
+
+def test_random_weights_are_refused(
+    package: Callable[..., int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert package(CONFIG, tmp_path / "out") == 2
+    assert "its weights would be random; give --weights FILE" in caplog.text
+    assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""The pre-trained weights that a config names for the ViT inside its model."""
+"""The weights that a config names for a whole model, and for the pre-trained ViT inside it."""
 
 from functools import partial
 
@@ -7,8 +7,27 @@ from torch import nn
 
 from vit_adapter.checkpoint.pretrained import find_trunk, load_pretrained_vit
 from vit_adapter.checkpoint.trained_part import BaseWeights
+from vit_adapter.config.errors import UsageError
 
-__all__ = ["base_weights", "load_trunk", "stores_trained_only", "uses_average"]
+__all__ = ["base_weights", "load_trunk", "require_weights", "stores_trained_only", "uses_average"]
+
+
+def require_weights(cfg: DictConfig, given: str | None) -> None:
+    """Refuse a model with random weights, which is of no use to those who receive its file.
+
+    Args:
+        cfg: ``cfg.train.init_checkpoint`` may name a checkpoint of the whole model.
+        given: the checkpoint of the command line.
+
+    Raises:
+        UsageError: there is neither.
+    """
+    if not given and not OmegaConf.select(cfg, "train.init_checkpoint", default=""):
+        raise UsageError(
+            "neither --weights nor train.init_checkpoint names a checkpoint of the whole model, so "
+            "its weights would be random; give --weights FILE, or the output folder of a training "
+            "in place of the config"
+        )
 
 
 def load_trunk(cfg: DictConfig, model: nn.Module) -> None:
