@@ -14,7 +14,7 @@ from vit_adapter.export.detectors.anchors import grid_anchors
 from vit_adapter.export.detectors.suppression import choose_rows, suppress, top_scores
 from vit_adapter.layers import map_to_tokens
 
-__all__ = ["find_proposals"]
+__all__ = ["find_proposals", "positive_scores"]
 
 
 def find_proposals(
@@ -52,7 +52,12 @@ def find_proposals(
     return torch.where(found[..., None], choose_rows(boxes, index), 0.0), found
 
 
-_MAX_LOGIT = 80.0  # its exponential is finite in float32
+def positive_scores(logits: Tensor) -> Tensor:
+    """Map finite logits to positive numbers in the same order: 1 + x from 0 on, 1 / (1 - x) below.
+
+    Unlike an exponential, nothing overflows or becomes 0, also in float16.
+    """
+    return (1 + logits.relu()) / (1 + (-logits).relu())
 
 
 def _decode(
@@ -60,8 +65,8 @@ def _decode(
 ) -> tuple[Tensor, Tensor]:
     """Decode the best anchors of a level: boxes (B, N, 4) and scores (B, N)."""
     logits = map_to_tokens(logits).flatten(1)
-    # The order is that of the logits. Positive, because the ONNX operator may drop other scores.
-    scores = torch.where(logits.isfinite(), logits.clamp(max=_MAX_LOGIT).exp(), 0.0)
+    # Positive, because the ONNX operator may drop other scores.
+    scores = torch.where(logits.isfinite(), positive_scores(logits), 0.0)
     deltas = map_to_tokens(deltas).unflatten(2, (-1, 4)).flatten(1, 2)
     scores, index = top_scores(scores, rpn.pre_nms_topk[False])
     anchors = grid_anchors(rpn.anchor_generator, features, level)[index]
