@@ -32,6 +32,7 @@ from vit_adapter.export.evaluation import FileModel, check_data, config_with_dat
 from vit_adapter.export.export import description_path, export_model
 from vit_adapter.export.formats import FORMATS, Run
 from vit_adapter.export.models import exportable
+from vit_adapter.export.random_images import pixel_ranges
 from vit_adapter.export.shapes import ImageShapes
 from vit_adapter.utils.output_file import check_output_file
 
@@ -99,7 +100,7 @@ def run(args: argparse.Namespace) -> None:
     shapes = ImageShapes(
         args.batch,
         *args.size,
-        channels=core.model.pixel_mean.shape[0],
+        ranges=pixel_ranges(predictor.cfg, core.model),
         dynamic_batch=args.dynamic_batch,
         dynamic_size=args.dynamic_size,
         shortest_side=core.shortest_side,

@@ -3,7 +3,10 @@
 import pytest
 
 from vit_adapter.config.errors import UsageError
+from vit_adapter.export.random_images import EIGHT_BITS
 from vit_adapter.export.shapes import ImageShapes
+
+RGB = (EIGHT_BITS,) * 3
 
 
 def test_checks_use_a_second_batch_and_a_second_size() -> None:
@@ -17,10 +20,11 @@ def test_checks_use_a_second_batch_and_a_second_size() -> None:
     ]
 
 
-def test_images_are_in_the_range_of_bytes() -> None:
-    images = ImageShapes(1, 40, 50, channels=5).example()
-    assert images.shape == (1, 5, 40, 50)
-    assert images.min() >= 0 and 200 < images.max() <= 255
+def test_each_channel_has_its_range() -> None:
+    images = ImageShapes(1, 40, 50, ranges=((0, 255), (-2, -1))).example()
+    assert images.shape == (1, 2, 40, 50)
+    assert images[:, 0].min() >= 0 and 200 < images[:, 0].max() <= 255
+    assert images[:, 1].min() >= -2 and -1.2 < images[:, 1].max() <= -1
 
 
 def test_example_has_two_images_if_their_number_varies() -> None:
@@ -31,9 +35,9 @@ def test_example_has_two_images_if_their_number_varies() -> None:
     ("arguments", "message"),
     [
         ((0, 64, 64), "must be at least 1"),
-        ((1, 70, 64, 3, False, True), "multiples of 32 from 64 to 8192 pixels, got 70 x 64"),
-        ((1, 32, 64, 3, False, True), "got 32 x 64"),
-        ((1, 96, 128, 3, False, True, 160), "from 160 to 8192 pixels, got 96 x 128"),
+        ((1, 70, 64, RGB, False, True), "multiples of 32 from 64 to 8192 pixels, got 70 x 64"),
+        ((1, 32, 64, RGB, False, True), "got 32 x 64"),
+        ((1, 96, 128, RGB, False, True, 160), "from 160 to 8192 pixels, got 96 x 128"),
     ],
 )
 def test_refuses(arguments: tuple, message: str) -> None:

@@ -8,11 +8,15 @@ import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vit_adapter import __version__
+from vit_adapter.config.input_channels import stored_channels
 from vit_adapter.config.test_time import loader_for_testing
 from vit_adapter.export.models import ExportableModel
+from vit_adapter.export.random_images import EIGHT_BITS
 from vit_adapter.export.shapes import LONGEST_SIDE, MULTIPLE, ImageShapes
 
 __all__ = ["describe"]
+
+_AS_STORED = "any: the values that are stored in files like those of the training"
 
 
 def describe(
@@ -59,7 +63,7 @@ def _describe_input(cfg: DictConfig, core: ExportableModel, shapes: ImageShapes)
         "name": "images",
         "shape": shapes.described(),
         "dtype": "float32",
-        "range": [0, 255],
+        "range": list(EIGHT_BITS) if stored_channels(cfg) is None else _AS_STORED,
         "channels": str(cfg.dataloader.test.mapper.image_format),
         "pixel_mean": mean.flatten().tolist(),
         "pixel_std": std.flatten().tolist(),

@@ -97,8 +97,9 @@ class _Detector(ExportableModel):
 def exportable(model: nn.Module, *, backbone_only: bool = False) -> ExportableModel:
     """Wrap a model so that exporters accept it: (B, C, H, W) -> one tensor for each output.
 
-    The images have values from 0 to 255 in the model's order of channels; normalisation and
-    padding are part of the graph. The model is set to evaluation mode and converted to float32.
+    The images have the values that the model takes, usually 0 to 255, in its order of channels;
+    normalisation and padding are part of the graph. The model is set to evaluation mode and
+    converted to float32.
 
     Args:
         model: a model of this project, not wrapped for testing.

@@ -6,11 +6,11 @@ Shapes: B batch, C channels, H/W sides of the images.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.export import Dim
 
 from vit_adapter.config.errors import UsageError
+from vit_adapter.export.random_images import EIGHT_BITS, Range, random_images
 
 __all__ = ["ImageShapes"]
 
@@ -26,7 +26,7 @@ class ImageShapes:
     Attributes:
         batch: images at once.
         height, width: sides in pixels.
-        channels: channels of an image.
+        ranges: the lowest and the highest value of each channel, for random images.
         dynamic_batch: whether any number of images from 1 to 1024 is accepted.
         dynamic_size: whether any sides up to 8192 that are multiples of 32 are accepted.
         shortest_side: the shortest side with dynamic sizes, see
@@ -39,7 +39,7 @@ class ImageShapes:
     batch: int
     height: int
     width: int
-    channels: int = 3
+    ranges: tuple[Range, ...] = (EIGHT_BITS,) * 3
     dynamic_batch: bool = False
     dynamic_size: bool = False
     shortest_side: int = 64
@@ -74,7 +74,7 @@ class ImageShapes:
     def example(self) -> Tensor:
         """Images for tracing; exporters take a batch of 1 for a constant."""
         batch = max(self.batch, 2) if self.dynamic_batch else self.batch
-        return _random_images(batch, self.channels, self.height, self.width, seed=0)
+        return random_images(batch, self.ranges, (self.height, self.width), seed=0)
 
     def for_checks(self) -> Iterator[Tensor]:
         """Random images of the given shape, and of another batch and another size if these vary."""
@@ -84,7 +84,7 @@ class ImageShapes:
             sizes.append((self.height + MULTIPLE, self.width + 2 * MULTIPLE))
         for index in range(max(len(batches), len(sizes))):
             batch, size = batches[index % len(batches)], sizes[index % len(sizes)]
-            yield _random_images(batch, self.channels, *size, seed=index + 1)
+            yield random_images(batch, self.ranges, size, seed=index + 1)
 
     def accepted_size(self, height: int, width: int) -> tuple[int, int]:
         """The smallest accepted (height, width) that holds an image.
@@ -109,13 +109,4 @@ class ImageShapes:
         """The shape (B, C, H, W), with a name for each number that varies."""
         batch = "batch" if self.dynamic_batch else self.batch
         sides = ["height", "width"] if self.dynamic_size else [self.height, self.width]
-        return [batch, self.channels, *sides]
-
-
-def _random_images(batch: int, channels: int, height: int, width: int, seed: int) -> Tensor:
-    """Smooth random images (B, C, H, W) with values from 0 to 255: noise alone is not an image."""
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(batch, channels, 8, 8, generator=generator)
-    smooth = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
-    noise = torch.rand(batch, channels, height, width, generator=generator)
-    return 255 * (0.8 * smooth + 0.2 * noise)
+        return [batch, len(self.ranges), *sides]

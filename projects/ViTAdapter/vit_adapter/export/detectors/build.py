@@ -1,6 +1,7 @@
 """Detectors as functions of tensors, which can be exported.
 
-Shapes: B batch, H/W sides of the images, N most detections of an image, M side of a predicted mask.
+Shapes: B batch, C channels of an image, H/W sides of the images, N most detections of an image, M
+side of a predicted mask.
 """
 
 from abc import abstractmethod
@@ -69,7 +70,7 @@ class ExportableDetector(nn.Module):
         """Detect objects.
 
         Args:
-            images: (B, 3, H, W) float, the values 0 to 255 in the model's order of channels.
+            images: (B, C, H, W) float, usually from 0 to 255, in the model's order of channels.
 
         Returns:
             Detections, best first. Where an image has less than N, the other rows are 0.
