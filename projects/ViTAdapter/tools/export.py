@@ -36,6 +36,8 @@ from vit_adapter.export.random_images import pixel_ranges
 from vit_adapter.export.shapes import ImageShapes
 from vit_adapter.utils.output_file import check_output_file
 
+DEFAULT_SIZE = (512, 512)
+
 logger = logging.getLogger("vit_adapter.export")
 
 
@@ -58,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="pt2: torch.export; onnx; aoti: compiled for this processor by AOTInductor, also .pt2 "
         "(default: by the end of OUT)",
     )
-    add("--size", nargs=2, type=int, default=[512, 512], metavar=("H", "W"))
+    add("--size", nargs=2, type=int, metavar=("H", "W"), help="of the images (default: 512 512)")
     add("--batch", type=int, default=1, metavar="N", help="images at once (default: %(default)s)")
     add("--dynamic-batch", action="store_true", help="accept any number of images")
     add("--dynamic-size", action="store_true", help="accept all sides that are multiples of 32")
@@ -99,7 +101,7 @@ def run(args: argparse.Namespace) -> None:
     core = exportable(predictor.unwrapped_model, backbone_only=args.backbone_only)
     shapes = ImageShapes(
         args.batch,
-        *args.size,
+        *(args.size or DEFAULT_SIZE),
         ranges=pixel_ranges(predictor.cfg, core.model),
         dynamic_batch=args.dynamic_batch,
         dynamic_size=args.dynamic_size,
@@ -108,6 +110,13 @@ def run(args: argparse.Namespace) -> None:
     metadata = predictor.metadata
     classes = metadata.get("stuff_classes") or metadata.get("thing_classes") or []
     description = describe(predictor.cfg, core, shapes, file_format=name, classes=classes)
+    if args.size is None and not args.dynamic_size:
+        logger.warning(
+            "Without --size, the file is for images of %d x %d pixels (height x width). The config "
+            "resizes test images by %s; 'test' in the JSON says whether it cuts them into windows.",
+            *DEFAULT_SIZE,
+            description["input"]["resize"],
+        )
     data = config_with_data(predictor.cfg) if args.check_data else None
 
     def on_data(run_file: Run) -> object:
@@ -122,6 +131,7 @@ def run(args: argparse.Namespace) -> None:
         check=args.check,
         check_data=on_data if data else None,
     )
+    print(f"Written: {args.output}, for images {shapes.described()}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,9 +4,13 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 from tool_files import load_tool
 
-CONFIG = ["--config-file", "quick_start/upernet_vit_adapter_tiny_scratch"]
+from vit_adapter import LazyPredictor
+
+NAME = "quick_start/upernet_vit_adapter_tiny_scratch"
+CONFIG = ["--config-file", NAME]
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +48,21 @@ def test_the_description_of_another_export_is_kept(
     assert tool.main([*CONFIG, "--output", str(tmp_path / "model.onnx")]) == 2
     assert "model.onnx.json exists; choose another name, or replace it with --force" in caplog.text
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx.json"]
+
+
+def test_the_size_that_is_taken_is_said(
+    tool: ModuleType, tmp_path: Path, monkeypatch, caplog, capsys
+) -> None:
+    monkeypatch.setattr(tool.logger, "handlers", [caplog.handler])
+    monkeypatch.setattr(tool, "export_model", lambda *arguments, **options: None)
+    model = LazyPredictor(NAME, overrides=["train.device=cpu"]).unwrapped_model
+    torch.save({"model": model.state_dict()}, tmp_path / "random.pth")
+    command = [*CONFIG, "--weights", str(tmp_path / "random.pth")]
+    command += ["--output", str(tmp_path / "model.pt2")]
+    assert tool.main([*command, "--size", "64", "96"]) == 0
+    assert "model.pt2, for images [1, 3, 64, 96]" in capsys.readouterr().out
+    assert "Without --size" not in caplog.text
+    assert tool.main(command) == 0
+    assert "model.pt2, for images [1, 3, 512, 512]" in capsys.readouterr().out
+    assert "Without --size, the file is for images of 512 x 512 pixels" in caplog.text
+    assert "resizes test images by {'name': 'semantic_test'" in caplog.text
