@@ -2,6 +2,7 @@
 
 import gc
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -133,3 +134,16 @@ def test_captures(name):
     graphed = GraphedModel(model, "cuda_graph")
     for _ in range(2):
         torch.testing.assert_close(run(graphed), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_captures_on_the_device_of_the_images(monkeypatch):
+    """The order of the calls, with stand-ins for CUDA."""
+    cuda, images = MagicMock(), torch.ones(2)
+    monkeypatch.setattr(torch, "cuda", cuda)
+    assert graphs.CapturedFunction(lambda numbers: numbers + 1)(images).equal(images + 1)
+    cuda.device.assert_called_once_with(images.device)
+    names = [name for name, *_ in cuda.mock_calls]
+    streams = names.index("Stream"), names.index("current_stream"), names.index("graph")
+    assert all(names.index("device().__enter__") < place for place in streams)
+    assert names.index("device().__exit__") > max(streams)
+    cuda.graph.assert_called_once_with(cuda.CUDAGraph(), stream=cuda.Stream())

@@ -55,6 +55,7 @@ class _Clock:
     """
 
     def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._on_cuda = device.type == "cuda"
         self._stack: list[str] = []
         self._stamps: list[Any] = []
@@ -67,7 +68,7 @@ class _Clock:
         self._labels.append(self._stack[-1] if self._stack else outside)
         if self._on_cuda:
             event = torch.cuda.Event(enable_timing=True)
-            event.record()
+            event.record(torch.cuda.current_stream(self._device))
             self._stamps.append(event)
         else:
             self._stamps.append(time.perf_counter())
@@ -86,7 +87,7 @@ class _Clock:
     def read(self) -> dict[str, float]:
         """Return the milliseconds of each label."""
         if self._on_cuda:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self._device)
         times: dict[str, float] = defaultdict(float)
         pairs = zip(self._stamps[:-1], self._stamps[1:], self._labels[1:], strict=True)
         for start, stop, label in pairs:

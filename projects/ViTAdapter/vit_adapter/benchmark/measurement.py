@@ -79,7 +79,7 @@ def measure_together(
     times = take_turns(
         dict(enumerate(run.call for run in working)),
         repeats,
-        _time_on_cuda if on_cuda else milliseconds,
+        partial(_time_on_cuda, device=device) if on_cuda else milliseconds,
         warm_up=3 if on_cuda else 0,
     )
     for index, run in enumerate(working):
@@ -186,12 +186,12 @@ def _count_bytes(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> i
     return sum(tensor.nbytes for tensor in tensors)
 
 
-def _time_on_cuda(call: Call) -> float:
+def _time_on_cuda(call: Call, device: torch.device) -> float:
     """Return the milliseconds until the device has finished, with the time for launching."""
-    torch.cuda.synchronize()
+    torch.cuda.synchronize(device)
     start = time.perf_counter()
     call()
-    torch.cuda.synchronize()
+    torch.cuda.synchronize(device)
     return 1000 * (time.perf_counter() - start)
 
 

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -25,7 +26,8 @@ def medians(calls: Mapping[str, Call], repeats: int, device: torch.device) -> di
     The calls take turns, after one round that warms up. On CUDA this is the device's own time,
     without the time for launching.
     """
-    time_one = _cuda_milliseconds if device.type == "cuda" else milliseconds
+    on_cuda = device.type == "cuda"
+    time_one = partial(_cuda_milliseconds, device=device) if on_cuda else milliseconds
     times = take_turns(calls, repeats, time_one)
     return {name: statistics.median(values) for name, values in times.items()}
 
@@ -61,16 +63,17 @@ def milliseconds(call: Call) -> float:
     return 1000 * (time.perf_counter() - start)
 
 
-def _cuda_milliseconds(call: Call) -> float:
+def _cuda_milliseconds(call: Call, device: torch.device) -> float:
     call()  # any compilation, and the allocator's first blocks
-    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize()
-    torch.cuda._sleep(_CUDA_WAIT_CYCLES)
-    start.record()
-    for _ in range(_CUDA_CALLS):
-        call()
-    stop.record()
-    torch.cuda.synchronize()
+    with torch.cuda.device(device):  # events and waits are those of the current device
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        torch.cuda._sleep(_CUDA_WAIT_CYCLES)
+        start.record()
+        for _ in range(_CUDA_CALLS):
+            call()
+        stop.record()
+        torch.cuda.synchronize()
     return start.elapsed_time(stop) / _CUDA_CALLS
 
 

@@ -88,7 +88,9 @@ class CapturedFunction:
         return outputs
 
     def _capture(self, images: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Any, list[Any]]:
-        with torch.inference_mode(False), torch.no_grad(), _autocast_without_cache(images):
+        device = torch.cuda.device(images.device)  # whose streams are meant below
+        autocast = _autocast_without_cache(images)
+        with torch.inference_mode(False), torch.no_grad(), autocast, device:
             inputs = images.clone()
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
@@ -97,7 +99,7 @@ class CapturedFunction:
                     self._function(inputs)
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
-            with held_for_graph() as held, torch.cuda.graph(graph):
+            with held_for_graph() as held, torch.cuda.graph(graph, stream=side):
                 outputs = self._function(inputs)
         return graph, inputs, outputs, held
 
