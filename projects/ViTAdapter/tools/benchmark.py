@@ -73,8 +73,9 @@ def build_parser() -> argparse.ArgumentParser:
         type=_variant,
         default=[Variant()],
         metavar="VARIANT",
-        help=f"a precision, {', '.join(PRECISIONS)}, alone or with the backbone by torch.compile "
-        "or as a CUDA graph, such as bf16,compiled or bf16,graph (default: float32)",
+        help=f"a precision, {', '.join(PRECISIONS)}, alone or with the core of "
+        "the model by torch.compile or as a CUDA graph, such as bf16,compiled or bf16,graph "
+        "(default: float32)",
     )
     add(
         "--compare",

@@ -4,11 +4,13 @@ import os
 
 import pytest
 import torch
+from detectron2.modeling import SemanticSegmentor
 from torch import Tensor, nn
 
 from vit_adapter.benchmark.backbone import FORCE_REFERENCE
 from vit_adapter.benchmark.variants import Variant, check_variants, parse_variant
 from vit_adapter.config.errors import UsageError
+from vit_adapter.test_time import graphs
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -39,8 +41,55 @@ def test_plain_operator_only_during_the_call(monkeypatch: pytest.MonkeyPatch) ->
     assert read() is None
 
 
-def test_only_the_backbone_is_compiled_and_only_during_the_call(
-    monkeypatch: pytest.MonkeyPatch,
+class Backbone(nn.Linear):
+    """Adds channels to images."""
+
+    size_divisibility, padding_constraints = 0, {}
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"res": super().forward(images.movedim(1, -1)).movedim(-1, 1)}
+
+
+class Head(nn.Module):
+    """Doubles a map."""
+
+    def forward(self, features: dict[str, Tensor], targets: object = None) -> tuple[Tensor, dict]:
+        return 2 * features["res"], {}
+
+
+def make_segmentor() -> SemanticSegmentor:
+    options = {"pixel_mean": [0.0], "pixel_std": [1.0]}
+    return SemanticSegmentor(backbone=Backbone(1, 2), sem_seg_head=Head(), **options)
+
+
+@pytest.mark.parametrize("mode", ["compiled", "graph"])
+def test_the_core_is_a_graph_as_in_evaluation(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(function):
+        return lambda images: tuple(output + 1 for output in function(images))
+
+    monkeypatch.setattr(graphs, "_COMPILE", {"compile": make, "cuda_graph": make})
+    model = make_segmentor().eval()
+    batch = [{"image": torch.randn(1, 6, 8)}]
+    call = Variant(mode=mode).wrap(model, lambda: model(batch)[0]["sem_seg"])
+    with torch.no_grad():
+        expected = model(batch)[0]["sem_seg"]
+        for _ in range(2):
+            torch.testing.assert_close(call(), expected + 1)  # after the head
+        torch.testing.assert_close(model(batch)[0]["sem_seg"], expected)
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_in_training_only_the_backbone_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda forward, **options: forward)
+    model = make_segmentor().train()
+    replaced = lambda: [n for n, part in model.named_children() if "forward" in vars(part)]  # noqa: E731
+    assert Variant(mode="compiled").wrap(model, replaced)() == ["backbone"]
+    assert Variant(mode="compiled").wrap(model.eval(), replaced)() == ["backbone", "sem_seg_head"]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_without_a_core_the_backbone_is_compiled_and_only_during_the_call(
+    training: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled = []
 
@@ -49,7 +98,7 @@ def test_only_the_backbone_is_compiled_and_only_during_the_call(
         return lambda rows: forward(rows) + 1
 
     monkeypatch.setattr(torch, "compile", fake_compile)
-    model, rows = Model(), torch.randn(2, 4)
+    model, rows = Model().train(training), torch.randn(2, 4)
     call = Variant(mode="compiled").wrap(model, lambda: model(rows))
     expected = model(rows)
     torch.testing.assert_close(call(), expected + 1)

@@ -1,23 +1,26 @@
-"""Ways to run the same model: precision, compiled or captured backbone, operator."""
+"""Ways to run the same model: precision, compiled or captured core, operator."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vit_adapter.benchmark.backbone import on_grid_sample
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.precision import PRECISIONS
-from vit_adapter.test_time.graphs import CapturedFunction
+from vit_adapter.test_time.core import Core, find_core
+from vit_adapter.test_time.graphs import CapturedFunction, GraphName, graph_forwards
 
 __all__ = ["MODES", "Variant", "check_variants", "parse_variant"]
 
-MODES = ("eager", "compiled", "graph")
+_GRAPHS: dict[str, GraphName] = {"compiled": "compile", "graph": "cuda_graph"}
+MODES = ("eager", *_GRAPHS)
 
-Forward = Callable[[Tensor], Any]
+Forward = Callable[..., Any]
 _T = TypeVar("_T")
 
 
@@ -27,8 +30,9 @@ class Variant:
 
     Attributes:
         precision: a key of ``PRECISIONS``; 16 bits are those of autocast.
-        mode: "eager"; "compiled": the backbone by torch.compile, as ``train.compile`` does it; or
-            "graph": the backbone captured in a CUDA graph.
+        mode: "eager"; "compiled" or "graph": the core of the model as a graph, by torch.compile or
+            captured, as ``test.graph`` does it. In training, and in models without a core, it is
+            the backbone; "compiled" is then what ``train.compile`` does.
         plain_op: whether the operator is computed in plain PyTorch.
     """
 
@@ -37,26 +41,33 @@ class Variant:
     plain_op: bool = False
 
     def wrap(self, model: nn.Module, call: Callable[[], _T]) -> Callable[[], _T]:
-        """Return a call of the model in this way; it is compiled or captured when it first runs."""
-        backbone = model.backbone
-        forward = backbone.forward
-        if self.mode == "compiled":
-            forward = torch.compile(forward, fullgraph=True)
-        elif self.mode == "graph":
-            forward = CapturedFunction(forward)
+        """Return a call of the model in this way; it is compiled or captured when it first runs.
+
+        Args:
+            model: in the mode, training or not, in which it is called.
+            call: runs it.
+        """
+        forwards = self._forwards(model)
         device_type = next(model.parameters()).device.type
         dtype = PRECISIONS[self.precision]
 
         def run() -> _T:
             operator = on_grid_sample() if self.plain_op else contextlib.nullcontext()
-            # A captured graph would go on reading weights that autocast has cached and freed.
-            autocast = torch.autocast(
-                device_type, dtype, enabled=dtype is not None, cache_enabled=self.mode != "graph"
-            )
-            with operator, autocast, _replaced_forward(backbone, forward):
+            autocast = torch.autocast(device_type, dtype, enabled=dtype is not None)
+            with operator, autocast, _replaced(forwards):
                 return call()
 
         return run
+
+    def _forwards(self, model: nn.Module) -> dict[nn.Module, Forward]:
+        """Return what takes the place of ``forward`` of parts of the model."""
+        if self.mode == "eager":
+            return {}
+        core = None if model.training else _core_of(model)
+        if core is not None:
+            return graph_forwards(core, _GRAPHS[self.mode])
+        graph = CapturedFunction if self.mode == "graph" else partial(torch.compile, fullgraph=True)
+        return {model.backbone: graph(model.backbone.forward)}
 
 
 def parse_variant(text: str) -> Variant:
@@ -90,11 +101,20 @@ def check_variants(variants: Sequence[Variant], *, device: torch.device, trainin
             )
 
 
+def _core_of(model: nn.Module) -> Core | None:
+    try:
+        return find_core(model)
+    except ValueError:  # a model of another kind
+        return None
+
+
 @contextlib.contextmanager
-def _replaced_forward(module: nn.Module, forward: Forward) -> Iterator[None]:
-    """Let calls of a module run another function inside the ``with`` block."""
-    module.forward = forward
+def _replaced(forwards: Mapping[nn.Module, Forward]) -> Iterator[None]:
+    """Let calls of modules run other functions inside the ``with`` block."""
+    for module, forward in forwards.items():
+        module.forward = forward
     try:
         yield
     finally:
-        del module.forward
+        for module in forwards:
+            del module.forward

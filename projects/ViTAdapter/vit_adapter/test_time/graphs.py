@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vit_adapter.layers.derived import held_for_graph
 from vit_adapter.test_time.core import Core, find_core
 
-__all__ = ["GRAPHS", "CapturedFunction", "GraphedModel"]
+__all__ = ["GRAPHS", "CapturedFunction", "GraphedModel", "graph_forwards"]
 
 GraphName = Literal["compile", "cuda_graph"]
 GRAPHS = ("compile", "cuda_graph")
@@ -52,18 +52,29 @@ class GraphedModel(nn.Module):
             raise ValueError(f"graph must be one of {', '.join(GRAPHS)}, got {graph!r}")
         self.model = model
         self.training = model.training
-        core = find_core(model)
-        run = _Limited(core, _COMPILE[graph](core))
-        core.backbone.forward = _Backbone(core, run)
-        modules = [core.backbone]
-        if core.head is not None:
-            core.head.forward = _Head(core.head.forward)
-            modules.append(core.head)
-        weakref.finalize(self, _restore, modules)
+        forwards = graph_forwards(find_core(model), graph)
+        for module, forward in forwards.items():
+            module.forward = forward
+        weakref.finalize(self, _restore, list(forwards))
 
     def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> Any:
         """Return what the model returns."""
         return self.model(batched_inputs)
+
+
+def graph_forwards(core: Core, graph: GraphName) -> dict[nn.Module, Callable[..., Any]]:
+    """Return what takes the place of ``forward`` of the modules of a core, to run it as a graph.
+
+    Args:
+        core: the core of a model.
+        graph: see :class:`GraphedModel`.
+    """
+    forwards: dict[nn.Module, Callable[..., Any]] = {
+        core.backbone: _Backbone(core, _Limited(core, _COMPILE[graph](core)))
+    }
+    if core.head is not None:
+        forwards[core.head] = _Head(core.head.forward)
+    return forwards
 
 
 class CapturedFunction:
