@@ -33,10 +33,14 @@ from vit_adapter.benchmark.machine import describe_run
 from vit_adapter.benchmark.measurement import Record, measure_together
 from vit_adapter.benchmark.models import build_subject, find_baselines
 from vit_adapter.benchmark.report import to_markdown, to_picture
-from vit_adapter.benchmark.variants import Variant, check_variants, parse_variant
+from vit_adapter.benchmark.variants import (
+    VARIANT_PRECISIONS,
+    Variant,
+    check_variants,
+    parse_variant,
+)
 from vit_adapter.config.device import resolve_device
 from vit_adapter.config.errors import UsageError
-from vit_adapter.config.precision import PRECISIONS
 
 logger = logging.getLogger("vit_adapter.benchmark")
 
@@ -73,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=_variant,
         default=[Variant()],
         metavar="VARIANT",
-        help=f"a precision, {', '.join(PRECISIONS)}, alone or with the core of "
+        help=f"a precision, {', '.join(VARIANT_PRECISIONS)}, alone or with the core of "
         "the model by torch.compile or as a CUDA graph, such as bf16,compiled or bf16,graph "
         "(default: float32)",
     )

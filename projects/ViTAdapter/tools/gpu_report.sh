@@ -148,11 +148,14 @@ measure_models() {
   local large=ade20k/mask2former_vit_adapter_large_dinov2_512_40k
   install_packages
   build_kernels
-  benchmark inference 130 $small $base $large --sizes 640 --variants bf16 bf16,graph --repeats 30
-  benchmark compiled 180 $small $large $base --sizes 640 --variants bf16,compiled --repeats 30
+  benchmark inference 130 $small $base $large --sizes 640 --repeats 30 \
+    --variants bf16 bf16,graph bf16-weights bf16-weights,graph
+  # Compiling takes most of the time: with converted weights, which launch the fewest kernels.
+  benchmark compiled 200 $small $large $base --sizes 640 --variants bf16-weights,compiled --repeats 30
   benchmark training_small 60 $small --train --sizes 512 --batch-sizes 2 --variants bf16
   # The large models recompute activations, as in their configs.
   benchmark training_large 80 $large --train --sizes 640 --variants bf16
+  benchmark compiled_autocast 60 $small --sizes 640 --variants bf16,compiled --repeats 30
 }
 
 case $command in

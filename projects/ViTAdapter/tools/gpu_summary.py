@@ -14,10 +14,13 @@ writes FOLDER/report.json with
   - the backward pass to its bound, at most 2: the bytes that must be moved or the additions to the
     gradient of the values, whichever takes longer at the rates that this GPU reaches;
   - the deterministic backward pass to the usual one, at most 3;
-  - the forward pass, and forward and backward together, to the fastest other kernel, at most 1.
+  - the forward pass, and forward and backward together, to the fastest other kernel, at most 1;
 
-It prints both as tables. Exit status: 1 if a step failed or a limit is exceeded. A ratio that was
-not measured is not a failure.
+* ``speeds``: for each model with a target, images a second at 640 pixels and batch size 1 of its
+  fastest variant. The targets are meant for a GPU of the class of an H100.
+
+It prints ratios and speeds as tables. Exit status: 1 if a step failed, a limit is exceeded or a
+target is missed. What was not measured is not a failure.
 """
 
 from __future__ import annotations
@@ -37,6 +40,10 @@ LIMITS = {
     "deterministic / usual": 3.0,
     "forward / fastest other": 1.0,
     "training / fastest other": 1.0,
+}
+TARGETS = {  # images a second
+    f"ade20k/mask2former_vit_adapter_{size}_dinov2_512_40k": target
+    for size, target in (("small", 115.0), ("base", 100.0), ("large", 70.0))
 }
 PLAIN = ("grid_sample", "embedding_bag")  # PyTorch's own operations
 COMMANDS = ("operator", "models")
@@ -133,6 +140,28 @@ def operator_ratios(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def speeds(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the speed of the fastest variant of each model with a target; None: not measured."""
+    records = [
+        record
+        for content in figures.values()
+        for record in content.get("records", ())
+        if record.get("size") == [640, 640]
+        and (record["batch_size"], record["training"]) == (1, False)
+        and "error" not in record
+    ]
+    rows = []
+    for config, target in TARGETS.items():
+        own = [record for record in records if record["config"] == config]
+        row = {"config": config, "target": target, "images_per_second": None, "variant": None}
+        if own:
+            fastest = max(own, key=lambda record: record["images_per_second"])
+            row["images_per_second"] = fastest["images_per_second"]
+            row["variant"] = f"{fastest['precision']}, {fastest['mode']}"
+        rows.append(row)
+    return rows
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
@@ -146,6 +175,14 @@ def cell(name: str, ratio: float | None) -> str:
     return f"{ratio:.2f}" + ("" if ratio <= LIMITS[name] else " (missed)")
 
 
+def speed_cell(row: Mapping[str, Any]) -> str:
+    """Return the text for a speed in the table."""
+    speed = row["images_per_second"]
+    if speed is None:
+        return "not measured"
+    return f"{speed:.1f}" + ("" if speed >= row["target"] else " (missed)")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the file and print the tables; return the exit status."""
     parser = argparse.ArgumentParser(description="Collect the results of gpu_report.sh.")
@@ -154,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     steps, figures = read_steps(folder), read_figures(folder)
     rows = operator_ratios(figures)
     report = {"steps": steps, "figures": figures, "kernels": read_kernels(folder / "profile.txt")}
-    report |= {"ratios": rows, "limits": LIMITS}
+    report |= {"ratios": rows, "limits": LIMITS, "speeds": speeds(figures)}
     # Steps that run at the same time all write it.
     temporary = folder / f"{REPORT}.{os.getpid()}"
     temporary.write_text(json.dumps(report, indent=1))
@@ -167,9 +204,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     header = ["case", "dtype", *(f"{name} <= {limit:g}" for name, limit in LIMITS.items())]
     cells = [[row["case"], row["dtype"], *(cell(k, row[k]) for k in LIMITS)] for row in rows]
     print("\n" + table(header, cells))
+    header = ["model at 640 px", "fastest variant", "images/s", "target"]
+    speed_cells = [
+        [row["config"], row["variant"] or "", speed_cell(row), f"{row['target']:g}"]
+        for row in report["speeds"]
+    ]
+    print("\n" + table(header, speed_cells))
     print(f"\n{folder / REPORT}")
     failed = any(step["status"] in ("failed", "timed out") for step in steps)
-    missed = any(text.endswith("(missed)") for line in cells for text in line)
+    missed = any(text.endswith("(missed)") for line in cells + speed_cells for text in line)
     return 1 if failed or missed else 0
 
 

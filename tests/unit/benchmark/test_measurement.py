@@ -25,7 +25,7 @@ class Model(nn.Module):
     def forward(self, batch: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         self.log.append(self.name)
         images = torch.stack([inputs["image"] for inputs in batch]).flatten(1) / 255
-        return {"loss": (self.backbone(images) + self.offset).square().sum()}
+        return {"loss": (self.backbone(images.to(self.offset.dtype)) + self.offset).square().sum()}
 
 
 def measure(*models: Model, variants: list[Variant], **options: object) -> list[dict]:
@@ -89,6 +89,15 @@ def test_training_takes_steps() -> None:
 def test_plain_operator_is_measured_only_where_there_is_one() -> None:
     records = measure(Model("a", []), variants=[Variant(), Variant(plain_op=True)])
     assert [record["plain_op"] for record in records] == [False]
+
+
+def test_converted_weights_are_those_of_a_copy() -> None:
+    model = Model("a", [])
+    wide, narrow = measure(model, variants=[Variant(), Variant("bf16-weights")])
+    assert narrow["precision"] == "bf16-weights" and narrow["flops"] == wide["flops"]
+    assert (wide["memory_mib"] - narrow["memory_mib"]) * 2**20 > wide["parameters"]
+    assert set(narrow["components_ms"]) == {"input", "neck", "post-processing"}
+    assert model.backbone.weight.dtype == torch.float32
 
 
 def test_a_failing_variant_does_not_stop_the_others() -> None:

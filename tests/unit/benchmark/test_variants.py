@@ -32,6 +32,17 @@ def test_precision_is_that_of_autocast() -> None:
     assert Variant("bf16").wrap(model, lambda: model(rows))().dtype == torch.bfloat16
 
 
+def test_weights_are_converted_in_a_copy() -> None:
+    model, rows = Model(), torch.randn(2, 4)
+    variant = Variant("bf16-weights")
+    converted = variant.convert(model)
+    assert {weight.dtype for weight in converted.parameters()} == {torch.bfloat16}
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    call = variant.wrap(converted, lambda: (converted(rows.bfloat16()), model(rows)))
+    assert [output.dtype for output in call()] == [torch.bfloat16, torch.float32]  # no autocast
+    assert Variant("bf16").convert(model) is model
+
+
 def test_plain_operator_only_during_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(FORCE_REFERENCE, raising=False)
     read = lambda: os.environ.get(FORCE_REFERENCE)  # noqa: E731
@@ -111,6 +122,7 @@ def test_without_a_core_the_backbone_is_compiled_and_only_during_the_call(
     ("text", "variant"),
     [
         ("float32", Variant()),
+        ("bf16-weights,graph", Variant("bf16-weights", "graph")),
         ("bf16,compiled", Variant("bf16", "compiled")),
         ("fp16,graph", Variant("fp16", "graph")),
     ],
@@ -119,7 +131,10 @@ def test_reads_variants(text: str, variant: Variant) -> None:
     assert parse_variant(text) == variant
 
 
-@pytest.mark.parametrize("text", ["", "int8", "bf16,fast", "bf16,compiled,graph", "compiled"])
+UNKNOWN = ["", "int8", "float32-weights", "bf16,fast", "bf16,compiled,graph", "compiled"]
+
+
+@pytest.mark.parametrize("text", UNKNOWN)
 def test_unknown_variants(text: str) -> None:
     with pytest.raises(ValueError, match="expected float32, bf16, fp16"):
         parse_variant(text)
@@ -130,6 +145,8 @@ def test_unknown_variants(text: str) -> None:
     [
         ("fp16", CPU, False, "fp16"),
         ("fp16", CUDA, True, "fp16"),
+        ("fp16-weights", CPU, False, "fp16"),
+        ("bf16-weights", CUDA, True, "keeps its weights in float32"),
         ("float32,graph", CPU, False, "--device cuda"),
         ("float32,graph", CUDA, True, "without --train"),
     ],

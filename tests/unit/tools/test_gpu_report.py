@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash
 OPERATOR = ("gpu", "toolkit", "packages", "build", "kernels", "ceilings", "tests", "benchmark_op")
 SANITIZERS = ("memcheck", "initcheck", "synccheck")
 COMPILE = """printf '#!/bin/bash\necho "{}"' > "${@: -1}"; chmod +x "${@: -1}" """  # a program
-MODELS = ("inference", "compiled", "training_small", "training_large")
+MODELS = ("inference", "compiled", "training_small", "training_large", "compiled_autocast")
 
 
 class Machine:
@@ -85,8 +85,10 @@ def test_models_measure_inference_and_training(machine):
     assert set(steps) == {"packages", "kernels", *MODELS}  # there are kernels: no build
     assert steps["packages"]["status"] == "skipped"
     assert "setup.py" not in calls
-    for option in ("--variants bf16 bf16,graph", "--variants bf16,compiled", "--train"):
-        assert option in calls
+    variants = "bf16 bf16,graph bf16-weights bf16-weights,graph"
+    for option in (variants, "bf16-weights,compiled", "bf16,compiled"):
+        assert f"--variants {option}" in calls
+    assert "--train" in calls
 
 
 def test_a_failing_step_does_not_stop_the_others(machine):

@@ -137,3 +137,35 @@ def test_kernels(tool, tmp_path):
     assert first["Kernel Name"] == "forward_kernel<float, 4>"
     assert first["gpu__time_duration.sum"] == "57.1 us"
     assert "launch__registers_per_thread" not in second
+
+
+def make_speed(name: str, mode: str, images_per_second: float, **changes: object) -> dict:
+    record = {"config": f"ade20k/mask2former_vit_adapter_{name}_dinov2_512_40k"}
+    record |= {"size": [640, 640], "batch_size": 1, "training": False}
+    record |= {"precision": "bf16-weights", "mode": mode, "images_per_second": images_per_second}
+    return {**record, **changes}
+
+
+def test_speeds_and_their_targets(tool, tmp_path, capsys):
+    failed = make_speed("large", "eager", 0)
+    del failed["images_per_second"]
+    eager = [
+        make_speed("small", "eager", 50),
+        make_speed("small", "graph", 115.04),
+        make_speed("base", "graph", 200, batch_size=4),
+        make_speed("base", "graph", 200, size=[512, 512]),
+        make_speed("base", "eager", 200, training=True),
+        failed | {"error": "RuntimeError: out of memory"},
+    ]
+    compiled = [make_speed("small", "compiled", 90), make_speed("base", "compiled", 99.94)]
+    for name, records in (("inference", eager), ("compiled", compiled)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"records": records}))
+    assert tool.main([str(tmp_path)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[1:] for line in lines if "ade20k" in line] == [
+        ["bf16-weights, graph", "115.0", "115 |"],
+        ["bf16-weights, compiled", "99.9 (missed)", "100 |"],
+        ["", "not measured", "70 |"],
+    ]
+    found = json.loads((tmp_path / "report.json").read_text())["speeds"]
+    assert [row["images_per_second"] for row in found] == [115.04, 99.94, None]

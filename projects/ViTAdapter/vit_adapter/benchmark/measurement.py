@@ -98,12 +98,14 @@ class _Run:
 
     Attributes:
         subject, variant: which.
+        model: that of the subject, or a converted copy.
         call: runs it once.
         record: what is known of it.
     """
 
     subject: Subject
     variant: Variant
+    model: nn.Module
     call: Call
     record: Record
 
@@ -132,7 +134,8 @@ def _start_all(
     for variant in variants:
         if variant.plain_op and not has_operator:
             continue
-        forward = variant.wrap(model, lambda: model(inputs))
+        chosen = variant.convert(model)
+        forward = variant.wrap(chosen, partial(chosen, inputs))
         call = partial(_train, forward, optimizer) if training else partial(_infer, forward)
         record = common | asdict(variant)
         try:
@@ -140,11 +143,11 @@ def _start_all(
                 call()  # compiles, and makes the optimizer's state
             growth = peak_memory(call, subject.device)
             if variant.mode != "graph":
-                record["memory_mib"] = (_count_bytes(model, optimizer) + growth) / MEBIBYTE
+                record["memory_mib"] = (_count_bytes(chosen, optimizer) + growth) / MEBIBYTE
         except RuntimeError as error:  # of the compiler, or out of memory
             first_line = str(error).strip().partition("\n")[0]
             record["error"] = f"{type(error).__name__}: {first_line}"
-        runs.append(_Run(subject, variant, call, record))
+        runs.append(_Run(subject, variant, chosen, call, record))
     return runs
 
 
@@ -206,8 +209,7 @@ def _summarise(times: Sequence[float], batch_size: int) -> Record:
 
 def _median_components(run: _Run, repeats: int) -> dict[str, float]:
     """Return the medians of a few runs; of one if it takes long, as on a CPU."""
-    subject = run.subject
     measured: list[dict[str, float]] = []
     while len(measured) < repeats and sum(sum(one.values()) for one in measured) < _ENOUGH_MS:
-        measured.append(component_times(subject.model, run.call, subject.device))
+        measured.append(component_times(run.model, run.call, run.subject.device))
     return {label: statistics.median(one[label] for one in measured) for label in measured[0]}
