@@ -107,15 +107,17 @@ sanitize() { # sanitize TOOL OPTION...
 }
 
 measure_operator() {
+  local tests
   step gpu 20 nvidia-smi
   step toolkit 20 nvcc --version
   install_packages
   build_kernels
   gpu_step ceilings 60 bash -c 'nvcc -O3 -arch=native "$1" -o "$2" && "$2" > "$2.json"' \
     build "$tools/gpu_ceilings.cu" "$folder/ceilings"
-  # Where tests for CUDA are; collecting all tests takes longer than running these.
-  gpu_step tests 120 "$python" -m pytest -q -p no:cacheprovider -n 4 -m cuda tests/unit/ops \
-    tests/unit/backbone tests/unit/benchmark tests/unit/engine tests/oracle/test_msda_golden.py
+  # Files that may hold tests for CUDA: marked, or with the fixture of all devices. Collecting all
+  # files takes longer than running these.
+  mapfile -t tests < <(grep -rlE 'mark\.cuda|device(: torch\.device)?[,)]' --include 'test_*.py' tests)
+  gpu_step tests 120 "$python" -m pytest -q -p no:cacheprovider -n 4 -m cuda "${tests[@]}"
   gpu_step benchmark_op 150 "$python" $tools/benchmark_op.py --device cuda \
     --dtypes float32 bfloat16 --points local --repeats 9 --output "$folder" \
     --cases "S 640 injector" "S 640 extractor" "Mask2Former 640" "S 896 injector" \

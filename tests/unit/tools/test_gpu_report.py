@@ -1,5 +1,6 @@
 """tools/gpu_report.sh with stand-ins for the programs: its steps, limits and statuses."""
 
+import ast
 import json
 import os
 import shutil
@@ -68,7 +69,7 @@ def test_operator_runs_every_step(machine, tmp_path):
     for call in (
         "python3 -m pip install --no-index --no-deps",
         "python3 setup.py build_ext --inplace",
-        "-m cuda tests/unit/ops",
+        "python3 -m pytest -q -p no:cacheprovider -n 4 -m cuda tests/",
         "benchmark_op.py --device cuda",
         "--tool initcheck --error-exitcode 1 python3 projects/ViTAdapter/tools/check_op.py",
         "ncu --clock-control none",
@@ -77,6 +78,28 @@ def test_operator_runs_every_step(machine, tmp_path):
     site, package, *_ = (tmp_path / "path").read_text().strip().split(os.pathsep)
     assert site == str(tmp_path / "out" / "site")
     assert package == str(machine.root / "projects" / "ViTAdapter")
+
+
+def is_for_cuda(function: ast.FunctionDef) -> bool:
+    """Whether a test or fixture is marked cuda, or may use the fixture of all devices."""
+    arguments = {argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)}
+    decorators = " ".join(map(ast.unparse, function.decorator_list))
+    is_used = function.name.startswith("test_") or "fixture" in decorators
+    return is_used and ("mark.cuda" in decorators or bool(arguments & {"device", "kernel_device"}))
+
+
+def test_every_file_with_tests_for_cuda_is_run(machine):
+    _, _, calls = machine.run("operator")
+    expected = set()
+    for path in (machine.root / "tests").rglob("test_*.py"):
+        text = path.read_text()
+        if "device" in text or "mark.cuda" in text:
+            functions = (n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef))
+            if any(map(is_for_cuda, functions)):
+                expected.add(str(path.relative_to(machine.root)))
+    assert "tests/unit/test_time/test_graphs.py" in expected
+    (call,) = (line for line in calls.splitlines() if "-m cuda" in line)
+    assert not expected - set(call.split())
 
 
 def test_models_measure_inference_and_training(machine):
