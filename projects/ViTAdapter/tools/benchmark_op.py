@@ -15,20 +15,25 @@ gets ``benchmark_op.md``, tables with
 * the memory that one forward and backward pass needs in addition to its inputs;
 * the time of a call on the CPU that computes almost nothing;
 
-``benchmark_op.png``, a chart of the times, and ``benchmark_op.json``, all figures as numbers.
+``benchmark_op.png``, a chart of the times, and ``benchmark_op.json``, all figures as numbers, and
+why other implementations are absent. Tables and numbers are written after each case.
 """
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from vit_adapter.benchmark.formulations import find_formulations
 from vit_adapter.benchmark.machine import describe_machine
 from vit_adapter.benchmark.op import CASES, NUM_CPU_CASES, make_inputs, measure
 from vit_adapter.benchmark.op_report import to_markdown, to_picture
 from vit_adapter.benchmark.overhead import measure_overhead
 from vit_adapter.benchmark.timing import copy_bandwidth
+from vit_adapter.utils.atomic import atomic_open
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -57,24 +62,31 @@ def main(arguments: list[str] | None = None) -> None:
     machine = f"{describe_machine(device)}; a copy moves {bandwidth / 1e9:.0f} GB/s"
     print(machine, flush=True)
     overhead = measure_overhead()
-    records = []
+    formulations, absent = find_formulations(device)
+    options.output.mkdir(parents=True, exist_ok=True)
+    content = {"machine": machine, "overhead_us": overhead, "absent": absent, "records": []}
     for dtype in options.dtypes:
         for points in options.points:
             for case in options.cases:
                 torch.manual_seed(0)
                 inputs = make_inputs(CASES[case], points).to(device, getattr(torch, dtype))
                 setting = {"dtype": dtype, "points": points, "case": case}
-                for record in measure(inputs, options.repeats, bandwidth):
-                    records.append({**setting, **record})
+                for record in measure(inputs, formulations, options.repeats, bandwidth):
+                    content["records"].append({**setting, **record})
+                write(options.output, content)
                 print(f"{dtype}, {points} points, {case}: done", flush=True)
 
-    options.output.mkdir(parents=True, exist_ok=True)
-    table = to_markdown(machine, overhead, records)
-    (options.output / "benchmark_op.md").write_text(table)
-    content = {"machine": machine, "overhead_us": overhead, "records": records}
-    (options.output / "benchmark_op.json").write_text(json.dumps(content, indent=1))
-    to_picture(machine, records, options.output / "benchmark_op.png")
-    print(table)
+    to_picture(machine, content["records"], options.output / "benchmark_op.png")
+    print((options.output / "benchmark_op.md").read_text())
+
+
+def write(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write the tables and the numbers of what is measured so far."""
+    parts = (content[key] for key in ("machine", "overhead_us", "absent", "records"))
+    table = to_markdown(*parts)
+    for name, text in (("md", table), ("json", json.dumps(content, indent=1))):
+        with atomic_open(folder / f"benchmark_op.{name}") as stream:
+            stream.write(text)
 
 
 if __name__ == "__main__":

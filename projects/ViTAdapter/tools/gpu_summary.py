@@ -16,6 +16,7 @@ writes FOLDER/report.json with
   - the deterministic backward pass to the usual one, at most 3;
   - the forward pass, and forward and backward together, to the fastest other kernel, at most 1;
 
+* ``not_compared``: which other kernels are absent or do not run, and why;
 * ``speeds``: for each model with a target, images a second at 640 pixels and batch size 1 of its
   fastest variant. The targets are meant for a GPU of the class of an H100.
 
@@ -131,6 +132,8 @@ def operator_ratios(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return case, dtype and ratios for everything that was measured of the operator."""
     groups: dict[tuple[str, str], dict[str, Record]] = {}
     for record in figures.get("benchmark_op", {}).get("records", ()):
+        if "error" in record:
+            continue  # see not_compared
         group = groups.setdefault((record["case"], record["dtype"]), {})
         group[record["formulation"]] = record
     reductions = figures.get("ceilings", {}).get("reductions")
@@ -138,6 +141,17 @@ def operator_ratios(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
         {"case": case, "dtype": dtype, **ratios(records, reductions)}
         for (case, dtype), records in groups.items()
     ]
+
+
+def not_compared(figures: Mapping[str, Any]) -> list[str]:
+    """Say which other kernels are absent or do not run, and why."""
+    measured = figures.get("benchmark_op", {})
+    lines = [f"{name} is absent: {reason}" for name, reason in measured.get("absent", {}).items()]
+    for record in measured.get("records", ()):
+        if "error" in record:
+            case = f"{record['case']} in {record['dtype']}"
+            lines.append(f"{record['formulation']} does not run for {case}: {record['error']}")
+    return lines
 
 
 def speeds(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -191,7 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     steps, figures = read_steps(folder), read_figures(folder)
     rows = operator_ratios(figures)
     report = {"steps": steps, "figures": figures, "kernels": read_kernels(folder / "profile.txt")}
-    report |= {"ratios": rows, "limits": LIMITS, "speeds": speeds(figures)}
+    report |= {"ratios": rows, "limits": LIMITS, "not_compared": not_compared(figures)}
+    report |= {"speeds": speeds(figures)}
     # Steps that run at the same time all write it.
     temporary = folder / f"{REPORT}.{os.getpid()}"
     temporary.write_text(json.dumps(report, indent=1))
@@ -204,6 +219,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     header = ["case", "dtype", *(f"{name} <= {limit:g}" for name, limit in LIMITS.items())]
     cells = [[row["case"], row["dtype"], *(cell(k, row[k]) for k in LIMITS)] for row in rows]
     print("\n" + table(header, cells))
+    for line in report["not_compared"]:
+        print(f"\n{line}")
     header = ["model at 640 px", "fastest variant", "images/s", "target"]
     speed_cells = [
         [row["config"], row["variant"] or "", speed_cell(row), f"{row['target']:g}"]

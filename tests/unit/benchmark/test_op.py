@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from vit_adapter.benchmark import op
+from vit_adapter.ops import ms_deform_attn_reference
 
 
 def test_counts_the_bytes_that_must_be_moved():
@@ -20,15 +21,22 @@ def test_counts_the_bytes_that_are_added_up():
     assert op.reduced_bytes(inputs.to(device, torch.bfloat16)) == op.reduced_bytes(inputs)
 
 
+class CompilationError(Exception):
+    """As Triton's, of no type that PyTorch raises."""
+
+
 def test_only_kernels_of_other_projects_may_refuse(capsys):
     def refuse(*inputs: object) -> None:
-        raise RuntimeError('not implemented for "Half"\nin a file')
+        raise CompilationError("at 7:4\nin a file")
 
     inputs = op.make_inputs(op.Case(32, 1, 8, (16,), (16,)), "local")
-    assert not op.runs("mmcv", refuse, inputs)
-    assert capsys.readouterr().out == 'mmcv does not run: not implemented for "Half"\n'
-    with pytest.raises(RuntimeError, match="not implemented"):
-        op.runs("ours", refuse, inputs)
+    functions = {"grid_sample": ms_deform_attn_reference, "deformops": refuse}
+    measured, refused = op.measure(inputs, functions, 1, 1e9)
+    assert measured["formulation"] == "grid_sample" and measured["forward_gain"] == 1
+    assert refused == {"formulation": "deformops", "error": "CompilationError: at 7:4"}
+    assert capsys.readouterr().out == "deformops does not run: CompilationError: at 7:4\n"
+    with pytest.raises(CompilationError):
+        list(op.measure(inputs, {**functions, "ours": refuse}, 1, 1e9))
 
 
 def test_local_points_stay_near_their_query():

@@ -58,3 +58,26 @@ def test_writes_tables_numbers_and_a_chart(tool, small, tmp_path, capsys):
         assert ours < reference
         assert 0 < overhead["kernel"] < overhead["operator"] < overhead["public function"]
         assert f"public function {overhead['public function']:.1f} us, operator" in table
+
+
+def test_figures_are_written_after_each_case(tool, small, tmp_path, monkeypatch):
+    def measure(inputs, *options):
+        if inputs.value.dtype == torch.bfloat16:
+            raise RuntimeError("stopped")
+        yield {"formulation": "ours", "error": "CompilationError: a | b"}
+
+    monkeypatch.setattr(tool, "measure", measure)
+    found = tool.find_formulations(torch.device("cpu"))[0]
+    monkeypatch.setattr(tool, "find_formulations", lambda device: (found, {"deformops": "broken"}))
+    options = ["--output", str(tmp_path), "--points", "local", "--dtypes", "float32"]
+    tool.main(options)  # the chart, too
+    (tmp_path / "benchmark_op.json").unlink()
+    with pytest.raises(RuntimeError, match="stopped"):
+        tool.main([*options, "bfloat16"])
+    content = json.loads((tmp_path / "benchmark_op.json").read_text())
+    setting = {"dtype": "float32", "points": "local", "case": "small", "formulation": "ours"}
+    assert content["records"] == [setting | {"error": "CompilationError: a | b"}]
+    assert content["absent"] == {"deformops": "broken"}
+    table = (tmp_path / "benchmark_op.md").read_text()
+    assert "| small | ours | CompilationError: a \\| b |" in table
+    assert "Absent: deformops (broken)." in table

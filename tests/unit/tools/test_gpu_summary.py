@@ -44,8 +44,11 @@ def make_records(case: str = "S 640 injector", **changes: tuple[float, float]) -
 def summarise(tool, tmp_path, capsys):
     """Run the tool on records; return the last row of its table, the exit status and the report."""
 
-    def run(records: list[dict], reductions: float = 0.8e12) -> tuple[str, int, dict]:
-        (tmp_path / "benchmark_op.json").write_text(json.dumps({"records": records}))
+    def run(
+        records: list[dict], reductions: float = 0.8e12, **content: object
+    ) -> tuple[str, int, dict]:
+        content["records"] = records
+        (tmp_path / "benchmark_op.json").write_text(json.dumps(content))
         (tmp_path / "ceilings.json").write_text(json.dumps({"reductions": reductions}))
         status = tool.main([str(tmp_path)])
         lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| S")]
@@ -99,6 +102,24 @@ def test_without_other_kernels(summarise):
     line, status, _ = summarise(records)
     assert line.endswith("| not measured | not measured |")
     assert status == 0
+
+
+def test_kernels_that_were_not_compared(summarise, tool, tmp_path, capsys):
+    records = make_records()
+    records[-1] = {
+        "case": "S 640 injector",
+        "dtype": "bfloat16",
+        "formulation": "mmcv",
+        "error": "RuntimeError: out of memory",
+    }
+    _, status, report = summarise(records, absent={"deformops": "ImportError: no Triton"})
+    assert status == 0 and report["ratios"][0]["forward / fastest other"] is None
+    assert report["not_compared"] == [
+        "deformops is absent: ImportError: no Triton",
+        "mmcv does not run for S 640 injector in bfloat16: RuntimeError: out of memory",
+    ]
+    tool.main([str(tmp_path)])
+    assert "\n".join(report["not_compared"]) in capsys.readouterr().out.replace("\n\n", "\n")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vit_adapter.benchmark.failure import describe_failure
 from vit_adapter.ops import ms_deform_attn, ms_deform_attn_reference
 from vit_adapter.ops.reference import ms_deform_attn_embedding_bag
 
@@ -27,22 +28,27 @@ Formulation = Callable[[Tensor, Sequence[tuple[int, int]], Tensor, Tensor], Tens
 _IM2COL_STEP = 1
 
 
-def available_formulations(device: torch.device) -> dict[str, Formulation]:
-    """Return the implementations for a device, ours first and the reference second."""
+def find_formulations(device: torch.device) -> tuple[dict[str, Formulation], dict[str, str]]:
+    """Return the implementations for a device, ours first and the reference second.
+
+    Returns:
+        The implementations by name; and for those of other projects that are absent, the reason.
+    """
+    absent: dict[str, str] = {}
     formulations: dict[str, Formulation] = {
         "ours": ms_deform_attn,
         "grid_sample": ms_deform_attn_reference,
         "embedding_bag": ms_deform_attn_embedding_bag,
     }
     if device.type != "cuda":
-        return formulations  # the others have no kernels for anything else
+        return formulations, absent  # the others have no kernels for anything else
     formulations["ours, deterministic"] = _deterministic
     for name, (module, adapt) in _OTHERS.items():
         try:
             formulations[name] = adapt(importlib.import_module(module))
-        except (ImportError, AttributeError):  # not installed, or without its CUDA part
-            continue
-    return formulations
+        except Exception as error:  # not installed, without its CUDA part, or broken here
+            absent[name] = describe_failure(error)
+    return formulations, absent
 
 
 def _deterministic(

@@ -13,6 +13,7 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from vit_adapter.benchmark.components import component_times
+from vit_adapter.benchmark.failure import describe_failure
 from vit_adapter.benchmark.flops import flop_counter
 from vit_adapter.benchmark.memory import MEBIBYTE, peak_memory
 from vit_adapter.benchmark.models import Subject, make_inputs
@@ -145,8 +146,7 @@ def _start_all(
             if variant.mode != "graph":
                 record["memory_mib"] = (_count_bytes(chosen, optimizer) + growth) / MEBIBYTE
         except RuntimeError as error:  # of the compiler, or out of memory
-            first_line = str(error).strip().partition("\n")[0]
-            record["error"] = f"{type(error).__name__}: {first_line}"
+            record["error"] = describe_failure(error)
         runs.append(_Run(subject, variant, chosen, call, record))
     return runs
 

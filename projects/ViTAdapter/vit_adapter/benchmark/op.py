@@ -4,13 +4,14 @@ The cases are of batch size 1: injectors (queries at stride 16, values at stride
 extractors (the reverse) of ViT-Adapter, and a layer of Mask2Former's pixel decoder.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from vit_adapter.benchmark.formulations import Formulation, available_formulations
+from vit_adapter.benchmark.failure import describe_failure
+from vit_adapter.benchmark.formulations import Formulation
 from vit_adapter.benchmark.memory import MEBIBYTE, peak_memory
 from vit_adapter.benchmark.timing import medians
 from vit_adapter.ops import ms_deform_attn_reference
@@ -147,23 +148,34 @@ def errors(function: Formulation, inputs: Inputs, exact: tuple[Tensor, ...]) -> 
     return output, max(gradients)
 
 
-def runs(name: str, function: Formulation, inputs: Inputs) -> bool:
-    """Whether a formulation supports these inputs; other projects' kernels refuse many."""
+def refusal(name: str, function: Formulation, inputs: Inputs) -> str | None:
+    """Say why a formulation does not run; other projects' kernels refuse many inputs."""
     try:
+        forward_call(function, inputs)()
         training_call(function, inputs)()
-    except (RuntimeError, ValueError, TypeError) as error:
+    except Exception as error:  # of many types, such as those of Triton's compiler
         if name in ("ours", "grid_sample", "embedding_bag"):
             raise
-        print(f"{name} does not run: {str(error).splitlines()[0]}", flush=True)
-        return False
-    return True
+        reason = describe_failure(error)
+        print(f"{name} does not run: {reason}", flush=True)
+        return reason
+    return None
 
 
-def measure(inputs: Inputs, repeats: int, bandwidth: float) -> Iterator[dict[str, object]]:
-    """Yield one record per formulation."""
+def measure(
+    inputs: Inputs, formulations: Mapping[str, Formulation], repeats: int, bandwidth: float
+) -> Iterator[dict[str, object]]:
+    """Yield one record per formulation; of one that does not run, with only ``error``.
+
+    Args:
+        inputs: of the call.
+        formulations: by name, with "grid_sample".
+        repeats: how often each runs.
+        bandwidth: bytes per second of a copy.
+    """
     device = inputs.value.device
-    found = available_formulations(device)
-    functions = {name: f for name, f in found.items() if runs(name, f, inputs)}
+    refusals = {name: refusal(name, f, inputs) for name, f in formulations.items()}
+    functions = {name: f for name, f in formulations.items() if refusals[name] is None}
     forward = medians({n: forward_call(f, inputs) for n, f in functions.items()}, repeats, device)
     training = medians({n: training_call(f, inputs) for n, f in functions.items()}, repeats, device)
     bounds = [1000 * size / bandwidth for size in minimal_bytes(inputs)]  # ms
@@ -183,3 +195,6 @@ def measure(inputs: Inputs, repeats: int, bandwidth: float) -> Iterator[dict[str
             "error_gradients": error_gradients,
             "peak_mib": peak_memory(training_call(function, inputs), device) / MEBIBYTE,
         }
+    for name, reason in refusals.items():
+        if reason is not None:
+            yield {"formulation": name, "error": reason}

@@ -19,15 +19,31 @@ _HEADER = (
 )
 
 
-def to_markdown(machine: str, overhead: Mapping[str, float], records: Sequence[Record]) -> str:
+def to_markdown(
+    machine: str,
+    overhead: Mapping[str, float],
+    absent: Mapping[str, str],
+    records: Sequence[Record],
+) -> str:
     """Return a table for each dtype and kind of points, after the overhead of a call.
 
     Gains are relative to `grid_sample`.
+
+    Args:
+        machine: where the figures are from.
+        overhead: see :func:`measure_overhead`.
+        absent: why implementations are not there, by name.
+        records: of all cases, see :func:`vit_adapter.benchmark.op.measure`.
     """
     lines = [machine, ""]
     if overhead:
         times = ", ".join(f"{name} {time:.1f} us" for name, time in overhead.items())
         lines += [f"A call that reads one point of one channel: {times}.", ""]
+    if absent:
+        lines += [
+            "Absent: " + "; ".join(f"{name} ({why})" for name, why in absent.items()) + ".",
+            "",
+        ]
     for (dtype, points), group in _settings(records):
         lines += [f"### {dtype}, {points} points", "", _HEADER, "|---" * 8 + "|"]
         lines += [_row(record) for record in group]
@@ -36,16 +52,18 @@ def to_markdown(machine: str, overhead: Mapping[str, float], records: Sequence[R
 
 
 def _row(record: Record) -> str:
-    cells = (
-        record["case"],
-        record["formulation"],
+    cells = [record["case"], record["formulation"]]
+    if "error" in record:
+        cells += [record["error"].replace("|", "\\|"), "", "", "", "", ""]
+        return "| " + " | ".join(cells) + " |"
+    cells += [
         _milliseconds(record["forward_ms"]),
         _milliseconds(record["training_ms"]),
         f"{record['forward_gain']:.1f}x / {record['training_gain']:.1f}x",
         f"{record['forward_share_of_bound']:.0%} / {record['training_share_of_bound']:.0%}",
         f"{record['error_output']:.0e} / {record['error_gradients']:.0e}",
         f"{record['peak_mib']:.1f}",
-    )
+    ]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -83,7 +101,7 @@ def _bars(axis: plt.Axes, records: Sequence[Record], field: str) -> None:
     names = list(dict.fromkeys(record["formulation"] for record in records))
     width = 0.8 / len(names)
     for index, name in enumerate(names):
-        chosen = [record for record in records if record["formulation"] == name]
+        chosen = [r for r in records if r["formulation"] == name and "error" not in r]
         places = [cases.index(r["case"]) + (index - (len(names) - 1) / 2) * width for r in chosen]
         axis.bar(places, [record[field] for record in chosen], width, label=name)
     axis.set_yscale("log")
