@@ -33,7 +33,7 @@ REFUSALS='Device not supported|Failed to initialize the profiler|ERR_NVGPUCTRPER
 
 record() { # record NAME STATUS SECONDS NOTE
   echo "== $1: $2 ($3 s) $4"
-  printf '%s\t%s\t%s\t%s\n' "$@" >> "$folder/steps_$command.tsv"
+  printf '%s\t%s\t%s\t%s\n' "${@:1:3}" "${4//[[:cntrl:]]/ }" >> "$folder/steps_$command.tsv"
 }
 
 step() { # step NAME SECONDS PROGRAM...: runs a program with a limit

@@ -8,6 +8,7 @@ writes FOLDER/report.json with
   end of the output unless it passed;
 * ``figures``: what each step wrote as JSON, by the name of its file;
 * ``kernels``: what Nsight Compute says of each kernel;
+* ``skipped``: what could not be read of all this, such as a file that was not finished;
 * ``ratios`` of the operator for each case and dtype, and their ``limits``:
 
   - the forward pass to the bandwidth bound, at most 2;
@@ -54,13 +55,23 @@ TAIL = 30  # lines of output
 Record = Mapping[str, Any]
 
 
-def read_steps(folder: Path) -> list[dict[str, Any]]:
-    """Read what the commands noted about their steps."""
+def read_steps(folder: Path, skipped: list[str]) -> list[dict[str, Any]]:
+    """Read what the commands noted about their steps.
+
+    Args:
+        folder: of the results.
+        skipped: gets a line for each that cannot be read.
+    """
     steps = []
     for command in COMMANDS:
         file = folder / f"steps_{command}.tsv"
-        for line in file.read_text().splitlines() if file.is_file() else ():
-            name, status, seconds, note = line.split("\t")
+        text = file.read_text(errors="replace") if file.is_file() else ""
+        for line in text.splitlines():
+            name, *rest = line.split("\t", 3)
+            if len(rest) != 3 or not rest[1].isdecimal():
+                skipped.append(f"{file.name}: {line!r} is not a step")
+                continue
+            status, seconds, note = rest
             step = {"command": command, "name": name, "status": status}
             step |= {"seconds": int(seconds), "note": note}
             output = folder / f"{name}.txt"
@@ -70,32 +81,45 @@ def read_steps(folder: Path) -> list[dict[str, Any]]:
     return steps
 
 
-def read_figures(folder: Path) -> dict[str, Any]:
-    """Read the JSON files of the steps by their stems; of a step that was stopped there is none."""
+def read_figures(folder: Path, skipped: list[str]) -> dict[str, Any]:
+    """Read the JSON files of the steps by their stems.
+
+    Args:
+        folder: of the results.
+        skipped: gets a line for each file that is not JSON, as of a step that was stopped.
+    """
     figures = {}
     for file in sorted(folder.glob("*.json")):
         try:
             if file.name != REPORT:
                 figures[file.stem] = json.loads(file.read_text())
-        except json.JSONDecodeError:
-            continue
+        except ValueError as error:
+            skipped.append(f"{file.name} is not complete: {error}")
     return figures
 
 
-def read_kernels(file: Path) -> list[dict[str, str]]:
-    """Read the raw page of Nsight Compute in CSV; values are followed by their units."""
+def read_kernels(file: Path, skipped: list[str]) -> list[dict[str, str]]:
+    """Read the raw page of Nsight Compute in CSV; values are followed by their units.
+
+    Args:
+        file: its output.
+        skipped: gets a line for each row that is not complete, as when it was stopped.
+    """
     if not file.is_file():
         return []
     lines = [line for line in file.read_text(errors="replace").splitlines() if line[:1] == '"']
-    header, units, *rows = csv.reader(lines) if len(lines) > 2 else ([], [])
-    return [
-        {
-            name: f"{value} {unit}".strip()
-            for name, unit, value in zip(header, units, row, strict=True)
-            if value
-        }
-        for row in rows
-    ]
+    if len(lines) < 3:
+        return []
+    # Each line alone: a quotation mark that is missing must not join it to the next.
+    header, units, *rows = (next(csv.reader([line])) for line in lines)
+    kernels = []
+    for line, row in zip(lines[2:], rows, strict=True):
+        if not len(header) == len(units) == len(row) or not line.endswith('"'):
+            skipped.append(f"{file.name}: kernel {row[0]} is not complete")
+            continue
+        values = zip(header, units, row, strict=True)
+        kernels.append({name: f"{value} {unit}".strip() for name, unit, value in values if value})
+    return kernels
 
 
 def ratios(records: Mapping[str, Record], reductions: float | None) -> dict[str, float | None]:
@@ -202,9 +226,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Collect the results of gpu_report.sh.")
     parser.add_argument("folder", type=Path, help="of the results")
     folder = parser.parse_args(arguments).folder
-    steps, figures = read_steps(folder), read_figures(folder)
+    skipped: list[str] = []
+    steps, figures = read_steps(folder, skipped), read_figures(folder, skipped)
+    kernels = read_kernels(folder / "profile.txt", skipped)
     rows = operator_ratios(figures)
-    report = {"steps": steps, "figures": figures, "kernels": read_kernels(folder / "profile.txt")}
+    report = {"steps": steps, "figures": figures, "kernels": kernels, "skipped": skipped}
     report |= {"ratios": rows, "limits": LIMITS, "not_compared": not_compared(figures)}
     report |= {"speeds": speeds(figures)}
     # Steps that run at the same time all write it.
@@ -216,6 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         [str(s[key]) for key in ("command", "name", "status", "seconds", "note")] for s in steps
     ]
     print(table(["command", "step", "status", "s", "note"], lines))
+    for line in skipped:
+        print(f"\nskipped: {line}")
     header = ["case", "dtype", *(f"{name} <= {limit:g}" for name, limit in LIMITS.items())]
     cells = [[row["case"], row["dtype"], *(cell(k, row[k]) for k in LIMITS)] for row in rows]
     print("\n" + table(header, cells))

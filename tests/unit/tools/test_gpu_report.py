@@ -138,13 +138,13 @@ def test_without_kernels_nothing_is_measured(machine, tmp_path):
 def test_tools_that_do_not_work_are_skipped_with_the_reason(machine):
     machine.actions = {
         "--tool memcheck": 'echo "== Error: Device not supported."; exit 1',
-        "ncu --clock-control": 'echo "ncu: not found"; exit 127',
+        "ncu --clock-control": r'printf "ncu:\tnot found\r"; exit 127',
     }
     process, steps, _ = machine.run("operator")
     assert process.returncode == 0, process.stdout
     assert steps["memcheck"]["status"] == steps["profile"]["status"] == "skipped"
     assert steps["memcheck"]["note"] == "== Error: Device not supported."
-    assert steps["profile"]["note"] == "ncu: not found"
+    assert steps["profile"]["note"] == "ncu: not found "
     assert steps["synccheck"]["status"] == "passed"
 
 

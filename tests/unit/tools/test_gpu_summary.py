@@ -146,18 +146,42 @@ def test_steps(status, expected, tool, tmp_path):
     if status != "passed":
         assert second["output"][-1] == "last" and len(second["output"]) < 50
     assert report["figures"] == {} and report["ratios"] == []
+    (skipped,) = report["skipped"]
+    assert skipped.startswith("compiled.json is not complete: ")
 
 
 def test_kernels(tool, tmp_path):
     file = tmp_path / "profile.txt"
-    assert tool.read_kernels(file) == []
+    assert tool.read_kernels(file, []) == []
     file.write_text("==ERROR== nothing was profiled\n")
-    assert tool.read_kernels(file) == []
+    assert tool.read_kernels(file, []) == []
     file.write_text(KERNELS)
-    first, second = tool.read_kernels(file)
+    first, second = tool.read_kernels(file, skipped := [])
+    assert skipped == []
     assert first["Kernel Name"] == "forward_kernel<float, 4>"
     assert first["gpu__time_duration.sum"] == "57.1 us"
     assert "launch__registers_per_thread" not in second
+
+
+def test_what_cannot_be_read_is_skipped(tool, tmp_path, capsys):
+    (tmp_path / "steps_operator.tsv").write_text(
+        "gpu\tskipped\t1\ta\tb\ntests\tpassed\nops\tfailed\t"
+    )
+    # Stopped in the middle of a name, and of the last number; the quotation marks are missing.
+    rows = KERNELS + '"2","backward_ker\n"3","forward","57.0","6\n'
+    (tmp_path / "profile.txt").write_text(rows)
+    assert tool.main([str(tmp_path)]) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [step["note"] for step in report["steps"]] == ["a\tb"]
+    assert [kernel["ID"] for kernel in report["kernels"]] == ["0", "1"]
+    assert report["skipped"] == [
+        "steps_operator.tsv: 'tests\\tpassed' is not a step",
+        "steps_operator.tsv: 'ops\\tfailed\\t' is not a step",
+        "profile.txt: kernel 2 is not complete",
+        "profile.txt: kernel 3 is not complete",
+    ]
+    output = capsys.readouterr().out
+    assert all(f"skipped: {line}" in output for line in report["skipped"])
 
 
 def make_speed(name: str, mode: str, images_per_second: float, **changes: object) -> dict:
