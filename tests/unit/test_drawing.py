@@ -118,3 +118,16 @@ def test_targets_and_predictions_of_five_channels(instances: Instances) -> None:
         image.permute(1, 2, 0).numpy(), {"instances": found}, metadata, 0.5
     )
     assert drawn.size == (640, 320) and count == 1
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_classes_of_pixels_on_images_of_any_channels(channels: int) -> None:
+    metadata = Metadata(stuff_classes=["road", "sky"], stuff_colors=[(0, 0, 0), (250, 0, 0)])
+    image = np.random.default_rng(0).uniform(0, 4000, (32, 64, channels)).astype(np.float32)
+    scores = torch.zeros(2, 32, 64)
+    scores[1, :, :32] = 1
+    drawn, count = draw_prediction(image, {"sem_seg": scores}, metadata, 0.5)
+    shown = channels_as_rgb(image)[:, :, ::-1]
+    expected, _ = draw_prediction(shown, {"sem_seg": scores}, metadata, 0.5)
+    assert drawn.tobytes() == expected.tobytes()
+    assert count == 2

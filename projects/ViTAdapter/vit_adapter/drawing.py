@@ -21,6 +21,7 @@ from vit_adapter.utils.atomic import atomic_open
 
 __all__ = [
     "SEGMENT_OPACITY",
+    "as_rgb",
     "channels_as_rgb",
     "draw_labels",
     "draw_prediction",
@@ -43,7 +44,7 @@ def draw_prediction(
     """Draw boxes, masks, class names and scores, or the classes of all pixels.
 
     Args:
-        image: (H, W, 3) uint8, BGR, or floats with any number of channels (H, W, C).
+        image: as for :func:`as_rgb`.
         prediction: a predictor's result, in the frame of ``image``. Of several outputs
             ``panoptic_seg`` comes first, then ``instances``, then ``sem_seg``.
         metadata: names of the classes; ``stuff_colors`` is the palette of a segmentation.
@@ -53,8 +54,7 @@ def draw_prediction(
         RGB picture, enlarged if the image is small, and the number of instances, panoptic segments
         or different classes in it.
     """
-    is_bgr = image.dtype == np.uint8
-    visualizer = _visualizer(image[:, :, ::-1] if is_bgr else channels_as_rgb(image), metadata)
+    visualizer = _visualizer(as_rgb(image), metadata)
     if "panoptic_seg" in prediction:
         ids, segments = prediction["panoptic_seg"]
         drawn = visualizer.draw_panoptic_seg(ids.cpu(), segments, alpha=SEGMENT_OPACITY)
@@ -75,16 +75,14 @@ def draw_labels(
     """Draw the classes of all pixels.
 
     Args:
-        image: (H, W, 3) uint8, BGR.
+        image: as for :func:`as_rgb`.
         labels: (H, W), the class of each pixel.
         metadata: names of the classes; ``stuff_colors`` is the palette.
 
     Returns:
         RGB picture, enlarged if the image is small, and the number of different classes.
     """
-    drawn = _visualizer(image[:, :, ::-1], metadata).draw_sem_seg(
-        labels.cpu(), alpha=SEGMENT_OPACITY
-    )
+    drawn = _visualizer(as_rgb(image), metadata).draw_sem_seg(labels.cpu(), alpha=SEGMENT_OPACITY)
     return Image.fromarray(drawn.get_image()), len(labels.unique())
 
 
@@ -121,6 +119,18 @@ def draw_targets(
         labels=[names[index] for index in instances.gt_classes.tolist()],
     )
     return Image.fromarray(drawn.get_image())
+
+
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    """Show an image of a predictor as colours.
+
+    Args:
+        image: (H, W, 3) uint8, BGR, or floats with any number of channels (H, W, C).
+
+    Returns:
+        (H, W, 3) uint8; floats are shown by :func:`channels_as_rgb`.
+    """
+    return image[:, :, ::-1] if image.dtype == np.uint8 else channels_as_rgb(image)
 
 
 def channels_as_rgb(image: np.ndarray) -> np.ndarray:
