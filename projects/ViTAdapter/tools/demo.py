@@ -249,6 +249,21 @@ def write_results(path: Path | None, results: Sequence[Mapping[str, Any]]) -> No
         stream.write("\n")
 
 
+def check_takes_frames(predictor: LazyPredictor) -> None:
+    """Refuse a model of images that are read as stored: frames have 8-bit colours.
+
+    Raises:
+        ValueError: it is one. Even with three channels, nobody knows which colours and which range
+            its training images have.
+    """
+    if isinstance(predictor.image_format, int):
+        raise ValueError(
+            f"the model takes images of {predictor.image_format} channels with the values of their "
+            "files (model.input_channels), but a video or camera gives 8-bit colours; save the "
+            "frames as images like those of the training, and give them as --input"
+        )
+
+
 def run_video(args: argparse.Namespace) -> None:
     """Predict and draw every frame of a video; its sound is left out.
 
@@ -264,6 +279,7 @@ def run_video(args: argparse.Namespace) -> None:
         raise ValueError(f"{args.output} is a folder; with --video, --output must be a file")
     VideoWriter(args.output, video.fps)  # checks the ending before the model is built
     predictor = LazyPredictor(args.config_file, args.weights, [*args.overrides, *args.opts])
+    check_takes_frames(predictor)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     total = min(filter(None, (args.limit, video.num_frames)), default=None)
     count, results = 0, []
@@ -294,6 +310,7 @@ def run_camera(args: argparse.Namespace) -> None:
     camera = CameraReader(args.camera)
     VideoWriter(args.output, camera.fps)  # checks the ending before the model is built
     predictor = LazyPredictor(args.config_file, args.weights, [*args.overrides, *args.opts])
+    check_takes_frames(predictor)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     count = written = 0
     with atomic_file(args.output) as unfinished, VideoWriter(unfinished, camera.fps) as writer:

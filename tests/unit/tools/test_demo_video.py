@@ -2,6 +2,7 @@
 
 import json
 import time
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -138,6 +139,19 @@ def test_a_camera_skips_frames_and_keeps_time(demo, demo_module, monkeypatch, tm
     monkeypatch.undo()
     frames = cv2.VideoCapture(str(out)).get(cv2.CAP_PROP_FRAME_COUNT)
     assert frames > 3
+
+
+@pytest.mark.parametrize("source", ["--video", "--camera"])
+def test_models_of_stored_channels_are_refused(
+    demo, demo_module, monkeypatch, video, tmp_path, caplog, source
+):
+    monkeypatch.setattr(demo_module, "LazyPredictor", Mock(return_value=Mock(image_format=3)))
+    if source == "--camera":
+        monkeypatch.setattr(cv2, "VideoCapture", FakeCamera)
+    given = video if source == "--video" else 0
+    assert demo(source, given, "--output", tmp_path / "new" / "out.mp4") == 2
+    assert "the model takes images of 3 channels" in caplog.text
+    assert files(tmp_path) == ["video.mp4"]
 
 
 def test_a_missing_camera_is_an_error(demo, monkeypatch, tmp_path, caplog):

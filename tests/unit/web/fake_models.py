@@ -44,9 +44,12 @@ class Sides:
 
 
 class FakeModels:
-    """A detector, a segmentor, and one that cannot be loaded."""
+    """A detector, two segmentors, one of them for five channels, and one that cannot be loaded."""
 
-    names = ["halves", "sides", "broken"]
+    names = ["halves", "sides", "five", "broken"]
+
+    def image_format(self, name: str) -> str | int:
+        return 5 if name == "five" else "BGR"
 
     def get(self, name: str) -> Halves | Sides:
         if name == "broken":

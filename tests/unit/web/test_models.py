@@ -47,6 +47,13 @@ def test_a_model_is_loaded_once_and_only_when_it_is_used(
     ]
 
 
+def test_the_format_of_images_is_known_without_loading(loaded: list[tuple]) -> None:
+    name = "quick_start/mask_rcnn_vit_adapter_tiny_scratch"
+    assert Models([Source(name)]).image_format(name) == "BGR"
+    assert Models([Source(name)], overrides=["model.input_channels=3"]).image_format(name) == 3
+    assert loaded == []
+
+
 def test_the_model_that_was_not_used_for_longest_is_dropped(
     loaded: list[tuple], folders: list[Source]
 ) -> None:

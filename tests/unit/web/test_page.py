@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fake_models import FakeModels, write_uploads
 
@@ -56,6 +57,16 @@ def test_prediction(visitor: "client.Client", uploads: dict[str, Path]) -> None:
     view, _, status, rows, _ = predict(visitor, uploads["good.png"], "sides")
     assert view["value"] == "Semantic" and status == "good.png, sides: 2 found"
     assert rows["data"] == [["left", 1200], ["right", 1200]]
+
+
+def test_images_of_five_channels(visitor: "client.Client", tmp_path: Path) -> None:
+    file = tmp_path / "five.npy"
+    np.save(file, np.zeros((40, 60, 5), np.uint16))
+    shown = visitor.predict(client.handle_file(file), "five", api_name="/show_upload")
+    assert "five.npy: 60 x 40 pixels" in shown
+    assert predict(visitor, file, "five")[2] == "five.npy, five: 2 found"
+    with pytest.raises(client.exceptions.AppError, match="five.npy cannot be read"):
+        predict(visitor, file, "sides")
 
 
 def test_results_are_those_of_the_visitor(

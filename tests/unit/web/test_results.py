@@ -11,7 +11,7 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 from pycocotools import mask as run_length
 
-from vit_adapter.drawing import draw_prediction
+from vit_adapter.drawing import channels_as_rgb, draw_prediction
 from vit_adapter.web import MIN_SCORE, Result, draw, entries, predict, table, views
 
 SIZE = (40, 60)
@@ -91,6 +91,12 @@ def test_pictures_of_detections(image: np.ndarray) -> None:
     for view in views(result):
         nothing, _ = draw_prediction(image, {"instances": detections(masks=False)}, Metadata(), 1.0)
         assert same(draw(result, view, 1.0), nothing)
+
+
+def test_images_of_other_channels_are_kept_as_they_are_shown() -> None:
+    image = np.random.default_rng(0).uniform(0, 4000, (*SIZE, 5)).astype(np.float32)
+    result = result_of({"instances": detections(masks=True)}, image)
+    assert np.array_equal(result.image[:, :, ::-1], channels_as_rgb(image))
 
 
 def test_a_model_without_masks_or_without_detections(image: np.ndarray) -> None:

@@ -24,6 +24,16 @@ def test_images_are_read_as_elsewhere(tmp_path: Path) -> None:
     assert read.shape == (20, 30, 3) and read.dtype == np.uint8 and (read == 200).all()
 
 
+@pytest.mark.parametrize("channels", [3, 5])
+def test_channels_are_read_as_stored(tmp_path: Path, channels: int) -> None:
+    stored = np.arange(4 * 6 * channels, dtype=np.uint16).reshape(4, 6, channels) * 300
+    np.save(tmp_path / "a.npy", stored)
+    read = read_upload(tmp_path / "a.npy", channels, max_megapixels=1)
+    assert read.dtype == np.float32 and np.array_equal(read, stored)
+    with pytest.raises(ValueError, match=r"^a.npy has shape .* the model takes 7 channels"):
+        read_upload(tmp_path / "a.npy", 7, max_megapixels=1)
+
+
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     text, cut, dot = (tmp_path / name for name in ("notes.jpg", "cut.png", "dot.png"))
     text.write_text("no image")

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vit_adapter.config.input_channels import stored_channels
 from vit_adapter.config.loading import load_config
 from vit_adapter.predictor import LazyPredictor
 
@@ -48,9 +49,11 @@ class Models:
             raise ValueError("no model is given; give at least one folder, or --model")
         if keep < 1:
             raise ValueError(f"{keep} models cannot be kept in memory; keep at least 1")
-        for source in sources:
-            load_config(source.config, overrides)  # a mistake is found now, and not at first use
         self._sources = {source.name: source for source in sources}
+        self._formats: dict[str, str | int] = {}
+        for name, source in self._sources.items():
+            cfg = load_config(source.config, overrides)  # a mistake is found now, not at first use
+            self._formats[name] = stored_channels(cfg) or "BGR"
         self._overrides = list(overrides)
         self._keep = keep
         self._loaded: OrderedDict[str, LazyPredictor] = OrderedDict()  # the last used at the end
@@ -61,6 +64,14 @@ class Models:
         """The names of all models, in the order in which they were given."""
         return list(self._sources)
 
+    def image_format(self, name: str | None) -> str | int:
+        """Return the ``image_format`` that the predictor will have, without loading the model.
+
+        Raises:
+            ValueError: no model has this name.
+        """
+        return self._formats[self._known(name)]
+
     def get(self, name: str | None) -> LazyPredictor:
         """Return a model; load it if it is not in memory.
 
@@ -70,8 +81,7 @@ class Models:
             ValueError: no model has this name.
             ValueError, TypeError, OSError: the model cannot be loaded; see ``LazyPredictor``.
         """
-        if name not in self._sources:
-            raise ValueError(f"there is no model {name!r}; choose one of {', '.join(self.names)}")
+        name = self._known(name)
         with self._lock:
             if name not in self._loaded:
                 while len(self._loaded) >= self._keep:
@@ -80,3 +90,8 @@ class Models:
                 self._loaded[name] = LazyPredictor(source.config, source.weights, self._overrides)
             self._loaded.move_to_end(name)
             return self._loaded[name]
+
+    def _known(self, name: str | None) -> str:
+        if name is None or name not in self._sources:
+            raise ValueError(f"there is no model {name!r}; choose one of {', '.join(self.names)}")
+        return name

@@ -18,7 +18,9 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 # ruff: noqa: E402
 import gradio as gr
+import numpy as np
 
+from vit_adapter.drawing import as_rgb
 from vit_adapter.web.models import Models
 from vit_adapter.web.results import MIN_SCORE, Result, draw, entries, predict, table, views
 from vit_adapter.web.uploads import read_upload
@@ -95,7 +97,7 @@ class Page:
         self._result = gr.State(None, time_to_live=_KEEP_SECONDS)
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
-                self._upload = gr.File(label="Image", file_types=["image"], height=140)
+                self._upload = gr.File(label="Image", file_types=["image", ".npy"], height=140)
                 self._model = gr.Dropdown(names, value=names[0], label="Model")
                 self._button = gr.Button("Predict", variant="primary")
                 self._view = gr.Radio([], label="Show")
@@ -121,7 +123,7 @@ class Page:
             "concurrency_limit": 1,
             "show_progress_on": self._picture,  # and errors, instead of on every part
         }
-        self._upload.change(self.show_upload, self._upload, everything, **options)
+        self._upload.change(self.show_upload, [self._upload, self._model], everything, **options)
         self._button.click(
             self.predict, [self._upload, self._model, self._threshold], everything, **options
         )
@@ -134,13 +136,13 @@ class Page:
                 **options,
             )
 
-    def show_upload(self, path: str | None) -> list[Any]:
-        """Show the image as it was read, and remove what the last one has left."""
+    def show_upload(self, path: str | None, model: str) -> list[Any]:
+        """Show the image as the model gets it, and remove what the last one has left."""
         picture, status = None, ""
         if path is not None:
             with _errors_on_the_page():
-                image = read_upload(path, max_megapixels=self._max_megapixels)
-            picture = image[:, :, ::-1]
+                image = self._read(path, model)
+            picture = as_rgb(image)
             status = f"{Path(path).name}: {image.shape[1]} x {image.shape[0]} pixels"
         no_file = gr.DownloadButton(value=None, interactive=False)
         return [None, gr.Radio([], value=None), picture, status, _NO_ROWS, no_file]
@@ -150,12 +152,16 @@ class Page:
     ) -> list[Any]:
         """Predict on the image with a model, and show the result."""
         with _errors_on_the_page():
-            image = read_upload(path, max_megapixels=self._max_megapixels)
+            image = self._read(path, model)
             predictor = self._models.get(model)
             result = predict(predictor, image, file_name=Path(path).name, model=model)
         fitting = views(result)
         view = gr.Radio(fitting, value=fitting[0])
         return [result, view, *self.show(result, fitting[0], threshold, request)]
+
+    def _read(self, path: str | None, model: str) -> np.ndarray:
+        image_format = self._models.image_format(model)
+        return read_upload(path, image_format, max_megapixels=self._max_megapixels)
 
     def show(
         self, result: Result | None, view: str | None, threshold: float, request: gr.Request

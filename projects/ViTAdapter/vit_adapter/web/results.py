@@ -14,7 +14,7 @@ from detectron2.structures import Instances
 from PIL import Image
 from pycocotools import mask as run_length
 
-from vit_adapter.drawing import draw_labels, draw_prediction
+from vit_adapter.drawing import as_rgb, draw_labels, draw_prediction
 from vit_adapter.evaluation.coco_results import coco_results
 from vit_adapter.predictor import LazyPredictor
 
@@ -33,7 +33,7 @@ class Result:
 
     Attributes:
         title: names the image and the model.
-        image: (H, W, 3) uint8, BGR.
+        image: as it is shown, (H, W, 3) uint8, BGR.
         metadata: names and colours of the classes.
         found: entries in COCO's format of results, by output of the model: "instances",
             "panoptic_seg" or "sem_seg". Only the outputs that the model has.
@@ -56,7 +56,7 @@ def predict(predictor: LazyPredictor, image: np.ndarray, *, file_name: str, mode
 
     Args:
         predictor: the model.
-        image: (H, W, 3) uint8, BGR.
+        image: in the predictor's ``image_format``.
         file_name: of the image.
         model: name of the model.
 
@@ -86,7 +86,8 @@ def predict(predictor: LazyPredictor, image: np.ndarray, *, file_name: str, mode
         )
         for name, output in outputs.items()
     }
-    return Result(f"{file_name}, {model}", image, predictor.metadata, found, **kept)
+    shown = as_rgb(image)[:, :, ::-1]
+    return Result(f"{file_name}, {model}", shown, predictor.metadata, found, **kept)
 
 
 def views(result: Result) -> list[str]:
