@@ -89,6 +89,15 @@ def test_montage_has_a_cell_for_each_picture(tmp_path) -> None:
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["sheet.png"]
 
 
+def test_a_picture_that_is_too_large_for_jpeg(tmp_path) -> None:
+    wide = Image.new("RGB", (65_501, 1))
+    with pytest.raises(ValueError, match=r"wide.jpg cannot be written: .* 65500 .* 65501 x 1 "):
+        save_picture(wide, tmp_path / "wide.jpg")
+    save_picture(wide.crop((0, 0, 65_500, 1)), tmp_path / "less.jpg")
+    save_picture(wide, tmp_path / "wide.png")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["less.jpg", "wide.png"]
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
 def test_images_of_any_channels_fill_the_range(channels: int) -> None:
     ramp = np.linspace(0, 1, 200, dtype=np.float32).reshape(10, 20)

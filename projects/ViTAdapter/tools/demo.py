@@ -44,6 +44,7 @@ from vit_adapter.data.video import VIDEO_SUFFIXES, CameraReader, VideoReader, Vi
 from vit_adapter.drawing import draw_prediction, montage, save_picture
 from vit_adapter.evaluation.coco_results import coco_results
 from vit_adapter.utils.atomic import atomic_file, atomic_open
+from vit_adapter.utils.output_file import check_writable
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -196,6 +197,8 @@ def run(args: argparse.Namespace) -> list[Path]:
     images = list(named)[: args.limit]
     pictures = picture_paths(images, args.output)
     args.output.mkdir(parents=True, exist_ok=True)
+    for file in filter(None, (args.json, args.montage)):
+        check_writable(file)
     unreadable, drawn, count, kind = [], [], 0, "instances"
     results = []
     with logging_redirect_tqdm(loggers=[logging.getLogger("vit_adapter")]):
@@ -215,11 +218,11 @@ def run(args: argparse.Namespace) -> list[Path]:
             drawn.append(picture_path)
             count += found
             kind = "instances" if _is_drawn_as_instances(prediction) else "segments"
-    if args.montage and drawn:
-        sheet = montage([Image.open(path).convert("RGB") for path in drawn])
-        save_picture(sheet, args.montage)
     write_results(args.json, results)
     logger.info("%d %s on %d pictures in %s", count, kind, len(drawn), args.output)
+    if args.montage and drawn:  # last, because a sheet can be too large
+        sheet = montage([Image.open(path).convert("RGB") for path in drawn])
+        save_picture(sheet, args.montage)
     return unreadable
 
 
@@ -240,10 +243,9 @@ def results_of(
 
 
 def write_results(path: Path | None, results: Sequence[Mapping[str, Any]]) -> None:
-    """Write a JSON file, whole or not at all; nothing without a path."""
+    """Write a JSON file, whole or not at all; nothing without a path. Its folder must exist."""
     if path is None:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_open(path) as stream:
         json.dump(results, stream)
         stream.write("\n")
@@ -281,6 +283,8 @@ def run_video(args: argparse.Namespace) -> None:
     predictor = LazyPredictor(args.config_file, args.weights, [*args.overrides, *args.opts])
     check_takes_frames(predictor)
     args.output.parent.mkdir(parents=True, exist_ok=True)
+    if args.json:
+        check_writable(args.json)
     total = min(filter(None, (args.limit, video.num_frames)), default=None)
     count, results = 0, []
     with atomic_file(args.output) as unfinished, VideoWriter(unfinished, video.fps) as writer:

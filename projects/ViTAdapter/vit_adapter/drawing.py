@@ -32,6 +32,7 @@ __all__ = [
 
 # Labels are unreadable on small images, so their pictures are enlarged to this long side (pixels).
 _MIN_PICTURE_SIDE = 640
+_MAX_JPEG_SIDE = 65_500  # pixels; a limit of libjpeg
 _PERCENTILES = (1, 99)  # of a channel, shown as black and as full colour
 SEGMENT_OPACITY = 0.6  # opacity of segment colours, which keeps the image visible
 
@@ -171,10 +172,22 @@ def montage(pictures: Sequence[Image.Image], gap: int = 8) -> Image.Image:
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a picture so that ``path`` never holds an incomplete file; make its folder."""
+    """Write a picture so that ``path`` never holds an incomplete file; make its folder.
+
+    Raises:
+        ValueError: the picture is too large for a JPEG file.
+        OSError: the file cannot be written.
+    """
+    file_format = Image.registered_extensions()[path.suffix.lower()]
+    if file_format == "JPEG" and max(picture.size) > _MAX_JPEG_SIDE:
+        raise ValueError(
+            f"{path} cannot be written: a JPEG file has at most {_MAX_JPEG_SIDE} pixels on a side, "
+            f"and the picture has {picture.width} x {picture.height} (width x height). Let the "
+            "name end in .png, or use fewer or smaller images."
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_open(path, "wb", flush=False) as stream:
-        picture.save(stream, format=Image.registered_extensions()[path.suffix.lower()])
+        picture.save(stream, format=file_format)
 
 
 def _visualizer(image: np.ndarray, metadata: Metadata) -> Visualizer:

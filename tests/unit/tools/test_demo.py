@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import vit_adapter
+from vit_adapter import drawing
 from vit_adapter.config.overrides import apply_overrides
 from vit_adapter.config.own_data import apply_custom_data
 from vit_adapter.data import register_shapes
@@ -181,6 +182,26 @@ def test_a_picture_is_complete_or_absent(demo, images, tmp_path, monkeypatch, ca
     assert demo("--input", images / "b.png", "--output", tmp_path / "out") == 2
     assert "No space left on device" in caplog.text
     assert files(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("option", ["--json", "--montage"])
+def test_files_that_cannot_be_written_are_refused_at_once(demo, images, tmp_path, caplog, option):
+    file = images / "b.png" / "file.png"
+    assert demo("--input", images, "--output", tmp_path / "out", option, file) == 2
+    assert f"{file} cannot be written" in caplog.text
+    assert files(tmp_path / "out") == []
+
+
+def test_a_montage_that_is_too_large_costs_nothing_else(
+    demo, images, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(drawing, "_MAX_JPEG_SIDE", 1000)
+    sheet, results = tmp_path / "sheet.jpg", tmp_path / "found.json"
+    out = tmp_path / "out"
+    assert demo("--input", images, "--output", out, "--montage", sheet, "--json", results) == 2
+    assert "sheet.jpg cannot be written" in caplog.text
+    assert not sheet.exists()
+    assert len(files(out)) == len(json.loads(results.read_text())) == 5
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,13 @@ def test_json_holds_what_is_drawn_on_each_frame(demo, video, tmp_path):
     assert json.loads(results.read_text()) == []
 
 
+def test_a_json_that_cannot_be_written_is_refused_at_once(demo, video, tmp_path, caplog):
+    out = tmp_path / "out.mp4"
+    assert demo("--video", video, "--output", out, "--json", video / "found.json") == 2
+    assert "found.json cannot be written" in caplog.text
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "output", "message"),
     [

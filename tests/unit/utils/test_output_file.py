@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vit_adapter.utils.output_file import check_output_file
+from vit_adapter.utils.output_file import check_output_file, check_writable
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,19 @@ def test_accepted(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     for target, force in (("new.pth", False), ("old.pth", True)):
         check_output_file(tmp_path / "in.pth", tmp_path / target, suffixes=(".pth",), force=force)
+
+
+def test_a_file_that_can_be_written_later(tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text("old")
+    check_writable(tmp_path / "old.json")
+    check_writable(tmp_path / "new" / "a.json")
+    assert (tmp_path / "old.json").read_text() == "old"
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+@pytest.mark.parametrize("target", ["folder", "old.json/a.json", "old.json/b/a.json"])
+def test_a_file_that_cannot_be_written(tmp_path: Path, target: str) -> None:
+    (tmp_path / "old.json").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match=f"{target} cannot be written"):
+        check_writable(tmp_path / target)

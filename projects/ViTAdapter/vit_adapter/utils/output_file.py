@@ -1,5 +1,6 @@
 """Whether a tool may write its output file."""
 
+import tempfile
 from pathlib import Path
 
 
@@ -25,3 +26,19 @@ def check_output_file(
         raise ValueError(f"IN and OUT are the same file, {target}; IN is never replaced")
     if target.exists() and not force:
         raise FileExistsError(f"{target} exists; choose another name, or replace it with --force")
+
+
+def check_writable(target: Path) -> None:
+    """Refuse a file that cannot be written after long work, before the work; make its folder.
+
+    Raises:
+        OSError: the message names it and says why.
+    """
+    try:
+        if target.is_dir():
+            raise IsADirectoryError("it is a folder")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise OSError(f"{target} cannot be written ({error}); choose another file") from error
