@@ -28,7 +28,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("cache")))
-        page = Page(FakeModels(), max_megapixels=1, folder=tmp_path_factory.mktemp("files"))
+        page = Page(FakeModels(), max_megapixels=1)
         yield page.launch(host="127.0.0.1", port=None, max_megabytes=1)
         page.blocks.close()
 

@@ -10,10 +10,8 @@ needs Gradio. Exit status: 0 stopped by Ctrl-C, 2 the page could not start.
 import argparse
 import logging
 import sys
-import tempfile
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 # fvcore triggers this warning when it is imported; users can do nothing about it.
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
@@ -71,11 +69,10 @@ def serve(args: argparse.Namespace) -> None:
         raise ValueError(f"the page needs Gradio ({error}); pip install gradio") from error
     sources = [*map(Source, args.folders), *(Source(*pair) for pair in args.model)]
     models = Models(sources, overrides=args.opts, keep=args.keep)
-    with tempfile.TemporaryDirectory() as folder:
-        page = Page(models, max_megapixels=args.max_megapixels, folder=Path(folder))
-        url = page.launch(host=args.host, port=args.port, max_megabytes=args.max_megabytes)
-        logger.info("The page is at %s (Ctrl-C stops it)", url)
-        page.wait()
+    page = Page(models, max_megapixels=args.max_megapixels)
+    url = page.launch(host=args.host, port=args.port, max_megabytes=args.max_megabytes)
+    logger.info("The page is at %s (Ctrl-C stops it)", url)
+    page.wait()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,7 +2,10 @@
 
 import json
 import re
+import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +17,25 @@ pytest.importorskip("gradio")
 client = pytest.importorskip("gradio_client")
 httpx = pytest.importorskip("httpx")
 
-from vit_adapter.web.page import Page  # noqa: E402
+from vit_adapter.web import page  # noqa: E402
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve a page whose files are in a folder; yield its address."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        shown = page.Page(FakeModels(), max_megapixels=1)
+        try:
+            yield shown.launch(host="127.0.0.1", port=None, max_megabytes=1)
+        finally:
+            shown.blocks.close()
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("cache")))
-        page = Page(FakeModels(), max_megapixels=1, folder=tmp_path_factory.mktemp("files"))
-        yield page.launch(host="127.0.0.1", port=None, max_megabytes=1)
-        page.blocks.close()
+    with served(tmp_path_factory.mktemp("cache")) as address:
+        yield address
 
 
 @pytest.fixture
@@ -94,6 +106,24 @@ def test_mistakes_have_messages(
 ) -> None:
     with pytest.raises(client.exceptions.AppError, match=re.escape(message)):
         predict(visitor, uploads.get(file), model)
+
+
+def test_files_are_deleted_after_a_while(
+    uploads: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setattr(page, "_KEEP_SECONDS", 3)
+    with served(folder / "gradio") as address:
+        visitor = client.Client(address, verbose=False)
+        file = predict(visitor, uploads["good.png"], "halves")[-1]
+        assert Path(file["value"]).name == "predictions.json"
+        end = time.monotonic() + 20
+        # Gradio also leaves an empty file without an ending for each upload.
+        while left := [path for path in folder.rglob("*.*") if path.is_file()]:
+            assert time.monotonic() < end, left
+            time.sleep(0.2)
 
 
 def test_nothing_comes_from_elsewhere_and_no_other_file_is_served(

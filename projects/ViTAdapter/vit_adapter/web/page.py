@@ -3,7 +3,6 @@
 Only this module imports Gradio. What the page shows is computed in the modules beside it.
 """
 
-import hashlib
 import html
 import json
 import logging
@@ -19,6 +18,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 # ruff: noqa: E402
 import gradio as gr
 import numpy as np
+from gradio.processing_utils import save_bytes_to_cache
 
 from vit_adapter.drawing import as_rgb
 from vit_adapter.web.models import Models
@@ -43,13 +43,11 @@ class Page:
     Args:
         models: what can be chosen.
         max_megapixels: larger images are refused.
-        folder: an empty folder for files to download.
     """
 
-    def __init__(self, models: Models, *, max_megapixels: float, folder: Path) -> None:
+    def __init__(self, models: Models, *, max_megapixels: float) -> None:
         self._models = models
         self._max_megapixels = max_megapixels
-        self._folder = folder
         self.blocks = gr.Blocks(
             title="ViT-Adapter", analytics_enabled=False, delete_cache=(_KEEP_SECONDS,) * 2
         )
@@ -147,9 +145,7 @@ class Page:
         no_file = gr.DownloadButton(value=None, interactive=False)
         return [None, gr.Radio([], value=None), picture, status, _NO_ROWS, no_file]
 
-    def predict(
-        self, path: str | None, model: str, threshold: float, request: gr.Request
-    ) -> list[Any]:
+    def predict(self, path: str | None, model: str, threshold: float) -> list[Any]:
         """Predict on the image with a model, and show the result."""
         with _errors_on_the_page():
             image = self._read(path, model)
@@ -157,25 +153,21 @@ class Page:
             result = predict(predictor, image, file_name=Path(path).name, model=model)
         fitting = views(result)
         view = gr.Radio(fitting, value=fitting[0])
-        return [result, view, *self.show(result, fitting[0], threshold, request)]
+        return [result, view, *self.show(result, fitting[0], threshold)]
 
     def _read(self, path: str | None, model: str) -> np.ndarray:
         image_format = self._models.image_format(model)
         return read_upload(path, image_format, max_megapixels=self._max_megapixels)
 
-    def show(
-        self, result: Result | None, view: str | None, threshold: float, request: gr.Request
-    ) -> list[Any]:
+    def show(self, result: Result | None, view: str | None, threshold: float) -> list[Any]:
         """Show a view of the last result of this visitor; the model does not run again."""
         if result is None or view is None:  # none yet, or it is no longer kept
             return [gr.skip()] * 4
         shown = entries(result, view, threshold)
         headers, rows = table(shown, view)
-        # One file per visitor. The name of a session comes from the visitor and may be anything.
-        session = hashlib.sha256(str(request.session_hash).encode()).hexdigest()
-        file = self._folder / session / "predictions.json"
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps(shown), encoding="utf-8")
+        # Gradio deletes old files from its own folder only.
+        content, folder = json.dumps(shown).encode(), self._download.GRADIO_CACHE
+        file = save_bytes_to_cache(content, "predictions.json", folder)
         return [
             draw(result, view, threshold),
             f"{result.title}: {len(shown)} found",
