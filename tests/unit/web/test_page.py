@@ -54,9 +54,9 @@ def predict(visitor: "client.Client", file: Path | None, model: str, threshold: 
 
 
 def test_prediction(visitor: "client.Client", uploads: dict[str, Path]) -> None:
-    view, picture, status, rows, file = predict(visitor, uploads["good.png"], "halves")
+    view, slider, picture, status, rows, file = predict(visitor, uploads["good.png"], "halves")
     assert view["value"] == "Boxes and masks" and len(view["choices"]) == 3
-    assert Path(picture).is_file()
+    assert slider["interactive"] and Path(picture).is_file()
     assert status == "good.png, halves: 1 found"
     assert rows["data"] == [["half", 0.7, 0.0, 0.0, 30.0, 40.0]]
     (entry,) = json.loads(Path(file["value"]).read_text())
@@ -66,8 +66,12 @@ def test_prediction(visitor: "client.Client", uploads: dict[str, Path]) -> None:
     assert changed[1] == "good.png, halves: 2 found"
     assert len(json.loads(Path(changed[3]["value"]).read_text())) == 2
 
-    view, _, status, rows, _ = predict(visitor, uploads["good.png"], "sides")
+    view, slider, _, status, rows, _ = predict(visitor, uploads["good.png"], "sides")
     assert view["value"] == "Semantic" and status == "good.png, sides: 2 found"
+    assert not slider["interactive"]  # no class of pixels has a score
+    given = client.handle_file(uploads["good.png"])
+    _, slider, *_ = visitor.predict(given, "halves", api_name="/show_upload")
+    assert slider["interactive"]
     assert rows["data"] == [["left", 1200], ["right", 1200]]
 
 
@@ -76,7 +80,7 @@ def test_images_of_five_channels(visitor: "client.Client", tmp_path: Path) -> No
     np.save(file, np.zeros((40, 60, 5), np.uint16))
     shown = visitor.predict(client.handle_file(file), "five", api_name="/show_upload")
     assert "five.npy: 60 x 40 pixels" in shown
-    assert predict(visitor, file, "five")[2] == "five.npy, five: 2 found"
+    assert predict(visitor, file, "five")[3] == "five.npy, five: 2 found"
     with pytest.raises(client.exceptions.AppError, match="five.npy cannot be read"):
         predict(visitor, file, "sides")
 
@@ -86,7 +90,7 @@ def test_results_are_those_of_the_visitor(
 ) -> None:
     predict(visitor, uploads["good.png"], "halves")
     other = client.Client(address, verbose=False)
-    assert predict(other, uploads["good.png"], "sides")[2] == "good.png, sides: 2 found"
+    assert predict(other, uploads["good.png"], "sides")[3] == "good.png, sides: 2 found"
     assert visitor.predict("Boxes", 0.5, api_name="/show")[1] == "good.png, halves: 1 found"
 
 

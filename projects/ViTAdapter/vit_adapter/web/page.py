@@ -22,7 +22,16 @@ from gradio.processing_utils import save_bytes_to_cache
 
 from vit_adapter.drawing import as_rgb
 from vit_adapter.web.models import Models
-from vit_adapter.web.results import MIN_SCORE, Result, draw, entries, predict, table, views
+from vit_adapter.web.results import (
+    MIN_SCORE,
+    VIEWS_OF_PIXELS,
+    Result,
+    draw,
+    entries,
+    predict,
+    table,
+    views,
+)
 from vit_adapter.web.uploads import read_upload
 
 __all__ = ["Page"]
@@ -115,7 +124,7 @@ class Page:
 
     def _connect(self) -> None:
         shown = [self._picture, self._status, self._table, self._download]
-        everything = [self._result, self._view, *shown]
+        everything = [self._result, self._view, self._threshold, *shown]
         options = {
             "concurrency_id": "model",
             "concurrency_limit": 1,
@@ -125,14 +134,10 @@ class Page:
         self._button.click(
             self.predict, [self._upload, self._model, self._threshold], everything, **options
         )
-        for part in (self._view, self._threshold):
-            part.input(
-                self.show,
-                [self._result, self._view, self._threshold],
-                shown,
-                trigger_mode="always_last",  # the last position of the slider counts
-                **options,
-            )
+        chosen = [self._result, self._view, self._threshold]
+        options["trigger_mode"] = "always_last"  # the last position of the slider counts
+        self._view.input(self.show_view, chosen, [self._threshold, *shown], **options)
+        self._threshold.input(self.show, chosen, shown, **options)
 
     def show_upload(self, path: str | None, model: str) -> list[Any]:
         """Show the image as the model gets it, and remove what the last one has left."""
@@ -143,7 +148,8 @@ class Page:
             picture = as_rgb(image)
             status = f"{Path(path).name}: {image.shape[1]} x {image.shape[0]} pixels"
         no_file = gr.DownloadButton(value=None, interactive=False)
-        return [None, gr.Radio([], value=None), picture, status, _NO_ROWS, no_file]
+        no_view = gr.Radio([], value=None)
+        return [None, no_view, _slider(None), picture, status, _NO_ROWS, no_file]
 
     def predict(self, path: str | None, model: str, threshold: float) -> list[Any]:
         """Predict on the image with a model, and show the result."""
@@ -153,11 +159,15 @@ class Page:
             result = predict(predictor, image, file_name=Path(path).name, model=model)
         fitting = views(result)
         view = gr.Radio(fitting, value=fitting[0])
-        return [result, view, *self.show(result, fitting[0], threshold)]
+        return [result, view, *self.show_view(result, fitting[0], threshold)]
 
     def _read(self, path: str | None, model: str) -> np.ndarray:
         image_format = self._models.image_format(model)
         return read_upload(path, image_format, max_megapixels=self._max_megapixels)
+
+    def show_view(self, result: Result | None, view: str | None, threshold: float) -> list[Any]:
+        """Show a view as :meth:`show` does, with the slider in the state that fits the view."""
+        return [_slider(view), *self.show(result, view, threshold)]
 
     def show(self, result: Result | None, view: str | None, threshold: float) -> list[Any]:
         """Show a view of the last result of this visitor; the model does not run again."""
@@ -174,6 +184,11 @@ class Page:
             {"headers": headers, "data": rows},
             gr.DownloadButton(value=file, interactive=True),
         ]
+
+
+def _slider(view: str | None) -> gr.Slider:
+    """Return the update of the slider for a view: it cannot be moved where it changes nothing."""
+    return gr.Slider(interactive=view not in VIEWS_OF_PIXELS)
 
 
 @contextmanager

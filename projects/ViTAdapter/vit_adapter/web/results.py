@@ -18,13 +18,26 @@ from vit_adapter.drawing import as_rgb, draw_labels, draw_prediction
 from vit_adapter.evaluation.coco_results import coco_results
 from vit_adapter.predictor import LazyPredictor
 
-__all__ = ["MIN_SCORE", "VIEWS", "Result", "draw", "entries", "predict", "table", "views"]
+__all__ = [
+    "MIN_SCORE",
+    "VIEWS",
+    "VIEWS_OF_PIXELS",
+    "Result",
+    "draw",
+    "entries",
+    "predict",
+    "table",
+    "views",
+]
 
 MIN_SCORE = 0.05
 """Detections with lower scores are not kept."""
 
 VIEWS = ("Panoptic", "Boxes and masks", "Boxes", "Masks", "Semantic")
 """All ways to show a prediction."""
+
+VIEWS_OF_PIXELS = ("Panoptic", "Semantic")
+"""Those that divide all pixels, whatever the lowest score is."""
 
 
 @dataclass(frozen=True)
