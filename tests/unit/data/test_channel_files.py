@@ -66,6 +66,14 @@ def test_png_files_of_16_bits_keep_their_values(tmp_path: Path) -> None:
         assert np.array_equal(read_image(tmp_path / "a.png", channels), image)
 
 
+@pytest.mark.parametrize("highest", [1000, 65535])
+def test_ppm_files_of_16_bits_keep_their_values(tmp_path: Path, highest: int) -> None:
+    image = pixels(3) // 66
+    header = f"P6\n{W} {H}\n{highest}\n".encode()
+    (tmp_path / "a.ppm").write_bytes(header + image.astype(">u2").tobytes())
+    assert np.array_equal(read_image(tmp_path / "a.ppm", 3), image)
+
+
 def test_8_bit_images_have_the_channels_of_their_file(tmp_path: Path) -> None:
     image = pixels(4, "uint8")
     for channels, mode in ((1, "L"), (2, "LA"), (3, "RGB"), (4, "RGBA")):

@@ -228,7 +228,7 @@ def _open(file_name: str | os.PathLike[str], size: _Size | None = None) -> tuple
     the expected ``size``.
     """
     with _naming(file_name), Image.open(file_name) as image:
-        is_deep = any("16" in str(_raw_mode(tile)) for tile in image.tile)
+        is_deep = any(map(_is_deep, image.tile))
         image.load()
         picture = _upright(image)
         if size is not None and picture.size[::-1] != size and image.size[::-1] == size:
@@ -268,10 +268,15 @@ def _naming(file_name: str | os.PathLike[str]) -> Iterator[None]:
         ) from error
 
 
-def _raw_mode(tile: tuple) -> str:
-    """Return Pillow's name for the pixel layout of a part of a file, such as "RGB;16B"."""
-    arguments = tile[3]
-    return arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+def _is_deep(tile: tuple) -> bool:
+    """Whether a part of a file has 16 bits.
+
+    Pillow names its pixel layout, such as "RGB;16B", or in PPM files the highest value.
+    """
+    decoder, arguments = tile[0], tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+    if decoder in ("ppm", "ppm_plain"):
+        return len(arguments) > 1 and arguments[1] > 255
+    return "16" in str(arguments[:1])
 
 
 def _upright(image: Image.Image) -> Image.Image:
