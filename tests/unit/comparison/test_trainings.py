@@ -5,6 +5,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 from random_detections import make_data
@@ -12,6 +13,7 @@ from random_detections import make_data
 from vit_adapter.comparison.results import Result, read_results
 from vit_adapter.comparison.settings import Settings, read_settings
 from vit_adapter.comparison.trainings import are_one_training, warn_of_mixed_trainings
+from vit_adapter.evaluation.per_image import counts_file, write_counts
 
 
 def write_config(folder: Path, name: str = "config.yaml", **changes) -> Path:
@@ -90,6 +92,28 @@ def test_a_folder_of_an_evaluation_has_results_and_data(tmp_path):
     read = read_results(folder, annotations)
     assert read.max_detections == 30 and len(read.predictions) == len(found)
     assert read.settings is None  # of an unknown training
+
+
+def test_annotations_take_the_place_of_data_that_are_gone(tmp_path):
+    truth, found = make_data(0)
+    annotations = tmp_path / "val.json"
+    images = [image | {"file_name": f"{image['id']}.png"} for image in truth["images"]]
+    annotations.write_text(json.dumps(truth | {"images": images}))
+    folder = write_config(
+        tmp_path / "run",
+        data={f"val_{key}": "/gone" for key in ("images", "panoptic_json", "panoptic_pngs")},
+        dataloader={"test": {"dataset": {"names": "custom_val"}}, "evaluator": {}},
+        task={"name": "panoptic", "num_classes": "model.depth", "thing_classes": "model.things"},
+        model__things=[0, 2],
+    )
+    (folder / "inference").mkdir()
+    (folder / "inference" / "coco_instances_results.json").write_text(json.dumps(found))
+    file = counts_file(folder / "inference", "panoptic_seg")
+    write_counts(file, {"1.png": np.zeros((3, 4))}, "abc")
+    read = read_results(folder, annotations)
+    assert len(read.truth["images"]) == len(images) and read.things == (0, 2)
+    with pytest.raises(ValueError, match=r"test data of .*run cannot be read, give --annotations"):
+        read_results(folder)
 
 
 def test_a_side_of_different_trainings_is_warned_of(caplog):

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 from vit_adapter.comparison.settings import Settings, find_config, read_settings
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.loading import load_config
 from vit_adapter.config.own_data import register_test_data
+from vit_adapter.config.tasks import thing_classes
 from vit_adapter.data.instances.coco_file import read_coco_json
 from vit_adapter.data.instances.coco_values import complete_annotations, normalise
-from vit_adapter.data.panoptic.classes import thing_ids
 from vit_adapter.evaluation.coco import read_truth
 from vit_adapter.evaluation.per_image import ImageCounts, counts_file, read_counts
 
@@ -80,23 +82,19 @@ def read_results(source: Path, annotations: Path | None = None) -> Result:
     max_detections = 100
     things: tuple[int, ...] = ()
     if "panoptic_seg" in counts or path.is_file():
-        cfg, name = _test_data(source)
+        cfg = _read_config(source)
         if "panoptic_seg" in counts:
-            things = tuple(thing_ids(name))
+            things = tuple(thing_classes(cfg)[1])
     if path.is_file():
         predictions = _read_predictions(path)
-        truth = read_truth(name) if annotations is None else _read_annotations(annotations)
+        truth = _test_truth(cfg, source) if annotations is None else _read_annotations(annotations)
         max_detections = (cfg.dataloader.evaluator or {}).get("max_dets_per_image") or 100
-        if truth is None:
-            raise UsageError(
-                f"the data set {name!r} of {source} has no COCO file; give --annotations FILE."
-            )
     settings = read_settings(source)
     return Result(source, predictions, truth, max_detections, counts, things, settings)
 
 
-def _test_data(folder: Path) -> tuple[Any, str]:
-    """Return the config of an output folder and the registered name of its test data."""
+def _read_config(folder: Path) -> DictConfig:
+    """Return the config of an output folder."""
     file = find_config(folder)
     if file is None:
         raise UsageError(
@@ -104,11 +102,25 @@ def _test_data(folder: Path) -> tuple[Any, str]:
             f"file of predictions and its objects instead: {folder / 'inference' / _PREDICTIONS} "
             "--annotations FILE."
         )
-    cfg = load_config(file)
-    names = register_test_data(cfg)
+    return load_config(file)
+
+
+def _test_truth(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Return the objects of the test data of an output folder, as the content of a COCO file."""
+    try:
+        names = register_test_data(cfg)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"the test data of {folder} cannot be read, give --annotations FILE: {error}"
+        ) from error
     if len(names) != 1:
-        raise UsageError(f"the config {file} names {len(names)} test data sets, expected one.")
-    return cfg, names[0]
+        raise UsageError(f"the config of {folder} names {len(names)} test data sets, expected one.")
+    truth = read_truth(names[0])
+    if truth is None:
+        raise UsageError(
+            f"the data set {names[0]!r} of {folder} has no COCO file; give --annotations FILE."
+        )
+    return truth
 
 
 def _read_predictions(path: Path) -> list[dict[str, Any]]:
