@@ -4,6 +4,7 @@ import copy
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from detectron2.config import LazyCall as L, LazyConfig, instantiate
 from detectron2.data import (
@@ -131,6 +132,21 @@ def test_run_length_masks_are_read_as_bitmaps(tmp_path: Path) -> None:
     folder = write_data(tmp_path / "train", ["cell"], segmentation=RUN_LENGTHS)
     cfg = apply_custom_data(make_config(**paths("train", folder)))
     assert cfg.dataloader.train.mapper.instance_mask_format == "bitmask"
+
+
+@pytest.mark.parametrize("shape", [(16, 20, 40), (40, 16, 20)])
+def test_images_of_more_channels_than_rows(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    folder = write_data(tmp_path / "train", ["cell"])
+    np.save(folder / "images/a.npy", np.zeros(shape))
+    content = json.loads((folder / "labels.json").read_text())
+    content["images"][0].update(file_name="a.npy", width=20)
+    (folder / "labels.json").write_text(json.dumps(content))
+    cfg = make_config(**paths("train", folder))
+    cfg.dataloader.test.mapper = {"image_format": 40}
+    apply_custom_data(cfg)
+    cfg.dataloader.test.mapper.image_format = "RGB"
+    with pytest.raises(ValueError, match="image file whose size"):
+        apply_custom_data(cfg)
 
 
 def test_only_training_data_means_no_evaluation_on_other_data(tmp_path: Path) -> None:

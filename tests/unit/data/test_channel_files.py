@@ -50,6 +50,21 @@ def test_tiff_files_of_every_layout(tmp_path: Path, layout: str, dtype: str) -> 
     assert read_sizes(file)[0] == (H, W)
 
 
+@pytest.mark.parametrize("channels_axis", [0, 2])
+def test_more_channels_than_rows(tmp_path: Path, channels_axis: int) -> None:
+    image = np.moveaxis(pixels(40), 2, channels_axis)
+    np.save(tmp_path / "a.npy", image)
+    assert read_sizes(tmp_path / "a.npy", 40) == ((H, W), (H, W), False)
+    assert read_sizes(tmp_path / "a.npy", 3)[0] != (H, W)  # the shorter end has the channels
+
+
+def test_tiff_files_of_more_channels_than_rows(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    options = dict(photometric="minisblack", planarconfig="contig")
+    tifffile.imwrite(tmp_path / "a.tif", pixels(40), **options)
+    assert read_sizes(tmp_path / "a.tif", 40)[0] == (H, W)
+
+
 def test_compressed_tiff_files_need_no_more_libraries(tmp_path: Path) -> None:
     grey, colours = pixels(1)[..., 0], pixels(3)
     cv2.imwrite(str(tmp_path / "grey.tif"), grey)  # OpenCV compresses by LZW

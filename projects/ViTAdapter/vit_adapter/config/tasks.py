@@ -158,7 +158,7 @@ def given_classes(cfg: DictConfig) -> list[str] | str:
 
 
 def _register_instances(name: str, labels: Sequence[str], images: str, cfg: DictConfig) -> None:
-    register_coco_format(name, labels[0], images)
+    register_coco_format(name, labels[0], images, image_format=_image_format(cfg))
 
 
 def _coco_evaluator() -> DictConfig:
@@ -180,7 +180,7 @@ def _register_semantic(name: str, labels: Sequence[str], images: str, cfg: DictC
         labels[0],
         names,
         check_all=_reads_everything(cfg),
-        image_format=OmegaConf.select(cfg, "dataloader.test.mapper.image_format") or "RGB",
+        image_format=_image_format(cfg),
     )
 
 
@@ -190,7 +190,14 @@ def _sem_seg_evaluator() -> DictConfig:
 
 def _register_panoptic(name: str, labels: Sequence[str], images: str, cfg: DictConfig) -> None:
     file, folder = labels
-    register_panoptic_format(name, file, folder, images, check_all=_reads_everything(cfg))
+    register_panoptic_format(
+        name,
+        file,
+        folder,
+        images,
+        check_all=_reads_everything(cfg),
+        image_format=_image_format(cfg),
+    )
 
 
 def _panoptic_evaluator() -> DictConfig:
@@ -200,6 +207,10 @@ def _panoptic_evaluator() -> DictConfig:
 def _reads_everything(cfg: DictConfig) -> bool:
     """Whether this process reads all files of custom data; if it fails, the others stop too."""
     return bool(cfg.data.get("check_all")) and comm.is_main_process()
+
+
+def _image_format(cfg: DictConfig) -> str | int:
+    return OmegaConf.select(cfg, "dataloader.test.mapper.image_format") or "RGB"
 
 
 TASKS = {

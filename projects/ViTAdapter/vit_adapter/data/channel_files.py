@@ -96,14 +96,16 @@ def channels_last(pixels: np.ndarray, channels: int, source: str | os.PathLike[s
     return image
 
 
-def image_size(pixels: np.ndarray, source: str | os.PathLike[str]) -> tuple[int, int]:
-    """Return (height, width) of an image whose number of channels is not known.
-
-    The channels are taken to be on the shorter of the first and the last axis.
+def image_size(
+    pixels: np.ndarray, source: str | os.PathLike[str], channels: int | None = None
+) -> tuple[int, int]:
+    """Return (height, width) of an image.
 
     Args:
         pixels: as for :func:`channels_last`.
         source: what the message calls the image.
+        channels: the number that is expected. If it is not known, or is the length of neither the
+            first nor the last axis, the channels are taken to be on the shorter of the two.
 
     Raises:
         ValueError: it has another number of axes.
@@ -115,7 +117,8 @@ def image_size(pixels: np.ndarray, source: str | os.PathLike[str]) -> tuple[int,
             "(H, W), or three axes with the channels first or last."
         )
     if len(shape) == 3:
-        shape = shape[1:] if shape[0] < shape[2] else shape[:2]
+        is_last = shape[2] == channels or (shape[0] != channels and shape[2] <= shape[0])
+        shape = shape[:2] if is_last else shape[1:]
     return tuple(shape)
 
 

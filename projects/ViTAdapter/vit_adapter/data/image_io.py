@@ -178,8 +178,15 @@ def colours_of_ids(ids: np.ndarray) -> np.ndarray:
     return np.stack([ids % 256, ids // 256 % 256, ids // 256**2], axis=-1).astype(np.uint8)
 
 
-def read_sizes(file_name: str | os.PathLike[str]) -> tuple[_Size, _Size, bool]:
+def read_sizes(
+    file_name: str | os.PathLike[str], image_format: str | int = "BGR"
+) -> tuple[_Size, _Size, bool]:
     """Read the size of an image or label map from its header.
+
+    Args:
+        file_name: path of the image.
+        image_format: as for :func:`read_image`. A number of channels tells which axes of an array
+            are its sides.
 
     Returns:
         (height, width) as stored, (height, width) when upright, and whether the image has an EXIF
@@ -193,7 +200,8 @@ def read_sizes(file_name: str | os.PathLike[str]) -> tuple[_Size, _Size, bool]:
     try:
         return _read_header(file_name)
     except ValueError as error:
-        size = image_size(_read_unknown(file_name, error), file_name)
+        channels = image_format if isinstance(image_format, int) else None
+        size = image_size(_read_unknown(file_name, error), file_name, channels)
         return size, size, False
 
 

@@ -99,7 +99,9 @@ def test_only_some_of_many_files_are_opened(tmp_path, monkeypatch):
         _save(tmp_path / name)
     opened = []
     sizes = ((20, 30), (20, 30), False)
-    monkeypatch.setattr(coco_images, "read_sizes", lambda path: opened.append(path.name) or sizes)
+    monkeypatch.setattr(
+        coco_images, "read_sizes", lambda path, image_format: opened.append(path.name) or sizes
+    )
     monkeypatch.setattr(coco_images, "_NUM_OPENED", 4)
     assert _check(tmp_path, *names) == ""
     assert opened == ["0.png", "3.png", "6.png", "9.png"]

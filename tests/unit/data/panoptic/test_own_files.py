@@ -49,7 +49,7 @@ class Data:
         """The segments of the first image."""
         return self.content["annotations"][0]["segments_info"]
 
-    def register(self, **options: bool) -> list[dict]:
+    def register(self, **options: bool | int) -> list[dict]:
         self.json_file.write_text(json.dumps(self.content))
         register_panoptic_format(NAME, self.json_file, self.maps, self.images, **options)
         return DatasetCatalog.get(NAME)
@@ -138,6 +138,13 @@ def test_maps_are_read_upright(data: Data) -> None:
     stored.save(file, exif=exif)
     mapper = PanopticMapper(is_train=True, augmentations=[], image_format="RGB")
     assert len(mapper(data.register()[0])["instances"]) == len(data.segments)
+
+
+def test_images_of_more_channels_than_rows(data: Data) -> None:
+    for image in data.content["images"]:
+        image["file_name"] = f"{image['id']}.npy"
+        np.save(data.images / image["file_name"], np.zeros((64, 64, 80), np.uint8))
+    assert len(data.register(image_format=80)) == 3
 
 
 def test_a_missing_isthing_is_the_only_problem(data: Data) -> None:

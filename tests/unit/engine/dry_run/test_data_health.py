@@ -59,25 +59,32 @@ def records(tmp_path: Path) -> Records:
 def check() -> Iterator[Callable[..., tuple[Report, dict[str, Any]]]]:
     """Registers records as training data, and others as validation data; checks both."""
 
-    def run(train: Records, val: Records | None = None) -> tuple[Report, dict[str, Any]]:
+    def run(
+        train: Records, val: Records | None = None, image_format: str | int = "RGB"
+    ) -> tuple[Report, dict[str, Any]]:
         classes = dict(thing_classes=["cat", "dog"], evaluator_type="coco")
         register("dry_train", lambda: train, **classes)
         register("dry_val", lambda: val, **classes)
-        return run_check("instances", evaluated=val is not None)
+        return run_check("instances", evaluated=val is not None, image_format=image_format)
 
     yield run
     unregister("dry_train")
     unregister("dry_val")
 
 
-def run_check(task: str, *, evaluated: bool) -> tuple[Report, dict[str, Any]]:
+def run_check(
+    task: str, *, evaluated: bool, image_format: str | int = "RGB"
+) -> tuple[Report, dict[str, Any]]:
     """Returns the report and what its file holds."""
     cfg = OmegaConf.create(
         {
             "task": {"name": task},
             "dataloader": {
                 "train": {"dataset": {"names": "dry_train"}},
-                "test": {"dataset": {"names": "dry_val"}},
+                "test": {
+                    "dataset": {"names": "dry_val"},
+                    "mapper": {"image_format": image_format},
+                },
                 "evaluator": {} if evaluated else None,
             },
         }
@@ -99,6 +106,13 @@ def test_healthy_data(check, records: Records, tmp_path: Path, capsys) -> None:
     assert train["image_sizes"]["largest"] == [30, 40]
     assert data["val"]["dry_val"]["classes"] == {"cat": 1, "dog": 1}
     assert "dog 2, cat 1" in capsys.readouterr().out
+
+
+def test_images_of_more_channels_than_rows(check, records: Records, tmp_path: Path) -> None:
+    for name, record in zip("ab", records, strict=True):
+        record["file_name"] = str(tmp_path / f"{name}.npy")
+        np.save(record["file_name"], np.zeros((30, 40, 50)))
+    assert check(records, image_format=50)[0].problems == []
 
 
 def truncate(records: Records) -> None:

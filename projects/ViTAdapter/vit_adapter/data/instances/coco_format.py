@@ -32,7 +32,11 @@ _logger = logging.getLogger(__name__)
 
 
 def register_coco_format(
-    name: str, json_file: str | os.PathLike[str], image_root: str | os.PathLike[str]
+    name: str,
+    json_file: str | os.PathLike[str],
+    image_root: str | os.PathLike[str],
+    *,
+    image_format: str | int = "RGB",
 ) -> Metadata:
     """Check a whole COCO-format data set and register it in Detectron2's catalogs.
 
@@ -46,6 +50,7 @@ def register_coco_format(
         json_file: instance annotations; masks may be polygons or run-length codes, or absent from
             every annotation. A test set may come without annotations.
         image_root: folder to which the ``file_name`` of each image is relative.
+        image_format: as for ``read_image``.
 
     Returns:
         The metadata: ``thing_classes``, ``json_file``, ``image_root``, ``evaluator_type``,
@@ -68,7 +73,7 @@ def register_coco_format(
             f"to which the file names in {json_file} are relative."
         )
     changed = normalise(content, image_root)
-    mask_format = _check(content, json_file, image_root)
+    mask_format = _check(content, json_file, image_root, image_format)
     _warn_of_other_types(changed, json_file)
     # Only files that Detectron2 would read differently are copied, because they can be large.
     usual = not changed and "annotations" in content and is_plain_utf8(json_file)
@@ -86,7 +91,9 @@ def register_coco_format(
     )
 
 
-def _check(content: dict[str, Any], json_file: Path, image_root: Path) -> str | None:
+def _check(
+    content: dict[str, Any], json_file: Path, image_root: Path, image_format: str | int
+) -> str | None:
     """Check every entry of normalised content, and the image files.
 
     Returns:
@@ -99,7 +106,7 @@ def _check(content: dict[str, Any], json_file: Path, image_root: Path) -> str | 
     annotations = content.get("annotations", [])
     category_ids = check_categories(content["categories"], problems)
     images = check_images(content["images"], problems)
-    check_image_files(images.values(), image_root, problems)
+    check_image_files(images.values(), image_root, problems, image_format=image_format)
     mask_format = check_annotations(annotations, images, category_ids, problems)
     if problems:
         raise ValueError(f"{json_file} cannot be used:\n{problems.describe()}")

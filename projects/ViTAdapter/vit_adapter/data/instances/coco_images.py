@@ -20,7 +20,13 @@ _MAX_SHOWN = 200  # characters of a name
 _NUM_OPENED = 5000  # files whose headers are read, which takes about a second
 
 
-def check_image_files(images: Collection[_Entry], image_root: Path, problems: Problems) -> None:
+def check_image_files(
+    images: Collection[_Entry],
+    image_root: Path,
+    problems: Problems,
+    *,
+    image_format: str | int = "RGB",
+) -> None:
     """Check that all files exist, and that the sizes of many agree with their entries.
 
     In a large data set only some files are opened, spread evenly; only their headers are read.
@@ -29,6 +35,7 @@ def check_image_files(images: Collection[_Entry], image_root: Path, problems: Pr
         images: entries with a ``file_name``.
         image_root: folder to which the names are relative.
         problems: collects the problems that are found.
+        image_format: as for ``read_image``.
     """
     listings: _Listings = {}
     found = []
@@ -39,16 +46,19 @@ def check_image_files(images: Collection[_Entry], image_root: Path, problems: Pr
         else:
             advice = _advice(name, image_root, listings)
             problems.add(f"image file missing in {image_root}, {advice}", name[:_MAX_SHOWN])
-    _check_sizes(found[:: max(1, len(found) // _NUM_OPENED)], image_root, problems)
+    opened = found[:: max(1, len(found) // _NUM_OPENED)]
+    _check_sizes(opened, image_root, problems, image_format)
 
 
-def _check_sizes(images: list[_Entry], image_root: Path, problems: Problems) -> None:
+def _check_sizes(
+    images: list[_Entry], image_root: Path, problems: Problems, image_format: str | int
+) -> None:
     """Compare entries with files, whose annotations may be for the upright or the stored image."""
     orientations = Orientations()
     for image in images:
         name, size = image["file_name"], (image.get("height"), image.get("width"))
         try:
-            sizes = read_sizes(image_root / name)
+            sizes = read_sizes(image_root / name, image_format)
         except ValueError as error:
             problems.add("image file that cannot be used", str(error))
             continue

@@ -32,6 +32,7 @@ def register_panoptic_format(
     image_root: str | os.PathLike[str],
     *,
     check_all: bool = False,
+    image_format: str | int = "RGB",
 ) -> Metadata:
     """Check a whole data set in COCO's panoptic format and register it in Detectron2's catalogs.
 
@@ -47,6 +48,7 @@ def register_panoptic_format(
             segment ids, coded as R + 256 G + 256^2 B.
         image_root: folder to which the ``file_name`` of each image is relative.
         check_all: read every segment map, with a progress bar.
+        image_format: as for ``read_image``.
 
     Returns:
         The metadata, as :mod:`vit_adapter.data.panoptic.classes` describes it.
@@ -67,7 +69,7 @@ def register_panoptic_format(
                 f"which the file names of the {files!r} in {json_file} are relative."
             )
     _normalise(content, image_root)
-    _check(content, json_file, map_root, image_root, check_all=check_all)
+    _check(content, json_file, map_root, image_root, check_all=check_all, image_format=image_format)
     categories = things_first(content["categories"])
     records = load_records(content, categories, map_root, image_root)
     DatasetCatalog.register(name, partial(_copies, records))
@@ -80,7 +82,13 @@ def register_panoptic_format(
 
 
 def _check(
-    content: _Entry, json_file: Path, map_root: Path, image_root: Path, *, check_all: bool
+    content: _Entry,
+    json_file: Path,
+    map_root: Path,
+    image_root: Path,
+    *,
+    check_all: bool,
+    image_format: str | int,
 ) -> None:
     """Raise a ValueError that lists all problems of normalised content, if there are any."""
     if "annotations" not in content:
@@ -89,7 +97,7 @@ def _check(
     is_thing = check_panoptic_categories(content["categories"], problems)
     images = check_images(content["images"], problems)
     annotations = check_panoptic_annotations(content["annotations"], images, is_thing, problems)
-    check_image_files(images.values(), image_root, problems)
+    check_image_files(images.values(), image_root, problems, image_format=image_format)
     check_map_files(annotations, images, map_root, problems, check_all=check_all)
     if problems:
         raise ValueError(f"{json_file} cannot be used:\n{problems.describe()}")

@@ -144,7 +144,8 @@ def check_label_files(
     orientations = Orientations()
     for record in tqdm(chosen, desc="Checking labels", unit="image", disable=most is not None):
         _, sem_seg = read_pair(record, image_format, num_classes)
-        orientations.add(record["file_name"], sem_seg.shape, read_sizes(record["file_name"]))
+        sizes = read_sizes(record["file_name"], image_format)
+        orientations.add(record["file_name"], sem_seg.shape, sizes)
         found.update(np.unique(sem_seg).tolist())
         only_ignored += bool((sem_seg == IGNORE_LABEL).all())
     problem, names = orientations.contradictions()

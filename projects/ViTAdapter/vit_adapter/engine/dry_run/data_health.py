@@ -68,7 +68,7 @@ def _check_one(
     image_format: str | int,
 ) -> None:
     """Check and describe one data set."""
-    texts = check_records(name, records, kind)
+    texts = check_records(name, records, kind, image_format=image_format)
     problems = Problems()
     chosen = records if most is None else spread(records, most)
     sizes, labels = read_all(name, chosen, kind, problems, image_format=image_format)

@@ -33,7 +33,9 @@ _SIDES = ("height", "width")
 _UNREADABLE = "file that cannot be read or used; replace it, or remove it from the data set"
 
 
-def check_records(name: str, records: Sequence[Record], kind: str) -> list[str]:
+def check_records(
+    name: str, records: Sequence[Record], kind: str, *, image_format: str | int = "RGB"
+) -> list[str]:
     """Check what needs no pixels: names, ids, headers of images, boxes, masks, lists of segments.
 
     Oddities that may be intended are logged as warnings.
@@ -42,6 +44,7 @@ def check_records(name: str, records: Sequence[Record], kind: str) -> list[str]:
         name: of the data set in Detectron2's catalogs.
         records: of the data set; not empty.
         kind: the task, "instances", "semantic" or "panoptic".
+        image_format: as for ``read_image``.
 
     Returns:
         A text for each kind of problem, with the first few cases.
@@ -49,7 +52,8 @@ def check_records(name: str, records: Sequence[Record], kind: str) -> list[str]:
     problems = Problems()
     _check_repetitions(records, kind, problems)
     root = _common_folder(record["file_name"] for record in records)
-    check_image_files([_entry(record, root) for record in records], root, problems)
+    entries = [_entry(record, root) for record in records]
+    check_image_files(entries, root, problems, image_format=image_format)
     if kind == "panoptic":
         _check_maps(records, problems)
     texts = problems.describe_kinds()
