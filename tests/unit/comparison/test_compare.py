@@ -141,6 +141,13 @@ def test_predictions_for_other_images_are_refused():
         compare([first], [other], resamples=2)
 
 
+def test_predictions_of_other_classes_are_refused():
+    first = detections("a")
+    indexes = [entry | {"category_id": entry["category_id"] - 1} for entry in first.predictions]
+    with pytest.raises(ValueError, match="b has the category ids 0, which .* annotations, 1, 2, 3"):
+        compare([first], [replace(first, source=Path("b"), predictions=indexes)], resamples=2)
+
+
 def test_labels_that_differ_are_refused():
     first, second = segmentation("a", 0.5), segmentation("b", 0.5)
     second.counts["sem_seg"].counts[4, 0, 1] += 1

@@ -3,7 +3,7 @@
 Shapes: R resamples, N images, K classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -172,7 +172,9 @@ def _check_same_truth(first: Result, second: Result) -> None:
             f"{first.source} counts {first.max_detections} detections per image and "
             f"{second.source} {second.max_detections}; set max_dets_per_image alike."
         )
-    images = {image["id"] for image in first.truth["images"]}
+    images, categories = (
+        {entry["id"] for entry in first.truth[key]} for key in ("images", "categories")
+    )
     for result in (first, second):
         unknown = {entry["image_id"] for entry in result.predictions} - images
         if unknown:
@@ -180,6 +182,18 @@ def _check_same_truth(first: Result, second: Result) -> None:
                 f"{result.source} has predictions for {len(unknown)} images that are not in the "
                 f"annotations, such as {min(unknown)!r}; give the annotations of the same data."
             )
+        unknown = {entry["category_id"] for entry in result.predictions} - categories
+        if unknown:
+            raise UsageError(
+                f"{result.source} has the category ids {_list(unknown)}, which are not among those "
+                f"of the annotations, {_list(categories)}; give results with the ids of the "
+                "annotations. (Ids from 0 may be class indices of a model.)"
+            )
+
+
+def _list(ids: Collection[int], most: int = 8) -> str:
+    shown = [repr(identifier) for identifier in sorted(ids)[:most]]
+    return ", ".join(shown) + (", ..." if len(ids) > most else "")
 
 
 def _describe(annotation: Mapping[str, Any]) -> tuple:
