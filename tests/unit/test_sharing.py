@@ -39,6 +39,7 @@ def test_predicts_the_same(predictor: LazyPredictor, folder: Path) -> None:
         assert torch.equal(found.pred_boxes.tensor.cpu(), expected.pred_boxes.tensor)
         assert torch.equal(found.pred_masks.cpu(), expected.pred_masks)
         assert read.metadata.thing_classes == predictor.metadata.thing_classes
+        assert read.metadata.thing_dataset_id_to_contiguous_id == {1: 0, 2: 1, 3: 2}
     assert "# Shapes" in (folder / "README.md").read_text()
 
 

@@ -28,7 +28,7 @@ warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarn
 # ruff: noqa: E402
 import cv2
 import numpy as np
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.utils.logger import setup_logger
 from PIL import Image
 from tqdm import tqdm
@@ -132,8 +132,8 @@ def _picture_file(text: str) -> Path:
     return path
 
 
-def dataset_images(predictor: LazyPredictor) -> dict[Path, int | str]:
-    """Return the image files of the config's test data set with their ids.
+def dataset_images(predictor: LazyPredictor) -> tuple[dict[Path, int | str], Metadata]:
+    """Return the image files of the config's test data set with their ids, and its metadata.
 
     Raises:
         ValueError: it names none, or the data set cannot be read.
@@ -151,10 +151,11 @@ def dataset_images(predictor: LazyPredictor) -> dict[Path, int | str]:
         raise ValueError(f"the config's test data cannot be read, give --input: {error}") from error
     if not records:
         raise ValueError("the config names no test data, so there are no images; give --input")
-    return {
+    images = {
         Path(record["file_name"]): record.get("image_id", index + 1)
         for index, record in enumerate(records)
     }
+    return images, MetadataCatalog.get(names[0])
 
 
 def picture_paths(images: Sequence[Path], folder: Path) -> list[Path]:
@@ -193,7 +194,9 @@ def run(args: argparse.Namespace) -> list[Path]:
     """
     images = find_images(args.input)
     predictor = LazyPredictor(args.config_file, args.weights, [*args.overrides, *args.opts])
-    named = {image: index + 1 for index, image in enumerate(images)} or dataset_images(predictor)
+    named, metadata = {image: index + 1 for index, image in enumerate(images)}, predictor.metadata
+    if not named:
+        named, metadata = dataset_images(predictor)
     images = list(named)[: args.limit]
     pictures = picture_paths(images, args.output)
     args.output.mkdir(parents=True, exist_ok=True)
@@ -214,11 +217,11 @@ def run(args: argparse.Namespace) -> list[Path]:
                 image, prediction, predictor.metadata, args.confidence_threshold
             )
             save_picture(picture, picture_path)
-            results += results_of(args, predictor, prediction, named[image_path], image_path)
+            results += results_of(args, metadata, prediction, named[image_path], image_path)
             drawn.append(picture_path)
             count += found
             kind = "instances" if _is_drawn_as_instances(prediction) else "segments"
-    write_results(args.json, results)
+    write_results(args.json, results, metadata)
     logger.info("%d %s on %d pictures in %s", count, kind, len(drawn), args.output)
     if args.montage and drawn:  # last, because a sheet can be too large
         sheet = montage([Image.open(path).convert("RGB") for path in drawn])
@@ -228,7 +231,7 @@ def run(args: argparse.Namespace) -> list[Path]:
 
 def results_of(
     args: argparse.Namespace,
-    predictor: LazyPredictor,
+    metadata: Metadata,
     prediction: Mapping[str, Any],
     image_id: int | str,
     file: Path,
@@ -237,15 +240,20 @@ def results_of(
     if args.json is None:
         return []
     threshold, name = args.confidence_threshold, str(file)
-    return coco_results(
-        prediction, predictor.metadata, threshold, image_id=image_id, file_name=name
-    )
+    return coco_results(prediction, metadata, threshold, image_id=image_id, file_name=name)
 
 
-def write_results(path: Path | None, results: Sequence[Mapping[str, Any]]) -> None:
+def write_results(
+    path: Path | None, results: Sequence[Mapping[str, Any]], metadata: Metadata
+) -> None:
     """Write a JSON file, whole or not at all; nothing without a path. Its folder must exist."""
     if path is None:
         return
+    if not any(metadata.get(f"{kind}_dataset_id_to_contiguous_id") for kind in ("thing", "stuff")):
+        logger.warning(
+            "%s: category_id is the index of the class, from 0, as no ids of the data are known.",
+            path,
+        )
     with atomic_open(path) as stream:
         json.dump(results, stream)
         stream.write("\n")
@@ -295,8 +303,8 @@ def run_video(args: argparse.Namespace) -> None:
             )
             writer.write(np.asarray(picture)[:, :, ::-1])
             count += 1
-            results += results_of(args, predictor, prediction, count, args.video)
-    write_results(args.json, results)
+            results += results_of(args, predictor.metadata, prediction, count, args.video)
+    write_results(args.json, results, predictor.metadata)
     logger.info("%d frames in %s", count, args.output)
 
 

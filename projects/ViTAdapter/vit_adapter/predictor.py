@@ -27,7 +27,12 @@ from vit_adapter.config.mask_branch import drop_mask_branch
 from vit_adapter.config.model import build_model
 from vit_adapter.config.own_data import register_test_data
 from vit_adapter.config.portable import stored_metadata
-from vit_adapter.config.tasks import given_classes, set_num_classes, stated_task
+from vit_adapter.config.tasks import (
+    given_category_ids,
+    given_classes,
+    set_num_classes,
+    stated_task,
+)
 from vit_adapter.config.test_time import loader_for_testing, wrap_for_testing
 from vit_adapter.config.unstated_task import fill_in_task
 from vit_adapter.config.weights import base_weights, uses_average
@@ -72,8 +77,8 @@ class LazyPredictor(Shareable):
         unwrapped_model: the same model without these wrappers.
         image_format: of the images that it takes, as for ``vit_adapter.data.read_image``: "BGR", or
             the number of channels of a model with ``model.input_channels``.
-        metadata: names and colours of the classes, from the config's test data set; empty if the
-            config names none.
+        metadata: names, colours and category ids of the classes, from the config's test data set;
+            empty if the config names none.
 
     Raises:
         ValueError, TypeError: the config or an override cannot be used.
@@ -329,10 +334,14 @@ def _class_metadata(cfg: DictConfig) -> Metadata:
         if stated_task(cfg).name != "panoptic":
             return Metadata(stuff_classes=names, stuff_colors=colors)
         return Metadata(  # things are among the stuff, with the same numbers
-            thing_classes=names, thing_colors=colors, stuff_classes=names, stuff_colors=colors
+            thing_classes=names,
+            thing_colors=colors,
+            stuff_classes=names,
+            stuff_colors=colors,
+            **given_category_ids(cfg),
         )
     if classes:
-        return Metadata(thing_classes=classes)
+        return Metadata(thing_classes=classes, **given_category_ids(cfg))
     names = register_test_data(cfg)
     drop_mask_branch(cfg)
     return MetadataCatalog.get(names[0]) if names else Metadata()

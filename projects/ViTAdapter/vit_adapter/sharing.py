@@ -30,7 +30,7 @@ class Shareable:
 
     Attributes:
         cfg: the config of the model.
-        metadata: names and colours of the classes.
+        metadata: names, colours and category ids of the classes.
         unwrapped_model: the model without wrappers for testing.
     """
 
@@ -162,6 +162,11 @@ class Shareable:
 
 
 def _portable_metadata(metadata: Metadata) -> dict[str, Any]:
-    """Return what drawing needs of the metadata of classes."""
-    keys = (f"{kind}_{part}" for kind in ("thing", "stuff") for part in ("classes", "colors"))
-    return {key: list(metadata.get(key)) for key in keys if metadata.get(key) is not None}
+    """Return what drawing and results need of the metadata of classes."""
+    kinds = ("thing", "stuff")
+    keys = (f"{kind}_{part}" for kind in kinds for part in ("classes", "colors"))
+    found = {key: list(metadata.get(key)) for key in keys if metadata.get(key) is not None}
+    for key in (f"{kind}_dataset_id_to_contiguous_id" for kind in kinds):
+        if metadata.get(key):
+            found[key] = list(metadata.get(key).items())  # in JSON, keys are texts
+    return found

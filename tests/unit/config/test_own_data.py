@@ -106,6 +106,7 @@ def test_names_and_class_counts_follow_the_files(tmp_path: Path) -> None:
     assert cfg.model.semantic_head.num_classes == 183  # a different set of labels
     assert cfg.dataloader.train.mapper.instance_mask_format == "polygon"
     assert cfg.data.classes == ["cell", "gap"]
+    assert cfg.data.category_ids == [1, 2]
     check_classes(cfg, training=True)
     assert len(DatasetCatalog.get("custom_val")) == 1
     assert MetadataCatalog.get("custom_val").json_file == str(val / "labels.json")

@@ -14,7 +14,7 @@ from vit_adapter.config.data_checks import check_classes, dataset_names
 from vit_adapter.config.errors import UsageError
 from vit_adapter.config.overrides import apply_overrides
 from vit_adapter.config.own_data import apply_custom_data
-from vit_adapter.config.tasks import set_thing_classes
+from vit_adapter.config.tasks import given_category_ids, set_thing_classes
 from vit_adapter.data import PanopticMapper, generate_shapes
 from vit_adapter.engine.setup import save_config
 from vit_adapter.evaluation import build_panoptic_evaluator
@@ -100,7 +100,10 @@ def test_names_classes_and_things_follow_the_files(shapes: Path) -> None:
     assert cfg.model.num_classes == 5
     assert cfg.model.thing_classes == [0, 1, 2]
     assert cfg.data.classes == CLASSES
-    assert MetadataCatalog.get("custom_val").stuff_classes == CLASSES
+    metadata = MetadataCatalog.get("custom_val")
+    assert metadata.stuff_classes == CLASSES
+    ids = given_category_ids(cfg)
+    assert len(ids) == 2 and all(metadata.get(key) == ids[key] for key in ids)
     check_classes(cfg, training=True)
     records = instantiate(cfg.dataloader.train.dataset)
     assert len(records) == 2

@@ -19,7 +19,11 @@ from vit_adapter.evaluation import build_coco_evaluator
 from vit_adapter.hub import FolderContents, write_folder
 
 DETECTOR = "quick_start/mask_rcnn_vit_adapter_shapes"
-CLASSES = {"thing_classes": ["${cell", "???"], "thing_colors": [[1, 2, 3], [4, 5, 6]]}
+CLASSES = {
+    "thing_classes": ["${cell", "???"],
+    "thing_colors": [[1, 2, 3], [4, 5, 6]],
+    "thing_dataset_id_to_contiguous_id": [(3, 0), (7, 1)],
+}
 
 
 @pytest.fixture
@@ -60,7 +64,11 @@ def test_the_same_model_is_described(cfg: DictConfig, write: Callable) -> None:
     assert found.test == cfg.test and found.task == cfg.task
     assert found.train.init_checkpoint == str(folder / "model.safetensors")
     assert found.dataloader.evaluator.output_dir == "./output/inference"
-    assert stored_metadata(found) == {**CLASSES, "thing_colors": [(1, 2, 3), (4, 5, 6)]}
+    assert stored_metadata(found) == {
+        **CLASSES,
+        "thing_colors": [(1, 2, 3), (4, 5, 6)],
+        "thing_dataset_id_to_contiguous_id": {3: 0, 7: 1},
+    }
     assert stored_metadata(cfg) is None
 
 

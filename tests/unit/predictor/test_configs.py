@@ -163,4 +163,5 @@ def test_custom_data_give_the_classes_even_if_the_files_are_gone(tmp_path, split
     Path(data["json"]).unlink()
     moved = LazyPredictor(output)
     assert list(moved.metadata.thing_classes) == ["${cell", "???"]
+    assert moved.metadata.thing_dataset_id_to_contiguous_id == {3: 0, 7: 1}
     assert moved.model.roi_heads.box_predictor.cls_score.out_features == 2 + 1

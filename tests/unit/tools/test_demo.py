@@ -294,7 +294,9 @@ def test_without_input_after_a_run_on_custom_data(demo_module, tmp_path, kind, c
     DatasetCatalog.remove("custom_val")  # in practice the demo is another process
     MetadataCatalog.remove("custom_val")
     predictor = SimpleNamespace(cfg=LazyConfig.load(str(tmp_path / "config.yaml")))
-    assert list(demo_module.dataset_images(predictor)) == [tmp_path / "val/images/a.png"]
+    found, metadata = demo_module.dataset_images(predictor)
+    assert list(found) == [tmp_path / "val/images/a.png"]
+    assert metadata is MetadataCatalog.get("custom_val")
     (tmp_path / "val").rename(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match=r"test data cannot be read, give --input: .*/val/"):
         demo_module.dataset_images(predictor)
@@ -349,13 +351,27 @@ def test_as_a_program(images, tmp_path):
     assert files(tmp_path / "out") == ["b.png"]
 
 
-def test_json_holds_what_is_drawn(demo, images, tmp_path):
+def test_json_holds_what_is_drawn(demo, images, tmp_path, caplog):
     results = tmp_path / "new" / "found.json"
     assert demo("--input", images, "--output", tmp_path / "out", "--json", results) == 0
     entries = json.loads(results.read_text())
     assert [entry["image_id"] for entry in entries] == [1, 2, 3, 4, 5]
     assert entries[0]["file_name"] == str(images / "a.jpg")
     assert entries[0]["bbox"] == [0, 0, 30, 40] and entries[0]["segmentation"]["size"] == [40, 60]
+    assert entries[0]["category_id"] == 0
+    assert "category_id is the index of the class, from 0, as no ids" in caplog.text
     threshold = ["--confidence-threshold", 0.8]
     demo("--input", images, "--output", tmp_path / "out", "--json", results, *threshold)
     assert json.loads(results.read_text()) == []
+
+
+def test_json_has_the_ids_of_the_test_data(
+    demo, demo_module, monkeypatch, images, tmp_path, caplog
+):
+    metadata = Metadata(thing_classes=["half"], thing_dataset_id_to_contiguous_id={5: 0})
+    found = {images / "b.png": 7}
+    monkeypatch.setattr(demo_module, "dataset_images", lambda predictor: (found, metadata))
+    assert demo("--output", tmp_path / "out", "--json", tmp_path / "found.json") == 0
+    (entry,) = json.loads((tmp_path / "found.json").read_text())
+    assert (entry["image_id"], entry["category_id"]) == (7, 5)
+    assert "category_id" not in caplog.text

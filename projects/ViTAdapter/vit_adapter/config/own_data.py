@@ -28,7 +28,7 @@ from vit_adapter.config.tasks import (
     thing_classes,
 )
 from vit_adapter.data.catalog import unregister
-from vit_adapter.data.checks import check_same_classes, class_names
+from vit_adapter.data.checks import category_ids, check_same_classes, class_names
 from vit_adapter.data.panoptic.classes import check_same_things, thing_ids
 
 __all__ = ["apply_custom_data", "register_test_data"]
@@ -42,8 +42,9 @@ def apply_custom_data(cfg: DictConfig, *, training: bool = True) -> DictConfig:
     Registers them as ``custom_train`` and ``custom_val``, changes the data set names of
     ``dataloader.train``, ``dataloader.test`` and ``dataloader.evaluator``, sets the number of
     classes under the key ``task.num_classes``, and for panoptic models the things under
-    ``task.thing_classes``, and stores the class names as ``data.classes``. Evaluation is switched
-    off if only training data are given.
+    ``task.thing_classes``, and stores the class names as ``data.classes`` and the category ids of
+    the test data as ``data.category_ids``. Evaluation is switched off if only training data are
+    given.
 
     Args:
         cfg: changed in place; unchanged if there are no paths under ``data``.
@@ -159,7 +160,10 @@ def _apply_classes(cfg: DictConfig, task: Task, *, train: bool, val: bool) -> No
     if not val:
         logger.warning("data.val_images is not given: the model is trained but not evaluated.")
     changed = set_num_classes(cfg, len(names))
-    cfg.data.classes = literals(names)  # for predictors, which may run without the files
+    # For predictors, which may run without the files.
+    cfg.data.classes = literals(names)
+    if ids := category_ids("custom_val" if val else "custom_train"):
+        cfg.data.category_ids = ids
     logger.info("Custom data with %d classes (%s); set %s", len(names), ", ".join(names), changed)
 
 

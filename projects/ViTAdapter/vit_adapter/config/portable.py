@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from detectron2.utils.registry import locate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vit_adapter.config.data_checks import dataset_names
@@ -35,7 +35,7 @@ def describe_model(
 
     Args:
         cfg: a config after the number of its classes was set; not changed.
-        classes: names and colours of the classes, as in Detectron2's metadata.
+        classes: names, colours and category ids of the classes, as ``FolderContents`` holds them.
         metrics: task -> metric -> value.
 
     Raises:
@@ -75,8 +75,8 @@ def describe_model(
 def read_portable(folder: str | os.PathLike[str]) -> DictConfig:
     """Load the config of a portable folder, whose files are compared with its manifest.
 
-    ``train.init_checkpoint`` names its weights. ``data.metadata`` has the names and colours of the
-    classes.
+    ``train.init_checkpoint`` names its weights. ``data.metadata`` has the names, colours and
+    category ids of the classes.
 
     Raises:
         UsageError: the folder was altered, is incomplete, or cannot be used by this version.
@@ -108,16 +108,20 @@ def stored_metadata(cfg: DictConfig) -> dict[str, Any] | None:
     """Return the classes that :func:`read_portable` has put into a config; None if it has none.
 
     Returns:
-        The names and RGB colours under the keys of Detectron2's metadata, such as
+        The names, RGB colours and category ids under the keys of Detectron2's metadata, such as
         ``thing_classes``.
     """
     stored = OmegaConf.select(cfg, "data.metadata")
     if stored is None:
         return None
-    return {
-        key: read_literals(value) if key.endswith("_classes") else list(map(tuple, value))
-        for key, value in stored.items()
-    }
+    return {key: _read_metadata(key, value) for key, value in stored.items()}
+
+
+def _read_metadata(key: str, value: ListConfig) -> Any:
+    if key.endswith("_classes"):
+        return read_literals(value)
+    pairs_or_colors = list(map(tuple, value))
+    return dict(pairs_or_colors) if key.endswith("_contiguous_id") else pairs_or_colors
 
 
 def _expected_nodes(config: Mapping[str, Any], folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -152,7 +156,7 @@ def _without_paths(data: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in data.items()
-        if key not in {*paths, "classes", "metadata", "check_all"}
+        if key not in {*paths, "classes", "category_ids", "metadata", "check_all"}
     }
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "TASKS",
     "OwnData",
     "Task",
+    "given_category_ids",
     "given_classes",
     "num_classes",
     "set_num_classes",
@@ -155,6 +156,24 @@ def given_classes(cfg: DictConfig) -> list[str] | str:
     """Return ``data.classes``: names, or the file that has them; empty if the config has none."""
     classes = (cfg.get("data") or {}).get("classes") or ""
     return read_literals(classes) if isinstance(classes, ListConfig) else classes
+
+
+def given_category_ids(cfg: DictConfig) -> dict[str, dict[int, int]]:
+    """Return the class index of each category id in ``data.category_ids``.
+
+    Returns:
+        ``thing_dataset_id_to_contiguous_id`` and ``stuff_dataset_id_to_contiguous_id``, as in
+        Detectron2's metadata; empty if the config has no ids.
+    """
+    ids = (cfg.get("data") or {}).get("category_ids") or []
+    if not ids:
+        return {}
+    is_panoptic = stated_task(cfg).name == "panoptic"
+    things = thing_classes(cfg)[1] if is_panoptic else range(len(ids))
+    indexes: dict[str, dict[int, int]] = {"thing": {}, "stuff": {}}
+    for index, identifier in enumerate(ids):
+        indexes["thing" if index in things else "stuff"][identifier] = index
+    return {f"{kind}_dataset_id_to_contiguous_id": found for kind, found in indexes.items()}
 
 
 def _register_instances(name: str, labels: Sequence[str], images: str, cfg: DictConfig) -> None:

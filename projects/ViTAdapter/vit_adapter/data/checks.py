@@ -39,6 +39,20 @@ def class_names(dataset_name: str, *, kind: str = "thing") -> list[str]:
     return list(names)
 
 
+def category_ids(dataset_name: str) -> list[int]:
+    """Return the category ids of a registered data set, in the order of the model's class indices.
+
+    Things and stuff have to share one range of indices, as those of your own data do.
+
+    Returns:
+        The ids; empty if the metadata have none, as those of label maps, whose values are indices.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    parts = (metadata.get(f"{kind}_dataset_id_to_contiguous_id") or {} for kind in _KINDS)
+    indexes = {identifier: index for part in parts for identifier, index in part.items()}
+    return sorted(indexes, key=indexes.__getitem__)
+
+
 def check_registered(dataset_name: str) -> None:
     """Raise a ValueError that names similar data sets if this one is not registered."""
     if dataset_name not in DatasetCatalog:

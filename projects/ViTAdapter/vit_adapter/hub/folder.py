@@ -44,7 +44,9 @@ class FolderContents:
             values without interpolations. Read from a folder, ``_target_`` is what is called; to be
             written, it is its name.
         classes: names and RGB colours, 0 to 255, under ``thing_classes``, ``thing_colors``,
-            ``stuff_classes`` and ``stuff_colors`` as in Detectron2's metadata; empty if unknown.
+            ``stuff_classes`` and ``stuff_colors`` as in Detectron2's metadata, and pairs of
+            category id and class index under ``thing_dataset_id_to_contiguous_id`` and
+            ``stuff_dataset_id_to_contiguous_id``; without what is unknown.
         preprocessing: ``pixel_mean`` and ``pixel_std`` of the model's input, in its colour order.
         metrics: task -> metric -> value, as in ``results.json``; empty if unknown.
         weights: path of the weights; None before they are written.
