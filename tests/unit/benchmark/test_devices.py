@@ -77,6 +77,6 @@ def test_components(cuda: Cuda) -> None:
 def test_models(cuda: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Subject, "device", SECOND)
     options = {"batch_size": 1, "size": (4, 4), "repeats": 2, "training": False}
-    (record,) = measure_together([Subject("a", Model(), 3)], [Variant()], **options)
+    (record,) = measure_together([Subject("a", Model(), 3, 3)], [Variant()], **options)
     assert len(record["times_ms"]) == 2 and "error" not in record
     assert set(cuda.used) == {SECOND}

@@ -1,12 +1,14 @@
 """Records of whole models."""
 
+import logging
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from vit_adapter.benchmark import measurement
 from vit_adapter.benchmark.measurement import measure_together
-from vit_adapter.benchmark.models import Subject
+from vit_adapter.benchmark.models import Subject, build_subject
 from vit_adapter.benchmark.variants import Variant
 
 SIZE = (4, 8)
@@ -29,7 +31,7 @@ class Model(nn.Module):
 
 
 def measure(*models: Model, variants: list[Variant], **options: object) -> list[dict]:
-    subjects = [Subject(model.name, model, num_classes=3) for model in models]
+    subjects = [Subject(model.name, model, num_channels=3, num_classes=3) for model in models]
     common = {"batch_size": 2, "size": SIZE, "repeats": 3, "training": False}
     return measure_together(subjects, variants, **{**common, **options})
 
@@ -110,3 +112,32 @@ def test_a_failing_variant_does_not_stop_the_others() -> None:
     failing, working = measure(Failing("a", []), variants=[Variant("bf16"), Variant()])
     assert failing["error"] == "RuntimeError: no kernel"
     assert "times_ms" not in failing and len(working["times_ms"]) == 3
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_operations_that_cannot_be_counted_do_not_stop_the_variants(
+    training: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(Model):
+        def forward(self, batch):
+            if not torch.is_autocast_enabled("cpu"):
+                raise torch.cuda.OutOfMemoryError("no memory\nfor this")
+            return super().forward(batch)
+
+    monkeypatch.setattr(logging.getLogger("vit_adapter"), "propagate", True)
+    variants = [Variant(), Variant("bf16")]
+    failing, working = measure(Failing("a", []), variants=variants, training=training)
+    assert failing["error"] == "OutOfMemoryError: no memory"
+    assert "error" not in working and len(working["times_ms"]) == 3
+    assert failing["flops"] is working["flops"] is None
+    assert "operations of a not counted: OutOfMemoryError: no memory\n" in caplog.text
+
+
+def test_models_of_other_images_than_rgb() -> None:
+    overrides = ["train.device=cpu", "model.input_channels=5"]
+    overrides += [f"model.pixel_{key}={[1.0] * 5}" for key in ("mean", "std")]
+    subject = build_subject("quick_start/mask_rcnn_vit_adapter_shapes", overrides=overrides)
+    (record,) = measure_together(
+        [subject], [Variant()], batch_size=1, size=(64, 96), repeats=1, training=False
+    )
+    assert "error" not in record and record["flops"] > 0

@@ -13,7 +13,7 @@ CPU = "train.device=cpu"
 def test_random_weights_find_as_much_as_a_trained_model_may() -> None:
     # Of many classes, none would reach the score threshold.
     subject = build_subject(NAME, overrides=[CPU, "model.roi_heads.num_classes=80"])
-    (inputs,) = make_inputs(1, (64, 96), num_classes=3, training=False)
+    (inputs,) = make_inputs(1, (64, 96), num_channels=3, num_classes=3, training=False)
     with torch.no_grad():
         (output,) = subject.model.eval()([inputs])
     assert len(output["instances"]) >= 20
@@ -47,9 +47,9 @@ def test_baselines_have_the_same_head_size_and_schedule() -> None:
 
 
 def test_labels_fit_the_image() -> None:
-    first, second = make_inputs(2, (64, 96), num_classes=3, training=True)
+    first, second = make_inputs(2, (64, 96), num_channels=3, num_classes=3, training=True)
     assert not torch.equal(first["image"], second["image"])
-    again, _ = make_inputs(2, (64, 96), num_classes=3, training=True)
+    again, _ = make_inputs(2, (64, 96), num_channels=3, num_classes=3, training=True)
     assert torch.equal(first["image"], again["image"])
     assert torch.equal(first["sem_seg"], again["sem_seg"])
     assert first["image"].shape == (3, 64, 96) and first["sem_seg"].shape == (64, 96)
@@ -57,4 +57,5 @@ def test_labels_fit_the_image() -> None:
     objects = first["instances"]
     assert objects.gt_masks.tensor.flatten(1).any(1).all()
     assert (objects.gt_boxes.area() > 0).all() and objects.gt_boxes.inside_box((64, 96)).all()
-    assert "instances" not in make_inputs(1, (64, 96), num_classes=3, training=False)[0]
+    (unlabelled,) = make_inputs(1, (64, 96), num_channels=5, num_classes=3, training=False)
+    assert unlabelled["image"].shape == (5, 64, 96) and "instances" not in unlabelled

@@ -52,6 +52,10 @@ def test_tables() -> None:
     ]
 
 
+def test_operations_that_were_not_counted() -> None:
+    assert "\n| coco/model | 28.1 | failed | 51.3 |\n" in to_markdown("", [make_record(flops=None)])
+
+
 def test_rows_say_what_differs() -> None:
     table = to_markdown("", [make_record(training=True), make_record(training=True, batch_size=4)])
     assert "\ntraining steps with AdamW\n" in table

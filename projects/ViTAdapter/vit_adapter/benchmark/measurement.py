@@ -1,5 +1,6 @@
 """Measuring whole models: speed in every variant, memory, operations and time by component."""
 
+import logging
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,8 @@ from vit_adapter.benchmark.variants import Variant
 from vit_adapter.layers import MSDeformAttn
 
 __all__ = ["Record", "measure_together"]
+
+logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 Inputs = Sequence[Mapping[str, Any]]
@@ -59,7 +62,7 @@ def measure_together(
         A record for each model and variant (``plain_op`` only with the operator), with the keys
 
         * ``config``, ``size``, ``batch_size``, ``training``, ``precision``, ``mode``, ``plain_op``;
-        * ``parameters``; ``flops``, of the forward pass of one image;
+        * ``parameters``; ``flops``, of the forward pass of one image, or None if counting failed;
         * ``memory_mib``: weights, state of the optimizer and the largest growth during a run; not
           for a captured graph, whose memory is allocated before;
         * ``times_ms`` of each run; ``latency_ms``: their percentiles "p50", "p90" and "p99";
@@ -120,7 +123,13 @@ def _start_all(
 ) -> list[_Run]:
     """Run a model once in each variant, and measure its memory."""
     model = subject.model.train(training)
-    inputs = make_inputs(batch_size, size, num_classes=subject.num_classes, training=training)
+    inputs = make_inputs(
+        batch_size,
+        size,
+        num_channels=subject.num_channels,
+        num_classes=subject.num_classes,
+        training=training,
+    )
     optimizer = torch.optim.AdamW(_trained(model), lr=_LEARNING_RATE) if training else None
     common = {
         "config": subject.name,
@@ -128,7 +137,7 @@ def _start_all(
         "batch_size": batch_size,
         "training": training,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "flops": _count_flops(model, inputs),
+        "flops": _count_flops(subject, inputs),
     }
     runs = []
     has_operator = any(isinstance(module, MSDeformAttn) for module in model.modules())
@@ -168,14 +177,17 @@ def _trained(model: nn.Module) -> list[Tensor]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def _count_flops(model: nn.Module, inputs: Inputs) -> int:
-    """Count the operations of a forward pass of one image."""
-    trained = _trained(model)
+def _count_flops(subject: Subject, inputs: Inputs) -> int | None:
+    """Count the operations of a forward pass of one image; None if it fails."""
+    trained = _trained(subject.model)
     for parameter in trained:  # the counter asks for the gradient of what requires one
         parameter.requires_grad_(False)
     try:
         with torch.no_grad(), EventStorage(), flop_counter() as counter:
-            model(inputs[:1])
+            subject.model(inputs[:1])
+    except RuntimeError as error:  # out of memory, where a variant of 16 bits may have enough
+        logger.warning("operations of %s not counted: %s", subject.name, describe_failure(error))
+        return None
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)

@@ -14,6 +14,7 @@ from torch import nn
 from vit_adapter import model_zoo
 from vit_adapter.checkpoint.checkpointer import Checkpointer
 from vit_adapter.config.errors import UsageError
+from vit_adapter.config.input_channels import stored_channels
 from vit_adapter.config.loading import load_config
 from vit_adapter.config.model import build_model
 from vit_adapter.config.unstated_task import fill_in_task
@@ -22,6 +23,7 @@ from vit_adapter.config.weights import base_weights
 __all__ = ["Subject", "build_subject", "find_baselines", "make_inputs"]
 
 NUM_OBJECTS = 10  # of a training image
+_COLOURS = 3  # channels of images that are not read as stored
 # Added to the logit of a class, so that random weights are sure of it.
 _CERTAIN = 10.0
 
@@ -33,11 +35,13 @@ class Subject:
     Attributes:
         name: the config as given.
         model: on its device.
+        num_channels: of the images.
         num_classes: labels of training images are smaller.
     """
 
     name: str
     model: nn.Module
+    num_channels: int
     num_classes: int
 
     @property
@@ -81,7 +85,7 @@ def build_subject(
     else:
         _make_certain(model)
     classes = OmegaConf.select(cfg, OmegaConf.select(cfg, "task.num_classes"))
-    return Subject(config, model, int(classes))
+    return Subject(config, model, stored_channels(cfg) or _COLOURS, int(classes))
 
 
 def _make_certain(model: nn.Module) -> None:
@@ -101,13 +105,19 @@ def find_baselines(config: str) -> list[str]:
 
 
 def make_inputs(
-    batch_size: int, size: tuple[int, int], *, num_classes: int, training: bool
+    batch_size: int,
+    size: tuple[int, int],
+    *,
+    num_channels: int,
+    num_classes: int,
+    training: bool,
 ) -> list[Mapping[str, Any]]:
     """Make a batch of random images, with random labels of every kind for training.
 
     Args:
         batch_size: number of images.
         size: (height, width) of each.
+        num_channels: of each.
         num_classes: labels are smaller.
         training: whether they have labels: ``instances`` with boxes and masks, and ``sem_seg``.
     """
@@ -115,7 +125,8 @@ def make_inputs(
     height, width = size
     batch: list[Mapping[str, Any]] = []
     for _ in range(batch_size):
-        image = torch.randint(256, (3, height, width), dtype=torch.uint8, generator=generator)
+        shape = (num_channels, height, width)
+        image = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
         inputs: dict[str, Any] = {"image": image, "height": height, "width": width}
         if training:
             inputs["instances"] = _make_instances(size, num_classes, generator)

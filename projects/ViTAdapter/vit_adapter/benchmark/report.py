@@ -59,7 +59,8 @@ def _overview(records: Sequence[Record], settings: Sequence[str]) -> str:
     lines = []
     for setting, by_variant in rows.items():
         one = next(iter(by_variant.values()))
-        cells = [setting, f"{one['parameters'] / 1e6:.1f}", _number(one["flops"] / 1e9)]
+        operations = "failed" if one["flops"] is None else _number(one["flops"] / 1e9)
+        cells = [setting, f"{one['parameters'] / 1e6:.1f}", operations]
         lines.append([*cells, *(_median(by_variant.get(variant)) for variant in variants)])
     return _table(header, lines)
 
