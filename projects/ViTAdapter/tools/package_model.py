@@ -6,7 +6,7 @@
 
 RUN is the output folder of a training, whose last weights are taken, or any other config with
 --weights. LazyPredictor.from_pretrained(OUT) reads the folder, also without the training data and
-without a network. Exit status: 0 written, 2 nothing was written or pushed.
+without a network. Exit status: 0 written, 2 something was not written or pushed.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         description="Put a trained model into one folder that holds all that prediction needs.",
-        epilog="exit status: 0 written, 2 nothing was written or pushed",
+        epilog="exit status: 0 written, 2 something was not written or pushed",
     )
     add = parser.add_argument
     add(

@@ -113,8 +113,7 @@ def push_folder(
         raise ConnectionError(
             f"could not push to {_described(repository, revision)} on the Hugging Face Hub: "
             f"{_reason(error)}. Check the name, and log in with a token that may write (hf auth "
-            f"login). The folder {os.fspath(folder)} is complete, so only the upload has to be "
-            "repeated."
+            "login)."
         ) from error
     return str(commit.commit_url)
 
