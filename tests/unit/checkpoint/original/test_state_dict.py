@@ -211,6 +211,22 @@ def test_every_unknown_name_is_listed() -> None:
         convert(tensors("backbone.pos_embed", "neck.bottleneck.bias", "x.weight"))
 
 
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        ("blocks.0.norm1.weight",),
+        ("backbone.layers.0.self_attn.in_proj.weight", "neck.lateral_convs.0.conv.bias"),
+        ("backbone.blocks.0.norm1.weight", "decode_head.conv_seg.bias"),
+        ("backbone.blocks.0.mlp.w1.weight", "backbone.blocks.0.mlp.w2.weight"),  # DINOv2
+    ],
+)
+def test_our_names_need_no_conversion(theirs: tuple[str, ...]) -> None:
+    converted = convert_state_dict(tensors(*theirs))
+    message = "look like those of this project, such as '[^']*vit[^']*', .* needs no conversion"
+    with pytest.raises(ValueError, match=message):
+        convert(converted)
+
+
 def test_two_names_must_not_become_one() -> None:
     names = ("roi_head.bbox_head.shared_fcs.1.bias", "roi_head.bbox_head.shared_fcs.01.bias")
     with pytest.raises(ValueError, match="shared_fcs.01.bias' and another key .* both"):

@@ -37,6 +37,8 @@ _IGNORED = {
     r"(backbone\.)?blocks\.\d+\.attn\.relative_position_index$": "follows from the window size",
 }
 """Buffers of the original that no model needs: pattern -> why not."""
+_OUR_BLOCKS = r"(backbone\.)?(bottom_up\.)*vit\.((model\.)?blocks|layers)\."
+"""Names of this project: the ViT is a part of the backbone, and not the backbone itself."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,13 @@ def _rename(
 
 
 def _describe_theirs(names: Sequence[str]) -> str:
-    """List names by the part of the original that they belong to."""
+    """List names by the part of the original that they belong to, unless they are ours."""
+    ours = next((name for name in names if re.match(_OUR_BLOCKS, name)), None)
+    if ours is not None:
+        return (
+            f"the names look like those of this project, such as {ours!r}, so the checkpoint needs "
+            "no conversion; convert_checkpoint.py --reverse converts it to the original's names"
+        )
     unsupported = {entry.pattern: entry.part for entry in UNSUPPORTED}
     parts: dict[str | None, list[str]] = {}
     for name in names:
