@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,19 @@ def test_the_workflow_tests_the_ends_of_the_declared_ranges():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     newest = matrix["python"][-1]
     assert f"PYTHON=python{newest}" in readme  # what the README names is tested
+
+
+def test_the_workflow_runs_what_is_skipped_without_optional_packages():
+    requirements = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    pinned = re.findall(r"^([\w-]+)==", requirements, re.MULTILINE)
+    installed = {*pinned, *sys.stdlib_module_names, "packaging"}
+    skipping = set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        needed = re.findall(r'importorskip\("(\w+)', path.read_text(encoding="utf-8"))
+        if not installed.issuperset(needed):
+            skipping.add(path.relative_to(ROOT).as_posix())
+    (command,) = (command for command in workflow_commands() if "pytest -rs" in command)
+    assert {word for word in command.split() if word.endswith(".py")} == skipping
 
 
 def test_wheels_are_built_for_what_is_tested():
