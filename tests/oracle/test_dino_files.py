@@ -21,7 +21,7 @@ Tool = Callable[..., int]
 def convert(monkeypatch, caplog) -> Tool:
     """The tool's main function; ``caplog`` gets the messages."""
     tool = load_tool("convert_checkpoint")
-    monkeypatch.setattr(tool, "setup_logger", lambda name: None)
+    monkeypatch.setattr("vit_adapter.utils.command_line.setup_logger", lambda name: None)
     monkeypatch.setattr(logging.getLogger("vit_adapter"), "propagate", True)
     return lambda *arguments: tool.main([str(argument) for argument in arguments])
 

@@ -26,7 +26,6 @@ warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarn
 
 # ruff: noqa: E402
 import torch
-from detectron2.utils.logger import setup_logger
 from omegaconf import OmegaConf
 
 from vit_adapter.benchmark.machine import describe_run
@@ -41,6 +40,7 @@ from vit_adapter.benchmark.variants import (
 )
 from vit_adapter.config.device import resolve_device
 from vit_adapter.config.errors import UsageError
+from vit_adapter.utils.command_line import reports_errors
 
 logger = logging.getLogger("vit_adapter.benchmark")
 
@@ -188,15 +188,10 @@ def _write(args: argparse.Namespace, machine: dict, records: Sequence[Record]) -
         to_picture(machine["text"], records, args.picture)
 
 
+@reports_errors(logger, OSError, ValueError, TypeError)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    args = build_parser().parse_intermixed_args(argv)
-    setup_logger(name="vit_adapter")
-    try:
-        records = run(args)
-    except (OSError, ValueError, TypeError) as error:
-        logger.error("%s", error)
-        return 2
+    records = run(build_parser().parse_intermixed_args(argv))
     failed = sum("error" in record for record in records)
     if failed:
         logger.error("%d of %d variants failed; see the table", failed, len(records))

@@ -20,12 +20,12 @@ from pathlib import Path
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
 
 # ruff: noqa: E402
-from detectron2.utils.logger import setup_logger
 
 from vit_adapter.comparison import compare, format_comparison, read_results
 from vit_adapter.comparison.tables import describe_difference, to_json
 from vit_adapter.config.errors import UsageError
 from vit_adapter.utils.atomic import atomic_open
+from vit_adapter.utils.command_line import reports_errors
 
 logger = logging.getLogger("vit_adapter.compare")
 
@@ -102,15 +102,10 @@ def run(args: argparse.Namespace) -> None:
             stream.write("\n")
 
 
+@reports_errors(logger, OSError, ValueError)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    args = build_parser().parse_args(argv)
-    setup_logger(name="vit_adapter")
-    try:
-        run(args)
-    except (OSError, ValueError) as error:
-        logger.error("%s", error)
-        return 2
+    run(build_parser().parse_args(argv))
     return 0
 
 

@@ -28,7 +28,6 @@ warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarn
 # ruff: noqa: E402
 import torch
 from detectron2.config import instantiate
-from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, OmegaConf
 from safetensors import safe_open
 from torch import Tensor, nn
@@ -60,6 +59,7 @@ from vit_adapter.utils.output_file import check_output_file
 
 OURS_SUFFIXES = (".pth", ".safetensors")
 THEIRS_SUFFIXES = (".pth", ".pth.tar")
+from vit_adapter.utils.command_line import reports_errors
 
 logger = logging.getLogger("vit_adapter.convert_checkpoint")
 
@@ -290,15 +290,10 @@ def run(args: argparse.Namespace) -> None:
     print(f"written: {' and '.join(map(str, written))}")
 
 
+@reports_errors(logger, OSError, ValueError, TypeError)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    args = build_parser().parse_intermixed_args(argv)
-    setup_logger(name="vit_adapter")
-    try:
-        run(args)
-    except (OSError, ValueError, TypeError) as error:
-        logger.error("%s", error)
-        return 2
+    run(build_parser().parse_intermixed_args(argv))
     return 0
 
 

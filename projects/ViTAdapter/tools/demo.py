@@ -29,7 +29,6 @@ warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarn
 import cv2
 import numpy as np
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
-from detectron2.utils.logger import setup_logger
 from PIL import Image
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -44,6 +43,7 @@ from vit_adapter.data.video import VIDEO_SUFFIXES, CameraReader, VideoReader, Vi
 from vit_adapter.drawing import draw_prediction, montage, save_picture
 from vit_adapter.evaluation.coco_results import coco_results
 from vit_adapter.utils.atomic import atomic_file, atomic_open
+from vit_adapter.utils.command_line import reports_errors
 from vit_adapter.utils.output_file import check_writable
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -353,18 +353,14 @@ def _show(picture: np.ndarray) -> None:
         cv2.waitKey(1)
 
 
+@reports_errors(logger, OSError, ValueError, TypeError)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     args = build_parser().parse_intermixed_args(argv)
-    setup_logger(name="vit_adapter")
-    try:
-        if args.camera is not None:
-            unreadable = run_camera(args)
-        else:
-            unreadable = run(args) if args.video is None else run_video(args)
-    except (OSError, ValueError, TypeError) as error:
-        logger.error("%s", error)
-        return 2
+    if args.camera is not None:
+        unreadable = run_camera(args)
+    else:
+        unreadable = run(args) if args.video is None else run_video(args)
     if unreadable:
         logger.error("%d images could not be drawn; see above", len(unreadable))
     return 1 if unreadable else 0

@@ -20,7 +20,6 @@ from pathlib import Path
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
 
 # ruff: noqa: E402
-from detectron2.utils.logger import setup_logger
 
 from vit_adapter import LazyPredictor
 from vit_adapter.config.arguments import add_config_arguments
@@ -34,6 +33,7 @@ from vit_adapter.export.formats import FORMATS, Run
 from vit_adapter.export.models import exportable
 from vit_adapter.export.random_images import pixel_ranges
 from vit_adapter.export.shapes import ImageShapes
+from vit_adapter.utils.command_line import reports_errors
 from vit_adapter.utils.output_file import check_output_file
 
 DEFAULT_SIZE = (512, 512)
@@ -134,15 +134,10 @@ def run(args: argparse.Namespace) -> None:
     print(f"Written: {args.output}, for images {shapes.described()}")
 
 
+@reports_errors(logger, OSError, ValueError, TypeError)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    args = build_parser().parse_intermixed_args(argv)
-    setup_logger(name="vit_adapter")
-    try:
-        run(args)
-    except (OSError, ValueError, TypeError) as error:
-        logger.error("%s", error)
-        return 2
+    run(build_parser().parse_intermixed_args(argv))
     return 0
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
 
 # ruff: noqa: E402
-from detectron2.utils.logger import setup_logger
 
 from vit_adapter import LazyPredictor
 from vit_adapter.backbone.lora import LoRALinear, merged_state_dict
@@ -29,6 +28,7 @@ from vit_adapter.config.loading import load_config
 from vit_adapter.utils.output_file import check_output_file
 
 SUFFIXES = (".pth", ".safetensors")
+from vit_adapter.utils.command_line import reports_errors
 
 logger = logging.getLogger("vit_adapter.merge_checkpoint")
 
@@ -69,15 +69,10 @@ def run(args: argparse.Namespace) -> None:
     print(f"LoRA merged into {layers} layers; {len(merged)} tensors written to {args.output}")
 
 
+@reports_errors(logger, OSError, ValueError, TypeError)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    args = build_parser().parse_intermixed_args(argv)
-    setup_logger(name="vit_adapter")
-    try:
-        run(args)
-    except (OSError, ValueError, TypeError) as error:
-        logger.error("%s", error)
-        return 2
+    run(build_parser().parse_intermixed_args(argv))
     return 0
 
 

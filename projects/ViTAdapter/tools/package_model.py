@@ -21,7 +21,6 @@ from pathlib import Path
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
 
 # ruff: noqa: E402
-from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
 from vit_adapter import LazyPredictor
@@ -32,6 +31,7 @@ from vit_adapter.hub import push_folder
 
 AVERAGED = "_ema"
 """End of the names of tasks that were evaluated with the moving average of the weights."""
+from vit_adapter.utils.command_line import reports_errors
 
 logger = logging.getLogger("vit_adapter.package_model")
 
@@ -150,15 +150,10 @@ def find_results(args: argparse.Namespace, cfg: DictConfig) -> dict[str, dict[st
     return {task: content[task] for task in content if task not in averaged}
 
 
+@reports_errors(logger, OSError, ValueError, TypeError, ImportError)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    args = build_parser().parse_intermixed_args(argv)
-    setup_logger(name="vit_adapter")
-    try:
-        run(args)
-    except (OSError, ValueError, TypeError, ImportError) as error:
-        logger.error("%s", error)
-        return 2
+    run(build_parser().parse_intermixed_args(argv))
     return 0
 
 

@@ -29,7 +29,6 @@ warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarn
 # ruff: noqa: E402
 import torch
 from detectron2.utils.events import EventStorage
-from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
@@ -41,6 +40,7 @@ from vit_adapter.config.model import build_model
 from vit_adapter.config.weights import base_weights
 from vit_adapter.layers.image_random import image_seeds
 from vit_adapter.layers.loss_count import StepCounts
+from vit_adapter.utils.command_line import reports_errors
 
 logger = logging.getLogger("vit_adapter.replay")
 
@@ -276,15 +276,10 @@ def run(args: argparse.Namespace) -> bool:
     return repeated
 
 
+@reports_errors(logger, OSError, ValueError, TypeError)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    args = build_parser().parse_args(argv)
-    setup_logger(name="vit_adapter")
-    try:
-        return 0 if run(args) else 1
-    except (OSError, ValueError, TypeError) as error:
-        logger.error("%s", error)
-        return 2
+    return 0 if run(build_parser().parse_args(argv)) else 1
 
 
 if __name__ == "__main__":

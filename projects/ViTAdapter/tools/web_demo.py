@@ -17,8 +17,8 @@ from collections.abc import Sequence
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
 
 # ruff: noqa: E402
-from detectron2.utils.logger import setup_logger
 
+from vit_adapter.utils.command_line import reports_errors
 from vit_adapter.web import Models, Source
 
 logger = logging.getLogger("vit_adapter.web_demo")
@@ -75,15 +75,10 @@ def serve(args: argparse.Namespace) -> None:
     page.wait()
 
 
+@reports_errors(logger, OSError, ValueError, TypeError)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    args = build_parser().parse_args(argv)
-    setup_logger(name="vit_adapter")
-    try:
-        serve(args)
-    except (OSError, ValueError, TypeError) as error:
-        logger.error("%s", error)
-        return 2
+    serve(build_parser().parse_args(argv))
     return 0
 
 

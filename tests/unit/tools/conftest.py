@@ -16,7 +16,7 @@ def demo_module():
 def demo(demo_module, monkeypatch, caplog):
     """The tool's main function with a fake model; ``caplog`` gets the messages."""
     monkeypatch.setattr(demo_module, "LazyPredictor", FakePredictor)
-    monkeypatch.setattr(demo_module, "setup_logger", lambda name: None)
+    monkeypatch.setattr("vit_adapter.utils.command_line.setup_logger", lambda name: None)
     log = logging.getLogger("vit_adapter.demo")
     monkeypatch.setattr(log, "level", logging.INFO)
     monkeypatch.setattr(log, "propagate", False)

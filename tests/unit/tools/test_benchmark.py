@@ -16,7 +16,7 @@ NAME = "quick_start/mask_rcnn_vit_adapter_shapes"
 @pytest.fixture
 def tool(monkeypatch) -> ModuleType:
     tool = load_tool("benchmark")
-    monkeypatch.setattr(tool, "setup_logger", lambda name: None)
+    monkeypatch.setattr("vit_adapter.utils.command_line.setup_logger", lambda name: None)
     return tool
 
 

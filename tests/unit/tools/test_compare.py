@@ -34,7 +34,7 @@ def write(path, shift):
 
 
 def test_prints_tables_and_a_verdict(tool, tmp_path, capsys, caplog, monkeypatch):
-    monkeypatch.setattr(tool, "setup_logger", lambda name: None)
+    monkeypatch.setattr("vit_adapter.utils.command_line.setup_logger", lambda name: None)
     a, b, numbers = (tmp_path / name for name in ("a.json", "b.json", "numbers.json"))
     write(a, 9)
     write(b, 2)
@@ -51,7 +51,7 @@ def test_prints_tables_and_a_verdict(tool, tmp_path, capsys, caplog, monkeypatch
 
 
 def test_several_runs_of_each_side(tool, tmp_path, capsys, caplog, monkeypatch):
-    monkeypatch.setattr(tool, "setup_logger", lambda name: None)
+    monkeypatch.setattr("vit_adapter.utils.command_line.setup_logger", lambda name: None)
     paths = [tmp_path / f"{shift}.json" for shift in (9, 10, 2, 3)]
     for path in paths:
         write(path, int(path.stem))
@@ -74,12 +74,12 @@ def test_several_runs_of_each_side(tool, tmp_path, capsys, caplog, monkeypatch):
     ],
 )
 def test_arguments_that_are_not_two_sides(tool, caplog, monkeypatch, arguments, message):
-    monkeypatch.setattr(tool, "setup_logger", lambda name: None)
+    monkeypatch.setattr("vit_adapter.utils.command_line.setup_logger", lambda name: None)
     assert tool.main(arguments) == 2
     assert message in caplog.text
 
 
 def test_what_cannot_be_compared_is_an_error(tool, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(tool, "setup_logger", lambda name: None)
+    monkeypatch.setattr("vit_adapter.utils.command_line.setup_logger", lambda name: None)
     assert tool.main([str(tmp_path), str(tmp_path)]) == 2
     assert "has none of the results" in caplog.text

@@ -32,7 +32,7 @@ def package(
     tool: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> Callable[..., int]:
     """The tool's main function; ``caplog`` gets the messages."""
-    monkeypatch.setattr(tool, "setup_logger", lambda name: None)
+    monkeypatch.setattr("vit_adapter.utils.command_line.setup_logger", lambda name: None)
     monkeypatch.setattr(logging.getLogger("vit_adapter"), "propagate", True)
     return lambda *arguments: tool.main([str(argument) for argument in arguments])
 

@@ -15,7 +15,8 @@ CONFIG = "quick_start/mask_rcnn_vit_adapter_shapes"
 @pytest.fixture
 def tool(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = load_tool("web_demo")
-    monkeypatch.setattr(module, "setup_logger", lambda name: None)  # it hides messages from caplog
+    # It hides messages from caplog.
+    monkeypatch.setattr("vit_adapter.utils.command_line.setup_logger", lambda name: None)
     return module
 
 
