@@ -1,4 +1,4 @@
-"""Fake tensors on CUDA: a size, a dtype and a device, but no numbers and no GPU."""
+"""Fake tensors on CUDA, with a size, a dtype and a device but no numbers, and fake streams."""
 
 import torch
 from torch import nn
@@ -15,3 +15,23 @@ def move_to_fake_cuda(module: nn.Module) -> nn.Module:
             if buffer is not None:
                 part._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device="cuda")
     return module
+
+
+class FakeStream:
+    """A CUDA stream that only notes the events that it records and waits for."""
+
+    current: "FakeStream | None" = None
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.device = device
+        self.events: list[object] = []
+        self.waited_for: list[object] = []
+
+    def record_event(self) -> object:
+        """Note and return a new event."""
+        self.events.append(object())
+        return self.events[-1]
+
+    def wait_event(self, event: object) -> None:
+        """Note the event."""
+        self.waited_for.append(event)

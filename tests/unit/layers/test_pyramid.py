@@ -5,7 +5,7 @@ import weakref
 import pytest
 import torch
 
-from vit_adapter.layers import pyramid
+from vit_adapter.layers import kept, pyramid
 from vit_adapter.layers.pyramid import (
     PyramidGeometry,
     crop_map,
@@ -110,8 +110,8 @@ def test_constants_that_a_cuda_graph_reads_are_never_freed(monkeypatch) -> None:
     shapes = [(5, 19)]
     points = weakref.ref(reference_points(shapes, device=CPU, dtype=torch.float32))
     with monkeypatch.context() as patch:
-        patch.setattr(pyramid, "_captured", {})
-        patch.setattr(pyramid, "is_captured", lambda tensor: True)
+        patch.setattr(kept, "_captured", {})
+        patch.setattr(kept, "is_captured", lambda tensor: True)
         reference_points(shapes, device=CPU, dtype=torch.float32)
         pyramid._constants.clear()
         assert points() is not None

@@ -4,17 +4,16 @@ import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vit_adapter.layers.pyramid import holds_numbers, is_captured
+from vit_adapter.layers.kept import Kept, Value, holds_numbers, is_captured, parts
 
 # Per cache: enough for a bias of 512 pixels in float32 or 640 in bfloat16 with 16 heads.
 _MAX_BYTES = 80 * 2**20
 
-_Value = TypeVar("_Value", Tensor, tuple[Tensor, ...])
 _Sources = list[tuple[weakref.ref[Tensor], int, int]]
 _graph = threading.local()
 
@@ -26,11 +25,11 @@ class DerivedTensors:
     is forgotten as soon as a parameter is found to be replaced or written to. Writes to
     ``parameter.data`` cannot be detected: call :meth:`clear` after them (:class:`DerivesTensors`
     does so when its training mode is set). At most 80 MiB are kept. Several threads may use one
-    cache.
+    cache, on any CUDA streams.
     """
 
     def __init__(self) -> None:
-        self._entries: dict[Hashable, tuple[_Sources, Any]] = {}
+        self._entries: dict[Hashable, tuple[_Sources, Kept]] = {}
         self._lock = threading.RLock()
 
     def __reduce__(self) -> tuple[type["DerivedTensors"], tuple[()]]:
@@ -42,7 +41,7 @@ class DerivedTensors:
         with self._lock:
             self._entries.clear()
 
-    def get(self, sources: Sequence[Tensor], key: Hashable, make: Callable[[], _Value]) -> _Value:
+    def get(self, sources: Sequence[Tensor], key: Hashable, make: Callable[[], Value]) -> Value:
         """Return ``make()``, or its result from an earlier call with the same sources and key.
 
         Do not write to the result.
@@ -71,23 +70,23 @@ class DerivedTensors:
     def _find(self, sources: Sequence[Tensor], key: Hashable) -> Any:
         if key not in self._entries:
             return None
-        known, value = self._entries[key]
+        known, kept = self._entries[key]
         same = len(known) == len(sources) and all(
-            kept() is source and memory == source.data_ptr() and version == source._version
-            for source, (kept, memory, version) in zip(sources, known, strict=True)
+            ref() is source and memory == source.data_ptr() and version == source._version
+            for source, (ref, memory, version) in zip(sources, known, strict=True)
         )
         if not same:
             self.clear()
-        return value if same else None
+        return kept.read() if same else None
 
     def _keep(self, sources: Sequence[Tensor], key: Hashable, value: Any) -> None:
-        if _size(value) > _MAX_BYTES or not all(map(holds_numbers, _parts(value))):
+        if _size(value) > _MAX_BYTES or not all(map(holds_numbers, parts(value))):
             return
-        kept = sum(_size(other) for _, other in self._entries.values())
-        while self._entries and kept + _size(value) > _MAX_BYTES:
-            kept -= _size(self._entries.pop(next(iter(self._entries)))[1])
+        total = sum(_size(kept.value) for _, kept in self._entries.values())
+        while self._entries and total + _size(value) > _MAX_BYTES:
+            total -= _size(self._entries.pop(next(iter(self._entries)))[1].value)
         known = [(weakref.ref(s), s.data_ptr(), s._version) for s in sources]
-        self._entries[key] = known, value
+        self._entries[key] = known, Kept(value)
 
 
 @contextmanager
@@ -119,9 +118,5 @@ class DerivesTensors(nn.Module):
         return super().train(mode)
 
 
-def _parts(value: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (value,) if isinstance(value, Tensor) else value
-
-
 def _size(value: Tensor | tuple[Tensor, ...]) -> int:
-    return sum(part.nbytes for part in _parts(value))
+    return sum(part.nbytes for part in parts(value))

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vit_adapter.layers.kept import Kept, holds_numbers, keep_if_captured
 from vit_adapter.ops.exporting import is_exporting
 
 GridSize = tuple[int, int]
@@ -25,8 +26,7 @@ VIT_STRIDE = 16
 
 # Training with many image sizes must not keep a table for each of them.
 _MAX_CACHED = 64
-_constants: dict[tuple, Tensor] = {}
-_captured: dict[int, Tensor] = {}
+_constants: dict[tuple, Kept[Tensor]] = {}
 _constants_lock = threading.Lock()  # threads may predict with the same model
 
 
@@ -214,25 +214,6 @@ def _inverse_sizes(
     return torch.cat(filled).view(-1, 2)
 
 
-def holds_numbers(tensor: Tensor) -> bool:
-    """Whether a new tensor can be kept for later calls; fake and captured ones hold no numbers."""
-    return type(tensor) is Tensor and not is_captured(tensor)
-
-
-def is_captured(tensor: Tensor) -> bool:
-    """Whether operations on a tensor are now being captured in a CUDA graph."""
-    # A fake tensor may claim to be on CUDA where there is no driver.
-    cuda = tensor.is_cuda and torch.cuda.is_initialized()
-    return cuda and torch.cuda.is_current_stream_capturing()
-
-
-def keep_if_captured(tensor: Tensor) -> Tensor:
-    """Return a cached tensor; never free it if a CUDA graph will read its memory."""
-    if is_captured(tensor):
-        _captured[id(tensor)] = tensor
-    return tensor
-
-
 _Make = Callable[[tuple[GridSize, ...], torch.device, torch.dtype], Tensor]
 
 
@@ -249,13 +230,14 @@ def cached_constant(
     key = (make, shapes, device, dtype)
     kept = _constants.get(key)
     if kept is not None:
-        return keep_if_captured(kept)
+        return keep_if_captured(kept.read())
     # A tensor made in inference mode could not be used in a later training step.
     with torch.inference_mode(False):
         value = make(shapes, device, dtype)
     if holds_numbers(value):
+        kept = Kept(value)
         with _constants_lock:
             if len(_constants) >= _MAX_CACHED:
                 _constants.pop(next(iter(_constants)))
-            _constants[key] = value
+            _constants[key] = kept
     return value

@@ -28,7 +28,7 @@ from vit_adapter.backbone.timm_vit.windows import (
     why_no_windows,
 )
 from vit_adapter.layers import GridSize, resize_position_embedding
-from vit_adapter.layers.pyramid import holds_numbers, keep_if_captured
+from vit_adapter.layers.kept import Kept, holds_numbers, keep_if_captured
 from vit_adapter.ops.exporting import is_exporting
 
 Resize = Callable[[Tensor, GridSize, GridSize, int], Tensor]
@@ -122,7 +122,7 @@ class EvaFamily(StandardFamily):
     """``Eva``: rotary positions, with or without learned ones (EVA-02, DINOv3, RoPE-ViT ...)."""
 
     def __init__(self) -> None:
-        self._fixed: dict[tuple, tuple[Tensor, Tensor]] = {}
+        self._fixed: dict[tuple, tuple[Tensor, Kept[Tensor]]] = {}
 
     def __reduce__(self) -> tuple[type["EvaFamily"], tuple[()]]:
         """Let copies and pickles start without positions."""
@@ -143,14 +143,14 @@ class EvaFamily(StandardFamily):
         # version.
         key = (grid, id(source), source._version)
         if key in self._fixed:
-            return keep_if_captured(self._fixed[key][1])
+            return keep_if_captured(self._fixed[key][1].read())
         # A tensor made in inference mode could not be used in a later training step.
         with torch.inference_mode(False), torch.no_grad():
             rotary = rope.get_embed(shape=grid)
         if holds_numbers(rotary):
             if len(self._fixed) >= _MAX_CACHED_GRIDS:
                 self._fixed.clear()
-            self._fixed[key] = source, rotary
+            self._fixed[key] = source, Kept(rotary)
         return rotary
 
 
