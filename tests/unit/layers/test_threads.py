@@ -5,7 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from timm.layers import RotaryEmbeddingCat
+from torch import nn
 
+from vit_adapter.backbone.timm_vit.families import EvaFamily
 from vit_adapter.layers.derived import DerivedTensors
 from vit_adapter.layers.pyramid import inverse_grid_sizes, reference_points
 
@@ -42,3 +45,20 @@ def test_biases_of_a_table_that_is_replaced():
         return cache.get([table], index % 3, lambda: table * 2)[0].item()
 
     assert in_threads(torch.no_grad()(bias), range(2000)) == [2.0 * (k % 4) for k in range(2000)]
+
+
+class ClearedByAnother(dict):
+    """As if another thread cleared it between a look for a key and the next step."""
+
+    def __contains__(self, key: object) -> bool:
+        found = super().__contains__(key)
+        self.clear()
+        return found
+
+
+def test_rotary_positions_that_another_thread_clears():
+    model, family = nn.Module(), EvaFamily()
+    model.rope = RotaryEmbeddingCat(8)
+    family._fixed = ClearedByAnother()
+    positions = family.positions(model, (2, 3))
+    assert family.positions(model, (2, 3)) is positions

@@ -142,8 +142,9 @@ class EvaFamily(StandardFamily):
         # The buffer is kept with the result, so that no other gets its id. Writes to it change the
         # version.
         key = (grid, id(source), source._version)
-        if key in self._fixed:
-            return keep_if_captured(self._fixed[key][1].read())
+        found = self._fixed.get(key)  # at once: another thread may clear them
+        if found is not None:
+            return keep_if_captured(found[1].read())
         # A tensor made in inference mode could not be used in a later training step.
         with torch.inference_mode(False), torch.no_grad():
             rotary = rope.get_embed(shape=grid)
