@@ -64,6 +64,19 @@ def test_no_value_outlives_its_source(change: object) -> None:
     assert counted.get().abs().sum() > 0
 
 
+@torch.no_grad()
+def test_a_write_while_a_value_is_made_is_noticed() -> None:
+    cache, table = DerivedTensors(), nn.Parameter(torch.zeros(4))
+
+    def make_and_write() -> Tensor:  # as if another thread loaded weights
+        value = table * 1
+        table.fill_(3)
+        return value
+
+    cache.get([table], "", make_and_write)
+    assert torch.equal(cache.get([table], "", lambda: table * 1), table)
+
+
 def test_nothing_is_kept_while_gradients_are_computed() -> None:
     counted = _Counted()
     with torch.no_grad():

@@ -61,8 +61,10 @@ class DerivedTensors:
         with self._lock:
             value = self._find(sources, key)
             if value is None:
+                # Taken before: if another thread writes meanwhile, the next call notices.
+                versions = [source._version for source in sources]
                 value = make()
-                self._keep(sources, key, value)
+                self._keep(sources, versions, key, value)
         if captured:
             held.append(value)
         return value
@@ -79,13 +81,18 @@ class DerivedTensors:
             self.clear()
         return kept.read() if same else None
 
-    def _keep(self, sources: Sequence[Tensor], key: Hashable, value: Any) -> None:
+    def _keep(
+        self, sources: Sequence[Tensor], versions: list[int], key: Hashable, value: Any
+    ) -> None:
         if _size(value) > _MAX_BYTES or not all(map(holds_numbers, parts(value))):
             return
         total = sum(_size(kept.value) for _, kept in self._entries.values())
         while self._entries and total + _size(value) > _MAX_BYTES:
             total -= _size(self._entries.pop(next(iter(self._entries)))[1].value)
-        known = [(weakref.ref(s), s.data_ptr(), s._version) for s in sources]
+        known = [
+            (weakref.ref(source), source.data_ptr(), version)
+            for source, version in zip(sources, versions, strict=True)
+        ]
         self._entries[key] = known, Kept(value)
 
 
