@@ -1,17 +1,22 @@
 """GraphedModel: the results of the model, by a graph for each of the first sizes."""
 
 import gc
+import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from unittest.mock import MagicMock
+from contextlib import contextmanager
 
 import pytest
 import torch
 from detector_families import build, random_image
+from fake_cuda import FakeStream
 from torch import nn
 
 from vit_adapter import model_zoo
 from vit_adapter.config.model import build_model
 from vit_adapter.test_time import GraphedModel, MixedPrecision, graphs
+from vit_adapter.test_time.graphs import CapturedFunction
 
 DETECTORS = ["mask_rcnn", "cascade", "htc", "atss", "gfl", "sparse"]
 SEGMENTORS = ["upernet", "semantic_fpn", "mask2former"]
@@ -126,6 +131,97 @@ def test_compiles(monkeypatch):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+class Captures(threading.local):
+    """Takes the place of what captures use of `torch.cuda`, and notes the order of it."""
+
+    device = 0
+
+    def __init__(self, notes: list[tuple]) -> None:
+        self.notes = notes
+
+    @contextmanager
+    def select(self, device: torch.device) -> Iterator[None]:
+        before, self.device = self.device, device
+        yield
+        self.device = before
+
+    @contextmanager
+    def capture(self, graph, stream, capture_error_mode) -> Iterator[None]:
+        self.notes.append(("begin", self.device, stream, capture_error_mode))
+        time.sleep(0.01)  # other threads run
+        yield
+        self.notes.append(("end", self.device))
+
+    def synchronize(self) -> None:
+        self.notes.append(("synchronize", self.device))
+
+    def CUDAGraph(self) -> "Captures":  # noqa: N802
+        return self
+
+    def replay(self) -> None:
+        self.notes.append(("replay", self.device))
+
+
+@pytest.fixture
+def captures(monkeypatch: pytest.MonkeyPatch) -> Captures:
+    fake = Captures([])
+    for name, part in {
+        "device": fake.select,
+        "Stream": FakeStream,
+        "CUDAGraph": fake.CUDAGraph,
+        "graph": fake.capture,
+        "synchronize": fake.synchronize,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, part)
+    return fake
+
+
+def test_captures_on_the_device_of_the_images(captures, fake_cuda):
+    calls = []
+    function = CapturedFunction(lambda images: calls.append(captures.device) or images + 1)
+    second = torch.device("cuda:1")
+    with fake_cuda:
+        for width in (4, 4, 8):
+            assert function(torch.ones(1, 3, 4, width, device=second)).shape[-1] == width
+    stream = captures.notes[0][2]
+    assert stream.device == second
+    captured = [("begin", second, stream, "thread_local"), ("end", second), ("synchronize", second)]
+    replayed = ("replay", second)
+    assert captures.notes == [*captured, replayed, replayed, *captured, replayed]
+    assert set(calls) == {second} and captures.device == 0
+
+
+def test_threads_capture_one_after_the_other(captures):
+    functions = [CapturedFunction(lambda images: images + 1) for _ in range(8)]
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda function: function(torch.ones(1, 3, 4, 4)), functions))
+    order = [note[0] for note in captures.notes if note[0] in ("begin", "end")]
+    assert order == ["begin", "end"] * 8
+    assert len({note[2] for note in captures.notes if note[0] == "begin"}) == 8  # streams
+
+
+@pytest.mark.cuda
+def test_threads_capture_while_others_allocate():
+    models = [make_model("atss").cuda() for _ in range(2)]
+    expected = [run(model) for model in models]
+    graphed = [GraphedModel(model, "cuda_graph") for model in models]
+    done = threading.Event()
+
+    def allocate() -> None:
+        while not done.is_set():
+            torch.empty(32 * 2**20, device="cuda")
+            torch.empty(1, device="cuda").fill_(1).item()
+
+    with ThreadPoolExecutor(3) as threads:
+        other = threads.submit(allocate)
+        try:
+            found = list(threads.map(run, graphed))
+        finally:
+            done.set()
+    other.result()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.cuda
 @pytest.mark.parametrize("name", ["mask2former", "mask_rcnn", "atss", "upernet"])
 def test_captures(name):
@@ -134,16 +230,3 @@ def test_captures(name):
     graphed = GraphedModel(model, "cuda_graph")
     for _ in range(2):
         torch.testing.assert_close(run(graphed), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_captures_on_the_device_of_the_images(monkeypatch):
-    """The order of the calls, with stand-ins for CUDA."""
-    cuda, images = MagicMock(), torch.ones(2)
-    monkeypatch.setattr(torch, "cuda", cuda)
-    assert graphs.CapturedFunction(lambda numbers: numbers + 1)(images).equal(images + 1)
-    cuda.device.assert_called_once_with(images.device)
-    names = [name for name, *_ in cuda.mock_calls]
-    streams = names.index("Stream"), names.index("current_stream"), names.index("graph")
-    assert all(names.index("device().__enter__") < place for place in streams)
-    assert names.index("device().__exit__") > max(streams)
-    cuda.graph.assert_called_once_with(cuda.CUDAGraph(), stream=cuda.Stream())

@@ -20,6 +20,7 @@ GRAPHS = ("compile", "cuda_graph")
 _MOST_SIZES = 8
 _WARMUP_CALLS = 3  # before a capture
 _OUTPUTS = "_outputs_of_core"
+_one_capture = threading.Lock()  # PyTorch captures one graph at a time in a process
 
 Function = Callable[[Tensor], Any]
 
@@ -33,7 +34,8 @@ class GraphedModel(nn.Module):
 
     The weights must not be written to while this object lives: a CUDA graph reads merged and folded
     copies. The model is left as it was when this object is deleted. Several threads may use it, on
-    one CUDA stream.
+    one CUDA stream. While a CUDA graph is captured, at the first images of a size, no thread may
+    wait for the whole device, as :func:`torch.cuda.synchronize` does.
 
     Args:
         model: a model or a wrapper around one; this wrapper takes over its mode.
@@ -87,31 +89,37 @@ class CapturedFunction:
     def __init__(self, function: Function) -> None:
         self._function = function
         self._graphs: dict[tuple, tuple[torch.cuda.CUDAGraph, Tensor, Any, list[Any]]] = {}
+        self._stream: torch.cuda.Stream | None = None
 
     def __call__(self, images: Tensor) -> Any:
         """Return the outputs, which the next call overwrites."""
         key = _key(images)
-        if key not in self._graphs:
-            self._graphs[key] = self._capture(images)
-        graph, inputs, outputs, _ = self._graphs[key]
-        inputs.copy_(images)
-        graph.replay()
+        with torch.cuda.device(images.device):  # a thread starts with the first one
+            if key not in self._graphs:
+                with _one_capture:
+                    self._graphs[key] = self._capture(images)
+            graph, inputs, outputs, _ = self._graphs[key]
+            inputs.copy_(images)
+            graph.replay()
         return outputs
 
     def _capture(self, images: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Any, list[Any]]:
-        device = torch.cuda.device(images.device)  # whose streams are meant below
-        autocast = _autocast_without_cache(images)
-        with torch.inference_mode(False), torch.no_grad(), autocast, device:
+        # Not PyTorch's stream for all captures, which belongs to one device. Graphs of one stream
+        # also share memory of cuBLAS, and it may go with one of them (pytorch/pytorch#193402).
+        self._stream = self._stream or torch.cuda.Stream(images.device)
+        with torch.inference_mode(False), torch.no_grad(), _autocast_without_cache(images):
             inputs = images.clone()
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):  # load kernels and fill caches before the capture
-                for _ in range(_WARMUP_CALLS):
-                    self._function(inputs)
-            torch.cuda.current_stream().wait_stream(side)
+            for _ in range(_WARMUP_CALLS):  # load kernels and fill caches before the capture
+                self._function(inputs)
             graph = torch.cuda.CUDAGraph()
-            with held_for_graph() as held, torch.cuda.graph(graph, stream=side):
+            # Only this thread must not allocate memory by itself; others go on.
+            captured = torch.cuda.graph(
+                graph, stream=self._stream, capture_error_mode="thread_local"
+            )
+            with held_for_graph() as held, captured:
                 outputs = self._function(inputs)
+        # The graph may read what another thread has just cached, without waiting for its stream.
+        torch.cuda.synchronize()
         return graph, inputs, outputs, held
 
 
