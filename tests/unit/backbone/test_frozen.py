@@ -113,6 +113,25 @@ def test_double_precision_is_kept() -> None:
     assert torch.equal(tokens, expected)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("in_bfloat16", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_converted_model_computes_without_autocast(
+    dtype: torch.dtype, in_bfloat16: bool, bfloat16_is
+) -> None:
+    bfloat16_is("native")
+    vit = make_vit().to(dtype)
+    images = torch.randn(1, 3, 64, 64, dtype=dtype)
+    expected, _ = vit(images)
+    active = []
+    for part in (vit.patch_embed, vit.blocks[0]):
+        part.register_forward_hook(lambda *_: active.append(torch.is_autocast_enabled("cpu")))
+    tokens, grid = FrozenTrunk(vit, in_bfloat16=in_bfloat16).embed(images)
+    tokens = FrozenTrunk(vit, in_bfloat16=in_bfloat16).forward_blocks(tokens, grid, 0, 3)
+    assert torch.equal(tokens, expected) and tokens.dtype == dtype
+    assert active == [False, False]
+
+
 def test_weights_stay_in_full_precision() -> None:
     vit = make_vit()
     before = {name: value.clone() for name, value in vit.state_dict().items()}

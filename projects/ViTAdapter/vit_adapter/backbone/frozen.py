@@ -26,7 +26,8 @@ class FrozenTrunk:
 
     The weights themselves do not change: autocast rounds them as they are used, so checkpoints
     hold them in full precision in every mode, unless :func:`store_in_bfloat16` has rounded them.
-    Layer norms and the residual stream stay in float32. Double precision stays double.
+    Layer norms and the residual stream stay in float32. Double precision stays double. If the model
+    was converted to 16 bits, everything is computed in these, without autocast.
 
     The blocks of a ViT with LoRA factors run with gradients for these, and not in float16, where
     gradients need the loss scaling of ``train.amp``.
@@ -65,6 +66,8 @@ class FrozenTrunk:
 
     def _autocast(self, tensor: Tensor) -> contextlib.AbstractContextManager:
         if is_exporting():  # the graph is in float32, and so are the weights
+            return contextlib.nullcontext()
+        if tensor.dtype.itemsize < torch.float32.itemsize:  # images of a converted model
             return contextlib.nullcontext()
         device_type = tensor.device.type
         dtype = computing_dtype(device_type)
