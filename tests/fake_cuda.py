@@ -1,7 +1,24 @@
 """Fake tensors on CUDA, with a size, a dtype and a device but no numbers, and fake streams."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+ALLOCATIONS = {"empty", "empty_like", "new_empty", "empty_strided", "_unsafe_view"}
+
+
+class Launches(TorchDispatchMode):
+    """Counts the operations on CUDA tensors that are neither views nor allocations."""
+
+    count = 0
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        result = op(*args, **(kwargs or {}))
+        tensors = [output for output in tree_leaves(result) if isinstance(output, Tensor)]
+        works = not op.is_view and op._schema.name.removeprefix("aten::") not in ALLOCATIONS
+        self.count += works and any(tensor.is_cuda for tensor in tensors)
+        return result
 
 
 def move_to_fake_cuda(module: nn.Module) -> nn.Module:

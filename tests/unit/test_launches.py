@@ -8,29 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.config import instantiate
-from fake_cuda import move_to_fake_cuda
+from fake_cuda import Launches, move_to_fake_cuda
 from omegaconf import DictConfig
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from vit_adapter import model_zoo
 from vit_adapter.layers import derived, pyramid
-
-ALLOCATIONS = {"empty", "empty_like", "new_empty", "empty_strided", "_unsafe_view"}
-
-
-class Launches(TorchDispatchMode):
-    """Counts the operations on CUDA tensors that are neither views nor allocations."""
-
-    count = 0
-
-    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-        result = op(*args, **(kwargs or {}))
-        tensors = [output for output in tree_leaves(result) if isinstance(output, Tensor)]
-        works = not op.is_view and op._schema.name.removeprefix("aten::") not in ALLOCATIONS
-        self.count += works and any(tensor.is_cuda for tensor in tensors)
-        return result
 
 
 @pytest.fixture

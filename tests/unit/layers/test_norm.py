@@ -3,7 +3,7 @@
 import pytest
 import torch
 from detectron2.layers import get_norm
-from fake_cuda import move_to_fake_cuda
+from fake_cuda import Launches, move_to_fake_cuda
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -129,6 +129,18 @@ def test_norm_in_place_rounds_once_in_16_bits() -> None:
     with torch.no_grad():
         expected = norm(features)
         assert torch.equal(normalise_map(norm, features, in_place=True), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["BN", "SyncBN", "FrozenBN"])
+def test_a_norm_on_cuda_passes_over_the_map_once(name: str, fake_cuda: FakeTensorMode) -> None:
+    norm = make_layers(name)[1].eval()
+    with fake_cuda:
+        features = torch.empty(2, 32, 6, 5, device="cuda").to(memory_format=torch.channels_last)
+        move_to_fake_cuda(norm)
+        with Launches() as launches:
+            normed = normalise_map(norm, features, in_place=True)
+    assert launches.count == 1 and normed.stride() == features.stride()
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "naiveSyncBN"])

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vit_adapter.layers.cpu.batch_norm import normalise_cells
 from vit_adapter.layers.cpu.convolution import to_fast_layout
+from vit_adapter.layers.cpu.eager import is_observed, is_plain
 from vit_adapter.layers.derived import DerivesTensors
 
 _NAMES = ("BN", "SyncBN", "naiveSyncBN", "naiveSyncBN_N", "FrozenBN", "GN", "LN")
@@ -103,17 +104,16 @@ def normalise_map(norm: nn.Module, features: Tensor, *, in_place: bool = False) 
         norm: the norm. Forward hooks of a batch norm are not called when it is applied in place,
             and see (B * H * W, C, 1, 1) when it gets cells.
         features: the map.
-        in_place: whether a batch norm in evaluation may overwrite ``features``: new memory for a
-            large map takes longer than the arithmetic.
+        in_place: whether a batch norm in evaluation may overwrite ``features``. This is done in
+            float32 on the CPU, where new memory for a large map takes longer than the arithmetic.
 
     Returns:
         (B, C, H, W).
     """
-    # 16 bits would also round the product.
-    if in_place and features.dtype.itemsize >= torch.float32.itemsize and _has_constants(norm):
-        scale, shift = _scale_and_shift(norm)
+    if in_place and is_plain(features) and not is_observed() and _has_constants(norm):
+        scale, shift = (values.view(-1, 1, 1) for values in _scale_and_shift(norm))
         if features.dtype == scale.dtype:
-            return features.mul_(scale.view(-1, 1, 1)).add_(shift.view(-1, 1, 1))
+            return torch.addcmul(shift, features, scale, out=features)
     if features.is_cuda or not torch.is_grad_enabled():
         return norm(features)
     if features.device.type == "cpu" and type(norm) in (nn.BatchNorm2d, nn.SyncBatchNorm):
