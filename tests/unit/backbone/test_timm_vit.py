@@ -190,11 +190,30 @@ def test_position_biases_are_resized_in_single_precision(dtype: torch.dtype) -> 
     table = torch.randn(27 * 27 + 3, 3)
     positions = relative_positions((14, 14), (5, 6), table)
     with torch.autocast("cpu", dtype=dtype):
-        bias = positions.bias(table)
-    assert torch.equal(bias, positions.bias(table))
+        bias = positions.bias(table, torch.float32)
+    assert torch.equal(bias, positions.bias(table, torch.float32))
     rounded = table.to(dtype)
     positions = relative_positions((14, 14), (5, 6), rounded)
-    assert torch.equal(positions.bias(rounded), positions.bias(rounded.float()).to(dtype))
+    expected = positions.bias(rounded.float(), torch.float32).to(dtype)
+    assert torch.equal(positions.bias(rounded, dtype), expected)
+
+
+@torch.no_grad()
+def test_position_biases_are_kept_until_the_weights_change() -> None:
+    vit = make_vit(MODELS["BEiT"])
+    images = torch.randn(1, 3, 32, 48)
+    before = vit(images)[0]
+    biases = [block.attn.biases.derived for block in vit.model.blocks]
+    kept = [list(cache._entries.values()) for cache in biases]
+    assert torch.equal(vit(images)[0], before)
+    assert [list(cache._entries.values()) for cache in biases] == kept and all(kept)
+    for block in vit.model.blocks:
+        block.attn.relative_position_bias_table.mul_(2)
+    changed = vit(images)[0]
+    assert not torch.equal(changed, before)
+    torch.testing.assert_close(changed, copy.deepcopy(vit)(images)[0], rtol=0, atol=0)
+    vit.train()
+    assert not any(cache._entries for cache in biases)
 
 
 @torch.no_grad()

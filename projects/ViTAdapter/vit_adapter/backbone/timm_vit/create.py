@@ -7,11 +7,13 @@ import timm
 import torch
 from timm.layers import PatchEmbed, RotaryEmbeddingDinoV3
 from timm.models import get_arch_name, get_arch_pretrained_cfgs, is_model_in_modules
+from timm.models.beit import Beit
 from torch import nn
 
 from vit_adapter.backbone.timm_vit.families import Family, find_family
 from vit_adapter.backbone.timm_vit.rope import StoredRope
 from vit_adapter.backbone.vit_parts import check_img_size, check_in_channels
+from vit_adapter.layers.derived import DerivesTensors
 from vit_adapter.utils.hints import did_you_mean
 
 _PLAIN_MODULES = ("beit", "deit", "eva", "vision_transformer", "vision_transformer_sam")
@@ -91,6 +93,12 @@ def create_plain_vit(
             f"final_norm must be False for {name!r}: timm's model has no LayerNorm after its "
             "last block"
         )
+    _adapt(model)
+    return model, family
+
+
+def _adapt(model: nn.Module) -> None:
+    """Change what a trunk needs otherwise: sizes of images, rotary positions, kept biases."""
     model.patch_embed.strict_img_size = False
     if isinstance(getattr(model, "rope", None), RotaryEmbeddingDinoV3):
         model.rope = StoredRope(model.rope)
@@ -98,7 +106,9 @@ def create_plain_vit(
         # The adapter ties tokens to positions and runs the blocks in groups, so the positions must
         # not be jittered anew for each group.
         model.rope.aug_active = False
-    return model, family
+    if isinstance(model, Beit):
+        for block in model.blocks:
+            block.attn.biases = DerivesTensors()  # a module without parameters
 
 
 def check_name(name: str) -> None:

@@ -6,6 +6,7 @@ D embed dim.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -186,7 +187,12 @@ class BeitFamily(Family):
     ) -> Tensor:
         """See :meth:`Family.run_block`."""
         block = model.blocks[index]
-        bias = positions.bias(block.attn.relative_position_bias_table)
+        table = block.attn.relative_position_bias_table
+
+        def bias(dtype: torch.dtype) -> Tensor:
+            make = partial(positions.bias, table, dtype)
+            return block.attn.biases.derived.get([table], (grid, dtype), make)
+
         return run_scaled_block(
             block, tokens, lambda normed: biased_attention(block.attn, normed, bias)
         )

@@ -3,17 +3,16 @@
 Shapes: h/w grid of patches, N = h*w, M heads, S = 2*side - 1 relative positions along an axis.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from timm.layers import resize_rel_pos_bias_table
-from timm.models.beit import gen_relative_position_index
 from torch import Tensor, nn
 
 from vit_adapter.layers import GridSize, linear, scaled_dot_product_attention
 from vit_adapter.layers.pyramid import cached_constant
-
-NUM_EXTRA = 3  # class to patch, patch to class, class to class: the last rows of a table
+from vit_adapter.layers.relative_position import NUM_CLASS_ROWS, relative_position_bias
 
 
 @dataclass(frozen=True)
@@ -21,40 +20,39 @@ class RelativePositions:
     """What all blocks share for one grid.
 
     Attributes:
-        index: (1 + N, 1 + N), the row of the table for each pair of tokens, class token first.
+        grid: (h, w).
         rows: (S of the grid, S of the table), resizes a table vertically; None for no change.
         columns: the same horizontally.
     """
 
-    index: Tensor
+    grid: GridSize
     rows: Tensor | None
     columns: Tensor | None
 
-    def bias(self, table: Tensor) -> Tensor:
-        """Look up the bias (1, M, 1 + N, 1 + N) in a table (S*S + 3, M)."""
+    def bias(self, table: Tensor, dtype: torch.dtype) -> Tensor:
+        """Spread a table (S*S + 3, M) over all pairs: (M, 1 + N, 1 + N), class token first."""
         if self.rows is not None:
             table = self._resize(table)
-        return table[self.index].permute(2, 0, 1)[None]
+        return relative_position_bias(table.to(dtype), self.grid, class_token=True)
 
     def _resize(self, table: Tensor) -> Tensor:
         """Resize a table, in float32 or wider even under autocast."""
-        grid = table[:-NUM_EXTRA].unflatten(0, (self.rows.shape[1], self.columns.shape[1]))
+        grid = table[:-NUM_CLASS_ROWS].unflatten(0, (self.rows.shape[1], self.columns.shape[1]))
         with torch.autocast(table.device.type, enabled=False):
             resized = torch.einsum("ya,xb,abm->yxm", self.rows, self.columns, grid.to(self.rows))
-        return torch.cat([resized.flatten(0, 1).to(table.dtype), table[-NUM_EXTRA:]])
+        return torch.cat([resized.flatten(0, 1).to(table.dtype), table[-NUM_CLASS_ROWS:]])
 
 
 def relative_positions(source: GridSize, grid: GridSize, like: Tensor) -> RelativePositions:
     """Prepare the bias at ``grid`` from tables of ``source``, on the device of ``like``."""
-    index = gen_relative_position_index(grid, device=like.device)
     if source == grid:
-        return RelativePositions(index, None, None)
+        return RelativePositions(grid, None, None)
     wide = torch.promote_types(like.dtype, torch.float32)
     rows, columns = (
         cached_constant(make, (source, grid), like.device, wide)
         for make in (_vertical_weights, _horizontal_weights)
     )
-    return RelativePositions(index, rows, columns)
+    return RelativePositions(grid, rows, columns)
 
 
 def _vertical_weights(
@@ -92,8 +90,13 @@ def _resize_by_timm(table: Tensor, grids: tuple[GridSize, ...]) -> Tensor:
     return resized.unflatten(0, (height, width))
 
 
-def biased_attention(attention: nn.Module, tokens: Tensor, bias: Tensor) -> Tensor:
-    """timm's ``beit.Attention``, (B, 1 + N, D) -> the same, with a bias (1, M, 1 + N, 1 + N)."""
+def biased_attention(
+    attention: nn.Module, tokens: Tensor, bias: Callable[[torch.dtype], Tensor]
+) -> Tensor:
+    """timm's ``beit.Attention``, (B, 1 + N, D) -> the same.
+
+    ``bias`` returns the bias (M, 1 + N, 1 + N) in a dtype.
+    """
     qkv_bias = None
     if attention.q_bias is not None:
         qkv_bias = torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
@@ -105,5 +108,6 @@ def biased_attention(attention: nn.Module, tokens: Tensor, bias: Tensor) -> Tens
     qkv = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     query, key, value = qkv  # (B, M, 1 + N, D/M) each
     dropout = attention.attn_drop.p if attention.training else 0.0
-    attended = scaled_dot_product_attention(query, key, value, bias.to(query.dtype), dropout)
+    mask = bias(query.dtype)[None]
+    attended = scaled_dot_product_attention(query, key, value, mask, dropout)
     return attention.proj_drop(attention.proj(attended.transpose(1, 2).flatten(2)))
