@@ -18,6 +18,7 @@ from vit_adapter.backbone import BEiTBaseline, SingleScaleViT
 from vit_adapter.config.portable import describe_model
 from vit_adapter.config.tasks import set_num_classes, stated_task
 from vit_adapter.hub.targets import with_targets
+from vit_adapter.layers.converted import Float32Statistics
 
 ALL = model_zoo.list_configs()
 ROOT = model_zoo.config_root()
@@ -126,6 +127,10 @@ def test_the_task_is_stated(cfg: DictConfig) -> None:
     text = OmegaConf.to_yaml(cfg, resolve=True)
     counts = re.findall(r"^ .*\bnum_classes: (\S+)$", text, re.MULTILINE)
     assert set(counts) == {"7", cfg.task.num_classes}  # every head refers to that number
+
+
+def test_a_converted_model_keeps_its_statistics(cfg: DictConfig) -> None:
+    assert issubclass(cfg.model._target_, Float32Statistics)
 
 
 def test_leaf_is_short_and_describes_itself(name: str) -> None:

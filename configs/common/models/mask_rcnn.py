@@ -10,7 +10,6 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.backbone import FPN
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
-from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.modeling.proposal_generator import StandardRPNHead
 from detectron2.modeling.roi_heads import (
     FastRCNNConvFCHead,
@@ -24,11 +23,12 @@ from vit_adapter.detection import (
     FullPrecisionPooler,
     InsideAnchorsRPN,
     MaxIoUAssigner,
+    TwoStageDetector,
 )
 
 _pyramid_scales = [1 / 4, 1 / 8, 1 / 16, 1 / 32]  # p2 to p5
 
-model = L(GeneralizedRCNN)(
+model = L(TwoStageDetector)(
     backbone=L(FPN)(
         bottom_up="???",
         in_features=["res2", "res3", "res4", "res5"],

@@ -7,13 +7,12 @@ Detectron2's own.
 from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import FPN
-from detectron2.modeling.meta_arch import SemanticSegmentor
 
-from vit_adapter.segmentation import SemanticFPNHead
+from vit_adapter.segmentation import PixelSegmentor, SemanticFPNHead
 
 _strides = {"p2": 4, "p3": 8, "p4": 16, "p5": 32}
 
-model = L(SemanticSegmentor)(
+model = L(PixelSegmentor)(
     backbone=L(FPN)(
         bottom_up="???",
         in_features=["res2", "res3", "res4", "res5"],

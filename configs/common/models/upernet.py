@@ -6,9 +6,8 @@ follow from the backbone. Models with BEiT-L have ``model.sem_seg_head.main.chan
 
 from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
-from detectron2.modeling.meta_arch import SemanticSegmentor
 
-from vit_adapter.segmentation import FCNHead, HeadWithAuxiliary, UPerNetHead
+from vit_adapter.segmentation import FCNHead, HeadWithAuxiliary, PixelSegmentor, UPerNetHead
 
 _strides = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 
@@ -20,7 +19,7 @@ def _inputs(*names):
     }
 
 
-model = L(SemanticSegmentor)(
+model = L(PixelSegmentor)(
     backbone="???",
     sem_seg_head=L(HeadWithAuxiliary)(
         main=L(UPerNetHead)(

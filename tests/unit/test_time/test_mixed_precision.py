@@ -16,6 +16,7 @@ from vit_adapter.test_time import MixedPrecision
 
 BATCH = [{"image": random_image(96, 128), "height": 192, "width": 256}]
 DETECTORS = ["mask_rcnn", "cascade", "htc", "atss", "gfl", "sparse"]
+SEGMENTORS = ["upernet", "semantic_fpn", "mask2former", "mask2former_panoptic"]
 WAYS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "autocast": lambda model: MixedPrecision(model, torch.bfloat16),
     "converted": lambda model: deepcopy(model).bfloat16(),
@@ -25,6 +26,13 @@ WAYS: dict[str, Callable[[nn.Module], nn.Module]] = {
 def run(model):
     with torch.no_grad():
         return model(BATCH)[0]
+
+
+def build_from_zoo(name):
+    torch.manual_seed(0)
+    cfg = model_zoo.get_config(f"quick_start/{name}_vit_adapter_tiny_scratch")
+    cfg.train.device = "cpu"
+    return build_model(cfg).eval()
 
 
 def types(output):
@@ -55,12 +63,9 @@ def test_detectors(family, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", ["upernet", "semantic_fpn", "mask2former", "mask2former_panoptic"])
+@pytest.mark.parametrize("name", SEGMENTORS)
 def test_segmentation(name, way):
-    torch.manual_seed(0)
-    cfg = model_zoo.get_config(f"quick_start/{name}_vit_adapter_tiny_scratch")
-    cfg.train.device = "cpu"
-    model = build_model(cfg).eval()
+    model = build_from_zoo(name)
     expected, found = run(model), run(WAYS[way](model))
     assert types(found) == types(expected)
     if "sem_seg" in expected:
@@ -68,6 +73,17 @@ def test_segmentation(name, way):
     else:
         scores, others = (output["instances"].scores for output in (found, expected))
         torch.testing.assert_close(scores, others, atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("family", [*DETECTORS, *SEGMENTORS])
+def test_converted_models_normalise_images_in_float32(family):
+    model = build_from_zoo(family) if family in SEGMENTORS else build(family)
+    image = BATCH[0]["image"]
+    expected = (image - model.pixel_mean) / model.pixel_std
+    seen = []
+    model.bfloat16().backbone.register_forward_pre_hook(lambda _, images: seen.extend(images))
+    run(model)
+    assert torch.equal(seen[0].bfloat16(), expected[None].bfloat16())
 
 
 def test_the_model_is_left_as_it_was():

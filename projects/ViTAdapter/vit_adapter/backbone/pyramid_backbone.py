@@ -7,12 +7,12 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import NoReturn
 
-import torch
 from detectron2.modeling.backbone import Backbone
 from torch import Tensor
 
 from vit_adapter.backbone.trunk import ViTTrunk, check_images
 from vit_adapter.layers import crop_map, fix_traced_size, pad_to_multiple, to_fast_layout
+from vit_adapter.layers.converted import in_dtype_of_weights
 from vit_adapter.layers.pyramid import PYRAMID_STRIDE
 
 # Detectron2's names of the strides 4, 8, 16 and 32.
@@ -75,9 +75,7 @@ class PyramidBackbone(Backbone):
             ValueError: the images are not a non-empty float tensor of this shape.
         """
         check_images(images, self.vit.in_channels)
-        dtype = next(self.parameters()).dtype
-        if dtype.itemsize < torch.float32.itemsize:
-            images = images.to(dtype)
+        images = in_dtype_of_weights(images, self)
         image_size = (images.shape[-2], images.shape[-1])
         outputs = self.compute(fix_traced_size(pad_to_multiple(images, PYRAMID_STRIDE)))
         return {

@@ -21,6 +21,7 @@ from vit_adapter.detection.sparse_rcnn import (
     ProposalMatcher,
     SparseHeads,
 )
+from vit_adapter.detection.two_stage import TwoStageDetector
 
 __all__ = [
     "ATSS",
@@ -44,6 +45,7 @@ __all__ = [
     "SimpleFeaturePyramid",
     "SoftNMSMethod",
     "SparseHeads",
+    "TwoStageDetector",
     "giou_loss",
     "sample_regions",
     "soft_nms",

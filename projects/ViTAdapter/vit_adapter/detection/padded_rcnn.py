@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
-from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.structures import ImageList
 
+from vit_adapter.detection.two_stage import TwoStageDetector
 
-class PaddedRCNN(GeneralizedRCNN):
+
+class PaddedRCNN(TwoStageDetector):
     """Detectron2's two-stage detector with training images padded to a fixed size.
 
     Padding follows normalisation, with zeros at the bottom and right, and boxes are still clipped

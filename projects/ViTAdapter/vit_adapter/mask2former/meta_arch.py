@@ -15,6 +15,7 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from vit_adapter.layers import GridSize, fix_traced_size
+from vit_adapter.layers.converted import Float32Statistics, in_dtype_of_weights
 from vit_adapter.mask2former.criterion import SetCriterion
 from vit_adapter.mask2former.matcher import HungarianMatcher
 from vit_adapter.mask2former.panoptic import panoptic_segmentation
@@ -67,7 +68,7 @@ class Mask2FormerHead(nn.Module):
 
 
 @META_ARCH_REGISTRY.register()
-class Mask2Former(nn.Module):
+class Mask2Former(Float32Statistics):
     """Semantic, instance and panoptic segmentation by queries that predict a class and a mask.
 
     Args:
@@ -198,7 +199,7 @@ class Mask2Former(nn.Module):
         images = [fix_traced_size(inputs["image"]).to(self.device) for inputs in batched_inputs]
         images = [(image - self.pixel_mean) / self.pixel_std for image in images]
         images = ImageList.from_tensors(images, self.backbone.size_divisibility)
-        features = self.backbone(images.tensor)
+        features = self.backbone(in_dtype_of_weights(images.tensor, self.backbone))
         predictions = self.head(features, intermediate=self.training)
         padded_size = (images.tensor.shape[-2], images.tensor.shape[-1])
         if self.training:

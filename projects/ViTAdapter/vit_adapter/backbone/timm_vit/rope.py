@@ -12,6 +12,7 @@ from timm.layers import RotaryEmbeddingDinoV3
 from torch import Tensor, nn
 
 from vit_adapter.layers import GridSize, reference_points
+from vit_adapter.layers.converted import buffers_in_float32
 
 
 class StoredRope(RotaryEmbeddingDinoV3):
@@ -58,12 +59,8 @@ class StoredRope(RotaryEmbeddingDinoV3):
         return rotary.to(dtype or periods.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "StoredRope":
-        # In 16 bits the periods stay in float32. timm would compute them anew.
-        kept = self.periods
-        nn.Module._apply(self, fn, *args, **kwargs)
-        if self.periods.dtype.itemsize < torch.float32.itemsize:
-            self.periods = kept.to(self.periods.device, torch.float32)
-        return self
+        with buffers_in_float32(self, "periods"):  # timm would compute them anew
+            return nn.Module._apply(self, fn, *args, **kwargs)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         state_dict.setdefault(f"{prefix}periods", self.periods)  # a copy of the caller's dict

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from vit_adapter.detection.boxes import box_centers, clip_boxes, in_float32
+from vit_adapter.detection.convertible import ConvertibleDetector
 from vit_adapter.detection.dense.assigner import match_anchors
 from vit_adapter.layers import map_to_tokens
 
@@ -47,7 +48,7 @@ class Detections(NamedTuple):
     classes: Tensor
 
 
-class AssigningDetector(DenseDetector):
+class AssigningDetector(ConvertibleDetector, DenseDetector):
     """A dense detector with one square anchor per cell, which ATSS assigns to objects.
 
     Training does not use the anchors where an image is padded only because another image of its

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.structures import ImageList
 
+from vit_adapter.detection.two_stage import TwoStageDetector
 
-class HybridTaskCascade(GeneralizedRCNN):
+
+class HybridTaskCascade(TwoStageDetector):
     """Detectron2's two-stage detector, whose heads also learn from semantic labels.
 
     Arguments are those of ``GeneralizedRCNN``; ``roi_heads`` is a ``HybridTaskCascadeHeads``. If it

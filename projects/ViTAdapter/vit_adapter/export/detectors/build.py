@@ -20,6 +20,7 @@ from vit_adapter.detection import (
     LearnedProposals,
     PaddedRCNN,
     SparseHeads,
+    TwoStageDetector,
 )
 from vit_adapter.detection.htc import HybridTaskCascade, HybridTaskCascadeHeads
 from vit_adapter.export.detectors.checks import check_parts, refuse
@@ -38,7 +39,7 @@ from vit_adapter.layers import pad_to_multiple
 __all__ = ["ExportableDetector", "exportable_detector"]
 
 # Exact types: a subclass may do something else.
-_TWO_STAGE = (GeneralizedRCNN, PaddedRCNN, HybridTaskCascade)
+_TWO_STAGE = (GeneralizedRCNN, TwoStageDetector, PaddedRCNN, HybridTaskCascade)
 _ONE_STAGE = (ATSS, GFL)
 _PROPOSALS = (RPN, InsideAnchorsRPN)
 _HEADS: dict[type[nn.Module], type[RegionHeads]] = {
