@@ -71,8 +71,13 @@ def test_segmentation(name, way):
     if "sem_seg" in expected:
         torch.testing.assert_close(found["sem_seg"], expected["sem_seg"], atol=0.15, rtol=0)
     else:
-        scores, others = (output["instances"].scores for output in (found, expected))
-        torch.testing.assert_close(scores, others, atol=0.01, rtol=0)
+        scores, others = (
+            output["instances"].scores.sort(descending=True)[0] for output in (found, expected)
+        )
+        # A mask of a few pixels at the threshold may be empty in one of them.
+        assert abs(len(scores) - len(others)) <= 2 < len(others)
+        count = min(len(scores), len(others))
+        torch.testing.assert_close(scores[:count], others[:count], atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize("family", [*DETECTORS, *SEGMENTORS])
