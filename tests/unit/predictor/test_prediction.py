@@ -82,12 +82,10 @@ class TestBatch:
         for image, result, single in zip(images, found, expected, strict=True):
             assert result["instances"].image_size == image.shape[:2]
             torch.testing.assert_close(result["instances"].scores, single.scores)
-            torch.testing.assert_close(
-                result["instances"].pred_boxes.tensor,
-                single.pred_boxes.tensor,
-                rtol=1e-4,
-                atol=1e-2,
-            )
+            boxes, others = result["instances"].pred_boxes.tensor, single.pred_boxes.tensor
+            distances = (boxes[:, None] - others).abs().amax(-1)
+            nearest, index = distances.min(dim=1)  # almost equal scores may change places
+            assert nearest.max() < 2e-2 and len(index.unique()) == len(others)
             assert not result["instances"].scores.requires_grad
 
     def test_no_images(self, predictor):
