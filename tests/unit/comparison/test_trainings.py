@@ -76,29 +76,31 @@ def test_evaluations_belong_to_the_training_of_their_weights(tmp_path):
     assert not are_one_training([result(elsewhere), result(second)])
 
 
-def test_a_folder_of_an_evaluation_has_results_and_data(tmp_path):
+def write_files(folder, run):
+    """Write annotations, and the detections of a run; return the former's file and the latter."""
     truth, found = make_data(0)
-    annotations = tmp_path / "val.json"
+    annotations = folder / "val.json"
     images = [image | {"file_name": f"{image['id']}.png"} for image in truth["images"]]
     annotations.write_text(json.dumps(truth | {"images": images}))
+    (run / "inference").mkdir()
+    (run / "inference" / "coco_instances_results.json").write_text(json.dumps(found))
+    return annotations, found
+
+
+def test_a_folder_of_an_evaluation_has_results_and_data(tmp_path):
     folder = write_config(
         tmp_path / "eval",
         "config_eval.yaml",
         dataloader__test__dataset__names="a_set",
         dataloader__evaluator__max_dets_per_image=30,
     )
-    (folder / "inference").mkdir()
-    (folder / "inference" / "coco_instances_results.json").write_text(json.dumps(found))
+    annotations, found = write_files(tmp_path, folder)
     read = read_results(folder, annotations)
     assert read.max_detections == 30 and len(read.predictions) == len(found)
     assert read.settings is None  # of an unknown training
 
 
 def test_annotations_take_the_place_of_data_that_are_gone(tmp_path):
-    truth, found = make_data(0)
-    annotations = tmp_path / "val.json"
-    images = [image | {"file_name": f"{image['id']}.png"} for image in truth["images"]]
-    annotations.write_text(json.dumps(truth | {"images": images}))
     folder = write_config(
         tmp_path / "run",
         data={f"val_{key}": "/gone" for key in ("images", "panoptic_json", "panoptic_pngs")},
@@ -106,12 +108,11 @@ def test_annotations_take_the_place_of_data_that_are_gone(tmp_path):
         task={"name": "panoptic", "num_classes": "model.depth", "thing_classes": "model.things"},
         model__things=[0, 2],
     )
-    (folder / "inference").mkdir()
-    (folder / "inference" / "coco_instances_results.json").write_text(json.dumps(found))
+    annotations, found = write_files(tmp_path, folder)
     file = counts_file(folder / "inference", "panoptic_seg")
     write_counts(file, {"1.png": np.zeros((3, 4))}, "abc")
     read = read_results(folder, annotations)
-    assert len(read.truth["images"]) == len(images) and read.things == (0, 2)
+    assert read.truth == json.loads(annotations.read_text()) and read.things == (0, 2)
     with pytest.raises(ValueError, match=r"test data of .*run cannot be read, give --annotations"):
         read_results(folder)
 
