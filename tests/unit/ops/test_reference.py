@@ -59,7 +59,8 @@ def test_literal_gradients(function, device):
     # Pixel (1.25, 1.5), between 6 and 7 above, 10 and 11 below.
     locations = torch.tensor([0.4375, 0.5], device=device).view(1, 1, 1, 1, 1, 2).requires_grad_()
     weights = torch.full((1, 1, 1, 1, 1), 0.5, device=device, requires_grad=True)
-    function(value, [(4, 4)], locations, weights).backward(torch.full((1, 1, 1), 2.0))
+    output = function(value, [(4, 4)], locations, weights)
+    output.backward(torch.full((1, 1, 1), 2.0, device=device))
     expected = torch.zeros(4, 4)
     # Bilinear weights (0.75, 0.25) x (0.5, 0.5), times attention 0.5, times gradient 2.
     expected[1:3, 1:3] = torch.tensor([[0.375, 0.125], [0.375, 0.125]])
