@@ -71,7 +71,7 @@ def test_outputs_add_the_normed_taps() -> None:
     adapter.level_embed.zero_()
     for norm in (adapter.norm1, adapter.norm2, adapter.norm3, adapter.norm4):
         nn.init.ones_(norm.weight), nn.init.zeros_(norm.bias)
-        norm.eps = 0.0
+        norm.eps = 1e-30  # must be positive
     images = torch.randn(1, 3, 64, 96, dtype=torch.float64)
     outputs, taps = adapter(images), adapter.read_taps(images)
     for tap, (name, stride) in zip(taps, STRIDES.items(), strict=True):

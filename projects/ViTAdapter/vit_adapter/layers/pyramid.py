@@ -9,6 +9,7 @@ Shapes: B batch, C channels, H/W grid height and width, L levels, S = sum of H*W
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -214,26 +215,31 @@ def _inverse_sizes(
     return torch.cat(filled).view(-1, 2)
 
 
-_Make = Callable[[tuple[GridSize, ...], torch.device, torch.dtype], Tensor]
+_Make = Callable[[tuple[Any, ...], torch.device, torch.dtype], Tensor]
 
 
 def cached_constant(
-    make: _Make, shapes: tuple[GridSize, ...], device: torch.device, dtype: torch.dtype
+    make: _Make, arguments: tuple[Any, ...], device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """Return ``make(shapes, device, dtype)``, computed once for equal arguments.
+    """Return ``make(arguments, device, dtype)``, computed once for equal arguments.
 
     Do not write to the result: it is shared between calls. It should be small: the tensors of the
     last 64 different arguments are kept, and all those that CUDA graphs read.
+
+    Args:
+        make: a function, not an object with ``__call__``, which some compilers cannot trace.
+        arguments: usually (H, W) of each level; they must be hashable.
+        device, dtype: of the result.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return make(shapes, device, dtype)  # a traced graph makes its own constants
-    key = (make, shapes, device, dtype)
+        return make(arguments, device, dtype)  # a traced graph makes its own constants
+    key = (make, arguments, device, dtype)
     kept = _constants.get(key)
     if kept is not None:
         return keep_if_captured(kept.read())
     # A tensor made in inference mode could not be used in a later training step.
     with torch.inference_mode(False):
-        value = make(shapes, device, dtype)
+        value = make(arguments, device, dtype)
     if holds_numbers(value):
         kept = Kept(value)
         with _constants_lock:

@@ -5,7 +5,7 @@ Shapes: C channels, H/W grid of one level.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ def sine_positions(
     Returns:
         (1, H*W, C) for each level, row-major.
     """
-    tables = cached_constant(_AxisTables(channels // 2), tuple(shapes), device, dtype)
+    tables = cached_constant(_axis_tables, (channels // 2, *shapes), device, dtype)
     levels = []
     for (height, width), table in zip(
         shapes, tables.split([sum(shape) for shape in shapes]), strict=True
@@ -41,22 +41,22 @@ def sine_positions(
     return levels
 
 
-@dataclass(frozen=True)
-class _AxisTables:
-    """Makes the embeddings of all rows and columns, which are small enough to cache."""
+def _axis_tables(arguments: tuple[Any, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Embed all rows and columns, which are few enough to cache.
 
-    channels: int
+    Args:
+        arguments: C/2, and (H, W) of each level.
 
-    def __call__(
-        self, shapes: tuple[GridSize, ...], device: torch.device, dtype: torch.dtype
-    ) -> Tensor:
-        """(sum of H + W, C/2): rows, then columns, level by level."""
-        pairs = torch.arange(self.channels, device=device, dtype=dtype).div(2).floor()
-        wavelengths = _TEMPERATURE ** (2 * pairs / self.channels)
-        tables = []
-        for side in (side for shape in shapes for side in shape):
-            cells = torch.arange(1, side + 1, device=device, dtype=dtype)
-            angles = (cells / (side + _EPS) * 2 * math.pi)[:, None] / wavelengths
-            waves = torch.stack([angles[:, 0::2].sin(), angles[:, 1::2].cos()], -1)
-            tables.append(waves.flatten(1))
-        return torch.cat(tables)
+    Returns:
+        (sum of H + W, C/2): rows, then columns, level by level.
+    """
+    channels, *shapes = arguments
+    pairs = torch.arange(channels, device=device, dtype=dtype).div(2).floor()
+    wavelengths = _TEMPERATURE ** (2 * pairs / channels)
+    tables = []
+    for side in (side for shape in shapes for side in shape):
+        cells = torch.arange(1, side + 1, device=device, dtype=dtype)
+        angles = (cells / (side + _EPS) * 2 * math.pi)[:, None] / wavelengths
+        waves = torch.stack([angles[:, 0::2].sin(), angles[:, 1::2].cos()], -1)
+        tables.append(waves.flatten(1))
+    return torch.cat(tables)
