@@ -114,6 +114,19 @@ def test_the_model_is_left_as_it_was(sizes):
     assert not sizes
 
 
+def test_a_newer_object_takes_the_place_of_an_older(sizes):
+    model = make_model("atss")
+    expected = run(model)
+    older = GraphedModel(model, "compile")
+    newer = GraphedModel(model, "compile")
+    torch.testing.assert_close(run(newer), expected, rtol=0, atol=0)
+    assert len(sizes) == 1
+    del older
+    gc.collect()
+    torch.testing.assert_close(run(newer), expected, rtol=0, atol=0)
+    assert len(sizes) == 2
+
+
 def test_unknown_graphs():
     with pytest.raises(ValueError, match="compile, cuda_graph, got 'fast'"):
         GraphedModel(make_model("atss"), "fast")

@@ -2,7 +2,7 @@
 
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -33,9 +33,10 @@ class GraphedModel(nn.Module):
     operations and so round differently. Calls with gradients are as usual.
 
     The weights must not be written to while this object lives: a CUDA graph reads merged and folded
-    copies. The model is left as it was when this object is deleted. Several threads may use it, on
-    one CUDA stream. While a CUDA graph is captured, at the first images of a size, no thread may
-    wait for the whole device, as :func:`torch.cuda.synchronize` does.
+    copies. The model is left as it was when this object is deleted; a newer one for the same model
+    takes its place. Several threads may use it, on one CUDA stream. While a CUDA graph is captured,
+    at the first images of a size, no thread may wait for the whole device, as
+    :func:`torch.cuda.synchronize` does.
 
     Args:
         model: a model or a wrapper around one; this wrapper takes over its mode.
@@ -54,10 +55,13 @@ class GraphedModel(nn.Module):
             raise ValueError(f"graph must be one of {', '.join(GRAPHS)}, got {graph!r}")
         self.model = model
         self.training = model.training
+        for module in model.modules():
+            if isinstance(vars(module).get("forward"), (_Backbone, _Head)):  # of an older object
+                del module.forward
         forwards = graph_forwards(find_core(model), graph)
         for module, forward in forwards.items():
             module.forward = forward
-        weakref.finalize(self, _restore, list(forwards))
+        weakref.finalize(self, _restore, forwards)
 
     def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> Any:
         """Return what the model returns."""
@@ -214,6 +218,7 @@ def _autocast_without_cache(images: Tensor) -> torch.autocast:
     )
 
 
-def _restore(modules: Sequence[nn.Module]) -> None:
-    for module in modules:
-        module.__dict__.pop("forward", None)
+def _restore(forwards: Mapping[nn.Module, Callable[..., Any]]) -> None:
+    for module, forward in forwards.items():
+        if vars(module).get("forward") is forward:  # not that of a newer object
+            del module.forward
