@@ -6,7 +6,9 @@ side of a predicted mask.
 
 from abc import abstractmethod
 
+import torch.nn.functional as F
 from detectron2.modeling import GeneralizedRCNN
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
 from torch import Tensor, nn
@@ -132,6 +134,17 @@ class _TwoStage(ExportableDetector):
         return results, self.heads.predict_masks(features, results)
 
 
+class _EverySecondPixel(LastLevelMaxPool):
+    """Detectron2's last level as a convolution.
+
+    With a pooling or a slice, PyTorch 2.11 exports graphs that refuse some sizes.
+    """
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        channels = x.shape[1]
+        return [F.conv2d(x, x.new_ones(channels, 1, 1, 1), stride=2, groups=channels)]
+
+
 def exportable_detector(model: nn.Module) -> ExportableDetector:
     """Wrap a detector so that ``torch.export`` and ``torch.onnx.export`` accept it.
 
@@ -142,7 +155,8 @@ def exportable_detector(model: nn.Module) -> ExportableDetector:
 
     Args:
         model: Mask R-CNN, Cascade Mask R-CNN, the hybrid task cascade, ATSS, GFL or Sparse R-CNN.
-            It is set to evaluation mode, and shares its parameters with the result.
+            It is set to evaluation mode, and shares its parameters with the result. A last level of
+            the pyramid that pools single pixels becomes a convolution.
 
     Raises:
         TypeError: the model, or a part of it, cannot be exported.
@@ -160,4 +174,6 @@ def exportable_detector(model: nn.Module) -> ExportableDetector:
         refuse("proposal_generator of the model", proposals, _PROPOSALS)
     if type(heads) not in _HEADS:
         refuse("roi_heads of the model", heads, tuple(_HEADS))
+    if type(getattr(model.backbone, "top_block", None)) is LastLevelMaxPool:
+        model.backbone.top_block = _EverySecondPixel()
     return _TwoStage(model).eval()
