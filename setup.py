@@ -133,6 +133,11 @@ def kernel_kinds(requested: str) -> tuple[str, ...]:
             f"VIT_ADAPTER_BUILD=cuda needs a CUDA build of PyTorch, but torch {torch.__version__} "
             "is not one (ROCm is not supported); install one, or use VIT_ADAPTER_BUILD=cpu."
         )
+    if requested == "cuda" and CUDA_HOME is None:
+        raise RuntimeError(
+            "VIT_ADAPTER_BUILD=cuda needs CUDA's compiler, but no CUDA toolkit was found; "
+            "set CUDA_HOME to its folder, or use VIT_ADAPTER_BUILD=cpu."
+        )
     if requested != "auto":
         return (requested,)
 
@@ -160,10 +165,22 @@ def select_cuda_architectures(compiler: str, pytorch: str) -> str:
     Args:
         compiler: what ``nvcc --list-gpu-arch`` prints, such as ``compute_80 compute_90``.
         pytorch: what PyTorch's own kernels were compiled for, such as ``sm_80 sm_90``.
+
+    Raises:
+        RuntimeError: the compiler and PyTorch have no architecture in common.
     """
     supported = {name.replace("compute_", "sm_") for name in compiler.split()} & {*pytorch.split()}
     numbers = {name: name.removesuffix("+PTX").replace(".", "") for name in CUDA_ARCHITECTURES}
-    return ";".join(name for name, number in numbers.items() if f"sm_{number}" in supported)
+    selected = [name for name, number in numbers.items() if f"sm_{number}" in supported]
+    if not selected:  # as with PyTorch for small devices: all that it was compiled for
+        digits = sorted(int(name[3:]) for name in supported if name[3:].isdecimal())
+        selected = [f"{number // 10}.{number % 10}" for number in digits]
+    if not selected:
+        raise RuntimeError(
+            f"PyTorch is for {pytorch}, and nvcc compiles for {' '.join(compiler.split())}: "
+            "they have no architecture in common; set TORCH_CUDA_ARCH_LIST to that of your GPU."
+        )
+    return ";".join(selected)
 
 
 def default_cuda_architectures() -> str:
@@ -183,8 +200,9 @@ def make_extension(kind: str) -> Extension:
     import torch
     from torch.utils.cpp_extension import CppExtension, CUDAExtension
 
-    if kind == "cuda" and not torch.cuda.is_available():
-        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", default_cuda_architectures())
+    chosen = os.environ.get("TORCH_CUDA_ARCH_LIST")
+    if kind == "cuda" and not chosen and not torch.cuda.is_available():
+        os.environ["TORCH_CUDA_ARCH_LIST"] = default_cuda_architectures()
     headers = [path.as_posix() for path in Path("csrc").rglob("*") if path.suffix in (".h", ".cuh")]
     return (CUDAExtension if kind == "cuda" else CppExtension)(
         "vit_adapter._C",
@@ -252,6 +270,10 @@ TorchBuildExtension, TORCH_PROBLEM = (
 
 class BuildKernels(TorchBuildExtension):
     """Builds the extension; with ``auto``, leaves it out and reports why if building fails."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.force = True  # what is left of an earlier build may be for another choice or PyTorch
 
     def run(self) -> None:
         requested = requested_build()

@@ -116,6 +116,16 @@ def test_auto_compiles_and_packages_the_configs(project: Path) -> None:
     assert any(name.endswith("licenses/NOTICE") for name in names)
 
 
+@needs_compiler
+def test_nothing_of_an_earlier_build_is_taken(project: Path) -> None:
+    """It may have been compiled for another choice of kernels, architectures or PyTorch."""
+    _, names = build(project, VIT_ADAPTER_BUILD="cpu")
+    assert has_extension(names)
+    compiler = {"CC": "no-such-compiler", "CXX": "no-such-compiler"}
+    result, _ = build(project, VIT_ADAPTER_BUILD="cpu", **compiler)
+    assert result.returncode != 0 and "no-such-compiler" in result.stdout + result.stderr
+
+
 def test_a_wheel_can_require_the_pytorch_that_it_is_built_for(project: Path) -> None:
     result, names = build(project, VIT_ADAPTER_BUILD="none", VIT_ADAPTER_PIN_TORCH="1")
     assert result.returncode == 0, result.stderr
@@ -185,6 +195,18 @@ def test_cuda_is_refused_without_a_cuda_build_of_pytorch(project: Path) -> None:
     result, names = build(project, VIT_ADAPTER_BUILD="cuda", PYTHONPATH=str(start_up))
     assert result.returncode != 0 and not names
     assert "needs a CUDA build of PyTorch" in result.stdout + result.stderr
+
+
+def test_cuda_is_refused_without_a_toolkit(project: Path) -> None:
+    start_up = project / "start_up"
+    start_up.mkdir()
+    (start_up / "sitecustomize.py").write_text(
+        "import torch.utils.cpp_extension as extension\nextension.CUDA_HOME = None\n"
+        "import torch\ntorch.version.cuda = '13.0'\n"
+    )
+    result, names = build(project, VIT_ADAPTER_BUILD="cuda", PYTHONPATH=str(start_up))
+    assert result.returncode != 0 and not names
+    assert "no CUDA toolkit was found; set CUDA_HOME" in result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("choice", [pytest.param("cpu", marks=needs_compiler), "cuda"])

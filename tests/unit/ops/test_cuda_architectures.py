@@ -35,8 +35,15 @@ def select(project_root) -> Callable[[str, str], str]:
         ((50, 70, 75, 80, 86, 89, 90), (50, 70, 75, 80, 86, 90), "7.0;7.5;8.0;9.0+PTX"),
         # The compiler knows more than PyTorch.
         ((70, 75, 80, 90, 100, 120), (70, 75, 80, 90), "7.0;7.5;8.0;9.0+PTX"),
+        # PyTorch is for small devices alone.
+        ((75, 80, 86, 87, 90, 110), (110, 87, 86), "8.6;8.7;11.0"),
     ],
 )
 def test_architectures_are_those_of_the_compiler_and_pytorch(compiler, pytorch, expected, select):
     listed = "\n".join(f"compute_{number}" for number in compiler)
     assert select(listed, " ".join(f"sm_{number}" for number in pytorch)) == expected
+
+
+def test_without_a_common_architecture_the_user_must_choose(select):
+    with pytest.raises(RuntimeError, match="nvcc compiles for compute_80 compute_90:"):
+        select("compute_80\ncompute_90\n", "sm_50")
