@@ -75,6 +75,48 @@ def test_16_bit_locations_are_widened(sample_inputs, device):
     assert torch.equal(ms_deform_attn(value, shapes, locations, weights), expected)
 
 
+def test_shapes_without_numbers(sample_inputs):
+    """Tensors on "meta" hold no numbers, and PyTorch has no autocast for them."""
+    value, shapes, locations, weights = sample_inputs().to(torch.float32, torch.device("meta"))
+    output = ms_deform_attn(value.requires_grad_(), shapes, locations, weights)
+    output.sum().backward()
+    assert output.is_meta and value.grad.shape == value.shape
+
+
+LARGE_SIDE = 2049
+"""With 512 channels, more than 2^31 elements: offsets in the map need 64 bits."""
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("side", [33, pytest.param(LARGE_SIDE, marks=pytest.mark.cuda)])
+def test_the_last_rows_of_a_map_give_what_they_give_alone(side, dtype, sample_inputs):
+    device = torch.device("cuda" if side == LARGE_SIDE else "cpu")
+    if side == LARGE_SIDE and torch.cuda.mem_get_info()[0] < 40 * 2**30:
+        pytest.skip("needs 40 GiB of memory on the GPU")
+    sizes = {"batch": 1, "queries": 64, "heads": 8, "dim": 64, "shapes": ((3, side),)}
+    rows = sample_inputs(**sizes, low=0.2, high=0.8)
+    value = torch.zeros(1, side * side, 8, 64, dtype=dtype, device=device)
+    value[:, -3 * side :] = rows.value.to(value)
+    locations = rows.sampling_locations.clone()
+    locations[..., 1] = (3 * locations[..., 1] + side - 3) / side
+    whole = rows._replace(value=value, spatial_shapes=[(side, side)], sampling_locations=locations)
+    grad_output = torch.randn(1, 64, 512).to(value)
+
+    results = []
+    for value, shapes, locations, weights in (whole.to(dtype, device), rows.to(dtype, device)):
+        leaves = [tensor.requires_grad_() for tensor in (value, locations, weights)]
+        output = ms_deform_attn(leaves[0], shapes, *leaves[1:])
+        gradients = torch.autograd.grad(output, leaves, grad_output)
+        gradients[1][..., 1] /= shapes[0][0]  # per pixel, not per image
+        gradients[1][..., 0] /= shapes[0][1]
+        results.append([output.detach(), gradients[0][:, -3 * side :], *gradients[1:]])
+        assert not gradients[0][:, : -3 * side].any()
+    # A location of 2,048 pixels is rounded to 1e-4 of one.
+    tolerance = 2e-3 if dtype == torch.float32 else 5e-2
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
 @pytest.mark.parametrize("dim", [32, 20])
 def test_layout_does_not_matter(dim, sample_inputs, output_and_gradients, device):
     inputs = sample_inputs(dim=dim).to(torch.float32, device)

@@ -23,8 +23,8 @@ def linear_relu(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Returns:
         (..., D).
     """
-    plain = torch.is_grad_enabled() or torch.is_autocast_enabled(features.device.type)
-    if plain or features.device.type != "cuda" or not _HAS_FUSED:
+    fused = features.device.type == "cuda" and _HAS_FUSED
+    if not fused or torch.is_grad_enabled() or torch.is_autocast_enabled("cuda"):
         return F.relu(linear(features, weight, bias))
     rows = torch._addmm_activation(bias, features.flatten(0, -2), weight.t())
     return rows.unflatten(0, features.shape[:-1])

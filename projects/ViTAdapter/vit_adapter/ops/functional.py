@@ -108,7 +108,8 @@ def _to_compute_dtypes(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Cast float32 values to autocast's dtype, and 16-bit locations and weights to float32."""
     value_dtype = value.dtype
-    if value_dtype == torch.float32 and torch.is_autocast_enabled(value.device.type):
+    castable = value_dtype == torch.float32 and not value.is_meta  # which has no autocast
+    if castable and torch.is_autocast_enabled(value.device.type):
         value = value.to(torch.get_autocast_dtype(value.device.type))
     if value_dtype != torch.float64:  # float64 values need float64 locations and weights
         if sampling_locations.dtype in _16_BIT_DTYPES:
