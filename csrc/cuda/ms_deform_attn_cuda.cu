@@ -87,17 +87,18 @@ template <typename T>
 std::tuple<at::Tensor, at::Tensor> sort_points(
     const Problem& problem,
     const Inputs& inputs) {
+  const int64_t count = inputs.locations.numel() / 2;
+  TORCH_CHECK(
+      count <= std::numeric_limits<int32_t>::max(), // PyTorch sorts no more
+      "ms_deform_attn: the deterministic backward pass needs fewer than 2^31 "
+      "points (images * queries * heads * levels * points), got ",
+      count);
   const int64_t cells = problem.batch * problem.heads * cells_per_head(problem);
   // 32 bits where they suffice: half as much to sort.
   const auto [order, starts] = cells < std::numeric_limits<int32_t>::max()
       ? sort_by_cell<T, int32_t>(problem, inputs.locations, cells, at::kInt)
       : sort_by_cell<T, int64_t>(problem, inputs.locations, cells, at::kLong);
-  const int64_t count = order.numel();
   const int64_t blocks = (count + kThreads - 1) / kThreads;
-  TORCH_CHECK(
-      blocks <= std::numeric_limits<int32_t>::max(),
-      "ms_deform_attn: too many points for the deterministic backward, ",
-      count);
   const at::Tensor sorted = at::empty(
       {count * int64_t(sizeof(SortedPoint<T>))},
       order.options().dtype(at::kByte));
