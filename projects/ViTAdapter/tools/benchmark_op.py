@@ -32,7 +32,7 @@ from vit_adapter.benchmark.machine import describe_machine
 from vit_adapter.benchmark.op import CASES, NUM_CPU_CASES, make_inputs, measure
 from vit_adapter.benchmark.op_report import to_markdown, to_picture
 from vit_adapter.benchmark.overhead import measure_overhead
-from vit_adapter.benchmark.timing import copy_bandwidth
+from vit_adapter.benchmark.timing import copy_bandwidth, medians
 from vit_adapter.utils.atomic import atomic_open
 
 
@@ -60,6 +60,10 @@ def main(arguments: list[str] | None = None) -> None:
     device = torch.device(options.device)
     bandwidth = copy_bandwidth(device)
     machine = f"{describe_machine(device)}; a copy moves {bandwidth / 1e9:.0f} GB/s"
+    if device.type == "cuda":
+        one = torch.zeros(1, device=device)
+        least = medians({"add": lambda: one.add_(1)}, 7, device)["add"]
+        machine += f"; the smallest kernel takes {1000 * least:.1f} us"
     print(machine, flush=True)
     overhead = measure_overhead()
     formulations, absent = find_formulations(device)

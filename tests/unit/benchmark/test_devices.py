@@ -22,6 +22,8 @@ class Cuda:
     def __init__(self) -> None:
         self.current = torch.device("cuda:0")
         self.used: list[torch.device] = []
+        self.most_queued = 10  # calls before the device begins with them
+        self.queued = 0
 
     @contextmanager
     def device(self, device: torch.device) -> Iterator[None]:
@@ -32,9 +34,17 @@ class Cuda:
     def note(self, device: torch.device | None = None) -> None:
         self.used.append(device or self.current)
 
+    def sleep(self, cycles: int) -> None:
+        self.note()
+        self.queued = 0
+
+    def call(self) -> None:
+        self.queued += 1
+
     def make_event(self, **options: object) -> MagicMock:
         event = MagicMock()
         event.record = self.note
+        event.query = lambda: self.queued > self.most_queued
         event.elapsed_time.return_value = 30.0
         return event
 
@@ -45,14 +55,21 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
     module.device, module.synchronize, module.Event = cuda.device, cuda.note, cuda.make_event
     module.current_stream = lambda device=None: device or cuda.current
     module.max_memory_allocated.return_value = module.memory_allocated.return_value = 0
-    module._sleep = lambda cycles: cuda.note()
+    module._sleep = cuda.sleep
     monkeypatch.setattr(torch, "cuda", module)
     return cuda
 
 
 def test_medians(cuda: Cuda) -> None:
-    assert medians({"nothing": lambda: None}, 1, SECOND) == {"nothing": 3.0}  # ten calls
+    assert medians({"call": cuda.call}, 1, SECOND) == {"call": 3.0}  # ten calls
     assert set(cuda.used) == {SECOND}
+
+
+@pytest.mark.parametrize(("most", "calls"), [(7, 5), (3, 2), (0, 1)])
+def test_fewer_calls_are_timed_if_they_are_not_queued_in_time(most, calls, cuda: Cuda) -> None:
+    """The device would wait for the host between them."""
+    cuda.most_queued = most
+    assert medians({"call": cuda.call}, 1, SECOND) == {"call": 30.0 / calls}
 
 
 class Model(torch.nn.Module):

@@ -39,6 +39,40 @@ def test_only_kernels_of_other_projects_may_refuse(capsys):
         list(op.measure(inputs, {**functions, "ours": refuse}, 1, 1e9))
 
 
+def test_copies_are_more_than_a_cache_holds():
+    inputs = op.make_inputs(op.Case(64, 2, 8, (16,), (16,)), "local")
+    moved, _ = op.minimal_bytes(inputs)
+    assert [len(op.copies(inputs, size)) for size in (0, moved, 3 * moved - 1)] == [1, 1, 3]
+    first, second = op.copies(inputs, moved + 1)
+    assert first is inputs
+    for one, other in zip(first, second, strict=True):
+        if isinstance(one, torch.Tensor):
+            assert torch.equal(one, other) and one.data_ptr() != other.data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("name", "dtypes"),
+    [
+        ("ours", [torch.float32, torch.float32]),
+        ("mmcv", [torch.bfloat16, torch.bfloat16]),
+        ("deformops, float32 sums", [torch.float32, torch.bfloat16]),
+    ],
+)
+def test_kernels_get_the_dtypes_that_they_expect(name, dtypes):
+    """They are cast before, not in the call that is timed."""
+    seen = []
+
+    def function(value, shapes, locations, weights):
+        seen.append([locations.dtype, weights.dtype])
+        return ms_deform_attn_reference(value, shapes, locations.float(), weights.float())
+
+    inputs = op.make_inputs(op.Case(32, 1, 8, (16,), (16,)), "local")
+    inputs = inputs.to(inputs.value.device, torch.bfloat16)
+    functions = {"grid_sample": ms_deform_attn_reference, name: function}
+    assert [record["formulation"] for record in op.measure(inputs, functions, 1, 1e9)][1] == name
+    assert seen == [dtypes] * len(seen)
+
+
 def test_local_points_stay_near_their_query():
     inputs = op.make_inputs(op.CASES["S 512 injector"], "local")
     assert inputs.value.shape == (1, 5376, 6, 64)

@@ -38,10 +38,9 @@ def find_formulations(device: torch.device) -> tuple[dict[str, Formulation], dic
     formulations: dict[str, Formulation] = {
         "ours": ms_deform_attn,
         "grid_sample": ms_deform_attn_reference,
-        "embedding_bag": ms_deform_attn_embedding_bag,
     }
-    if device.type != "cuda":
-        return formulations, absent  # the others have no kernels for anything else
+    if device.type != "cuda":  # the others have no kernels for anything else
+        return formulations | {"embedding_bag": ms_deform_attn_embedding_bag}, absent
     formulations["ours, deterministic"] = _deterministic
     for name, (module, adapt) in _OTHERS.items():
         try:
@@ -49,6 +48,17 @@ def find_formulations(device: torch.device) -> tuple[dict[str, Formulation], dic
         except Exception as error:  # not installed, without its CUDA part, or broken here
             absent[name] = describe_failure(error)
     return formulations, absent
+
+
+def cast_points(
+    name: str, locations: Tensor, weights: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Cast to what an implementation expects beside values of a dtype; this is not to be timed."""
+    if name == "mmcv":  # the same dtype for everything
+        locations = locations.to(dtype)
+    if name == "mmcv" or name.startswith("deformops"):
+        weights = weights.to(dtype)
+    return locations, weights
 
 
 def _deterministic(
@@ -70,6 +80,9 @@ class _InFixedOrder(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         value, locations, weights = ctx.saved_tensors
+        # Filling new memory, which PyTorch does for debugging then, is no part of the operator.
+        fills = torch.utils.deterministic.fill_uninitialized_memory
+        torch.utils.deterministic.fill_uninitialized_memory = False
         torch.use_deterministic_algorithms(True)
         try:
             gradients = torch.ops.vit_adapter.ms_deform_attn_backward(
@@ -77,6 +90,7 @@ class _InFixedOrder(torch.autograd.Function):
             )
         finally:
             torch.use_deterministic_algorithms(False)
+            torch.utils.deterministic.fill_uninitialized_memory = fills
         return gradients[0], None, gradients[1], gradients[2]
 
 
@@ -96,9 +110,8 @@ def _adapt_mmcv(module: Any) -> Formulation:
     def compute(
         value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
     ) -> Tensor:
-        # Its kernels need the same dtype for everything, including the locations.
-        narrow = (locations.to(value.dtype), weights.to(value.dtype))
-        return function.apply(value, *levels(shapes, value.device), *narrow, _IM2COL_STEP)
+        points = locations, weights
+        return function.apply(value, *levels(shapes, value.device), *points, _IM2COL_STEP)
 
     return compute
 
@@ -131,7 +144,7 @@ def _adapt_deformops(module: Any, **options: bool) -> Formulation:
         value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
     ) -> Tensor:
         sizes, starts = levels(shapes, value.device)
-        return module.msda(value, sizes, starts, locations, weights.to(value.dtype), **options)
+        return module.msda(value, sizes, starts, locations, weights, **options)
 
     return compute
 

@@ -1,8 +1,9 @@
 """Fair timing: calls take turns, and their medians are compared."""
 
+import itertools
 import statistics
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -10,12 +11,12 @@ import torch
 
 from vit_adapter.benchmark.memory import MEBIBYTE
 
-__all__ = ["Call", "copy_bandwidth", "medians", "milliseconds", "take_turns"]
+__all__ = ["Call", "copy_bandwidth", "in_turns", "medians", "milliseconds", "take_turns"]
 
 Call = Callable[[], object]
 _Name = TypeVar("_Name", bound=Hashable)
 
-# On CUDA this many calls are queued while the device waits, so launching costs no time.
+# On CUDA at most this many calls are queued while the device waits, so launching costs no time.
 _CUDA_CALLS = 10
 _CUDA_WAIT_CYCLES = 50_000_000
 
@@ -56,6 +57,12 @@ def take_turns(
     return times
 
 
+def in_turns(calls: Sequence[Call]) -> Call:
+    """Return a call that runs one of several each time, in order and again from the first."""
+    following = itertools.cycle(calls)
+    return lambda: next(following)()
+
+
 def milliseconds(call: Call) -> float:
     """Run a call on the CPU and return its time."""
     start = time.perf_counter()
@@ -65,16 +72,21 @@ def milliseconds(call: Call) -> float:
 
 def _cuda_milliseconds(call: Call, device: torch.device) -> float:
     call()  # any compilation, and the allocator's first blocks
+    calls = 2 * _CUDA_CALLS
+    is_queued = False
     with torch.cuda.device(device):  # events and waits are those of the current device
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize()
-        torch.cuda._sleep(_CUDA_WAIT_CYCLES)
-        start.record()
-        for _ in range(_CUDA_CALLS):
-            call()
-        stop.record()
-        torch.cuda.synchronize()
-    return start.elapsed_time(stop) / _CUDA_CALLS
+        while calls > 1 and not is_queued:  # calls of many kernels fill the queue too soon
+            calls //= 2
+            torch.cuda.synchronize()
+            torch.cuda._sleep(_CUDA_WAIT_CYCLES)
+            start.record()
+            for _ in range(calls):
+                call()
+            stop.record()
+            is_queued = not start.query()  # the device is still waiting
+            torch.cuda.synchronize()
+    return start.elapsed_time(stop) / calls
 
 
 def copy_bandwidth(device: torch.device) -> float:
