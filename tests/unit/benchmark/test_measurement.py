@@ -41,12 +41,23 @@ def test_the_profile_names_the_operations(training: bool) -> None:
     (record,) = measure(Model("a", []), variants=[Variant()], training=training, profile=True)
     names = list(record["operations_ms"])
     assert "aten::addmm" in names and len(names) <= 20
+    assert not any(name.startswith("Optimizer.") for name in names)  # contains other operations
     assert ("aten::mm" in names) == training  # gradient of the matrix
     times = list(record["operations_ms"].values())
     assert times == sorted(times, reverse=True) and times[-1] > 0
     assert record["launches"] >= len(names)
     (plain,) = measure(Model("a", []), variants=[Variant()], training=training)
     assert not {"launches", "operations_ms"} & set(plain)
+
+
+def test_a_failing_profiler_loses_no_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("CUPTI_ERROR_INSUFFICIENT_PRIVILEGES\nmore")
+
+    monkeypatch.setattr(measurement, "profile_operations", fail)
+    (record,) = measure(Model("a", []), variants=[Variant()], profile=True)
+    assert record["profile_error"] == "RuntimeError: CUPTI_ERROR_INSUFFICIENT_PRIVILEGES"
+    assert len(record["times_ms"]) == 3 and "launches" not in record
 
 
 def test_models_and_variants_take_turns() -> None:

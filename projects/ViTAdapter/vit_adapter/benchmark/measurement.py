@@ -68,7 +68,7 @@ def measure_together(
         * ``times_ms`` of each run; ``latency_ms``: their percentiles "p50", "p90" and "p99";
           ``images_per_second`` at the median;
         * ``components_ms``, see :func:`component_times`; only for eager inference with kernels;
-        * with ``profile`` those of :func:`profile_operations`.
+        * with ``profile`` those of :func:`profile_operations`, or ``profile_error``.
 
         A variant that fails has ``error``, the first line of the message, instead of figures.
     """
@@ -92,7 +92,7 @@ def measure_together(
         if not training and variant.mode == "eager" and not variant.plain_op:
             run.record["components_ms"] = _median_components(run, min(repeats, _COMPONENT_RUNS))
         if profile:
-            run.record |= profile_operations(run.call, device)
+            run.record |= _profile(run.call, device)
     return [run.record for run in runs]
 
 
@@ -158,6 +158,13 @@ def _start_all(
             record["error"] = describe_failure(error)
         runs.append(_Run(subject, variant, chosen, call, record))
     return runs
+
+
+def _profile(call: Call, device: torch.device) -> Record:
+    try:
+        return profile_operations(call, device)
+    except RuntimeError as error:  # of the profiler; the times are known already
+        return {"profile_error": describe_failure(error)}
 
 
 def _infer(forward: Call) -> None:
