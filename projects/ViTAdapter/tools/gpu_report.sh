@@ -4,14 +4,18 @@
 #     projects/ViTAdapter/tools/gpu_report.sh operator [WHEELS]   # at most 9 minutes
 #     projects/ViTAdapter/tools/gpu_report.sh models [WHEELS]     # at most 7 minutes
 #
+# LIMIT is the number of seconds that a command may take, if it is less. `operator` deletes what an
+# earlier run has left in the folder of the results.
+#
 # Needs no network: WHEELS is the folder of packages that gpu_bundle.sh prepares. They are installed
 # into the folder of the results, not into the Python environment; without WHEELS its own packages
 # are used. The kernels are compiled in the source tree for the GPU of this machine.
 #
 # Every step has a limit of time. Its output goes to NAME.txt in the folder of the results, and
 # report.json there has the status, the seconds and the figures of all steps of both commands; it is
-# written after every step. Steps that this machine does not allow are skipped, with the reason. The
-# exit status is 1 if a step failed or a figure misses its limit (see gpu_summary.py).
+# written after every step. Steps that this machine does not allow are skipped, with the reason;
+# those for which no time is left have timed out. The exit status is 1 if a step failed or timed out,
+# or a figure misses its limit (see gpu_summary.py).
 #
 # PYTHON names the interpreter (default python3), OUTPUT the folder of results (default output/gpu).
 set -uo pipefail
@@ -40,7 +44,7 @@ step() { # step NAME SECONDS PROGRAM...: runs a program with a limit
   local name=$1 limit=$2 start=$SECONDS left=$((deadline - SECONDS)) status note=
   shift 2
   if [ "$left" -lt 5 ]; then
-    record "$name" skipped 0 "no time is left"
+    record "$name" "timed out" 0 "no time is left"
     return 1
   fi
   timeout --kill-after 5 $((limit < left ? limit : left)) "$@" > "$folder/$name.txt" 2>&1
@@ -50,7 +54,8 @@ step() { # step NAME SECONDS PROGRAM...: runs a program with a limit
     127) status=skipped note=$(tail -n 1 "$folder/$name.txt") ;; # a program is not installed
     *) status=failed note="see $name.txt" ;;
   esac
-  if [ "$status" = failed ] && grep -qE "$REFUSALS" "$folder/$name.txt"; then
+  if [ "$status" = failed ] && [[ " $* " =~ \ (ncu|compute-sanitizer)\  ]] &&
+    grep -qE "$REFUSALS" "$folder/$name.txt"; then
     status=skipped note="$(grep -m 1 -oE ".*($REFUSALS).*" "$folder/$name.txt")"
   fi
   record "$name" "$status" $((SECONDS - start)) "$note"
@@ -117,9 +122,10 @@ measure_operator() {
   # Files that may hold tests for CUDA: marked, or with the fixture of all devices. Collecting all
   # files takes longer than running these.
   mapfile -t tests < <(grep -rlE 'mark\.cuda|device(: torch\.device)?[,)]' --include 'test_*.py' tests)
-  gpu_step tests 120 "$python" -m pytest -q -p no:cacheprovider -n 4 -m cuda "${tests[@]}"
-  gpu_step benchmark_op 150 "$python" $tools/benchmark_op.py --device cuda \
-    --dtypes float32 bfloat16 --points local --repeats 9 --output "$folder" \
+  gpu_step tests 120 "$python" -m pytest -q -p no:cacheprovider -n 4 -m cuda -rfEs \
+    --continue-on-collection-errors -o faulthandler_timeout=60 "${tests[@]}"
+  gpu_step benchmark_op 200 "$python" $tools/benchmark_op.py --device cuda \
+    --dtypes float32 bfloat16 --points local --repeats 5 --output "$folder" \
     --cases "S 640 injector" "S 640 extractor" "Mask2Former 640" "S 896 injector" \
     "S 896 extractor" "L 1024 injector" "L 1024 extractor" "Mask2Former 1024"
   sanitize memcheck --report-api-errors no & # PyTorch tries calls that may fail
@@ -152,22 +158,26 @@ measure_models() {
   build_kernels
   benchmark inference 130 $small $base $large --sizes 640 --repeats 30 \
     --variants bf16 bf16,graph bf16-weights bf16-weights,graph
-  # Compiling takes most of the time: with converted weights, which launch the fewest kernels.
-  benchmark compiled 200 $small $large $base --sizes 640 --variants bf16-weights,compiled --repeats 30
   benchmark training_small 60 $small --train --sizes 512 --batch-sizes 2 --variants bf16
   # The large models recompute activations, as in their configs.
   benchmark training_large 80 $large --train --sizes 640 --variants bf16
-  benchmark compiled_autocast 60 $small --sizes 640 --variants bf16,compiled --repeats 30
+  # Compiling takes most of the time: with converted weights, which launch the fewest kernels.
+  benchmark compiled 200 $small $large $base --sizes 640 --variants bf16-weights,compiled --repeats 30
 }
 
 case $command in
-  operator) deadline=$((SECONDS + 520)) ;;
-  models) deadline=$((SECONDS + 400)) ;;
+  operator)
+    most=520
+    rm -f "$folder"/*.json "$folder"/*.txt "$folder"/steps_*.tsv
+    ;;
+  models) most=400 ;;
   *)
     echo "gpu_report: expected operator or models, got '$command'" >&2
     exit 2
     ;;
 esac
+limit=${LIMIT:-$most}
+deadline=$((SECONDS + (limit < most ? limit : most)))
 rm -f "$folder/steps_$command.tsv"
 "measure_$command"
 summarise

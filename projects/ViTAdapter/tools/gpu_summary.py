@@ -229,6 +229,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     skipped: list[str] = []
     steps, figures = read_steps(folder, skipped), read_figures(folder, skipped)
     kernels = read_kernels(folder / "profile.txt", skipped)
+    for step in steps:
+        if (step["name"], step["status"]) == ("profile", "passed") and not kernels:
+            step |= {"status": "failed", "note": "no kernel was profiled"}
     rows = operator_ratios(figures)
     report = {"steps": steps, "figures": figures, "kernels": kernels, "skipped": skipped}
     report |= {"ratios": rows, "limits": LIMITS, "not_compared": not_compared(figures)}

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash
 OPERATOR = ("gpu", "toolkit", "packages", "build", "kernels", "ceilings", "tests", "benchmark_op")
 SANITIZERS = ("memcheck", "initcheck", "synccheck")
 COMPILE = """printf '#!/bin/bash\necho "{}"' > "${@: -1}"; chmod +x "${@: -1}" """  # a program
-MODELS = ("inference", "compiled", "training_small", "training_large", "compiled_autocast")
+MODELS = ("inference", "training_small", "training_large", "compiled")
+PROFILE = 'printf \'"ID"\\n""\\n"0"\\n\''  # a kernel
 
 
 class Machine:
@@ -26,11 +27,13 @@ class Machine:
         self.actions: dict[str, str] = {}
         self.timeout = ""  # seconds instead of every step's limit
 
-    def run(self, *arguments: str) -> tuple[subprocess.CompletedProcess, dict[str, dict], str]:
+    def run(
+        self, *arguments: str, **variables: str
+    ) -> tuple[subprocess.CompletedProcess, dict[str, dict], str]:
         """Run the script; return the process, the steps of the report and all calls."""
         programs = self.folder / "programs"
         programs.mkdir()
-        actions = {"nvcc -O3": COMPILE} | self.actions
+        actions = {"nvcc -O3": COMPILE, "ncu --clock-control": PROFILE} | self.actions
         cases = "".join(f'*"{text}"*) {line} ;;\n' for text, line in actions.items())
         for name in ("nvidia-smi", "nvcc", "compute-sanitizer", "ncu", "python3"):
             stub = f'#!/bin/bash\necho "{name} $*" >> "{self.folder}/calls"\n'
@@ -45,7 +48,11 @@ class Machine:
             program.chmod(0o755)
         process = subprocess.run(
             ["bash", self.root / "projects/ViTAdapter/tools/gpu_report.sh", *arguments],
-            env={"PATH": f"{programs}:/usr/bin:/bin", "OUTPUT": str(self.folder / "out")},
+            env={
+                "PATH": f"{programs}:/usr/bin:/bin",
+                "OUTPUT": str(self.folder / "out"),
+                **variables,
+            },
             capture_output=True,
             text=True,
         )
@@ -69,7 +76,7 @@ def test_operator_runs_every_step(machine, tmp_path):
     for call in (
         "python3 -m pip install --no-index --no-deps",
         "python3 setup.py build_ext --inplace",
-        "python3 -m pytest -q -p no:cacheprovider -n 4 -m cuda tests/",
+        "python3 -m pytest -q -p no:cacheprovider -n 4 -m cuda -rfEs",
         "benchmark_op.py --device cuda",
         "--tool initcheck --error-exitcode 1 python3 projects/ViTAdapter/tools/check_op.py",
         "ncu --clock-control none",
@@ -109,7 +116,7 @@ def test_models_measure_inference_and_training(machine):
     assert steps["packages"]["status"] == "skipped"
     assert "setup.py" not in calls
     variants = "bf16 bf16,graph bf16-weights bf16-weights,graph"
-    for option in (variants, "bf16-weights,compiled", "bf16,compiled"):
+    for option in (variants, "bf16-weights,compiled"):
         assert f"--variants {option}" in calls
     assert "--train" in calls
 
@@ -146,6 +153,38 @@ def test_tools_that_do_not_work_are_skipped_with_the_reason(machine):
     assert steps["memcheck"]["note"] == "== Error: Device not supported."
     assert steps["profile"]["note"] == "ncu: not found "
     assert steps["synccheck"]["status"] == "passed"
+
+
+def test_only_tools_of_nvidia_may_refuse(machine):
+    machine.actions = {"-m pytest": 'echo "Device not supported"; exit 1'}
+    process, steps, _ = machine.run("operator")
+    assert process.returncode == 1 and steps["tests"]["status"] == "failed"
+
+
+def test_a_profile_without_kernels_fails(machine):
+    machine.actions = {"ncu --clock-control": "echo No kernels were profiled."}
+    process, steps, _ = machine.run("operator")
+    assert process.returncode == 1
+    assert (steps["profile"]["status"], steps["profile"]["note"]) == (
+        "failed",
+        "no kernel was profiled",
+    )
+
+
+def test_steps_without_time_have_timed_out(machine):
+    process, steps, _ = machine.run("models", LIMIT="4")
+    assert process.returncode == 1
+    assert {steps[name]["status"] for name in MODELS} <= {"timed out", "skipped"}
+    assert steps["kernels"]["note"] == "no time is left"
+
+
+def test_operator_deletes_what_is_there(machine, tmp_path):
+    (tmp_path / "out").mkdir()
+    for name in ("inference.json", "inference.txt", "steps_models.tsv"):
+        (tmp_path / "out" / name).write_text("old\tpassed\t1\t\n")
+    _, steps, _ = machine.run("operator")
+    assert "old" not in steps
+    assert not any(path.name.startswith("inference") for path in (tmp_path / "out").iterdir())
 
 
 def test_a_step_beyond_its_limit_is_stopped(machine):
