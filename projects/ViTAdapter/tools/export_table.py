@@ -22,7 +22,6 @@ import torch
 from detectron2.config import LazyCall as L, instantiate
 from detectron2.modeling import SemanticSegmentor
 from torch import nn
-from torch.export import ExportedProgram
 
 from vit_adapter import BEiT, PlainViT, TimmViT, ViTAdapter, model_zoo
 from vit_adapter.config.errors import UsageError
@@ -153,22 +152,17 @@ def outcomes(core: ExportableModel, formats: Sequence[str], variant: str) -> lis
     """Export a model in some formats into a temporary folder, and say how it went with each."""
     side = core.shortest_side
     shapes = ImageShapes(1, side, side + 32, **VARIANTS[variant], shortest_side=side)
-    try:
-        program = trace(core, shapes)
-    except UsageError as error:
-        return [f"refused: {error}"] * len(formats)
-    return [outcome(core, program, name, shapes) for name in formats]
+    return [outcome(core, name, shapes) for name in formats]
 
 
-def outcome(
-    core: ExportableModel, program: ExportedProgram, file_format: str, shapes: ImageShapes
-) -> str:
-    """Write a traced model in one format, and say how it went."""
+def outcome(core: ExportableModel, file_format: str, shapes: ImageShapes) -> str:
+    """Write a model in one format, and say how it went."""
     kind = FORMATS[file_format]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"model{kind.suffix}"
         try:
-            kind.write(program, core.output_names, path)
+            # Traced for each format, because writing one may change the graph of the next.
+            kind.write(trace(core, shapes), core.output_names, path)
         except UsageError as error:
             return f"refused: {error}"
         except Exception as error:  # of an exporter, which raises anything; others go on
