@@ -316,13 +316,15 @@ def test_attention_kernels_agree_on_the_bias() -> None:
 
 
 @pytest.mark.slow
-def test_adapter_compiles_into_one_graph() -> None:
-    """At a size that the tables were not made for: the spline becomes a constant of the graph."""
+@pytest.mark.parametrize("dynamic", [None, True])  # None: from the second size on
+@torch.no_grad()
+def test_adapter_compiles_into_one_graph(dynamic: bool | None) -> None:
+    """At sizes that the tables were not made for: the spline becomes a constant of the graph."""
     torch.compiler.reset()
     adapter = make_adapter().eval()
-    images = torch.randn(1, 3, 96, 64)
-    compiled = torch.compile(adapter, fullgraph=True, backend="eager")
-    with torch.no_grad():
+    compiled = torch.compile(adapter, fullgraph=True, backend="eager", dynamic=dynamic)
+    for size in [(96, 64), (64, 96)]:
+        images = torch.randn(1, 3, *size)
         expected = adapter(images)
         for name, value in compiled(images).items():
             torch.testing.assert_close(value, expected[name], atol=1e-4, rtol=1e-4)

@@ -8,6 +8,8 @@ Shapes: h/w grid of patches, N tokens (h*w, and the class token), R rows of a ta
 side of the source and of the target in offsets.
 """
 
+import operator
+
 import numpy as np
 import torch
 from scipy.interpolate import make_interp_spline
@@ -108,11 +110,17 @@ def geometric_ratio(source: int, target: int) -> float:
 
 def _spline_matrix(sides: tuple[GridSize, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
     """The linear map (T, S) of one axis, S = 2 * source - 1, from and to grid sides in tokens."""
-    ((source, target),) = sides
-    return torch.as_tensor(_spline_weights(source, target), device=device, dtype=dtype)
+    # As an index, a symbolic side becomes a number: each size is compiled by itself.
+    ((source, target),) = (map(operator.index, pair) for pair in sides)
+    return torch.tensor(_spline_rows(source, target), device=device, dtype=dtype)
 
 
 @torch.compiler.assume_constant_result
+def _spline_rows(source: int, target: int) -> list[list[float]]:
+    """The matrix as a constant that compilers accept for all kinds of sizes."""
+    return _spline_weights(source, target).tolist()
+
+
 def _spline_weights(source: int, target: int) -> np.ndarray:
     """(T, S): values of the cubic splines through the unit vectors, at whole offsets."""
     if source == target:
