@@ -8,6 +8,8 @@
 
 #pragma once
 
+#include <type_traits>
+
 #include "device.cuh"
 
 namespace vit_adapter {
@@ -51,7 +53,8 @@ __global__ void cell_keys_kernel(
 // not again by every lane that gathers it.
 template <typename T>
 struct alignas(4 * sizeof(T)) SortedPoint {
-  uint32_t row;
+  // As wide as the others, so that no bytes of a point are left unwritten.
+  std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t> row;
   T fraction_x, fraction_y, attention;
 };
 
