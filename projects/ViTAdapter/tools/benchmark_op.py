@@ -9,7 +9,7 @@ gets ``benchmark_op.md``, tables with
 
 * the medians of forward and of forward with backward, and the gains over `grid_sample`;
 * the share of the bandwidth bound: the time that a copy needs for the bytes that must be read and
-  written once, relative to the measured time (more than 100 % if a cache holds them);
+  written once, relative to the measured time (more than 100 % if the cache of a CPU holds them);
 * errors against float64, as |difference| / |float64| in the Euclidean norm, of the output and of
   the worst of the three gradients, where float64 gets the same rounded inputs;
 * the memory that one forward and backward pass needs in addition to its inputs;

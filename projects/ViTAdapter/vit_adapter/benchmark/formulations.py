@@ -53,7 +53,7 @@ def find_formulations(device: torch.device) -> tuple[dict[str, Formulation], dic
 def cast_points(
     name: str, locations: Tensor, weights: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Cast to what an implementation expects beside values of a dtype; this is not to be timed."""
+    """Cast to what an implementation expects beside values of a dtype, outside the timed call."""
     if name == "mmcv":  # the same dtype for everything
         locations = locations.to(dtype)
     if name == "mmcv" or name.startswith("deformops"):
@@ -110,8 +110,8 @@ def _adapt_mmcv(module: Any) -> Formulation:
     def compute(
         value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
     ) -> Tensor:
-        points = locations, weights
-        return function.apply(value, *levels(shapes, value.device), *points, _IM2COL_STEP)
+        level_tensors = levels(shapes, value.device)
+        return function.apply(value, *level_tensors, locations, weights, _IM2COL_STEP)
 
     return compute
 

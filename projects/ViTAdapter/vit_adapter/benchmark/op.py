@@ -139,7 +139,8 @@ def training_call(function: Formulation, inputs: Inputs) -> Callable[[], tuple[T
     value, shapes, locations, weights = inputs
     leaves = [tensor.clone().requires_grad_() for tensor in (value, locations, weights)]
     torch.manual_seed(1)
-    grad_output = torch.randn(1, locations.shape[1], value[0, 0].numel()).to(value)
+    grad_output = torch.randn(1, locations.shape[1], value[0, 0].numel(), device=value.device)
+    grad_output = grad_output.to(value.dtype)
 
     def call() -> tuple[Tensor, ...]:
         output = function(leaves[0], shapes, leaves[1], leaves[2])
@@ -173,8 +174,8 @@ def refusal(name: str, function: Formulation, inputs: Inputs) -> str | None:
 
 
 def _own_inputs(name: str, inputs: Inputs) -> Inputs:
-    value, shapes, *points = inputs
-    return Inputs(value, shapes, *cast_points(name, *points, value.dtype))
+    value, shapes, locations, weights = inputs
+    return Inputs(value, shapes, *cast_points(name, locations, weights, value.dtype))
 
 
 def measure(

@@ -3,6 +3,7 @@
 import itertools
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
@@ -16,8 +17,9 @@ __all__ = ["Call", "copy_bandwidth", "in_turns", "medians", "milliseconds", "tak
 Call = Callable[[], object]
 _Name = TypeVar("_Name", bound=Hashable)
 
-# On CUDA at most this many calls are queued while the device waits, so launching costs no time.
-_CUDA_CALLS = 10
+# On CUDA this many calls are queued while the device waits, so launching costs no time: fewer if
+# their kernels fill the queue, or their launches take longer than the device waits.
+_CUDA_CALLS = (10, 5, 2, 1)
 _CUDA_WAIT_CYCLES = 50_000_000
 
 
@@ -25,7 +27,7 @@ def medians(calls: Mapping[str, Call], repeats: int, device: torch.device) -> di
     """Return the median time of each call in milliseconds.
 
     The calls take turns, after one round that warms up. On CUDA this is the device's own time,
-    without the time for launching.
+    without the time for launching, unless launching a single call takes longer than about 25 ms.
     """
     on_cuda = device.type == "cuda"
     time_one = partial(_cuda_milliseconds, device=device) if on_cuda else milliseconds
@@ -58,9 +60,13 @@ def take_turns(
 
 
 def in_turns(calls: Sequence[Call]) -> Call:
-    """Return a call that runs one of several each time, in order and again from the first."""
+    """Return a call that runs one of several each time, in order and again from the first.
+
+    The last result of each is kept, so that the next one does not get its memory.
+    """
     following = itertools.cycle(calls)
-    return lambda: next(following)()
+    results = deque[object](maxlen=len(calls))
+    return lambda: results.append(next(following)())
 
 
 def milliseconds(call: Call) -> float:
@@ -72,12 +78,9 @@ def milliseconds(call: Call) -> float:
 
 def _cuda_milliseconds(call: Call, device: torch.device) -> float:
     call()  # any compilation, and the allocator's first blocks
-    calls = 2 * _CUDA_CALLS
-    is_queued = False
     with torch.cuda.device(device):  # events and waits are those of the current device
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        while calls > 1 and not is_queued:  # calls of many kernels fill the queue too soon
-            calls //= 2
+        for calls in _CUDA_CALLS:
             torch.cuda.synchronize()
             torch.cuda._sleep(_CUDA_WAIT_CYCLES)
             start.record()
@@ -86,6 +89,8 @@ def _cuda_milliseconds(call: Call, device: torch.device) -> float:
             stop.record()
             is_queued = not start.query()  # the device is still waiting
             torch.cuda.synchronize()
+            if is_queued:
+                break
     return start.elapsed_time(stop) / calls
 
 
