@@ -4,8 +4,8 @@
 #     projects/ViTAdapter/tools/gpu_report.sh operator [WHEELS]   # at most 9 minutes
 #     projects/ViTAdapter/tools/gpu_report.sh models [WHEELS]     # at most 7 minutes
 #
-# LIMIT is the number of seconds that a command may take, if it is less. `operator` deletes what an
-# earlier run has left in the folder of the results.
+# LIMIT is the number of seconds that a command may take, if it is less. `operator` begins a new
+# report.
 #
 # Needs no network: WHEELS is the folder of packages that gpu_bundle.sh prepares. They are installed
 # into the folder of the results, not into the Python environment; without WHEELS its own packages
@@ -40,6 +40,14 @@ record() { # record NAME STATUS SECONDS NOTE
   printf '%s\t%s\t%s\t%s\n' "${@:1:3}" "${4//[[:cntrl:]]/ }" >> "$folder/steps_$command.tsv"
 }
 
+forget() { # forget COMMAND: deletes what its steps left in an earlier run
+  local file=$folder/steps_$1.tsv name
+  if [ -f "$file" ]; then
+    cut -f 1 "$file" | while read -r name; do rm -f "$folder/$name.json" "$folder/$name.txt"; done
+  fi
+  rm -f "$file" "$folder/report.json"
+}
+
 step() { # step NAME SECONDS PROGRAM...: runs a program with a limit
   local name=$1 limit=$2 start=$SECONDS left=$((deadline - SECONDS)) status note=
   shift 2
@@ -67,7 +75,7 @@ gpu_step() { # like step, but only with kernels: without them, plain PyTorch wou
   if [ "$kernels_ready" = yes ]; then
     step "$@"
   else
-    record "$1" skipped 0 "there is no GPU, or no kernel for it"
+    record "$1" skipped 0 "the step kernels did not pass"
   fi
   summarise > /dev/null
 }
@@ -166,18 +174,20 @@ measure_models() {
 }
 
 case $command in
-  operator)
-    most=520
-    rm -f "$folder"/*.json "$folder"/*.txt "$folder"/steps_*.tsv
-    ;;
+  operator) most=520 ;;
   models) most=400 ;;
   *)
     echo "gpu_report: expected operator or models, got '$command'" >&2
     exit 2
     ;;
 esac
-limit=${LIMIT:-$most}
-deadline=$((SECONDS + (limit < most ? limit : most)))
-rm -f "$folder/steps_$command.tsv"
+seconds=${LIMIT:-$most}
+if [[ ! $seconds =~ ^[1-9][0-9]*$ ]]; then
+  echo "gpu_report: LIMIT must be a number of seconds, such as 240, got '$seconds'" >&2
+  exit 2
+fi
+deadline=$((SECONDS + (seconds < most ? seconds : most)))
+forget "$command"
+[ "$command" = models ] || forget models
 "measure_$command"
 summarise

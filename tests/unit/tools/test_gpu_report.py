@@ -137,7 +137,7 @@ def test_without_kernels_nothing_is_measured(machine, tmp_path):
     process, steps, calls = machine.run("models")
     assert process.returncode == 1
     assert steps["build"]["status"] == "passed" and steps["kernels"]["status"] == "failed"
-    assert all(steps[name]["note"] == "there is no GPU, or no kernel for it" for name in MODELS)
+    assert all(steps[name]["note"] == "the step kernels did not pass" for name in MODELS)
     assert "benchmark.py" not in calls
     assert not {"inference.json", "compiled.txt"} & set(os.listdir(tmp_path / "out"))
 
@@ -165,26 +165,34 @@ def test_a_profile_without_kernels_fails(machine):
     machine.actions = {"ncu --clock-control": "echo No kernels were profiled."}
     process, steps, _ = machine.run("operator")
     assert process.returncode == 1
-    assert (steps["profile"]["status"], steps["profile"]["note"]) == (
-        "failed",
-        "no kernel was profiled",
-    )
+    assert steps["profile"]["status"] == "failed"
+    assert steps["profile"]["note"] == "no kernel was profiled, see profile.txt"
 
 
 def test_steps_without_time_have_timed_out(machine):
     process, steps, _ = machine.run("models", LIMIT="4")
     assert process.returncode == 1
-    assert {steps[name]["status"] for name in MODELS} <= {"timed out", "skipped"}
+    assert steps["kernels"]["status"] == "timed out"
     assert steps["kernels"]["note"] == "no time is left"
+    assert all(steps[name]["note"] == "the step kernels did not pass" for name in MODELS)
 
 
-def test_operator_deletes_what_is_there(machine, tmp_path):
+@pytest.mark.parametrize("limit", ["4m", "0", "soon"])
+def test_a_limit_is_a_number_of_seconds(limit, machine):
+    process, _, _ = machine.run("models", LIMIT=limit)
+    assert process.returncode == 2
+    assert f"a number of seconds, such as 240, got '{limit}'" in process.stderr
+
+
+def test_operator_begins_a_new_report(machine, tmp_path):
     (tmp_path / "out").mkdir()
-    for name in ("inference.json", "inference.txt", "steps_models.tsv"):
-        (tmp_path / "out" / name).write_text("old\tpassed\t1\t\n")
-    _, steps, _ = machine.run("operator")
-    assert "old" not in steps
-    assert not any(path.name.startswith("inference") for path in (tmp_path / "out").iterdir())
+    for name in ("inference.json", "inference.txt", "ceilings.json", "notes.txt"):
+        (tmp_path / "out" / name).write_text("{}")
+    (tmp_path / "out" / "steps_models.tsv").write_text("inference\tpassed\t1\t\n")
+    process, steps, _ = machine.run("operator")
+    assert process.returncode == 0 and "inference" not in steps
+    left = set(os.listdir(tmp_path / "out"))
+    assert "notes.txt" in left and not {"inference.json", "inference.txt"} & left
 
 
 def test_a_step_beyond_its_limit_is_stopped(machine):
