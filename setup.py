@@ -133,17 +133,18 @@ def kernel_kinds(requested: str) -> tuple[str, ...]:
             f"VIT_ADAPTER_BUILD=cuda needs a CUDA build of PyTorch, but torch {torch.__version__} "
             "is not one (ROCm is not supported); install one, or use VIT_ADAPTER_BUILD=cpu."
         )
-    if requested == "cuda" and CUDA_HOME is None:
+    has_compiler = CUDA_HOME is not None and (Path(CUDA_HOME) / "bin" / "nvcc").is_file()
+    if requested == "cuda" and not has_compiler:
         raise RuntimeError(
-            "VIT_ADAPTER_BUILD=cuda needs CUDA's compiler, but no CUDA toolkit was found; "
-            "set CUDA_HOME to its folder, or use VIT_ADAPTER_BUILD=cpu."
+            "VIT_ADAPTER_BUILD=cuda needs CUDA's compiler, but CUDA_HOME is "
+            f"{CUDA_HOME}, which has no bin/nvcc; set it to the folder of a CUDA toolkit, or use "
+            "VIT_ADAPTER_BUILD=cpu."
         )
     if requested != "auto":
         return (requested,)
 
     forced = os.environ.get("FORCE_CUDA") == "1" or bool(os.environ.get("TORCH_CUDA_ARCH_LIST"))
     wanted = forced or torch.cuda.is_available()
-    has_compiler = CUDA_HOME is not None and (Path(CUDA_HOME) / "bin" / "nvcc").is_file()
     if wanted and has_compiler and torch.version.cuda is not None:
         return ("cuda", "cpu")
     return ("cpu",)
@@ -172,7 +173,7 @@ def select_cuda_architectures(compiler: str, pytorch: str) -> str:
     supported = {name.replace("compute_", "sm_") for name in compiler.split()} & {*pytorch.split()}
     numbers = {name: name.removesuffix("+PTX").replace(".", "") for name in CUDA_ARCHITECTURES}
     selected = [name for name, number in numbers.items() if f"sm_{number}" in supported]
-    if not selected:  # as with PyTorch for small devices: all that it was compiled for
+    if not selected:  # as with PyTorch for Jetson: all that it was compiled for
         digits = sorted(int(name[3:]) for name in supported if name[3:].isdecimal())
         selected = [f"{number // 10}.{number % 10}" for number in digits]
     if not selected:
@@ -203,7 +204,6 @@ def make_extension(kind: str) -> Extension:
     chosen = os.environ.get("TORCH_CUDA_ARCH_LIST")
     if kind == "cuda" and not chosen and not torch.cuda.is_available():
         os.environ["TORCH_CUDA_ARCH_LIST"] = default_cuda_architectures()
-    headers = [path.as_posix() for path in Path("csrc").rglob("*") if path.suffix in (".h", ".cuh")]
     return (CUDAExtension if kind == "cuda" else CppExtension)(
         "vit_adapter._C",
         source_files(kind),
@@ -211,7 +211,6 @@ def make_extension(kind: str) -> Extension:
         define_macros=[("VIT_ADAPTER_WITH_CUDA", None)] if kind == "cuda" else [],
         extra_compile_args={"cxx": CXX_FLAGS, "nvcc": NVCC_FLAGS},
         extra_link_args=[flag for flag in CXX_FLAGS if flag == "-fopenmp"],
-        depends=sorted(headers),
     )
 
 

@@ -206,7 +206,7 @@ def test_cuda_is_refused_without_a_toolkit(project: Path) -> None:
     )
     result, names = build(project, VIT_ADAPTER_BUILD="cuda", PYTHONPATH=str(start_up))
     assert result.returncode != 0 and not names
-    assert "no CUDA toolkit was found; set CUDA_HOME" in result.stdout + result.stderr
+    assert "CUDA_HOME is None, which has no bin/nvcc" in result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("choice", [pytest.param("cpu", marks=needs_compiler), "cuda"])

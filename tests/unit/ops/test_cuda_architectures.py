@@ -35,7 +35,7 @@ def select(project_root) -> Callable[[str, str], str]:
         ((50, 70, 75, 80, 86, 89, 90), (50, 70, 75, 80, 86, 90), "7.0;7.5;8.0;9.0+PTX"),
         # The compiler knows more than PyTorch.
         ((70, 75, 80, 90, 100, 120), (70, 75, 80, 90), "7.0;7.5;8.0;9.0+PTX"),
-        # PyTorch is for small devices alone.
+        # PyTorch is for Jetson and others alone.
         ((75, 80, 86, 87, 90, 110), (110, 87, 86), "8.6;8.7;11.0"),
     ],
 )
