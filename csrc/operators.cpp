@@ -93,8 +93,8 @@ class MsDeformAttnBackward
         false,
         "ms_deform_attn can be differentiated once only; for second "
         "derivatives, set VIT_ADAPTER_FORCE_REFERENCE=1 and use float64 or "
-        "float32 tensors (PyTorch 2.14 has those of grid_sample, 2.11 does "
-        "not)");
+        "float32 tensors and a PyTorch that has those of grid_sample (2.14 "
+        "does, 2.11 does not)");
   }
 };
 

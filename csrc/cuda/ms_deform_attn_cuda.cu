@@ -92,7 +92,8 @@ std::tuple<at::Tensor, at::Tensor> sort_points(
       count <= std::numeric_limits<int32_t>::max(), // PyTorch sorts no more
       "ms_deform_attn: the deterministic backward pass needs fewer than 2^31 "
       "points (images * queries * heads * levels * points), got ",
-      count);
+      count,
+      "; use fewer images at a time");
   const int64_t cells = problem.batch * problem.heads * cells_per_head(problem);
   // 32 bits where they suffice: half as much to sort.
   const auto [order, starts] = cells < std::numeric_limits<int32_t>::max()

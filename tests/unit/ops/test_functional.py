@@ -112,7 +112,7 @@ def test_the_last_rows_of_a_map_give_what_they_give_alone(side, dtype, sample_in
         results.append([output.detach(), gradients[0][:, -3 * side :], *gradients[1:]])
         assert not gradients[0][:, : -3 * side].any()
     # A location of 2,048 pixels is rounded to 1e-4 of one.
-    tolerance = 2e-3 if dtype == torch.float32 else 5e-2
+    tolerance = 1e-2 if dtype == torch.float32 else 5e-2
     for found, expected in zip(*results, strict=True):
         torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
 

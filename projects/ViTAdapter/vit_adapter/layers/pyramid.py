@@ -227,7 +227,7 @@ def cached_constant(
     last 64 different arguments are kept, and all those that CUDA graphs read.
 
     Args:
-        make: a function, not an object with ``__call__``, which some compilers cannot trace.
+        make: a function, not an object that PyTorch 2.11's compiler would have to create.
         arguments: usually (H, W) of each level; they must be hashable.
         device, dtype: of the result.
     """

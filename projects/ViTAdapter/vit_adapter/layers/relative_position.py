@@ -117,7 +117,7 @@ def _spline_matrix(sides: tuple[GridSize, ...], device: torch.device, dtype: tor
 
 @torch.compiler.assume_constant_result
 def _spline_rows(source: int, target: int) -> list[list[float]]:
-    """The matrix as a constant that compilers accept for all kinds of sizes."""
+    """The matrix as a constant that torch.compile accepts also where sizes are symbols."""
     return _spline_weights(source, target).tolist()
 
 

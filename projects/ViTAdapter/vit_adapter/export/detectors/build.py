@@ -174,6 +174,8 @@ def exportable_detector(model: nn.Module) -> ExportableDetector:
         refuse("proposal_generator of the model", proposals, _PROPOSALS)
     if type(heads) not in _HEADS:
         refuse("roi_heads of the model", heads, tuple(_HEADS))
-    if type(getattr(model.backbone, "top_block", None)) is LastLevelMaxPool:
+    top_block = getattr(model.backbone, "top_block", None)
+    if type(top_block) is LastLevelMaxPool:
         model.backbone.top_block = _EverySecondPixel()
+        model.backbone.top_block.in_feature = top_block.in_feature
     return _TwoStage(model).eval()
