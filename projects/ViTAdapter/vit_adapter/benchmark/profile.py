@@ -38,7 +38,9 @@ def profile_operations(
     launches = 0
     times: Counter[str] = Counter()
     for event in profile.key_averages():
-        if event.device_type == kind and not getattr(event, "is_user_annotation", False):
+        # Annotations contain other operations; events of older versions do not tell.
+        is_annotation = getattr(event, "is_user_annotation", False)
+        if event.device_type == kind and not is_annotation:
             launches += event.count
             microseconds = event.self_device_time_total if on_cuda else event.self_cpu_time_total
             times[event.key[:_NAME_LENGTH]] += microseconds / 1000
